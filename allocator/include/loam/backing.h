@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * Backing: host memory behind a contiguous range of frames.
+ *
+ * A backing is one mapping, guarded by inaccessible pages on both sides, whose HVA is congruent with the GPA it backs
+ * modulo its page size, so that KVM can map its huge pages huge. Shared memory is a memfd, never a private mapping of a file.
+ * A call that fails leaves nothing behind: no mapping, no descriptor, no page.
+ *
+ * Threads: calls on different backings are independent; calls on one want it to themselves. Queries are pure.
+ */
+#ifndef LOAM_BACKING_H
+#define LOAM_BACKING_H
+
+#include "loam/error.h"
+#include "loam/types.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Opaque. */
+struct loam_backing;
+
+enum loam_pages {
+    LOAM_PAGES_AUTO, /* the largest of those below, in this order, that the host can give */
+    LOAM_PAGES_1G,   /* hugetlb, from the host's pool of 1 GiB pages */
+    LOAM_PAGES_2M,   /* hugetlb, from the host's pool of 2 MiB pages */
+    LOAM_PAGES_THP,  /* 4 KiB pages that the kernel is asked to join into transparent huge pages */
+    LOAM_PAGES_4K,
+    LOAM_PAGES_COUNT
+};
+
+/* "auto", "1G", "2M", "thp", "4K"; "unknown" otherwise. */
+const char *loam_pages_name(enum loam_pages pages);
+
+/* Bytes of one page of the pool for 1G and 2M; 4096 for 4K; 2 MiB for THP, whose mappings are aligned for it; 0 for AUTO. */
+uint64_t loam_pages_bytes(enum loam_pages pages);
+
+enum loam_sharing {
+    LOAM_SHARING_ANY, /* a memfd where the kernel backs it as asked, otherwise private */
+    LOAM_SHARING_SHARED,
+    LOAM_SHARING_PRIVATE, /* anonymous: no descriptor */
+    LOAM_SHARING_COUNT
+};
+
+enum loam_commit {
+    /* Memory cannot run short later: hugetlb pages are reserved in the pool, other pages are populated. */
+    LOAM_COMMIT_RESERVE,
+    LOAM_COMMIT_POPULATE, /* every page is there when the call returns */
+    LOAM_COMMIT_LAZY,     /* 4 KiB pages and THP are left to be found on first touch: the host may run out then */
+    LOAM_COMMIT_COUNT
+};
+
+#define LOAM_NODE_ANY (-1)
+
+struct loam_backing_request {
+    uint64_t bytes;          /* a multiple of the page kind's bytes; of 4 KiB for THP */
+    loam_gpa gpa;            /* what it will back; a multiple of 4 KiB. Its HVA is congruent modulo the page's bytes */
+    enum loam_pages pages;   /* AUTO: kinds whose bytes divide both bytes and gpa are tried, from the largest down */
+    enum loam_sharing sharing;
+    enum loam_commit commit;
+    int32_t node;            /* strict NUMA node, or LOAM_NODE_ANY */
+    bool lock;               /* mlock: never swapped, and populated */
+    uint32_t thread_count;   /* workers that populate; 0: one a processor, at most one for each 64 MiB */
+    const char *name;        /* of the memfd, for /proc; NULL: "loam" */
+};
+
+/* What was got. */
+struct loam_backing_info {
+    void *hva;
+    uint64_t bytes;
+    loam_gpa gpa;
+    enum loam_pages pages;     /* never AUTO */
+    enum loam_sharing sharing; /* never ANY */
+    enum loam_commit commit;
+    uint64_t page_bytes;
+    int32_t node;
+    int fd; /* of the memfd, owned by the backing; -1 when private */
+    bool populated;
+    bool locked;
+};
+
+/*
+ * Map memory as requested. *backing is NULL on failure. Every page reads as zero.
+ * LOAM_ERROR_INVALID: a member is out of its range, or bytes or gpa is no multiple of the page. LOAM_ERROR_EXHAUSTED: the pool,
+ * the node or the commit limit has too little. LOAM_ERROR_SYSTEM: a call failed otherwise. With AUTO, the error is that
+ * of the last kind tried. diag names the call, the bytes and the kind; when several workers fail, the first address
+ * and how many failed.
+ */
+LOAM_MUST_USE enum loam_error loam_backing_create(const struct loam_backing_request *request,
+                                                  struct loam_backing **backing, struct loam_diag *diag);
+
+/* Unmap and close; every page goes back to the host. NULL is allowed. */
+void loam_backing_destroy(struct loam_backing *backing);
+
+struct loam_backing_info loam_backing_info(const struct loam_backing *backing);
+
+/*
+ * Populate [offset, offset + bytes) of the backing with its workers. Both are multiples of page_bytes. All parts are tried
+ * even if some fail. LOAM_ERROR_INVALID: range. LOAM_ERROR_EXHAUSTED, LOAM_ERROR_SYSTEM: diag says where and how many parts failed.
+ */
+LOAM_MUST_USE enum loam_error loam_backing_populate(struct loam_backing *backing, uint64_t offset_bytes,
+                                                    uint64_t bytes, struct loam_diag *diag);
+
+#endif

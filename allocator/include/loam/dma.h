@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * Carved guest memory: buffers under constraints, each with an owner, all in one ledger.
+ *
+ * Whatever in a guest's RAM has a purpose before the guest runs is carved here: virtqueue rings, a kernel image, boot
+ * parameters, page tables. A buffer is whole frames, contiguous in guest-physical and in host memory, and comes with its
+ * GPA and its HVA together. Release refuses what is pinned; what is still there at the end is named with its owner.
+ *
+ * The ledger itself is on the heap. Threads: every call may come from any thread, except create and destroy.
+ */
+#ifndef LOAM_DMA_H
+#define LOAM_DMA_H
+
+#include "loam/error.h"
+#include "loam/frame.h"
+#include "loam/gpa_map.h"
+#include "loam/types.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define LOAM_DMA_OWNER_MAX 63 /* characters of an owner's name */
+
+/* Opaque. */
+struct loam_dma;
+
+/* --- Lifecycle ------------------------------------------------------------------------------------------------- */
+
+/*
+ * Make a ledger over an allocator and the map that says where its frames are; both outlive it and stay the caller's.
+ * *dma is NULL on failure. LOAM_ERROR_INVALID: an argument is NULL. LOAM_ERROR_SYSTEM: no memory.
+ */
+LOAM_MUST_USE enum loam_error loam_dma_create(struct loam_frame *frame, struct loam_gpa_map *map,
+                                              struct loam_dma **dma);
+
+/*
+ * Release every buffer, pinned ones too, and the ledger. NULL is allowed. Returns how many buffers were still there;
+ * ask loam_dma_json before, if their owners are to be named.
+ */
+uint32_t loam_dma_destroy(struct loam_dma *dma);
+
+/* --- Buffers --------------------------------------------------------------------------------------------------- */
+
+enum {
+    LOAM_DMA_AT = 1u << 0,     /* exactly at request.at */
+    LOAM_DMA_NO_ZERO = 1u << 1 /* leave the contents as they are */
+};
+
+/* What is wanted. Everything but owner and bytes may stay zero. */
+struct loam_dma_request {
+    const char *owner;       /* 1 to LOAM_DMA_OWNER_MAX characters; copied */
+    uint64_t bytes;          /* rounded up to whole frames */
+    uint64_t align_bytes;    /* a power of two up to 4 GiB; 0 or below a frame: a frame */
+    uint64_t boundary_bytes; /* the buffer crosses no multiple: a power of two, at least bytes; 0: none */
+    loam_gpa limit;          /* the buffer ends at or below; 0: no limit; LOAM_DMA32_END_BYTES for 32-bit devices */
+    loam_gpa at;             /* with LOAM_DMA_AT: a multiple of the frame size */
+    uint32_t flags;          /* LOAM_DMA_... */
+};
+
+struct loam_dma_buffer {
+    uint64_t id;    /* never used twice in a ledger; 0 is none */
+    loam_gpa gpa;
+    void *hva;
+    uint64_t bytes; /* whole frames */
+};
+
+/*
+ * Carve one buffer, zeroed unless the request says otherwise. *buffer is zero on failure.
+ * LOAM_ERROR_INVALID: a member is out of its range. LOAM_ERROR_BUSY: at is taken. LOAM_ERROR_NOT_FOUND: at is no RAM.
+ * LOAM_ERROR_EXHAUSTED: no free range fits. LOAM_ERROR_NOT_PERMITTED: the frames are not writable memory in one region
+ * of the map. diag (NULL: not wanted) names the owner and the constraint.
+ */
+LOAM_MUST_USE enum loam_error loam_dma_alloc(struct loam_dma *dma, const struct loam_dma_request *request,
+                                             struct loam_dma_buffer *buffer, struct loam_diag *diag);
+
+/*
+ * Give a buffer back. LOAM_ERROR_NOT_FOUND: no such buffer, or released already. LOAM_ERROR_BUSY: it is pinned.
+ */
+LOAM_MUST_USE enum loam_error loam_dma_release(struct loam_dma *dma, uint64_t id);
+
+/* Pins nest. pin: LOAM_ERROR_NOT_FOUND; LOAM_ERROR_EXHAUSTED at UINT32_MAX. unpin: also LOAM_ERROR_INVALID: not pinned. */
+LOAM_MUST_USE enum loam_error loam_dma_pin(struct loam_dma *dma, uint64_t id);
+LOAM_MUST_USE enum loam_error loam_dma_unpin(struct loam_dma *dma, uint64_t id);
+
+/* --- Virtqueue rings ------------------------------------------------------------------------------------------- */
+
+#define LOAM_VIRTQUEUE_SIZE_MAX 32768u
+
+/* Split virtqueue (virtio 1.2, section 2.7): three parts of one buffer. */
+struct loam_virtqueue_layout {
+    uint64_t descriptors_offset_bytes; /* aligned to 16 */
+    uint64_t available_offset_bytes;   /* aligned to 2 */
+    uint64_t used_offset_bytes;        /* aligned to 4 */
+    uint64_t bytes;                    /* of all three */
+};
+
+/* Where the parts lie for a queue size: a power of two from 1 to LOAM_VIRTQUEUE_SIZE_MAX; else LOAM_ERROR_INVALID. */
+LOAM_MUST_USE enum loam_error loam_virtqueue_layout(uint32_t queue_size, struct loam_virtqueue_layout *layout);
+
+struct loam_virtqueue_rings {
+    struct loam_dma_buffer buffer; /* holds all three; release it by its id */
+    uint32_t queue_size;
+    loam_gpa descriptors;
+    loam_gpa available;
+    loam_gpa used;
+};
+
+/* Carve the rings of one queue, zeroed, ending at or below limit (0: none). Errors as the two calls above. */
+LOAM_MUST_USE enum loam_error loam_dma_alloc_virtqueue(struct loam_dma *dma, const char *owner, uint32_t queue_size,
+                                                       loam_gpa limit, struct loam_virtqueue_rings *rings,
+                                                       struct loam_diag *diag);
+
+/* --- The ledger ------------------------------------------------------------------------------------------------ */
+
+struct loam_dma_entry {
+    struct loam_dma_buffer buffer;
+    uint32_t pin_count;
+    char owner[LOAM_DMA_OWNER_MAX + 1];
+};
+
+uint32_t loam_dma_count(const struct loam_dma *dma);
+
+/* The index-th entry in ascending order of GPA. LOAM_ERROR_NOT_FOUND: index >= loam_dma_count. */
+LOAM_MUST_USE enum loam_error loam_dma_entry_at(const struct loam_dma *dma, uint32_t index,
+                                                struct loam_dma_entry *entry);
+
+/* The entry that holds gpa. LOAM_ERROR_NOT_FOUND: none. */
+LOAM_MUST_USE enum loam_error loam_dma_find(const struct loam_dma *dma, loam_gpa gpa, struct loam_dma_entry *entry);
+
+/*
+ * The ledger as one JSON array, ascending by GPA:
+ * [{"id":1,"owner":"rng rings","gpa":1048576,"bytes":4096,"pins":0}, ...]. *text is the caller's, to be freed with free;
+ * NULL on failure. LOAM_ERROR_SYSTEM: no memory.
+ */
+LOAM_MUST_USE enum loam_error loam_dma_json(const struct loam_dma *dma, char **text);
+
+/* Hold the ledger against the allocator and the map. LOAM_ERROR_CORRUPT: diag says what disagrees. */
+LOAM_MUST_USE enum loam_error loam_dma_validate(const struct loam_dma *dma, struct loam_diag *diag);
+
+#endif

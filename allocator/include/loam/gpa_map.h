@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * The GPA map: the one table that says where every guest-physical byte lives.
+ *
+ * Rows (regions) are sorted and disjoint. A published table is immutable: a change builds a new one and publishes it
+ * whole, so that a reader sees the old table or the new one and never a mixture. Neighbouring regions that continue each
+ * other in every respect are joined, so that one mapping has one representation whatever the order of the changes.
+ *
+ * Everything that others need to know of guest memory is derived from this table: KVM's memory slots, the E820 map,
+ * translation in both directions.
+ *
+ * Memory is the caller's (size query, then init); neither malloc nor the system is called.
+ *
+ * Threads: readers take a view with loam_gpa_map_acquire and give it back with loam_gpa_map_release; lookups in a view
+ * wait for nobody. Changes exclude each other by an internal lock, and never wait for readers: when every other
+ * table is still held by one, the change is refused with LOAM_ERROR_BUSY.
+ */
+#ifndef LOAM_GPA_MAP_H
+#define LOAM_GPA_MAP_H
+
+#include "loam/error.h"
+#include "loam/types.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Regions start and end at multiples of it: KVM's and the processor's smallest page. */
+#define LOAM_REGION_ALIGN_BYTES UINT64_C(4096)
+
+/* Opaque; lies in the memory given to loam_gpa_map_init. */
+struct loam_gpa_map;
+
+/* An immutable table; valid from acquire to release. */
+struct loam_gpa_view;
+
+enum loam_region_type {
+    LOAM_REGION_RAM,      /* E820 type 1 */
+    LOAM_REGION_RESERVED, /* memory is there, and the guest's system software shall not use it: E820 type 2 */
+    LOAM_REGION_DEVICE,   /* no memory: every access reaches the host as a device access; no slot, no E820 row */
+    LOAM_REGION_TYPE_COUNT
+};
+
+/* What the guest may do. Nested: each includes those before it. */
+enum loam_access {
+    LOAM_ACCESS_NONE,
+    LOAM_ACCESS_READ,
+    LOAM_ACCESS_WRITE,
+    LOAM_ACCESS_COUNT
+};
+
+struct loam_region {
+    loam_gpa start;
+    uint64_t bytes;
+    void *hva;              /* of start; NULL if and only if type is LOAM_REGION_DEVICE */
+    uint64_t backing_offset; /* of start within its backing, in bytes; 0 for a device */
+    uint32_t backing;       /* the caller's number for the backing that holds it; 0 for a device */
+    enum loam_region_type type;
+    enum loam_access access; /* LOAM_ACCESS_NONE if and only if type is LOAM_REGION_DEVICE */
+};
+
+/* --- Lifecycle ------------------------------------------------------------------------------------------------- */
+
+struct loam_gpa_map_config {
+    uint32_t region_capacity; /* regions a table can hold; 0: 64 */
+    uint32_t table_capacity;  /* tables that can exist at once, the published one and those readers hold; 2 to 64; 0: 4 */
+};
+
+/* Bytes that loam_gpa_map_init wants; 0 if config is invalid. NULL: all zero. */
+size_t loam_gpa_map_bytes(const struct loam_gpa_map_config *config);
+
+/*
+ * Make an empty map in memory (aligned to 64), which stays the caller's until no call uses the map any more.
+ * *map is NULL on failure. LOAM_ERROR_INVALID: config, alignment, or too few bytes.
+ */
+LOAM_MUST_USE enum loam_error loam_gpa_map_init(void *memory, size_t bytes, const struct loam_gpa_map_config *config,
+                                                struct loam_gpa_map **map);
+
+/* --- Changes --------------------------------------------------------------------------------------------------- */
+
+/*
+ * Add a region. LOAM_ERROR_INVALID: range empty, misaligned, beyond LOAM_GPA_END, or members that contradict each other.
+ * LOAM_ERROR_OVERLAP: part of the range is there already. LOAM_ERROR_EXHAUSTED: more rows than region_capacity.
+ * LOAM_ERROR_BUSY: readers hold every other table.
+ */
+LOAM_MUST_USE enum loam_error loam_gpa_map_insert(struct loam_gpa_map *map, const struct loam_region *region);
+
+/*
+ * Remove a range; regions that reach beyond it are split. LOAM_ERROR_NOT_FOUND: part of the range is not in the map.
+ * Else as loam_gpa_map_insert.
+ */
+LOAM_MUST_USE enum loam_error loam_gpa_map_remove(struct loam_gpa_map *map, loam_gpa start, uint64_t bytes);
+
+/*
+ * Give a range of memory another access; regions that reach beyond it are split. LOAM_ERROR_INVALID also: access is
+ * LOAM_ACCESS_NONE, or the range holds a device. Else as loam_gpa_map_remove.
+ */
+LOAM_MUST_USE enum loam_error loam_gpa_map_protect(struct loam_gpa_map *map, loam_gpa start, uint64_t bytes,
+                                                   enum loam_access access);
+
+/* --- Views ----------------------------------------------------------------------------------------------------- */
+
+/* The table of this moment. Never fails; hold it for one piece of work, then release it. */
+const struct loam_gpa_view *loam_gpa_map_acquire(struct loam_gpa_map *map);
+
+/* view comes from loam_gpa_map_acquire on the same map, and is released once. */
+void loam_gpa_map_release(struct loam_gpa_map *map, const struct loam_gpa_view *view);
+
+/* Counts publications, from 0 for the empty map. Two views with the same generation are the same table. */
+uint64_t loam_gpa_view_generation(const struct loam_gpa_view *view);
+
+uint32_t loam_gpa_view_count(const struct loam_gpa_view *view);
+
+/* The index-th region in ascending order. LOAM_ERROR_NOT_FOUND: index >= loam_gpa_view_count. */
+LOAM_MUST_USE enum loam_error loam_gpa_view_region(const struct loam_gpa_view *view, uint32_t index,
+                                                   struct loam_region *region);
+
+/* The region that holds gpa. LOAM_ERROR_NOT_FOUND: none. */
+LOAM_MUST_USE enum loam_error loam_gpa_view_find(const struct loam_gpa_view *view, loam_gpa gpa,
+                                                 struct loam_region *region);
+
+/*
+ * The HVA of [gpa, gpa + bytes), all of which lies in one region that grants access (READ or WRITE: what the guest may
+ * do, for a device that acts for the guest). *hva is NULL on failure.
+ * LOAM_ERROR_INVALID: empty, or no range of GPAs. LOAM_ERROR_NOT_FOUND: gpa lies in no region, or in a device.
+ * LOAM_ERROR_NOT_PERMITTED: the region grants less. LOAM_ERROR_OVERLAP: the range goes on beyond its region: ask
+ * loam_gpa_view_pieces.
+ */
+LOAM_MUST_USE enum loam_error loam_gpa_view_translate(const struct loam_gpa_view *view, loam_gpa gpa, uint64_t bytes,
+                                                      enum loam_access access, void **hva);
+
+/* A part of a range that lies in one stretch of host memory. */
+struct loam_piece {
+    loam_gpa start;
+    void *hva;
+    uint64_t bytes;
+};
+
+/*
+ * The same range as pieces in ascending order, contiguous ones joined; their bytes add up to the whole of it.
+ * *count (0 on any other failure) receives how many there are, also when capacity is too small for them
+ * (LOAM_ERROR_EXHAUSTED). Errors else as translate: if any byte is missing or grants less, there are no pieces.
+ */
+LOAM_MUST_USE enum loam_error loam_gpa_view_pieces(const struct loam_gpa_view *view, loam_gpa gpa, uint64_t bytes,
+                                                   enum loam_access access, struct loam_piece *pieces,
+                                                   uint32_t capacity, uint32_t *count);
+
+/*
+ * Reverse lookup: the GPA of [hva, hva + bytes), all of which lies in one region. O(regions). Where two regions map the
+ * same host memory, the lower GPA is given. LOAM_ERROR_NOT_FOUND: no region holds all of it.
+ */
+LOAM_MUST_USE enum loam_error loam_gpa_view_gpa_from_hva(const struct loam_gpa_view *view, const void *hva,
+                                                         uint64_t bytes, loam_gpa *gpa);
+
+/* Copy between guest memory and a buffer, across regions. Errors as loam_gpa_view_pieces; nothing is copied then. */
+LOAM_MUST_USE enum loam_error loam_gpa_view_read(const struct loam_gpa_view *view, loam_gpa gpa, void *buffer,
+                                                 uint64_t bytes);
+LOAM_MUST_USE enum loam_error loam_gpa_view_write(const struct loam_gpa_view *view, loam_gpa gpa, const void *buffer,
+                                                  uint64_t bytes);
+
+/* --- Derived tables -------------------------------------------------------------------------------------------- */
+
+/* A KVM memory slot to be (KVM API, section 4.35 KVM_SET_USER_MEMORY_REGION). */
+struct loam_slot {
+    loam_gpa start;
+    uint64_t bytes;
+    void *hva;
+    bool read_only;
+};
+
+/* The fewest slots that show the guest this table. *count and LOAM_ERROR_EXHAUSTED as loam_gpa_view_pieces. */
+LOAM_MUST_USE enum loam_error loam_gpa_view_slots(const struct loam_gpa_view *view, struct loam_slot *slots,
+                                                  uint32_t capacity, uint32_t *count);
+
+/* A row of the E820 map (ACPI specification 6.5, section 15.1, table 15.4). */
+struct loam_e820_entry {
+    uint64_t start;
+    uint64_t bytes;
+    uint32_t type;
+};
+
+#define LOAM_E820_RAM      1u
+#define LOAM_E820_RESERVED 2u
+
+/*
+ * The E820 map: writable RAM as type 1; reserved regions and memory that the guest may not write as type 2; neighbours
+ * of one type joined. *count and LOAM_ERROR_EXHAUSTED as loam_gpa_view_pieces.
+ */
+LOAM_MUST_USE enum loam_error loam_gpa_view_e820(const struct loam_gpa_view *view, struct loam_e820_entry *entries,
+                                                 uint32_t capacity, uint32_t *count);
+
+/* Check order, disjointness, alignment, joining and reader counts. LOAM_ERROR_CORRUPT: diag says what disagrees. */
+LOAM_MUST_USE enum loam_error loam_gpa_map_validate(struct loam_gpa_map *map, struct loam_diag *diag);
+
+#endif

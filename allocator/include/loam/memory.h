@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * Guest memory as a whole: the facade over plan, backing, map, frame allocator and ledger.
+ *
+ *     loam_plan_make(&request, &plan, &diag)        what will be taken, what falls short
+ *     loam_memory_create(&plan, &memory, &diag)     plan -> back -> map -> carve
+ *     loam_dma_alloc(loam_memory_dma(memory), ...)  buffers with an owner, GPA and HVA together
+ *     loam_memory_destroy(memory)                   everything back, to the last page
+ *
+ * Threads: create and destroy want the object to themselves; everything between may come from any thread.
+ */
+#ifndef LOAM_MEMORY_H
+#define LOAM_MEMORY_H
+
+#include "loam/backing.h"
+#include "loam/dma.h"
+#include "loam/error.h"
+#include "loam/frame.h"
+#include "loam/gpa_map.h"
+#include "loam/plan.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* Opaque. */
+struct loam_memory;
+
+/*
+ * Carry out a plan: every part backed and mapped, its frames under the allocator. The legacy window and the frame at
+ * GPA 0 are carved for the owners "legacy" and "null", so that nothing else gets them. *memory is NULL on failure, and
+ * nothing is left. LOAM_ERROR_EXHAUSTED: the plan falls short, or the host has changed since it was made.
+ * LOAM_ERROR_INVALID: plan is not one of loam_plan_make. LOAM_ERROR_SYSTEM: a call failed.
+ */
+LOAM_MUST_USE enum loam_error loam_memory_create(const struct loam_plan *plan, struct loam_memory **memory,
+                                                 struct loam_diag *diag);
+
+/* Give everything back. Pointers into guest memory are dangling afterwards; a hypervisor's slots must be gone. NULL is allowed. */
+void loam_memory_destroy(struct loam_memory *memory);
+
+/* The parts; they live as long as memory does, and are not the caller's to destroy. Never NULL. */
+struct loam_frame *loam_memory_frame(struct loam_memory *memory);
+struct loam_gpa_map *loam_memory_map(struct loam_memory *memory);
+struct loam_dma *loam_memory_dma(struct loam_memory *memory);
+
+/* The plan that it was made from. */
+const struct loam_plan *loam_memory_plan(const struct loam_memory *memory);
+
+/* Backings, one a part of the plan, in its order. LOAM_ERROR_NOT_FOUND: index >= the plan's part_count. */
+LOAM_MUST_USE enum loam_error loam_memory_backing(const struct loam_memory *memory, uint32_t index,
+                                                  struct loam_backing_info *info);
+
+/* Hold map, allocator, ledger and backings against each other. LOAM_ERROR_CORRUPT: diag says what disagrees. */
+LOAM_MUST_USE enum loam_error loam_memory_validate(struct loam_memory *memory, struct loam_diag *diag);
+
+#endif

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * The plan: says, before anything is mapped, what a guest's memory will take from the host and what falls short.
+ *
+ * A plan is a value: the request, the layout of the guest's address space, and for each host resource what is wanted and
+ * what was found. It reads /proc and /sys, and changes nothing. loam_memory_create then does exactly what it says.
+ *
+ * Threads: any; a plan belongs to its caller.
+ */
+#ifndef LOAM_PLAN_H
+#define LOAM_PLAN_H
+
+#include "loam/backing.h"
+#include "loam/error.h"
+#include "loam/gpa_map.h"
+#include "loam/types.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* x86-64: RAM ends here at the latest, and goes on at 4 GiB; between them devices have their addresses. */
+#define LOAM_LOW_LIMIT_MAX_BYTES (3 * LOAM_GIB)
+
+/* The legacy window of the PC, 640 KiB to 1 MiB: memory is there, but the E820 map gives it as reserved. */
+#define LOAM_LEGACY_START_BYTES (640 * LOAM_KIB)
+#define LOAM_LEGACY_END_BYTES   LOAM_MIB
+
+/* What a guest's memory shall be. Zero members mean what their comment says. */
+struct loam_memory_request {
+    uint64_t bytes;           /* RAM, a multiple of 4 KiB; at least 2 MiB */
+    uint64_t low_limit_bytes; /* RAM below the hole at most; a multiple of 4 KiB from 2 MiB to 3 GiB; 0: 3 GiB */
+    enum loam_pages pages;    /* AUTO: for low and high RAM alike, the largest kind that fits the layout and the host */
+    enum loam_sharing sharing;
+    enum loam_commit commit;
+    bool bind_node;           /* take all memory from one NUMA node, strictly */
+    uint32_t node;            /* with bind_node */
+    bool lock;                /* mlock everything */
+    uint32_t thread_count;    /* as loam_backing_request */
+    uint64_t dma32_reserve_bytes; /* kept below 4 GiB for requests with a limit; UINT64_MAX: none; 0: 1/16 of low RAM, at most 16 MiB */
+    uint32_t slot_limit;      /* memory slots that the hypervisor offers (KVM_CAP_NR_MEMSLOTS); 0: not checked */
+    uint32_t extra_slots;     /* slots to keep for the caller beyond those of the RAM */
+};
+
+enum loam_plan_resource {
+    LOAM_PLAN_POOL,      /* the host's pool of hugepages */
+    LOAM_PLAN_NODE,      /* one NUMA node's part of it, or its free memory */
+    LOAM_PLAN_AVAILABLE, /* memory that the host can give without swapping */
+    LOAM_PLAN_CGROUP,    /* the memory or hugetlb limit of this process's control group, or of one above it */
+    LOAM_PLAN_MEMLOCK,   /* RLIMIT_MEMLOCK */
+    LOAM_PLAN_SLOTS,     /* memory slots */
+    LOAM_PLAN_RESOURCE_COUNT
+};
+
+/* "pool", "node", "available", "cgroup", "memlock", "slots". */
+const char *loam_plan_resource_name(enum loam_plan_resource resource);
+
+/* One resource: what the plan takes, and what there is. */
+struct loam_plan_check {
+    enum loam_plan_resource resource;
+    uint64_t wanted; /* in unit_bytes */
+    uint64_t found;  /* in unit_bytes; UINT64_MAX: no limit */
+    uint64_t unit_bytes; /* a page of the pool; 1 for bytes and for slots */
+    bool short_fall; /* wanted > found */
+    char text[320];  /* one line: what is wanted, what was found and, when it falls short, the command that mends it */
+};
+
+#define LOAM_PLAN_PART_MAX 2
+
+/* A contiguous range of RAM with one backing. */
+struct loam_plan_part {
+    loam_gpa start;
+    uint64_t bytes;
+};
+
+struct loam_plan {
+    struct loam_memory_request request; /* as given, its zeros replaced by what they mean */
+    enum loam_pages pages;              /* the kind chosen; with AUTO and nothing that fits, 4K */
+    uint64_t page_bytes;
+    uint64_t backing_page_count;        /* pages of that kind, over all parts */
+    uint32_t part_count;
+    struct loam_plan_part parts[LOAM_PLAN_PART_MAX]; /* low, high */
+    loam_gpa hole_start;                /* the hole is [hole_start, 4 GiB) */
+    uint64_t metadata_bytes;            /* host memory that the allocator, the map and the ledger start with */
+    uint32_t check_count;
+    struct loam_plan_check checks[LOAM_PLAN_RESOURCE_COUNT];
+    uint32_t short_count;               /* checks that fall short; 0: the plan can be carried out */
+    char passed_over[320];              /* with AUTO: why the larger kinds were not taken; else empty */
+};
+
+/*
+ * Make a plan. LOAM_OK also when resources fall short: see short_count. *plan is zero on failure.
+ * LOAM_ERROR_INVALID: the request contradicts itself or the page kind; diag says what to change.
+ * LOAM_ERROR_SYSTEM: the host's figures could not be read.
+ */
+LOAM_MUST_USE enum loam_error loam_plan_make(const struct loam_memory_request *request, struct loam_plan *plan,
+                                             struct loam_diag *diag);
+
+/* The first check that falls short, or NULL. */
+const struct loam_plan_check *loam_plan_shortfall(const struct loam_plan *plan);
+
+/* Most parts a plan's RAM is cut into as regions: below, in and above the legacy window, and high. */
+#define LOAM_PLAN_REGION_MAX 4
+
+/* The regions of the GPA map before anything is protected; hva NULL and backing the part's index. Returns how many. */
+uint32_t loam_plan_regions(const struct loam_plan *plan, struct loam_region regions[LOAM_PLAN_REGION_MAX]);
+
+#endif

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * The system calls that the allocator makes, each behind one function, so that a test can link a fake which records
+ * them and fails any chosen one. Nothing else under allocator/ calls the system.
+ *
+ * Blanket pre-conditions: addresses and sizes are multiples of the page size that the call works with, sizes are not
+ * zero, pointers are not NULL, descriptors are open. A function returns true on success; on failure it returns false
+ * with errno set, outputs zero, and nothing done. Any thread.
+ */
+#ifndef LOAM_PRIM_H
+#define LOAM_PRIM_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+/* The test fake compiles the real functions under other names beside its own. */
+#ifndef LOAM_PRIM
+#define LOAM_PRIM(name) loam_prim_##name
+#endif
+
+/* --- Address space: mmap(2), munmap(2), madvise(2), mbind(2), mlock2(2) ---------------------------------------- */
+
+/* Reserve address space without memory or access. */
+bool LOAM_PRIM(reserve)(size_t bytes, void **address);
+
+/* Replace [address, address + bytes), which is reserved, by fd from offset on; shared, readable and writable. */
+bool LOAM_PRIM(map_fd)(void *address, size_t bytes, int fd, off_t offset);
+
+/*
+ * Replace it by private anonymous memory, readable and writable. huge_shift: 0 for ordinary pages, else log2 of the
+ * hugetlb page, whose pages are taken from the pool's free count at once. no_reserve: not counted against the commit limit.
+ */
+bool LOAM_PRIM(map_anonymous)(void *address, size_t bytes, uint32_t huge_shift, bool no_reserve);
+
+bool LOAM_PRIM(unmap)(void *address, size_t bytes);
+
+/* Give every page of the range its memory, as if written. The calling thread's node and policy decide where. */
+bool LOAM_PRIM(populate)(void *address, size_t bytes);
+
+/* Ask for transparent huge pages in the range, or forbid them. */
+bool LOAM_PRIM(advise_huge)(void *address, size_t bytes, bool huge);
+
+/* Bind the range's memory, present and future, to one NUMA node, strictly. */
+bool LOAM_PRIM(bind_node)(void *address, size_t bytes, uint32_t node);
+
+/* Lock the range in memory; pages not there yet are populated. */
+bool LOAM_PRIM(lock)(void *address, size_t bytes);
+
+/* --- Files: memfd_create(2), ftruncate(2), fallocate(2), close(2) ---------------------------------------------- */
+
+/* An anonymous file, close-on-exec and sealed against shrinking and growing once sized. huge_shift as above. */
+bool LOAM_PRIM(memfd)(const char *name, uint32_t huge_shift, size_t bytes, int *fd);
+
+/* Give every page of [offset, offset + bytes) of fd its memory. */
+bool LOAM_PRIM(allocate)(int fd, off_t offset, off_t bytes);
+
+/* Give the memory of the range back; it reads as zero afterwards. */
+bool LOAM_PRIM(punch)(int fd, off_t offset, off_t bytes);
+
+bool LOAM_PRIM(close)(int fd);
+
+/* --- Threads and the host's figures ---------------------------------------------------------------------------- */
+
+bool LOAM_PRIM(thread_start)(pthread_t *thread, void *(*run)(void *), void *argument);
+
+/* Never fails. */
+void LOAM_PRIM(thread_join)(pthread_t thread);
+
+/* Heap, zeroed, aligned to 64; for objects and metadata, never for guest memory. */
+bool LOAM_PRIM(heap_alloc)(size_t bytes, void **memory);
+void LOAM_PRIM(heap_free)(void *memory);
+
+/* Processors that this thread may run on; at least 1. */
+uint32_t LOAM_PRIM(cpu_count)(void);
+
+/* A small file, such as one under /proc or /sys, as a string of at most bytes - 1 characters; more are an error (EFBIG). */
+bool LOAM_PRIM(read_text)(const char *path, char *text, size_t bytes);
+
+/* RLIMIT_MEMLOCK in bytes, soft; UINT64_MAX when unlimited or when the caller may lock without limit. */
+bool LOAM_PRIM(memlock_limit)(uint64_t *bytes);
+
+#endif

@@ -1,0 +1,33 @@
+"""One module = one header, one .c, one test, one target: the rules that all packages use."""
+
+WARNINGS = [
+    "-Wall",
+    "-Wextra",
+    "-Wconversion",
+    "-Wundef",
+    "-Wstrict-prototypes",
+    "-Wmissing-prototypes",
+    "-Werror",
+]
+
+def loam_module(name, srcs = None, hdrs = None, copts = [], visibility = ["//visibility:private"], **kwargs):
+    """A module: NAME.c and NAME.h unless it says otherwise."""
+    native.cc_library(
+        name = name,
+        srcs = [name + ".c"] if srcs == None else srcs,
+        hdrs = [name + ".h"] if hdrs == None else hdrs,
+        copts = WARNINGS + copts,
+        visibility = visibility,
+        **kwargs
+    )
+
+def loam_test(name, srcs = None, deps = [], copts = [], **kwargs):
+    """A Criterion test: NAME.c, linked with the project's test main."""
+    native.cc_test(
+        name = name,
+        srcs = [name + ".c"] if srcs == None else srcs,
+        deps = deps + ["//tests/support:main"],
+        copts = WARNINGS + copts,
+        linkstatic = True,
+        **kwargs
+    )

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * What every way to boot has in common: a file in memory, what goes with it, and the state in which the first vCPU starts.
+ *
+ * A file is hostile: its length is the only thing known of it. Everything it needs in guest memory is carved through
+ * loam_memory_dma, so it is in the ledger with an owner and can collide with nothing.
+ */
+#ifndef LOAM_VMM_BOOT_H
+#define LOAM_VMM_BOOT_H
+
+#include "loam/error.h"
+#include "loam/memory.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* A file's bytes, read-only, owned by the caller. */
+struct boot_file {
+    const void *data;
+    size_t bytes;
+    const char *name; /* for messages */
+};
+
+enum boot_protocol {
+    BOOT_PVH,   /* 32-bit protected mode, paging off; ebx -> hvm_start_info (Xen: docs/misc/pvh.pandoc) */
+    BOOT_LINUX, /* 64-bit long mode; rsi -> boot_params (Linux: Documentation/arch/x86/boot.rst, 64-bit boot protocol) */
+    BOOT_PROTOCOL_COUNT
+};
+
+/* A PVH boot module that is already in guest memory. */
+struct boot_module {
+    loam_gpa start;
+    uint64_t bytes;
+    const char *command_line; /* NULL: none */
+};
+
+/* What is booted. */
+struct boot_request {
+    struct boot_file kernel;
+    struct boot_file initrd;  /* data NULL: none */
+    const char *command_line; /* NULL: empty */
+    const struct boot_module *modules; /* PVH only, before the initrd */
+    uint32_t module_count;
+};
+
+/* Where the first vCPU starts. */
+struct boot_state {
+    enum boot_protocol protocol;
+    uint64_t entry;       /* instruction pointer */
+    loam_gpa parameters;  /* hvm_start_info or boot_params */
+    loam_gpa page_tables; /* the PML4; BOOT_LINUX only */
+    loam_gpa descriptors; /* a GDT of descriptor_count entries: null, null, code 0x10, data 0x18, TSS 0x20 */
+    uint32_t descriptor_count;
+    loam_gpa image_start; /* the kernel's own range, from its lowest segment to the end of its highest */
+    uint64_t image_bytes;
+};
+
+/*
+ * Find out how the kernel wants to be booted, from its first bytes.
+ * LOAM_ERROR_INVALID: it is neither an ELF file with a PVH note nor a Linux image; diag says what was found instead.
+ */
+LOAM_MUST_USE enum loam_error boot_detect(const struct boot_file *kernel, enum boot_protocol *protocol,
+                                          struct loam_diag *diag);
+
+/*
+ * Check everything, then load. On failure whatever was carved is released again. LOAM_ERROR_INVALID: the file is malformed, or
+ * wants memory where there is none; LOAM_ERROR_EXHAUSTED: it does not fit. diag says which field of the file, or
+ * which range.
+ */
+LOAM_MUST_USE enum loam_error boot_load(struct loam_memory *memory, const struct boot_request *request,
+                                        struct boot_state *state, struct loam_diag *diag);
+
+#endif
