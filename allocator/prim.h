@@ -26,24 +26,31 @@
 /* Reserve address space without memory or access. */
 bool LOAM_PRIM(reserve)(size_t bytes, void **address);
 
-/* Replace [address, address + bytes), which is reserved, by fd from offset on; shared, readable and writable. */
+/*
+ * Map fd from offset on at [address, address + bytes); shared, readable and writable. Nothing is ever replaced: errno is
+ * EEXIST where something is mapped there. (A call that replaces would, when it fails on kernels before 6.12, leave a hole
+ * that another thread may have filled before its caller could clean up.)
+ */
 bool LOAM_PRIM(map_fd)(void *address, size_t bytes, int fd, off_t offset);
 
 /*
- * Replace it by private anonymous memory, readable and writable. huge_shift: 0 for ordinary pages, else log2 of the
- * hugetlb page, whose pages are taken from the pool's free count at once. no_reserve: not counted against the commit limit.
+ * The same with private anonymous memory. huge_shift: 0 for ordinary pages, else log2 of the hugetlb page, whose pages
+ * are reserved in the pool at once. no_reserve: ordinary pages are not counted against the commit limit; false for hugetlb.
  */
 bool LOAM_PRIM(map_anonymous)(void *address, size_t bytes, uint32_t huge_shift, bool no_reserve);
 
 bool LOAM_PRIM(unmap)(void *address, size_t bytes);
 
-/* Give every page of the range its memory, as if written. The calling thread's node and policy decide where. */
+/*
+ * Give every page of the range its memory, as if written; contents stay. The calling thread's node and policy decide
+ * where. Part may be populated on failure. EFAULT: a write would have raised SIGBUS. Needs Linux 5.14; EINVAL before it.
+ */
 bool LOAM_PRIM(populate)(void *address, size_t bytes);
 
 /* Ask for transparent huge pages in the range, or forbid them. */
 bool LOAM_PRIM(advise_huge)(void *address, size_t bytes, bool huge);
 
-/* Bind the range's memory, present and future, to one NUMA node, strictly. */
+/* Bind the range's memory, present and future, to one NUMA node, strictly. EINVAL: no such node. */
 bool LOAM_PRIM(bind_node)(void *address, size_t bytes, uint32_t node);
 
 /* Lock the range in memory; pages not there yet are populated. */
@@ -51,15 +58,19 @@ bool LOAM_PRIM(lock)(void *address, size_t bytes);
 
 /* --- Files: memfd_create(2), ftruncate(2), fallocate(2), close(2) ---------------------------------------------- */
 
-/* An anonymous file, close-on-exec and sealed against shrinking and growing once sized. huge_shift as above. */
+/*
+ * An anonymous file, close-on-exec, not executable, and sealed against shrinking and growing once sized, as far as the
+ * kernel can. huge_shift as above. The name is of at most 249 bytes.
+ */
 bool LOAM_PRIM(memfd)(const char *name, uint32_t huge_shift, size_t bytes, int *fd);
 
-/* Give every page of [offset, offset + bytes) of fd its memory. */
+/* Give every page of [offset, offset + bytes) of fd its memory. Part may have it on failure. */
 bool LOAM_PRIM(allocate)(int fd, off_t offset, off_t bytes);
 
 /* Give the memory of the range back; it reads as zero afterwards. */
 bool LOAM_PRIM(punch)(int fd, off_t offset, off_t bytes);
 
+/* The descriptor is gone even when this fails: never call it twice. */
 bool LOAM_PRIM(close)(int fd);
 
 /* --- Threads and the host's figures ---------------------------------------------------------------------------- */
@@ -71,6 +82,7 @@ void LOAM_PRIM(thread_join)(pthread_t thread);
 
 /* Heap, zeroed, aligned to 64; for objects and metadata, never for guest memory. */
 bool LOAM_PRIM(heap_alloc)(size_t bytes, void **memory);
+/* NULL is allowed. */
 void LOAM_PRIM(heap_free)(void *memory);
 
 /* Processors that this thread may run on; at least 1. */

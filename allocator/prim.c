@@ -1,0 +1,351 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "allocator/prim.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/capability.h>
+#include <linux/mempolicy.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* Newer than Debian 12's headers, or hidden by some C library. */
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 0x0008U
+#endif
+#ifndef MAP_FIXED_NOREPLACE
+#define MAP_FIXED_NOREPLACE 0x100000
+#endif
+#ifndef MAP_HUGE_SHIFT
+#define MAP_HUGE_SHIFT 26 /* MFD_HUGE_SHIFT is the same */
+#endif
+
+/* How often a call is tried that was interrupted or told to come back: a stuck system must end in an error.
+ */
+#define ATTEMPT_MAX 1000
+
+/* fallocate(2) undoes its work when interrupted, so it is asked for pieces that end between two signals. */
+#define ALLOCATE_PIECE_BYTES ((off_t)64 << 20)
+
+#define NODE_COUNT_MAX 1024 /* MAX_NUMNODES of the largest kernel configuration */
+#define HEAP_ALIGN     64
+
+static bool try_again(unsigned int *attempts)
+{
+    if ((errno != EINTR && errno != EAGAIN) || ++*attempts >= ATTEMPT_MAX) {
+        return false;
+    }
+    if (errno == EAGAIN) {
+        sched_yield();
+    }
+    return true;
+}
+
+static bool map_at(void *address, size_t bytes, int flags, int fd, off_t offset)
+{
+    return mmap(address, bytes, PROT_READ | PROT_WRITE, flags | MAP_FIXED_NOREPLACE, fd, offset) != MAP_FAILED;
+}
+
+static bool advise(void *address, size_t bytes, int advice)
+{
+    unsigned int attempts = 0;
+    int result;
+
+    do {
+        result = madvise(address, bytes, advice);
+    } while (result != 0 && try_again(&attempts));
+    return result == 0;
+}
+
+bool LOAM_PRIM(reserve)(size_t bytes, void **address)
+{
+    void *mapped = mmap(NULL, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+    *address = mapped == MAP_FAILED ? NULL : mapped;
+    return mapped != MAP_FAILED;
+}
+
+bool LOAM_PRIM(map_fd)(void *address, size_t bytes, int fd, off_t offset)
+{
+    return map_at(address, bytes, MAP_SHARED, fd, offset);
+}
+
+bool LOAM_PRIM(map_anonymous)(void *address, size_t bytes, uint32_t huge_shift, bool no_reserve)
+{
+    int flags = MAP_PRIVATE | MAP_ANONYMOUS;
+
+    if (huge_shift != 0) {
+        flags |= (int)(MAP_HUGETLB | huge_shift << MAP_HUGE_SHIFT);
+    }
+    if (no_reserve) {
+        flags |= MAP_NORESERVE;
+    }
+    return map_at(address, bytes, flags, -1, 0);
+}
+
+bool LOAM_PRIM(unmap)(void *address, size_t bytes)
+{
+    return munmap(address, bytes) == 0;
+}
+
+bool LOAM_PRIM(populate)(void *address, size_t bytes)
+{
+    return advise(address, bytes, MADV_POPULATE_WRITE);
+}
+
+bool LOAM_PRIM(advise_huge)(void *address, size_t bytes, bool huge)
+{
+    return advise(address, bytes, huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+}
+
+bool LOAM_PRIM(bind_node)(void *address, size_t bytes, uint32_t node)
+{
+    enum { WORD_BITS = sizeof(unsigned long) * CHAR_BIT };
+    unsigned long nodes[NODE_COUNT_MAX / WORD_BITS] = {0};
+
+    if (node >= NODE_COUNT_MAX) {
+        errno = EINVAL;
+        return false;
+    }
+    nodes[node / WORD_BITS] = 1UL << (node % WORD_BITS);
+    /* The kernel reads one bit less than maxnode says. */
+    return syscall(SYS_mbind, address, bytes, MPOL_BIND, nodes, (unsigned long)NODE_COUNT_MAX + 1,
+                   MPOL_MF_MOVE | MPOL_MF_STRICT) == 0;
+}
+
+bool LOAM_PRIM(lock)(void *address, size_t bytes)
+{
+    unsigned int attempts = 0;
+    int result;
+
+    do {
+        result = mlock(address, bytes);
+    } while (result != 0 && try_again(&attempts));
+    return result == 0;
+}
+
+/* The best that the kernel knows: MFD_NOEXEC_SEAL came with 6.3, sealing of hugetlb files with 4.16. */
+static int create_memfd(const char *name, uint32_t huge_shift)
+{
+    static const unsigned int wishes[] = {MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL, MFD_ALLOW_SEALING, 0};
+    unsigned int flags = MFD_CLOEXEC | (huge_shift != 0 ? MFD_HUGETLB | huge_shift << MAP_HUGE_SHIFT : 0);
+    int fd = -1;
+
+    for (size_t i = 0; fd < 0 && i < sizeof wishes / sizeof wishes[0]; i++) {
+        fd = memfd_create(name, flags | wishes[i]);
+        if (fd < 0 && errno != EINVAL) {
+            break;
+        }
+    }
+    return fd;
+}
+
+static bool size_and_seal(int fd, size_t bytes)
+{
+    unsigned int attempts = 0;
+    int result;
+
+    if (bytes > (size_t)INT64_MAX) {
+        errno = EFBIG;
+        return false;
+    }
+    do {
+        result = ftruncate(fd, (off_t)bytes);
+    } while (result != 0 && try_again(&attempts));
+    if (result != 0) {
+        return false;
+    }
+    /* EINVAL, EPERM: the file was made without sealing. */
+    return fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) == 0 || errno == EINVAL || errno == EPERM;
+}
+
+bool LOAM_PRIM(memfd)(const char *name, uint32_t huge_shift, size_t bytes, int *fd)
+{
+    int created = create_memfd(name, huge_shift);
+    int saved;
+
+    *fd = -1;
+    if (created >= 0 && size_and_seal(created, bytes)) {
+        *fd = created;
+        return true;
+    }
+    saved = errno;
+    if (created >= 0) {
+        close(created);
+    }
+    errno = saved;
+    return false;
+}
+
+static bool allocate_piece(int fd, int mode, off_t offset, off_t bytes)
+{
+    unsigned int attempts = 0;
+    int result;
+
+    do {
+        result = fallocate(fd, mode, offset, bytes);
+    } while (result != 0 && try_again(&attempts));
+    return result == 0;
+}
+
+bool LOAM_PRIM(allocate)(int fd, off_t offset, off_t bytes)
+{
+    while (bytes > 0) {
+        off_t piece = bytes < ALLOCATE_PIECE_BYTES ? bytes : ALLOCATE_PIECE_BYTES;
+
+        if (!allocate_piece(fd, 0, offset, piece)) {
+            return false;
+        }
+        offset += piece;
+        bytes -= piece;
+    }
+    return true;
+}
+
+bool LOAM_PRIM(punch)(int fd, off_t offset, off_t bytes)
+{
+    return allocate_piece(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, bytes);
+}
+
+bool LOAM_PRIM(close)(int fd)
+{
+    return close(fd) == 0;
+}
+
+bool LOAM_PRIM(thread_start)(pthread_t *thread, void *(*run)(void *), void *argument)
+{
+    int error = pthread_create(thread, NULL, run, argument);
+
+    if (error != 0) {
+        *thread = (pthread_t){0};
+        errno = error;
+    }
+    return error == 0;
+}
+
+void LOAM_PRIM(thread_join)(pthread_t thread)
+{
+    pthread_join(thread, NULL);
+}
+
+/*
+ * calloc, not posix_memalign and memset: it takes large blocks from the kernel, zeroed, and touches none of
+ * them. What it returned stands in the word before the aligned block.
+ */
+bool LOAM_PRIM(heap_alloc)(size_t bytes, void **memory)
+{
+    char *block =
+        bytes > SIZE_MAX - HEAP_ALIGN - sizeof(void *) ? NULL : (char *)calloc(1, bytes + HEAP_ALIGN + sizeof(void *));
+    size_t start = sizeof(void *);
+
+    *memory = NULL;
+    if (block == NULL) {
+        errno = ENOMEM;
+        return false;
+    }
+    start += -((uintptr_t)block + start) % HEAP_ALIGN;
+    memcpy(block + start - sizeof(void *), &block, sizeof(void *));
+    *memory = block + start;
+    return true;
+}
+
+void LOAM_PRIM(heap_free)(void *memory)
+{
+    void *block = NULL;
+
+    if (memory != NULL) {
+        memcpy(&block, (char *)memory - sizeof(void *), sizeof(void *));
+    }
+    free(block);
+}
+
+/* sched_getaffinity(2) refuses a set smaller than the kernel's own with EINVAL. */
+uint32_t LOAM_PRIM(cpu_count)(void)
+{
+    uint32_t count = 0;
+
+    for (size_t cpus = CPU_SETSIZE; count == 0 && cpus <= CPU_SETSIZE * 64; cpus *= 4) {
+        size_t bytes = CPU_ALLOC_SIZE(cpus);
+        cpu_set_t *set = CPU_ALLOC(cpus);
+
+        if (set == NULL) {
+            break;
+        }
+        if (sched_getaffinity(0, bytes, set) == 0) {
+            count = (uint32_t)CPU_COUNT_S(bytes, set);
+        }
+        CPU_FREE(set);
+    }
+    return count > 0 ? count : 1;
+}
+
+/* Fill text, whose last byte is kept for the end of the string. EFBIG when there is more. */
+static bool read_all(int fd, char *text, size_t bytes)
+{
+    unsigned int attempts = 0;
+    size_t used = 0;
+
+    for (;;) {
+        ssize_t got = read(fd, text + used, bytes - used);
+
+        if (got < 0 && try_again(&attempts)) {
+            continue;
+        }
+        if (got <= 0) {
+            text[got < 0 ? 0 : used] = '\0';
+            return got == 0;
+        }
+        used += (size_t)got;
+        if (used == bytes) {
+            text[0] = '\0';
+            errno = EFBIG;
+            return false;
+        }
+    }
+}
+
+bool LOAM_PRIM(read_text)(const char *path, char *text, size_t bytes)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int saved;
+    bool ok;
+
+    text[0] = '\0';
+    if (fd < 0) {
+        return false;
+    }
+    ok = read_all(fd, text, bytes);
+    saved = errno;
+    close(fd);
+    errno = saved;
+    return ok;
+}
+
+static bool may_lock_without_limit(void)
+{
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3] = {0};
+
+    return syscall(SYS_capget, &header, data) == 0 &&
+           (data[CAP_TO_INDEX(CAP_IPC_LOCK)].effective & CAP_TO_MASK(CAP_IPC_LOCK)) != 0;
+}
+
+bool LOAM_PRIM(memlock_limit)(uint64_t *bytes)
+{
+    struct rlimit limit;
+
+    *bytes = 0;
+    if (getrlimit(RLIMIT_MEMLOCK, &limit) != 0) {
+        return false;
+    }
+    *bytes = limit.rlim_cur == RLIM_INFINITY || may_lock_without_limit() ? UINT64_MAX : limit.rlim_cur;
+    return true;
+}
