@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "vmm/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static enum loam_error read_all(int fd, const char *path, char *data, size_t bytes, struct loam_diag *diag)
+{
+    for (size_t have = 0; have < bytes;) {
+        ssize_t got = read(fd, data + have, bytes - have);
+
+        if (got < 0 && errno != EINTR) {
+            return loam_fail(diag, LOAM_ERROR_SYSTEM, "%s: cannot be read", path);
+        }
+        if (got == 0) {
+            return loam_fail(diag, LOAM_ERROR_INVALID, "%s: it was cut short while it was read: try again", path);
+        }
+        have += got > 0 ? (size_t)got : 0;
+    }
+    return LOAM_OK;
+}
+
+static enum loam_error open_failed(const char *path, struct loam_diag *diag)
+{
+    if (errno == ENOENT || errno == ENOTDIR) {
+        return loam_fail(diag, LOAM_ERROR_NOT_FOUND, "%s: no such file: check the path", path);
+    }
+    if (errno == EACCES) {
+        return loam_fail(diag, LOAM_ERROR_NOT_PERMITTED, "%s: no permission to read it: check the file's mode", path);
+    }
+    return loam_fail(diag, LOAM_ERROR_SYSTEM, "%s: cannot be opened", path);
+}
+
+static enum loam_error check(int fd, const char *path, uint64_t limit_bytes, size_t *bytes, struct loam_diag *diag)
+{
+    struct stat status;
+
+    if (fstat(fd, &status) != 0) {
+        return loam_fail(diag, LOAM_ERROR_SYSTEM, "%s: its size cannot be read", path);
+    }
+    if (!S_ISREG(status.st_mode) || status.st_size <= 0) {
+        return loam_fail(diag, LOAM_ERROR_INVALID, "%s: it is %s: name a kernel or an initrd", path,
+                         S_ISREG(status.st_mode) ? "empty" : "no regular file");
+    }
+    if ((uint64_t)status.st_size > limit_bytes) {
+        return loam_fail(diag, LOAM_ERROR_INVALID,
+                         "%s: its %" PRIu64 " bytes do not fit a guest of %" PRIu64 " bytes: give it more memory", path,
+                         (uint64_t)status.st_size, limit_bytes);
+    }
+    *bytes = (size_t)status.st_size;
+    return LOAM_OK;
+}
+
+enum loam_error file_read(const char *path, uint64_t limit_bytes, struct boot_file *file, struct loam_diag *diag)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    char *data = NULL;
+    size_t bytes = 0;
+    enum loam_error error;
+
+    *file = (struct boot_file){0};
+    if (fd < 0) {
+        return open_failed(path, diag);
+    }
+    error = check(fd, path, limit_bytes, &bytes, diag);
+    if (error == LOAM_OK && (data = malloc(bytes)) == NULL) {
+        error = loam_fail(diag, LOAM_ERROR_SYSTEM, "%s: %zu bytes of memory", path, bytes);
+    }
+    if (error == LOAM_OK) {
+        error = read_all(fd, path, data, bytes, diag);
+    }
+    close(fd);
+    if (error != LOAM_OK) {
+        free(data);
+        return error;
+    }
+    *file = (struct boot_file){data, bytes, path};
+    return LOAM_OK;
+}
+
+void file_release(struct boot_file *file)
+{
+    free((void *)file->data);
+    *file = (struct boot_file){0};
+}

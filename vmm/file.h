@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+/* A file that a person names on the command line, read whole. Threads: any. */
+#ifndef LOAM_VMM_FILE_H
+#define LOAM_VMM_FILE_H
+
+#include "loam/error.h"
+#include "vmm/boot.h"
+
+#include <stdint.h>
+
+/*
+ * Read path, at most limit_bytes of it, into memory that file_release frees. It is copied and not mapped: a file cut
+ * short by somebody else would fault. *file is zero on failure. LOAM_ERROR_NOT_FOUND, LOAM_ERROR_NOT_PERMITTED,
+ * LOAM_ERROR_INVALID: no regular file, empty or larger than the limit. LOAM_ERROR_SYSTEM: else.
+ */
+LOAM_MUST_USE enum loam_error file_read(const char *path, uint64_t limit_bytes, struct boot_file *file,
+                                        struct loam_diag *diag);
+
+/* A zero file is allowed. */
+void file_release(struct boot_file *file);
+
+#endif

@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "vmm/options.h"
+
+#include "vmm/sabotage.h"
+
+#include <argp.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MEMORY_DEFAULT_BYTES    (256 * LOAM_MIB)
+#define VCPU_MAX                1024u
+#define TIMEOUT_MAX_SECONDS     (365.0 * 24 * 3600)
+#define TIMEOUT_DEFAULT_SECONDS 60u /* of the self-test, and so much more for each GiB: */
+#define TIMEOUT_GIB_SECONDS     30u
+
+enum {
+    KEY_LOW_LIMIT = 0x100,
+    KEY_KERNEL,
+    KEY_INITRD,
+    KEY_CMDLINE,
+    KEY_JSON,
+    KEY_POPULATE,
+    KEY_LAZY,
+    KEY_NODE,
+    KEY_LOCK,
+    KEY_SABOTAGE,
+};
+
+/* The last row is the test build's. */
+static struct argp_option rows[] = {
+    {"memory", 'm', "SIZE", 0, "RAM of the guest; K, M, G and T are binary (default 256M)", 1},
+    {"pages", 'p', "KIND", 0, "1G, 2M (hugetlb), thp, 4K, or auto: the largest the host can give (default auto)", 1},
+    {"low-limit", KEY_LOW_LIMIT, "SIZE", 0, "where RAM below 4 GiB ends and the device hole begins (default 3G)", 1},
+    {"populate", KEY_POPULATE, NULL, 0, "have every page in memory before the guest starts", 1},
+    {"lazy", KEY_LAZY, NULL, 0, "leave thp and 4K pages to be found on first touch; the host may run out then", 1},
+    {"node", KEY_NODE, "N", 0, "take all memory from NUMA node N", 1},
+    {"lock", KEY_LOCK, NULL, 0, "lock the guest's memory, so that it is never swapped", 1},
+    {"vcpus", 'c', "N", 0, "virtual processors (default 1)", 2},
+    {"kernel", KEY_KERNEL, "FILE", 0, "boot a PVH ELF file or a Linux image instead of the self-test", 2},
+    {"initrd", KEY_INITRD, "FILE", 0, "initial RAM disk for the kernel", 2},
+    {"cmdline", KEY_CMDLINE, "TEXT", 0, "command line for the kernel", 2},
+    {"timeout", 't', "SECONDS", 0,
+     "stop after so long; 0: never (default: never with --kernel, else 60 and 30 for each GiB)", 3},
+    {"json", KEY_JSON, NULL, 0, "print one JSON object instead of text", 3},
+    {NULL, 0, NULL, 0, NULL, 0},
+    {NULL, 0, NULL, 0, NULL, 0},
+};
+
+bool options_parse_bytes(const char *text, uint64_t *bytes)
+{
+    static const char suffixes[] = "KMGT";
+    uint64_t unit = 1;
+    char *end;
+
+    *bytes = 0;
+    if (text[0] < '0' || text[0] > '9') {
+        return false;
+    }
+    errno = 0;
+    unsigned long long number = strtoull(text, &end, 10);
+    if (errno != 0) {
+        return false;
+    }
+    if (*end != '\0') {
+        const char *suffix = strchr(suffixes, *end);
+
+        if (suffix == NULL || end[1] != '\0') {
+            return false;
+        }
+        unit = UINT64_C(1) << 10 * (suffix - suffixes + 1);
+    }
+    return !__builtin_mul_overflow(number, unit, bytes);
+}
+
+static uint64_t read_bytes(struct argp_state *state, const char *option, const char *text)
+{
+    uint64_t bytes;
+
+    if (!options_parse_bytes(text, &bytes)) {
+        argp_failure(state, EXIT_CODE_USAGE, 0, "--%s %s: not a size: give a number with K, M, G or T, such as 256M",
+                     option, text);
+    }
+    return bytes;
+}
+
+static uint32_t read_number(struct argp_state *state, const char *option, const char *text, uint32_t least,
+                            uint32_t most)
+{
+    char *end;
+    unsigned long number;
+
+    errno = 0;
+    number = strtoul(text, &end, 10);
+    if (text[0] < '0' || text[0] > '9' || errno != 0 || *end != '\0' || number < least || number > most) {
+        argp_failure(state, EXIT_CODE_USAGE, 0, "--%s %s: not a number from %u to %u", option, text, least, most);
+    }
+    return (uint32_t)number;
+}
+
+static uint64_t read_milliseconds(struct argp_state *state, const char *text)
+{
+    char *end;
+    double seconds = strtod(text, &end);
+
+    if (end == text || *end != '\0' || !(seconds >= 0 && seconds <= TIMEOUT_MAX_SECONDS)) {
+        argp_failure(state, EXIT_CODE_USAGE, 0, "--timeout %s: not a number of seconds from 0 to %.0f", text,
+                     TIMEOUT_MAX_SECONDS);
+    }
+    return seconds > 0 && seconds < 0.001 ? 1 : (uint64_t)(seconds * 1000);
+}
+
+static enum loam_pages read_pages(struct argp_state *state, const char *text)
+{
+    for (unsigned i = 0; i < LOAM_PAGES_COUNT; i++) {
+        if (strcmp(text, loam_pages_name(i)) == 0) {
+            return i;
+        }
+    }
+    argp_failure(state, EXIT_CODE_USAGE, 0, "--pages %s: no such kind of page: give 1G, 2M, thp, 4K or auto", text);
+    return LOAM_PAGES_AUTO;
+}
+
+static void read_commit(struct argp_state *state, struct options *options, enum loam_commit commit)
+{
+    if (options->memory.commit != LOAM_COMMIT_RESERVE && options->memory.commit != commit) {
+        argp_failure(state, EXIT_CODE_USAGE, 0, "--populate and --lazy contradict each other: give one of them");
+    }
+    options->memory.commit = commit;
+}
+
+static error_t read_memory_option(int key, char *argument, struct argp_state *state, struct options *options)
+{
+    struct loam_memory_request *memory = &options->memory;
+
+    switch (key) {
+    case 'm':
+        memory->bytes = read_bytes(state, "memory", argument);
+        return 0;
+    case 'p':
+        memory->pages = read_pages(state, argument);
+        return 0;
+    case KEY_LOW_LIMIT:
+        memory->low_limit_bytes = read_bytes(state, "low-limit", argument);
+        if (memory->low_limit_bytes == 0) {
+            argp_failure(state, EXIT_CODE_USAGE, 0, "--low-limit %s: RAM has to begin at 0: give 2M or more", argument);
+        }
+        return 0;
+    case KEY_POPULATE:
+        read_commit(state, options, LOAM_COMMIT_POPULATE);
+        return 0;
+    case KEY_LAZY:
+        read_commit(state, options, LOAM_COMMIT_LAZY);
+        return 0;
+    case KEY_NODE:
+        memory->bind_node = true;
+        memory->node = read_number(state, "node", argument, 0, 1023);
+        return 0;
+    case KEY_LOCK:
+        memory->lock = true;
+        return 0;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
+static void finish_options(struct argp_state *state, struct options *options)
+{
+    if (options->kernel == NULL && (options->initrd != NULL || options->command_line[0] != '\0')) {
+        argp_failure(state, EXIT_CODE_USAGE, 0, "--initrd and --cmdline go with a kernel: name it with --kernel FILE");
+    }
+    if (options->timeout_milliseconds == UINT64_MAX) {
+        uint64_t gib = options->memory.bytes / LOAM_GIB;
+
+        options->timeout_milliseconds =
+            options->kernel != NULL ? 0 : (TIMEOUT_DEFAULT_SECONDS + TIMEOUT_GIB_SECONDS * gib) * 1000;
+    }
+}
+
+static error_t read_option(int key, char *argument, struct argp_state *state)
+{
+    struct options *options = state->input;
+
+    switch (key) {
+    case 'c':
+        options->vcpu_count = read_number(state, "vcpus", argument, 1, VCPU_MAX);
+        return 0;
+    case KEY_KERNEL:
+        options->kernel = argument;
+        return 0;
+    case KEY_INITRD:
+        options->initrd = argument;
+        return 0;
+    case KEY_CMDLINE:
+        options->command_line = argument;
+        return 0;
+    case 't':
+        options->timeout_milliseconds = read_milliseconds(state, argument);
+        return 0;
+    case KEY_JSON:
+        options->json = true;
+        return 0;
+    case KEY_SABOTAGE:
+        if (!sabotage_select(argument)) {
+            argp_failure(state, EXIT_CODE_USAGE, 0, "--sabotage %s: there is none of that name", argument);
+        }
+        return 0;
+    case ARGP_KEY_ARG:
+        argp_failure(state, EXIT_CODE_USAGE, 0, "%s: not an option", argument);
+        return 0;
+    case ARGP_KEY_END:
+        finish_options(state, options);
+        return 0;
+    default:
+        return read_memory_option(key, argument, state, options);
+    }
+}
+
+static const char documentation[] =
+    "Without --kernel the guest is Loam's self-test, which attests from the inside that every promise about its memory "
+    "is kept.\v"
+    "Examples:\n"
+    "  loam run                                    the self-test on 256 MiB\n"
+    "  loam run -m 6G -p 2M                        on 6 GiB of 2 MiB hugepages, around the hole\n"
+    "  loam plan -m 64G -p 1G                      what that would take, and what falls short\n"
+    "  loam run --kernel vmlinux --cmdline 'console=ttyS0' -m 1G\n"
+    "  loam run -m 24M --low-limit 12M --kernel /boot/memtest86+x64.bin \\\n"
+    "           --cmdline 'console=ttyS0,115200 nosmp nopause nobench'\n\n"
+    "With --kernel, standard output is the guest's serial console, and on a terminal Ctrl-a x leaves it.\n"
+    "Exit status: 0 pass; 1 the guest failed a check; 2 usage; 3 the host lacks something; 4 KVM or the guest broke; "
+    "128+N stopped by signal N.";
+
+void options_read(int argc, char *argv[], struct options *options)
+{
+    const struct argp argp = {.options = rows, .parser = read_option, .doc = documentation};
+
+    *options = (struct options){.memory = {.bytes = MEMORY_DEFAULT_BYTES},
+                                .vcpu_count = 1,
+                                .command_line = "",
+                                .timeout_milliseconds = UINT64_MAX};
+    if (sabotage_available()) {
+        rows[sizeof rows / sizeof rows[0] - 2] =
+            (struct argp_option){"sabotage", KEY_SABOTAGE, "NAME", 0, "break a promise (test build)", 4};
+    }
+    argp_err_exit_status = EXIT_CODE_USAGE;
+    argp_parse(&argp, argc, argv, ARGP_IN_ORDER, NULL, options);
+}

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+/* The command line of `loam run` and `loam plan`, read by argp into a value. */
+#ifndef LOAM_VMM_OPTIONS_H
+#define LOAM_VMM_OPTIONS_H
+
+#include "loam/plan.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define LOAM_VERSION "0.1.0"
+
+/* What a process of loam ends with. Stopped by signal N, it ends with 128 + N. */
+enum exit_code {
+    EXIT_CODE_PASS = 0,
+    EXIT_CODE_GUEST_FAILED = 1, /* a check failed, or the guest stopped itself with a code of its own */
+    EXIT_CODE_USAGE = 2,        /* the command line, or a file that it names */
+    EXIT_CODE_HOST = 3,         /* the host lacks something */
+    EXIT_CODE_BROKEN = 4,       /* KVM or the guest broke, or the timeout passed */
+};
+
+struct options {
+    struct loam_memory_request memory;
+    uint32_t vcpu_count;
+    const char *kernel;            /* NULL: the embedded self-test */
+    const char *initrd;            /* NULL: none */
+    const char *command_line;      /* "" unless given */
+    uint64_t timeout_milliseconds; /* 0: none */
+    bool json;
+};
+
+/*
+ * Read argv[1..] of a command into *options; argv[0] is "loam run" or "loam plan". Strings stay in argv. On bad usage one line goes to
+ * stderr and the process ends with EXIT_CODE_USAGE; after --help it ends with EXIT_CODE_PASS.
+ */
+void options_read(int argc, char *argv[], struct options *options);
+
+/*
+ * Bytes from a number with an optional suffix K, M, G or T (binary). false: not such a number, or beyond 64 bits.
+ * Pure.
+ */
+bool options_parse_bytes(const char *text, uint64_t *bytes);
+
+#endif

@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "vmm/report.h"
+
+#include "vmm/options.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <unistd.h>
+
+/* --- Text ------------------------------------------------------------------------------------------------------ */
+
+#define RED   "\033[31m"
+#define GREEN "\033[32m"
+#define PLAIN "\033[0m"
+#define AGAIN "\r\033[K" /* begin the line anew */
+
+struct amount {
+    char text[32];
+};
+
+/* Bytes as a person says them: exact where a unit divides them, else to one place. */
+static struct amount amount_of(uint64_t bytes)
+{
+    static const char *const units[] = {"bytes", "KiB", "MiB", "GiB", "TiB"};
+    struct amount amount;
+    unsigned unit = 0;
+
+    while (unit + 1 < sizeof units / sizeof units[0] && bytes >> 10 * unit >= 1024) {
+        unit++;
+    }
+    if (loam_is_aligned(bytes, UINT64_C(1) << 10 * unit)) {
+        snprintf(amount.text, sizeof amount.text, "%" PRIu64 " %s", bytes >> 10 * unit, units[unit]);
+    } else {
+        snprintf(amount.text, sizeof amount.text, "%.1f %s", (double)bytes / (double)(UINT64_C(1) << 10 * unit),
+                 units[unit]);
+    }
+    return amount;
+}
+
+static const char *mark(const struct report *report, bool good, const char *text)
+{
+    static char marked[64];
+
+    if (!report->is_terminal) {
+        return text;
+    }
+    snprintf(marked, sizeof marked, "%s%s%s", good ? GREEN : RED, text, PLAIN);
+    return marked;
+}
+
+static const char *const commit_texts[LOAM_COMMIT_COUNT] = {
+    [LOAM_COMMIT_RESERVE] = "reserved when mapped",
+    [LOAM_COMMIT_POPULATE] = "populated",
+    [LOAM_COMMIT_LAZY] = "found on first touch",
+};
+
+static void print_pages(struct report *report, const struct loam_plan *plan)
+{
+    const char *kind = plan->pages == LOAM_PAGES_THP ? "transparent huge pages" : "pages";
+
+    fprintf(report->out, "  memory    %s as ", amount_of(plan->request.bytes).text);
+    if (plan->pages == LOAM_PAGES_1G || plan->pages == LOAM_PAGES_2M) {
+        kind = "hugepages";
+    }
+    fprintf(report->out, "%" PRIu64 " x %s %s, %s\n", plan->backing_page_count, amount_of(plan->page_bytes).text, kind,
+            commit_texts[plan->request.commit]);
+    if (plan->passed_over[0] != '\0') {
+        fprintf(report->out, "  auto      %s\n", plan->passed_over);
+    }
+}
+
+static void print_plan(struct report *report, const struct loam_plan *plan)
+{
+    fprintf(report->out, "plan\n");
+    print_pages(report, plan);
+    for (uint32_t i = 0; i < plan->part_count; i++) {
+        const struct loam_plan_part *part = &plan->parts[i];
+
+        fprintf(report->out, "  %-8s  [0x%09" PRIx64 ", 0x%09" PRIx64 ")  %s\n", i == 0 ? "low RAM" : "high RAM",
+                part->start.value, part->start.value + part->bytes, amount_of(part->bytes).text);
+    }
+    fprintf(report->out, "  hole      [0x%09" PRIx64 ", 0x%09" PRIx64 ")  for devices\n", plan->hole_start.value,
+            (uint64_t)LOAM_DMA32_END_BYTES);
+    fprintf(report->out, "  metadata  %s of host memory\n", amount_of(plan->metadata_bytes).text);
+    for (uint32_t i = 0; i < plan->check_count; i++) {
+        bool good = !plan->checks[i].short_fall;
+
+        fprintf(report->out, "  %s     %s\n", mark(report, good, good ? "ok   " : "short"), plan->checks[i].text);
+    }
+}
+
+static void print_check(struct report *report, const struct attest_outcome *outcome)
+{
+    bool good = outcome->guest_passed && outcome->host_passed;
+
+    fprintf(report->out, "%s  %-9s %s  %-44s %8.1f ms\n", report->is_terminal ? AGAIN : "",
+            attest_check_name(outcome->check), mark(report, good, good ? "pass" : "FAIL"), outcome->text,
+            (double)outcome->nanoseconds / 1e6);
+    fflush(report->out);
+}
+
+/* --- JSON ------------------------------------------------------------------------------------------------------ */
+
+static json_t *json_of_range(loam_gpa start, uint64_t bytes)
+{
+    return json_pack("{sIsI}", "gpa", (json_int_t)start.value, "bytes", (json_int_t)bytes);
+}
+
+/* UINT64_MAX, which stands for no limit, is null. */
+static json_t *json_of_found(uint64_t found)
+{
+    return found == UINT64_MAX ? json_null() : json_integer((json_int_t)found);
+}
+
+static json_t *json_of_plan(const struct loam_plan *plan)
+{
+    json_t *parts = json_array(), *checks = json_array();
+
+    for (uint32_t i = 0; i < plan->part_count; i++) {
+        json_array_append_new(parts, json_of_range(plan->parts[i].start, plan->parts[i].bytes));
+    }
+    for (uint32_t i = 0; i < plan->check_count; i++) {
+        const struct loam_plan_check *check = &plan->checks[i];
+
+        json_array_append_new(
+            checks, json_pack("{sssIsosIsbss}", "resource", loam_plan_resource_name(check->resource), "wanted",
+                              (json_int_t)check->wanted, "found", json_of_found(check->found), "unit_bytes",
+                              (json_int_t)check->unit_bytes, "short", check->short_fall, "text", check->text));
+    }
+    return json_pack("{sIsssIsIsosIsIsoss}", "bytes", (json_int_t)plan->request.bytes, "pages",
+                     loam_pages_name(plan->pages), "page_bytes", (json_int_t)plan->page_bytes, "page_count",
+                     (json_int_t)plan->backing_page_count, "parts", parts, "hole_start",
+                     (json_int_t)plan->hole_start.value, "metadata_bytes", (json_int_t)plan->metadata_bytes, "checks",
+                     checks, "passed_over", plan->passed_over);
+}
+
+static json_t *json_of_outcome(const struct attest_outcome *outcome)
+{
+    return json_pack("{sssbsbsIsIsIsIss}", "check", attest_check_name(outcome->check), "guest", outcome->guest_passed,
+                     "host", outcome->host_passed, "items", (json_int_t)outcome->result.item_count, "bytes",
+                     (json_int_t)outcome->result.bytes, "errors", (json_int_t)outcome->result.error_count,
+                     "nanoseconds", (json_int_t)outcome->nanoseconds, "text", outcome->text);
+}
+
+/* --- Public ---------------------------------------------------------------------------------------------------- */
+
+void report_init(struct report *report, bool json, FILE *out)
+{
+    *report = (struct report){.out = out, .is_terminal = !json && isatty(fileno(out))};
+    if (json) {
+        report->checks = json_array();
+        report->root = json_pack("{ss}", "loam", LOAM_VERSION);
+    }
+}
+
+void report_plan(struct report *report, const struct loam_plan *plan)
+{
+    if (report->root != NULL) {
+        json_object_set_new(report->root, "plan", json_of_plan(plan));
+    } else {
+        print_plan(report, plan);
+        fflush(report->out);
+    }
+}
+
+void report_check(struct report *report, enum loam_abi_check check, const struct attest_outcome *outcome)
+{
+    if (report->root != NULL) {
+        if (outcome != NULL) {
+            json_array_append_new(report->checks, json_of_outcome(outcome));
+        }
+    } else if (outcome != NULL) {
+        print_check(report, outcome);
+    } else if (report->is_terminal) {
+        fprintf(report->out, AGAIN "  %-9s ...", attest_check_name(check));
+        fflush(report->out);
+    }
+}
+
+void report_stop(struct report *report, const struct machine_result *result)
+{
+    static const char *const reasons[MACHINE_STOP_COUNT] = {
+        [MACHINE_STOP_NONE] = "none",         [MACHINE_STOP_EXIT] = "exit",     [MACHINE_STOP_RESET] = "reset",
+        [MACHINE_STOP_SHUTDOWN] = "shutdown", [MACHINE_STOP_BROKEN] = "broken", [MACHINE_STOP_REQUESTED] = "requested",
+    };
+
+    if (result->report[0] != '\0') {
+        fprintf(stderr, "%s%s\n", report->is_terminal ? AGAIN : "", result->report);
+    }
+    if (report->root != NULL) {
+        json_object_set_new(report->root, "stop",
+                            json_pack("{sssIsIsIss}", "reason", reasons[result->reason], "exit_code",
+                                      (json_int_t)result->exit_code, "vcpu", (json_int_t)result->vcpu, "exits",
+                                      (json_int_t)result->exit_count, "report", result->report));
+    }
+}
+
+void report_failure(struct report *report, const char *format, ...)
+{
+    char text[1024];
+    va_list arguments;
+
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    fflush(report->out);
+    fprintf(stderr, "%sloam: %s\n", report->is_terminal ? AGAIN : "", text);
+    if (report->root != NULL) {
+        json_object_set_new(report->root, "error", json_string(text));
+    }
+}
+
+void report_verdict(struct report *report, bool passed, uint32_t passed_count, uint32_t expected_count,
+                    const char *reason)
+{
+    if (report->root != NULL) {
+        json_object_set_new(report->root, "verdict", json_string(passed ? "pass" : "fail"));
+        json_object_set_new(report->root, "reason", json_string(reason));
+        return;
+    }
+    fprintf(report->out, "%sverdict\n  %s", report->is_terminal ? AGAIN : "",
+            mark(report, passed, passed ? "pass" : "FAIL"));
+    if (expected_count > 0) {
+        fprintf(report->out, "      %u of %u checks, guest and host agree", passed_count, expected_count);
+    }
+    fprintf(report->out, "%s%s\n", reason[0] != '\0' ? ": " : "", reason);
+    fflush(report->out);
+}
+
+void report_finish(struct report *report, int exit_status)
+{
+    if (report->root == NULL) {
+        return;
+    }
+    if (json_array_size(report->checks) > 0) {
+        json_object_set(report->root, "checks", report->checks);
+    }
+    json_object_set_new(report->root, "exit", json_integer(exit_status));
+    json_dumpf(report->root, report->out, JSON_INDENT(2));
+    fputc('\n', report->out);
+    fflush(report->out);
+    json_decref(report->checks);
+    json_decref(report->root);
+}

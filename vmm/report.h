@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * What a person or a program reads of a run: lines of text as things happen, or one JSON object at the end.
+ *
+ * Text has colour, and a line that says which check runs, only on a terminal.
+ *
+ * Threads: one at a time. The machine's creator calls before machine_start and after machine_wait; checks come from
+ * vCPU threads, under the bus's lock.
+ */
+#ifndef LOAM_VMM_REPORT_H
+#define LOAM_VMM_REPORT_H
+
+#include "loam/error.h"
+#include "loam/memory.h"
+#include "vmm/attest.h"
+#include "vmm/machine.h"
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+struct report {
+    FILE *out;        /* text; or the JSON object at the end */
+    bool is_terminal; /* of out */
+    json_t *root;     /* NULL: text */
+    json_t *checks;   /* in root */
+};
+
+/* Write to out, which stays the caller's, as JSON or as text. */
+void report_init(struct report *report, bool json, FILE *out);
+
+void report_plan(struct report *report, const struct loam_plan *plan);
+
+/* For attest: a check begins (outcome NULL), or is done. */
+void report_check(struct report *report, enum loam_abi_check check, const struct attest_outcome *outcome);
+
+/* How the run ended; a machine that broke is described in full. */
+void report_stop(struct report *report, const struct machine_result *result);
+
+/* One line on standard error, "loam: ...": why nothing can go on. In JSON, also "error". */
+LOAM_PRINTF(2, 3)
+void report_failure(struct report *report, const char *format, ...);
+
+/* The last line: what became of the whole. passed_count counts checks; expected_count 0: there were none to run. */
+void report_verdict(struct report *report, bool passed, uint32_t passed_count, uint32_t expected_count,
+                    const char *reason);
+
+/* Print the JSON object, with the exit status in it, and free everything. */
+void report_finish(struct report *report, int exit_status);
+
+#endif

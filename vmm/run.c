@@ -1,0 +1,313 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "vmm/run.h"
+
+#include "guest/embedded.h"
+#include "vmm/attest.h"
+#include "vmm/boot.h"
+#include "vmm/file.h"
+#include "vmm/kvm.h"
+#include "vmm/machine.h"
+#include "vmm/report.h"
+#include "vmm/sabotage.h"
+#include "vmm/session.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#define EXTRA_SLOTS 8 /* for the pieces that read-only ranges cut RAM into */
+
+/* Everything a run holds; zero members are not there yet. Released in the opposite order. */
+struct run {
+    const struct options *options;
+    struct report report;
+    struct session session;
+    uint32_t slot_limit; /* 0: unknown */
+    struct loam_plan plan;
+    struct loam_memory *memory;
+    struct boot_file kernel, initrd;
+    struct boot_state boot;
+    struct attest *attest; /* NULL with --kernel */
+    struct machine *machine;
+    int console_fd; /* what the guest's serial line is written to */
+};
+
+static int fail(struct run *run, int exit_status, const struct loam_diag *diag)
+{
+    report_failure(&run->report, "%s", diag->text);
+    return exit_status;
+}
+
+/* --- Preparations: each returns EXIT_CODE_PASS, or has said what is wrong ---------------------------------------- */
+
+static int make_plan(struct run *run)
+{
+    struct loam_memory_request request = run->options->memory;
+    struct loam_diag diag = {0};
+    enum loam_error error;
+
+    request.slot_limit = run->slot_limit;
+    request.extra_slots = EXTRA_SLOTS;
+    error = loam_plan_make(&request, &run->plan, &diag);
+    if (error != LOAM_OK) {
+        return fail(run, error == LOAM_ERROR_INVALID ? EXIT_CODE_USAGE : EXIT_CODE_HOST, &diag);
+    }
+    report_plan(&run->report, &run->plan);
+    if (run->plan.short_count > 0) {
+        report_failure(&run->report, "%s", loam_plan_shortfall(&run->plan)->text);
+        return EXIT_CODE_HOST;
+    }
+    return EXIT_CODE_PASS;
+}
+
+static int check_kvm(struct run *run)
+{
+    struct loam_diag diag = {0};
+    struct kvm kvm;
+
+    if (kvm_open(KVM_DEVICE, &kvm, &diag) != LOAM_OK) {
+        return fail(run, EXIT_CODE_HOST, &diag);
+    }
+    run->slot_limit = kvm.slot_limit;
+    kvm_close(&kvm);
+    return EXIT_CODE_PASS;
+}
+
+static int read_files(struct run *run)
+{
+    const struct options *options = run->options;
+    struct loam_diag diag = {0};
+    enum loam_error error = LOAM_OK;
+
+    if (options->kernel == NULL) {
+        run->kernel = (struct boot_file){loam_guest_selftest, loam_guest_selftest_bytes, "self-test"};
+        return EXIT_CODE_PASS;
+    }
+    error = file_read(options->kernel, options->memory.bytes, &run->kernel, &diag);
+    if (error == LOAM_OK && options->initrd != NULL) {
+        error = file_read(options->initrd, options->memory.bytes, &run->initrd, &diag);
+    }
+    return error == LOAM_OK ? EXIT_CODE_PASS : fail(run, EXIT_CODE_USAGE, &diag);
+}
+
+static int make_memory(struct run *run)
+{
+    struct loam_diag diag = {0};
+
+    return loam_memory_create(&run->plan, &run->memory, &diag) == LOAM_OK ? EXIT_CODE_PASS
+                                                                          : fail(run, EXIT_CODE_HOST, &diag);
+}
+
+static void check_reported(void *self, enum loam_abi_check check, const struct attest_outcome *outcome)
+{
+    struct run *run = self;
+
+    report_check(&run->report, check, outcome);
+}
+
+static int load_kernel(struct run *run)
+{
+    struct boot_request request = {
+        .kernel = run->kernel, .initrd = run->initrd, .command_line = run->options->command_line};
+    struct loam_diag diag = {0};
+
+    return boot_load(run->memory, &request, &run->boot, &diag) == LOAM_OK ? EXIT_CODE_PASS
+                                                                          : fail(run, EXIT_CODE_USAGE, &diag);
+}
+
+static int load_selftest(struct run *run)
+{
+    struct boot_request request = {.kernel = run->kernel, .module_count = 1};
+    struct loam_diag diag = {0};
+    struct boot_module module;
+
+    if (attest_create(run->memory, check_reported, run, &run->attest, &diag) != LOAM_OK) {
+        return fail(run, EXIT_CODE_USAGE, &diag);
+    }
+    module = attest_module(run->attest);
+    request.modules = &module;
+    if (boot_load(run->memory, &request, &run->boot, &diag) != LOAM_OK ||
+        attest_publish(run->attest, &run->boot, &diag) != LOAM_OK) {
+        return fail(run, EXIT_CODE_USAGE, &diag);
+    }
+    return EXIT_CODE_PASS;
+}
+
+/* A reader that is gone or slow must not keep a machine from stopping: then the rest is dropped. */
+static void write_console(void *self, const uint8_t *bytes, size_t count)
+{
+    struct run *run = self;
+
+    while (count > 0) {
+        ssize_t written = write(run->console_fd, bytes, count);
+        struct pollfd stop = {.fd = machine_stop_fd(run->machine), .events = POLLIN};
+
+        if (written < 0 && (errno != EINTR || poll(&stop, 1, 0) > 0)) {
+            return;
+        }
+        bytes += written > 0 ? written : 0;
+        count -= written > 0 ? (size_t)written : 0;
+    }
+}
+
+static int make_machine(struct run *run)
+{
+    struct machine_config config = {.memory = run->memory,
+                                    .vcpu_count = run->options->vcpu_count,
+                                    .boot = &run->boot,
+                                    .serial_output = write_console,
+                                    .serial_self = run};
+    struct loam_diag diag = {0};
+    enum loam_error error = machine_create(&config, &run->machine, &diag);
+
+    if (error == LOAM_OK && run->attest != NULL) {
+        error = attest_attach(run->attest, run->machine, &diag);
+    } else if (error == LOAM_OK) {
+        sabotage_strike(SABOTAGE_ATTACH, run->memory, NULL);
+    }
+    return error == LOAM_OK ? EXIT_CODE_PASS : fail(run, EXIT_CODE_HOST, &diag);
+}
+
+/* --- The verdict ------------------------------------------------------------------------------------------------- */
+
+static int judge_exit(struct run *run, uint32_t code, uint32_t passed)
+{
+    char reason[64] = "";
+
+    if (run->attest != NULL && passed == LOAM_ABI_CHECK_COUNT && code == LOAM_ABI_EXIT_PASS) {
+        report_verdict(&run->report, true, passed, LOAM_ABI_CHECK_COUNT, "");
+        return EXIT_CODE_PASS;
+    }
+    if (run->attest == NULL && code == 0) {
+        return EXIT_CODE_PASS;
+    }
+    if (run->attest == NULL) {
+        snprintf(reason, sizeof reason, "the guest stopped itself with code %u", code);
+        report_failure(&run->report, "%s", reason);
+    } else {
+        report_verdict(&run->report, false, passed, LOAM_ABI_CHECK_COUNT, "");
+    }
+    return EXIT_CODE_GUEST_FAILED;
+}
+
+static int judge_machine(struct run *run, const struct machine_result *result)
+{
+    uint32_t passed = run->attest != NULL ? attest_passed_count(run->attest) : 0;
+    const char *reason = result->reason == MACHINE_STOP_RESET      ? "the guest reset itself"
+                         : result->reason == MACHINE_STOP_SHUTDOWN ? "the guest ended in a triple fault"
+                                                                   : "KVM could not go on";
+
+    report_stop(&run->report, result);
+    if (result->reason == MACHINE_STOP_EXIT) {
+        return judge_exit(run, result->exit_code, passed);
+    }
+    if (run->attest == NULL && result->reason == MACHINE_STOP_RESET) {
+        return EXIT_CODE_PASS;
+    }
+    if (run->attest != NULL) {
+        report_verdict(&run->report, false, passed, LOAM_ABI_CHECK_COUNT, reason);
+    } else {
+        report_failure(&run->report, "%s", reason);
+    }
+    return EXIT_CODE_BROKEN;
+}
+
+static int judge(struct run *run, enum session_end end, const struct machine_result *result)
+{
+    switch (end) {
+    case SESSION_MACHINE:
+        return judge_machine(run, result);
+    case SESSION_TIMEOUT:
+        report_failure(&run->report, "the guest did not end within %.3g s: give it more with --timeout SECONDS",
+                       (double)run->options->timeout_milliseconds / 1000);
+        return EXIT_CODE_BROKEN;
+    case SESSION_SIGNAL:
+        report_failure(&run->report, "stopped by signal %d", run->session.signal_number);
+        return 128 + run->session.signal_number;
+    case SESSION_LEFT:
+    default:
+        return EXIT_CODE_PASS;
+    }
+}
+
+/* The terminal is read only by who is in its foreground. */
+static int input_fd(const struct run *run)
+{
+    bool is_background = isatty(STDIN_FILENO) && tcgetpgrp(STDIN_FILENO) != getpgrp();
+
+    return run->attest != NULL || is_background ? -1 : STDIN_FILENO;
+}
+
+static int go(struct run *run)
+{
+    struct loam_diag diag = {0};
+    struct machine_result result;
+    enum session_end end;
+    enum loam_error error = machine_start(run->machine, &diag);
+
+    if (error == LOAM_OK) {
+        error =
+            session_watch(&run->session, run->machine, input_fd(run), run->options->timeout_milliseconds, &end, &diag);
+        machine_wait(run->machine, &result);
+    }
+    return error == LOAM_OK ? judge(run, end, &result) : fail(run, EXIT_CODE_HOST, &diag);
+}
+
+/* --- Commands ---------------------------------------------------------------------------------------------------- */
+
+static void release(struct run *run)
+{
+    sabotage_end();
+    machine_destroy(run->machine);
+    attest_destroy(run->attest);
+    loam_memory_destroy(run->memory);
+    if (run->options->kernel != NULL) {
+        file_release(&run->kernel);
+    }
+    file_release(&run->initrd);
+    session_close(&run->session);
+}
+
+/* With --kernel or JSON, standard output is for the guest or for the object; the other goes to standard error. */
+static void open_report(struct run *run, const struct options *options)
+{
+    run->options = options;
+    run->console_fd = options->kernel != NULL && !options->json ? STDOUT_FILENO : STDERR_FILENO;
+    report_init(&run->report, options->json, run->console_fd == STDOUT_FILENO ? stderr : stdout);
+}
+
+int run_command(const struct options *options)
+{
+    int (*const steps[])(struct run *) = {
+        check_kvm,    make_plan, read_files, make_memory, options->kernel != NULL ? load_kernel : load_selftest,
+        make_machine, go,
+    };
+    struct loam_diag diag = {0};
+    struct run run = {.session = {.signal_fd = -1}};
+    int exit_status = EXIT_CODE_PASS;
+
+    open_report(&run, options);
+    if (session_open(&run.session, &diag) != LOAM_OK) {
+        exit_status = fail(&run, EXIT_CODE_HOST, &diag);
+    }
+    for (size_t i = 0; i < sizeof steps / sizeof steps[0] && exit_status == EXIT_CODE_PASS; i++) {
+        exit_status = steps[i](&run);
+    }
+    release(&run);
+    report_finish(&run.report, exit_status);
+    return exit_status;
+}
+
+int plan_command(const struct options *options)
+{
+    struct run run = {0};
+    int exit_status;
+
+    run.options = options;
+    run.slot_limit = machine_slot_limit();
+    report_init(&run.report, options->json, stdout);
+    exit_status = make_plan(&run);
+    report_finish(&run.report, exit_status);
+    return exit_status;
+}
