@@ -38,35 +38,43 @@ struct boot_module {
 /* What is booted. */
 struct boot_request {
     struct boot_file kernel;
-    struct boot_file initrd;  /* data NULL: none */
-    const char *command_line; /* NULL: empty */
+    struct boot_file initrd;           /* data NULL: none */
+    const char *command_line;          /* NULL: empty */
     const struct boot_module *modules; /* PVH only, before the initrd */
     uint32_t module_count;
 };
 
-/* Where the first vCPU starts. */
+/*
+ * Where the first vCPU starts.
+ *
+ * The descriptors are a GDT: null, null, code 0x10, data 0x18, TSS 0x20. A TSS descriptor of long mode takes two entries,
+ * so there are six. Code and data are marked accessed and the TSS busy; it lies in the same frame, 64 bytes from the
+ * GDT's start, 104 bytes long.
+ */
 struct boot_state {
     enum boot_protocol protocol;
-    uint64_t entry;       /* instruction pointer */
-    loam_gpa parameters;  /* hvm_start_info or boot_params */
-    loam_gpa page_tables; /* the PML4; BOOT_LINUX only */
-    loam_gpa descriptors; /* a GDT of descriptor_count entries: null, null, code 0x10, data 0x18, TSS 0x20 */
-    uint32_t descriptor_count;
-    loam_gpa image_start; /* the kernel's own range, from its lowest segment to the end of its highest */
+    uint64_t entry;            /* instruction pointer */
+    loam_gpa parameters;       /* hvm_start_info or boot_params */
+    loam_gpa page_tables;      /* the PML4, which maps the first 4 GiB one to one; BOOT_LINUX only */
+    loam_gpa descriptors;      /* of the GDT; BOOT_LINUX only */
+    uint32_t descriptor_count; /* of 8 bytes: the GDT's limit is 8 * descriptor_count - 1 */
+    loam_gpa
+        image_start; /* the kernel's own range in whole frames, from its lowest segment to the end of its highest */
     uint64_t image_bytes;
 };
 
 /*
- * Find out how the kernel wants to be booted, from its first bytes.
- * LOAM_ERROR_INVALID: it is neither an ELF file with a PVH note nor a Linux image; diag says what was found instead.
+ * Find out how the kernel wants to be booted, and check its headers. Needs no guest memory.
+ * LOAM_ERROR_INVALID: it is neither an ELF file with a PVH note nor a Linux image with a 64-bit entry, or malformed; diag
+ * says what was found instead.
  */
 LOAM_MUST_USE enum loam_error boot_detect(const struct boot_file *kernel, enum boot_protocol *protocol,
                                           struct loam_diag *diag);
 
 /*
- * Check everything, then load. On failure whatever was carved is released again. LOAM_ERROR_INVALID: the file is malformed, or
- * wants memory where there is none; LOAM_ERROR_EXHAUSTED: it does not fit. diag says which field of the file, or
- * which range.
+ * Check everything, then load. *state is zero on failure, and whatever was carved is released again. LOAM_ERROR_INVALID:
+ * the file or the request is malformed, or the file wants memory where there is none; LOAM_ERROR_EXHAUSTED: it does not fit, or
+ * its place is taken. LOAM_ERROR_SYSTEM: a call failed. diag says which field of the file, or which range.
  */
 LOAM_MUST_USE enum loam_error boot_load(struct loam_memory *memory, const struct boot_request *request,
                                         struct boot_state *state, struct loam_diag *diag);

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * Guest memory as the loaders use it: what one load carves is kept as a whole or given back as a whole.
+ *
+ *     boot_memory_begin -> boot_memory_carve ... -> success, or boot_memory_undo
+ *
+ * After success the buffers belong to the ledger of the memory. One load at a time uses a struct boot_memory.
+ */
+#ifndef LOAM_VMM_BOOT_MEMORY_H
+#define LOAM_VMM_BOOT_MEMORY_H
+
+#include "loam/error.h"
+#include "loam/memory.h"
+#include "vmm/boot.h"
+
+#include <stdint.h>
+
+/* Buffers that one load can carve: a range for each segment of an ELF file, and a few for the rest. */
+#define BOOT_MEMORY_BUFFER_MAX 136
+
+/* Rows of the E820 map that a loader hands on: as many as boot_params has room for. */
+#define BOOT_MEMORY_E820_MAX 128
+
+struct boot_memory {
+    struct loam_memory *memory;
+    uint32_t buffer_count;
+    uint64_t ids[BOOT_MEMORY_BUFFER_MAX]; /* in the order they were carved */
+};
+
+void boot_memory_begin(struct boot_memory *carved, struct loam_memory *memory);
+
+/* Release everything carved since begin. */
+void boot_memory_undo(struct boot_memory *carved);
+
+/*
+ * Carve a buffer. *buffer is zero on failure. The errors are those of boot_load: LOAM_ERROR_INVALID: a fixed range is not
+ * all writable RAM. LOAM_ERROR_EXHAUSTED: it is taken, or nothing fits. diag names the owner and the range.
+ */
+LOAM_MUST_USE enum loam_error boot_memory_carve(struct boot_memory *carved, const struct loam_dma_request *request,
+                                                struct loam_dma_buffer *buffer, struct loam_diag *diag);
+
+/*
+ * Carve memory for the initrd, ending at or below limit (not 0), and copy it there. *start is where; zero on failure.
+ * LOAM_ERROR_INVALID: the file is empty. LOAM_ERROR_EXHAUSTED: it does not fit.
+ */
+LOAM_MUST_USE enum loam_error boot_memory_load_initrd(struct boot_memory *carved, const struct boot_file *initrd,
+                                                      loam_gpa limit, loam_gpa *start, struct loam_diag *diag);
+
+/* The E820 map of the memory. *count is 0 on failure. LOAM_ERROR_EXHAUSTED: more than BOOT_MEMORY_E820_MAX rows. */
+LOAM_MUST_USE enum loam_error boot_memory_e820(const struct boot_memory *carved,
+                                               struct loam_e820_entry entries[BOOT_MEMORY_E820_MAX], uint32_t *count,
+                                               struct loam_diag *diag);
+
+#endif

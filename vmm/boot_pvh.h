@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * PVH: an ELF file that says in a Xen note where it is entered in 32-bit protected mode without paging.
+ *
+ * boot_pvh_inspect checks a file without any memory at hand, and says in plain numbers what it wants; boot_pvh_load
+ * carves that, copies it, and hands over hvm_start_info. ELF64 for x86-64 and ELF32 for i386 are taken; position-independent files
+ * are not, since nothing says where they want to be.
+ *
+ * The structures are those of Xen's public/arch-x86/hvm/start_info.h and docs/misc/pvh.pandoc; little-endian.
+ *
+ * Threads: any; a load wants its memory's ledger as loam_dma does.
+ */
+#ifndef LOAM_VMM_BOOT_PVH_H
+#define LOAM_VMM_BOOT_PVH_H
+
+#include "loam/error.h"
+#include "loam/memory.h"
+#include "loam/types.h"
+#include "vmm/boot.h"
+
+#include <assert.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* --- What the guest reads ----------------------------------------------------------------------------------------- */
+
+#define BOOT_PVH_MAGIC   0x336ec578u
+#define BOOT_PVH_VERSION 1u /* with the memory map */
+
+struct boot_pvh_start_info {
+    uint32_t magic;
+    uint32_t version;
+    uint32_t flags;
+    uint32_t module_count;
+    uint64_t modules;      /* GPA of boot_pvh_module[module_count]; 0: none */
+    uint64_t command_line; /* GPA of a string that ends in a zero byte */
+    uint64_t rsdp;         /* GPA of ACPI's root pointer; 0: none */
+    uint64_t memory_map;   /* GPA of boot_pvh_memory[memory_count] */
+    uint32_t memory_count;
+    uint32_t reserved;
+};
+
+struct boot_pvh_module {
+    uint64_t start;
+    uint64_t bytes;
+    uint64_t command_line; /* as above; 0: none */
+    uint64_t reserved;
+};
+
+/* The types are those of E820. */
+struct boot_pvh_memory {
+    uint64_t start;
+    uint64_t bytes;
+    uint32_t type;
+    uint32_t reserved;
+};
+
+static_assert(sizeof(struct boot_pvh_start_info) == 56, "hvm_start_info, version 1");
+static_assert(offsetof(struct boot_pvh_start_info, modules) == 16, "modlist_paddr");
+static_assert(offsetof(struct boot_pvh_start_info, command_line) == 24, "cmdline_paddr");
+static_assert(offsetof(struct boot_pvh_start_info, rsdp) == 32, "rsdp_paddr");
+static_assert(offsetof(struct boot_pvh_start_info, memory_map) == 40, "memmap_paddr");
+static_assert(offsetof(struct boot_pvh_start_info, memory_count) == 48, "memmap_entries");
+static_assert(sizeof(struct boot_pvh_module) == 32, "hvm_modlist_entry");
+static_assert(sizeof(struct boot_pvh_memory) == 24, "hvm_memmap_table_entry");
+
+/* --- What a file wants -------------------------------------------------------------------------------------------- */
+
+#define BOOT_PVH_SEGMENT_MAX      128u     /* program headers of a file */
+#define BOOT_PVH_NOTES_MAX_BYTES  LOAM_MIB /* of one note segment */
+#define BOOT_PVH_MODULE_MAX       16u      /* with the initrd */
+#define BOOT_PVH_COMMAND_LINE_MAX 4095u    /* characters */
+
+struct boot_pvh_segment {
+    loam_gpa start;
+    uint64_t memory_bytes;
+    uint64_t file_offset;
+    uint64_t file_bytes; /* the rest of memory_bytes is zero */
+};
+
+/*
+ * For each segment: memory_bytes > 0, file_bytes <= memory_bytes, loam_fits(file_offset, file_bytes, file.bytes) unless
+ * file_bytes == 0, loam_gpa_range_valid(start, memory_bytes).
+ * segments[i].start + segments[i].memory_bytes <= segments[i + 1].start. One of them holds entry, which is below 4 GiB.
+ */
+struct boot_pvh_image {
+    uint32_t segment_count; /* 1 to BOOT_PVH_SEGMENT_MAX */
+    struct boot_pvh_segment segments[BOOT_PVH_SEGMENT_MAX];
+    uint64_t entry;
+};
+
+/* Check a file. *image is zero on failure. LOAM_ERROR_INVALID: diag names the field and what is wrong with it. */
+LOAM_MUST_USE enum loam_error boot_pvh_inspect(const struct boot_file *file, struct boot_pvh_image *image,
+                                               struct loam_diag *diag);
+
+/*
+ * boot_load for a PVH kernel. The segments are carved for "kernel", the initrd for "initrd" below 4 GiB, and
+ * hvm_start_info with all that it points to for "pvh boot" below 1 GiB. state->descriptors is 0: the segment registers of PVH are
+ * set by their hidden parts.
+ */
+LOAM_MUST_USE enum loam_error boot_pvh_load(struct loam_memory *memory, const struct boot_request *request,
+                                            struct boot_state *state, struct loam_diag *diag);
+
+#endif
