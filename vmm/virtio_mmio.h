@@ -93,10 +93,9 @@ struct virtio_device {
      * return.
      */
     void (*notify)(void *self, uint32_t queue);
-    /*
-     * Forget everything: when it returns, the device uses nothing of the queues' past. NULL: nothing to
-     * forget.
-     */
+    /* A queue that was ready is so no more: forget its chains before returning. NULL: none is ever kept. */
+    void (*stop)(void *self, uint32_t queue);
+    /* Back to the beginning; every queue has been stopped. NULL: nothing to do. */
     void (*reset)(void *self);
     /* Part of the configuration, within config_bytes. NULL: reads give zero, writes are lost. */
     void (*config_read)(void *self, uint32_t offset, uint8_t *data, uint32_t bytes);

@@ -33,7 +33,7 @@ struct virtio_rng {
     struct virtio_mmio mmio; /* for the bus: virtio_mmio_access, &rng->mmio, VIRTIO_MMIO_BYTES */
     virtio_rng_source_fn *source;
     void *source_self;
-    uint64_t chain_count;   /* filled, wholly or in part */
+    uint64_t chain_count;   /* given back */
     uint64_t failure_count; /* of the source; its chains go back with what was filled before */
     struct loam_piece pieces[VIRTIO_RNG_PIECE_MAX];
 };

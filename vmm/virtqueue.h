@@ -47,7 +47,7 @@ enum virtqueue_fault {
     VIRTQUEUE_FAULT_SIZE,      /* no power of two, or more than the device has */
     VIRTQUEUE_FAULT_ALIGNMENT, /* a ring is misaligned */
     VIRTQUEUE_FAULT_RING,      /* a ring does not lie wholly in memory that grants the access it needs */
-    VIRTQUEUE_FAULT_AVAILABLE, /* the available index is further ahead than the queue has entries */
+    VIRTQUEUE_FAULT_AVAILABLE, /* more chains available or popped, and not pushed, than the queue has entries */
     VIRTQUEUE_FAULT_HEAD,      /* the available ring names a descriptor that is none */
     VIRTQUEUE_FAULT_NEXT,      /* a descriptor's successor is none */
     VIRTQUEUE_FAULT_LOOP,      /* a chain has more descriptors than the queue has entries */
@@ -101,8 +101,7 @@ void virtqueue_disable(struct virtqueue *queue);
 /*
  * Take the next chain that the driver made available. chain's counts are zero on failure.
  * LOAM_ERROR_NOT_FOUND: there is none. LOAM_ERROR_UNINITIALISED: the queue is not ready. LOAM_ERROR_INVALID:
- * it is broken, by this call or before. LOAM_ERROR_BUSY: as many chains as the queue has entries were popped
- * and not pushed.
+ * it is broken, by this call or before.
  */
 LOAM_MUST_USE enum loam_error virtqueue_pop(struct virtqueue *queue, const struct loam_gpa_view *view,
                                             struct virtqueue_chain *chain);

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * active is the console whose terminal is raw, if any: whoever exchanges it for NULL restores that terminal,
+ * so that it happens once, whichever way out comes first. A console is complete before it becomes active.
+ */
+#include "vmm/console.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+static struct console *_Atomic active;
+
+/* Every key at once, as it is, and none of them a signal. The output's treatment stays. */
+static struct termios raw_from(struct termios state)
+{
+    state.c_iflag &= ~(tcflag_t)(IGNBRK | BRKINT | PARMRK | ISTRIP | INLCR | IGNCR | ICRNL | IXON);
+    state.c_lflag &= ~(tcflag_t)(ECHO | ECHONL | ICANON | ISIG | IEXTEN);
+    state.c_cflag &= ~(tcflag_t)(CSIZE | PARENB);
+    state.c_cflag |= CS8;
+    state.c_cc[VMIN] = 1;
+    state.c_cc[VTIME] = 0;
+    return state;
+}
+
+/* A background process that sets a terminal is stopped by SIGTTOU, unless it blocks it. */
+static bool set_state(int fd, const struct termios *state)
+{
+    sigset_t stop, before;
+    bool done;
+
+    sigemptyset(&stop);
+    sigaddset(&stop, SIGTTOU);
+    pthread_sigmask(SIG_BLOCK, &stop, &before);
+    do {
+        done = tcsetattr(fd, TCSANOW, state) == 0;
+    } while (!done && errno == EINTR);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return done;
+}
+
+/* Once in a process. */
+static bool register_at_exit(void)
+{
+    static bool registered;
+
+    if (!registered) {
+        registered = atexit(console_restore) == 0;
+    }
+    return registered;
+}
+
+enum loam_error console_raw(struct console *console, int fd, struct loam_diag *diag)
+{
+    struct termios raw;
+
+    console->fd = fd;
+    if (tcgetattr(fd, &console->saved) != 0) {
+        return loam_fail(diag, LOAM_ERROR_NOT_FOUND, "console: descriptor %d is no terminal: keys are not passed on",
+                         fd);
+    }
+    if (atomic_load(&active) != NULL) {
+        return loam_fail(diag, LOAM_ERROR_BUSY, "console: a terminal is raw already: restore it first");
+    }
+    if (!register_at_exit()) {
+        return loam_fail(diag, LOAM_ERROR_SYSTEM, "console: atexit refused to restore the terminal");
+    }
+    raw = raw_from(console->saved);
+    atomic_store(&active, console); /* before the change: a signal right after it restores */
+    if (!set_state(fd, &raw)) {
+        enum loam_error error =
+            loam_fail(diag, LOAM_ERROR_SYSTEM, "console: tcsetattr cannot make descriptor %d raw", fd);
+
+        console_restore();
+        return error;
+    }
+    return LOAM_OK;
+}
+
+void console_restore(void)
+{
+    const int before = errno;
+    const struct console *console = atomic_exchange(&active, NULL);
+
+    if (console != NULL) {
+        (void)set_state(console->fd, &console->saved);
+    }
+    errno = before;
+}
+
+static bool is_literal(uint8_t key)
+{
+    return key == 'a' || key == CONSOLE_ESCAPE;
+}
+
+/* What a key after Ctrl-a does. */
+static enum console_command filter_escaped(uint8_t key, uint8_t *output, size_t *output_count)
+{
+    if (key == 'x') {
+        return CONSOLE_COMMAND_LEAVE;
+    }
+    if (key == 'h') {
+        return CONSOLE_COMMAND_HELP;
+    }
+    output[(*output_count)++] = CONSOLE_ESCAPE;
+    if (!is_literal(key)) {
+        output[(*output_count)++] = key;
+    }
+    return CONSOLE_COMMAND_NONE;
+}
+
+size_t console_filter(struct console_filter *filter, const uint8_t *keys, size_t count, uint8_t *output,
+                      size_t *output_count, enum console_command *command)
+{
+    size_t taken = 0;
+
+    *output_count = 0;
+    *command = CONSOLE_COMMAND_NONE;
+    while (taken < count && *command == CONSOLE_COMMAND_NONE) {
+        const uint8_t key = keys[taken++];
+
+        if (filter->escaped) {
+            filter->escaped = false;
+            *command = filter_escaped(key, output, output_count);
+        } else if (key == CONSOLE_ESCAPE) {
+            filter->escaped = true;
+        } else {
+            output[(*output_count)++] = key;
+        }
+    }
+    return taken;
+}
