@@ -126,7 +126,7 @@ static void strike_dma_shared(struct loam_memory *memory, struct loam_abi_table 
     }
 }
 
-/* A used ring that the device is not told of. */
+/* No device where the guest is sent. */
 static void strike_ring(struct loam_memory *memory, struct loam_abi_table *table)
 {
     (void)memory;
@@ -143,13 +143,11 @@ static void strike_readonly(struct loam_memory *memory, struct loam_abi_table *t
     }
 }
 
-/* A hole that answers what no device of this machine would. */
+/* A hole that answers otherwise than the guest's table says: this table is the host's own. */
 static void strike_hole(struct loam_memory *memory, struct loam_abi_table *table)
 {
-    struct loam_abi_range *range = range_of(table, LOAM_ABI_KIND_HOLE);
-
     (void)memory;
-    range->start += 4 * range->bytes;
+    range_of(table, LOAM_ABI_KIND_HOLE)->argument ^= 1;
 }
 
 /* --- A bit that is stuck at one ---------------------------------------------------------------------------------- */
@@ -210,7 +208,7 @@ static const struct sabotage {
     {"dma-shared", SABOTAGE_PUBLISH, strike_dma_shared},
     {"ring", SABOTAGE_PUBLISH, strike_ring},
     {"readonly", SABOTAGE_PUBLISH, strike_readonly},
-    {"hole", SABOTAGE_PUBLISH, strike_hole},
+    {"hole", SABOTAGE_ATTACH, strike_hole},
     {"stuck", SABOTAGE_ATTACH, strike_stuck},
 };
 
