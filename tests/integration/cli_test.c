@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: Apache-2.0
+/* The command line as a person meets it: exit statuses, one clear line for each mistake, nothing left behind. */
+#include "tests/integration/launch.h"
+
+#include <criterion/criterion.h>
+#include <criterion/parameterized.h>
+#include <signal.h>
+#include <string.h>
+#include <unistd.h>
+
+static unsigned count_lines(const char *text)
+{
+    unsigned count = 0;
+
+    for (; *text != '\0'; text++) {
+        count += *text == '\n';
+    }
+    return count;
+}
+
+struct mistake {
+    char arguments[4][40];
+    char says[48];
+    int status;
+};
+
+ParameterizedTestParameters(cli, a_mistake_gets_one_line)
+{
+    static struct mistake mistakes[] = {
+        {{"run", "--memory", "12Q"}, "--memory 12Q: not a size", 2},
+        {{"run", "--memory="}, "not a size", 2},
+        {{"run", "--memory", "-1G"}, "not a size", 2},
+        {{"run", "--memory", "99999999999G"}, "not a size", 2},
+        {{"run", "--memory", "0"}, "", 2},
+        {{"run", "--memory", "1000001"}, "", 2},
+        {{"run", "--memory=8191T", "--pages=4K"}, "", 2},
+        {{"plan", "--memory", "100M", "--pages=1G"}, "1 GiB", 2},
+        {{"run", "--pages", "3M"}, "--pages 3M: no such kind", 2},
+        {{"run", "--low-limit", "4G"}, "3 GiB", 2},
+        {{"run", "--low-limit", "0"}, "--low-limit 0", 2},
+        {{"run", "--vcpus", "0"}, "--vcpus 0: not a number", 2},
+        {{"run", "--vcpus", "two"}, "--vcpus two: not a number", 2},
+        {{"run", "--timeout", "soon"}, "--timeout soon: not a number", 2},
+        {{"run", "--timeout", "-1"}, "--timeout -1: not a number", 2},
+        {{"run", "--populate", "--lazy"}, "contradict", 2},
+        {{"run", "--cmdline", "x"}, "--kernel", 2},
+        {{"run", "--kernel", "/no/such/file"}, "/no/such/file: no such file", 2},
+        {{"run", "--kernel", "/"}, "no regular file", 2},
+        {{"run", "--kernel", "/dev/null"}, "no regular file", 2},
+        {{"run", "--kernel", "/etc/passwd"}, "/etc/passwd", 2},
+        {{"run", "extra"}, "extra: not an option", 2},
+        {{"version", "extra"}, "no options", 2},
+        {{"fly"}, "fly: no such command", 2},
+        {{"../fly"}, "../fly: no such command", 2},
+        {{"run", "--node", "77", "--pages=4K"}, "node", 3},
+    };
+
+    return cr_make_param_array(struct mistake, mistakes, sizeof mistakes / sizeof mistakes[0]);
+}
+
+ParameterizedTest(struct mistake *mistake, cli, a_mistake_gets_one_line)
+{
+    struct process process;
+    char *argv[] = {loam_path(), NULL, NULL, NULL, NULL, NULL};
+
+    for (unsigned i = 0; i < 4 && mistake->arguments[i][0] != '\0'; i++) {
+        argv[i + 1] = mistake->arguments[i];
+    }
+    need_kvm();
+    cr_expect_eq(process_run(&process, argv, 10000), mistake->status, "%s %s %s: exit %d: %s", mistake->arguments[0],
+                 mistake->arguments[1], mistake->arguments[2], process.status, process.err);
+    cr_expect_eq(count_lines(process.err), 1, "not one line: %s", process.err);
+    cr_expect_not_null(strstr(process.err, mistake->says), "%s: does not say %s", process.err, mistake->says);
+    process_end(&process);
+}
+
+Test(cli, help_and_version_go_to_standard_output)
+{
+    char *const commands[][4] = {{loam_path(), "--help", NULL, NULL},
+                                 {loam_path(), "run", "--help", NULL},
+                                 {loam_path(), "plan", "--help", NULL},
+                                 {loam_path(), "version", NULL, NULL}};
+
+    for (unsigned i = 0; i < 4; i++) {
+        struct process process;
+
+        cr_expect_eq(process_run(&process, commands[i], 10000), 0);
+        cr_expect_str_empty(process.err);
+        cr_expect_not_null(strstr(process.out, i < 3 ? "Examples:" : "loam 0."), "%s", process.out);
+        process_end(&process);
+    }
+}
+
+Test(cli, plan_maps_nothing_and_says_what_falls_short)
+{
+    struct host_pools before = host_pools(), after;
+    struct process process;
+    char *fits[] = {loam_path(), "plan", "--memory", "64M", "--pages", "4K", NULL};
+    char *short_of[] = {loam_path(), "plan", "--memory", "2048G", "--pages", "2M", NULL};
+
+    cr_expect_eq(process_run(&process, fits, 10000), 0, "%s", process.err);
+    cr_expect_not_null(strstr(process.out, "64 MiB"));
+    process_end(&process);
+    cr_expect_eq(process_run(&process, short_of, 10000), 3);
+    cr_expect_not_null(strstr(process.err, "pool: 1048576 x 2 MiB hugepages wanted"), "%s", process.err);
+    cr_expect_not_null(strstr(process.err, "nr_hugepages"), "the line does not say what mends it: %s", process.err);
+    process_end(&process);
+    after = host_pools();
+    cr_expect_arr_eq(&before, &after, sizeof before);
+}
+
+/* As nobody: no right to /dev/kvm where only root and its group have it. */
+Test(cli, without_a_right_to_kvm)
+{
+    struct process process;
+    char *argv[] = {"setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", loam_path(), "run", NULL};
+
+    need_kvm();
+    need_root();
+    process_run(&process, argv, 10000);
+    if (process.status == 127 || strstr(process.err, "setpriv") != NULL) {
+        cr_skip_test("the program cannot be run as nobody here: %s", process.err);
+    }
+    cr_expect_eq(process.status, 3, "exit %d: %s", process.status, process.err);
+    cr_expect_not_null(strstr(process.err, "/dev/kvm"), "%s", process.err);
+    cr_expect_eq(count_lines(process.err), 1, "%s", process.err);
+    process_end(&process);
+}
+
+Test(cli, a_guest_that_prints_one_byte)
+{
+    struct process process;
+    char *argv[] = {loam_path(), "run", "--memory", "64M", "--pages", "4K", "--kernel", stop_path(), NULL};
+
+    need_kvm();
+    cr_expect_eq(process_run(&process, argv, 10000), 0, "%s", process.err);
+    cr_expect_str_eq(process.out, "L");
+    process_end(&process);
+}
+
+/* Stopped by a signal: the status says which, and the pools are as before. */
+static void check_signal(int number)
+{
+    struct host_pools before = host_pools(), after;
+    struct process process;
+    char *argv[] = {loam_path(), "run", "--memory", "256M", "--pages", free_pages("2M") >= 128 ? "2M" : "4K", NULL};
+
+    need_kvm();
+    cr_assert(process_start(&process, argv, 60000));
+    cr_assert(process_expect(&process, "pattern"), "the guest did not start: %s", process.err);
+    kill(process.pid, number);
+    cr_expect_eq(process_wait(&process), 128 + number, "exit %d: %s", process.status, process.err);
+    process_end(&process);
+    after = host_pools();
+    cr_expect_arr_eq(&before, &after, sizeof before, "hugepages were not given back");
+}
+
+Test(cli, stopped_by_sigint)
+{
+    check_signal(SIGINT);
+}
+
+Test(cli, stopped_by_sigterm)
+{
+    check_signal(SIGTERM);
+}
+
+Test(cli, killed_outright_leaves_no_hugepages)
+{
+    check_signal(SIGKILL);
+}
+
+Test(cli, timeout_ends_a_guest_that_hangs)
+{
+    struct process process;
+    char *argv[] = {loam_path(), "run", "--memory", "256M", "--pages", "4K", "--timeout", "0.05", NULL};
+
+    need_kvm();
+    cr_expect_eq(process_run(&process, argv, 60000), 4, "exit %d: %s", process.status, process.err);
+    cr_expect_not_null(strstr(process.err, "did not end within 0.05 s"), "%s", process.err);
+    process_end(&process);
+}
+
+/* Neither colour nor progress into a pipe; both on a terminal. */
+Test(cli, colour_only_on_a_terminal)
+{
+    struct process process;
+    char *argv[] = {loam_path(), "run", "--memory", "64M", "--pages", "4K", NULL};
+
+    need_kvm();
+    cr_expect_eq(process_run(&process, argv, 60000), 0, "%s", process.err);
+    cr_expect_null(strchr(process.out, '\033'), "%s", process.out);
+    process_end(&process);
+    cr_assert(process_start_on_terminal(&process, argv, 60000));
+    cr_expect_eq(process_wait(&process), 0);
+    cr_expect_not_null(strchr(process.out, '\033'));
+    process_end(&process);
+}
