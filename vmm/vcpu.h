@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * A virtual processor: its creation, the state in which it starts, and its run from one exit to the next.
+ *
+ * vcpu_run enters the guest once and carries out what it came back for: accesses to ports and device memory go to the
+ * bus. A caller that wants the vCPU back calls vcpu_request_exit and sends its thread a signal that has a handler
+ * without SA_RESTART: the request ends the KVM_RUN that comes next, the signal the one that has begun, so that none
+ * is lost between the two.
+ *
+ * Threads: one thread has the vCPU at a time; vcpu_request_exit from any, while the vCPU exists.
+ */
+#ifndef LOAM_VMM_VCPU_H
+#define LOAM_VMM_VCPU_H
+
+#include "loam/error.h"
+#include "loam/gpa_map.h"
+#include "vmm/boot.h"
+#include "vmm/bus.h"
+#include "vmm/kvm.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* As many as KVM takes (KVM_MAX_CPUID_ENTRIES). */
+#define VCPU_CPUID_MAX 256u
+
+/* struct kvm_cpuid2 with room for its entries. */
+struct vcpu_cpuid {
+    uint32_t count;
+    uint32_t padding;
+    struct kvm_cpuid_entry2 entries[VCPU_CPUID_MAX];
+};
+
+/* run points to run_bytes bytes that are shared with KVM; NULL before creation. */
+struct vcpu {
+    int fd;
+    uint32_t index; /* and APIC id */
+    struct kvm_run *run;
+    size_t run_bytes;
+    int run_errno;       /* of the last KVM_RUN: 0 if it returned an exit */
+    uint64_t exit_count; /* that reached this VMM */
+};
+
+/* What has come of one entry into the guest. */
+enum vcpu_event {
+    VCPU_RAN,         /* whatever the exit asked for is done: go on */
+    VCPU_INTERRUPTED, /* by a signal or a request: see who wants what */
+    VCPU_RESET,       /* the guest asked for a reset */
+    VCPU_SHUTDOWN,    /* triple fault, or the guest asked for a shutdown */
+    VCPU_BROKEN,      /* KVM cannot go on, or says what this VMM does not know: vcpu_describe */
+    VCPU_EVENT_COUNT
+};
+
+/* --- What the guest's cpuid says -------------------------------------------------------------------------------- */
+
+/* What KVM can give any guest. LOAM_ERROR_SYSTEM. */
+LOAM_MUST_USE enum loam_error vcpu_cpuid_supported(const struct kvm *kvm, struct vcpu_cpuid *cpuid,
+                                                   struct loam_diag *diag);
+
+/*
+ * Make of it what vCPU index of count sees: its APIC id, the hypervisor bit, and a topology of one socket with count cores of one
+ * thread. has_deadline_timer: as struct kvm. Pure; may be applied again, for another vCPU.
+ */
+void vcpu_cpuid_adapt(struct vcpu_cpuid *cpuid, uint32_t index, uint32_t count, bool has_deadline_timer);
+
+/* --- Lifecycle -------------------------------------------------------------------------------------------------- */
+
+/*
+ * Add vCPU index to the VM, whose interrupt controllers are in the kernel and there already. vCPU 0 is runnable,
+ * the others wait for INIT and SIPI. On failure *vcpu is as vcpu_destroy leaves it. LOAM_ERROR_SYSTEM.
+ */
+LOAM_MUST_USE enum loam_error vcpu_create(const struct kvm *kvm, int vm_fd, uint32_t index,
+                                          const struct vcpu_cpuid *cpuid, struct vcpu *vcpu, struct loam_diag *diag);
+
+/* No thread runs it any more. No effect on one that is destroyed; a struct filled with zeros is not one. */
+void vcpu_destroy(struct vcpu *vcpu);
+
+/*
+ * The registers with which a boot protocol starts. Pure. sregs is KVM's own state after creation, of which the local APIC's
+ * base stays.
+ */
+void vcpu_boot_regs(const struct boot_state *boot, struct kvm_regs *regs);
+void vcpu_boot_sregs(const struct boot_state *boot, struct kvm_sregs *sregs);
+
+/* Bring the first vCPU into the state in which boot starts. LOAM_ERROR_SYSTEM: KVM refused it. */
+LOAM_MUST_USE enum loam_error vcpu_boot(struct vcpu *vcpu, const struct boot_state *boot, struct loam_diag *diag);
+
+/* --- Running ---------------------------------------------------------------------------------------------------- */
+
+/* Enter the guest once, and carry out on bus what its exit asks for. */
+enum vcpu_event vcpu_run(struct vcpu *vcpu, struct bus *bus);
+
+/*
+ * Carry out what run, the last exit, asks for. The part of vcpu_run that meets no KVM: pure but for bus and for the data
+ * of run that a read fills in.
+ */
+enum vcpu_event vcpu_dispatch(struct kvm_run *run, size_t run_bytes, struct bus *bus);
+
+/* From now on every vcpu_run returns VCPU_INTERRUPTED without entering the guest. Any thread. */
+void vcpu_request_exit(struct vcpu *vcpu);
+
+/* What the last exit means, in several lines; as decode_exit. map says where the code lies. */
+size_t vcpu_describe(const struct vcpu *vcpu, struct loam_gpa_map *map, char *text, size_t bytes);
+
+#endif
