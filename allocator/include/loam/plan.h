@@ -33,17 +33,21 @@ struct loam_memory_request {
     enum loam_pages pages;    /* AUTO: for low and high RAM alike, the largest kind that fits the layout and the host */
     enum loam_sharing sharing;
     enum loam_commit commit;
-    bool bind_node;           /* take all memory from one NUMA node, strictly */
-    uint32_t node;            /* with bind_node */
-    bool lock;                /* mlock everything */
-    uint32_t thread_count;    /* as loam_backing_request */
-    uint64_t dma32_reserve_bytes; /* kept below 4 GiB for requests with a limit; UINT64_MAX: none; 0: 1/16 of low RAM, at most 16 MiB */
-    uint32_t slot_limit;      /* memory slots that the hypervisor offers (KVM_CAP_NR_MEMSLOTS); 0: not checked */
-    uint32_t extra_slots;     /* slots to keep for the caller beyond those of the RAM */
+    bool bind_node;        /* take all memory from one NUMA node, strictly */
+    uint32_t node;         /* with bind_node */
+    bool lock;             /* mlock everything */
+    uint32_t thread_count; /* as loam_backing_request */
+    /*
+     * Kept below 4 GiB for requests with a limit: a multiple of 4 KiB, at most the RAM there; UINT64_MAX: none; 0: 1/16 of that
+     * RAM, at most 16 MiB.
+     */
+    uint64_t dma32_reserve_bytes;
+    uint32_t slot_limit;  /* memory slots that the hypervisor offers (KVM_CAP_NR_MEMSLOTS); 0: not checked */
+    uint32_t extra_slots; /* slots to keep for the caller beyond those of the RAM */
 };
 
 enum loam_plan_resource {
-    LOAM_PLAN_POOL,      /* the host's pool of hugepages */
+    LOAM_PLAN_POOL,      /* the host's pool of hugepages; with THP only where the kernel gives none */
     LOAM_PLAN_NODE,      /* one NUMA node's part of it, or its free memory */
     LOAM_PLAN_AVAILABLE, /* memory that the host can give without swapping */
     LOAM_PLAN_CGROUP,    /* the memory or hugetlb limit of this process's control group, or of one above it */
@@ -58,11 +62,11 @@ const char *loam_plan_resource_name(enum loam_plan_resource resource);
 /* One resource: what the plan takes, and what there is. */
 struct loam_plan_check {
     enum loam_plan_resource resource;
-    uint64_t wanted; /* in unit_bytes */
-    uint64_t found;  /* in unit_bytes; UINT64_MAX: no limit */
+    uint64_t wanted;     /* in unit_bytes */
+    uint64_t found;      /* in unit_bytes; UINT64_MAX: no limit */
     uint64_t unit_bytes; /* a page of the pool; 1 for bytes and for slots */
-    bool short_fall; /* wanted > found */
-    char text[320];  /* one line: what is wanted, what was found and, when it falls short, the command that mends it */
+    bool short_fall;     /* wanted > found */
+    char text[320]; /* one line: what is wanted, what was found and, when it falls short, the command that mends it */
 };
 
 #define LOAM_PLAN_PART_MAX 2
@@ -77,15 +81,15 @@ struct loam_plan {
     struct loam_memory_request request; /* as given, its zeros replaced by what they mean */
     enum loam_pages pages;              /* the kind chosen; with AUTO and nothing that fits, 4K */
     uint64_t page_bytes;
-    uint64_t backing_page_count;        /* pages of that kind, over all parts */
+    uint64_t backing_page_count; /* pages of that kind, over all parts */
     uint32_t part_count;
     struct loam_plan_part parts[LOAM_PLAN_PART_MAX]; /* low, high */
-    loam_gpa hole_start;                /* the hole is [hole_start, 4 GiB) */
-    uint64_t metadata_bytes;            /* host memory that the allocator, the map and the ledger start with */
+    loam_gpa hole_start;                             /* RAM ends here; no memory in [hole_start, 4 GiB) */
+    uint64_t metadata_bytes;                         /* host memory for the metadata of the allocator and of the map */
     uint32_t check_count;
     struct loam_plan_check checks[LOAM_PLAN_RESOURCE_COUNT];
-    uint32_t short_count;               /* checks that fall short; 0: the plan can be carried out */
-    char passed_over[320];              /* with AUTO: why the larger kinds were not taken; else empty */
+    uint32_t short_count;  /* checks that fall short; 0: the plan can be carried out */
+    char passed_over[320]; /* with AUTO: why the larger kinds were not taken; else empty */
 };
 
 /*

@@ -1,0 +1,356 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "allocator/plan_cgroup.h"
+
+#include "allocator/plan_text.h"
+#include "allocator/prim.h"
+#include "loam/types.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+/* Lists that grow with the host: mounts and control groups. A container host has thousands of mounts. */
+#define LIST_START_BYTES ((size_t)16 << 10)
+#define LIST_MAX_BYTES   ((size_t)8 << 20)
+
+/* Kernels write "no limit" in version 1 as the largest multiple of a page; nothing real comes near. */
+#define LIMIT_NONE_BYTES (UINT64_C(1) << 62)
+
+/* One pair of files that limit a resource. hugetlb has two: at first touch, and (rsvd) at reservation. */
+struct limit_files {
+    enum loam_plan_cgroup_controller controller;
+    bool unified;     /* version 2 */
+    const char *name; /* of the controller, in version 1's lists */
+    const char *limit;
+    const char *used;
+    const char *cached[2]; /* labels in memory.stat of what the kernel drops before it refuses; NULL: none */
+};
+
+static const struct limit_files limit_files[] = {
+    {LOAM_PLAN_CGROUP_MEMORY, true, "", "memory.max", "memory.current", {"inactive_file ", "active_file "}},
+    {LOAM_PLAN_CGROUP_MEMORY,
+     false,
+     "memory",
+     "memory.limit_in_bytes",
+     "memory.usage_in_bytes",
+     {"total_inactive_file ", "total_active_file "}},
+    {LOAM_PLAN_CGROUP_HUGETLB_2M, true, "", "hugetlb.2MB.max", "hugetlb.2MB.current", {0}},
+    {LOAM_PLAN_CGROUP_HUGETLB_2M, true, "", "hugetlb.2MB.rsvd.max", "hugetlb.2MB.rsvd.current", {0}},
+    {LOAM_PLAN_CGROUP_HUGETLB_2M, false, "hugetlb", "hugetlb.2MB.limit_in_bytes", "hugetlb.2MB.usage_in_bytes", {0}},
+    {LOAM_PLAN_CGROUP_HUGETLB_2M,
+     false,
+     "hugetlb",
+     "hugetlb.2MB.rsvd.limit_in_bytes",
+     "hugetlb.2MB.rsvd.usage_in_bytes",
+     {0}},
+    {LOAM_PLAN_CGROUP_HUGETLB_1G, true, "", "hugetlb.1GB.max", "hugetlb.1GB.current", {0}},
+    {LOAM_PLAN_CGROUP_HUGETLB_1G, true, "", "hugetlb.1GB.rsvd.max", "hugetlb.1GB.rsvd.current", {0}},
+    {LOAM_PLAN_CGROUP_HUGETLB_1G, false, "hugetlb", "hugetlb.1GB.limit_in_bytes", "hugetlb.1GB.usage_in_bytes", {0}},
+    {LOAM_PLAN_CGROUP_HUGETLB_1G,
+     false,
+     "hugetlb",
+     "hugetlb.1GB.rsvd.limit_in_bytes",
+     "hugetlb.1GB.rsvd.usage_in_bytes",
+     {0}},
+};
+
+/* A stretch of a text. */
+struct span {
+    const char *start;
+    size_t length;
+};
+
+/* The stretch up to the next stop or the end of the line; *cursor goes beyond the stop. */
+static struct span next_field(const char **cursor, char stop)
+{
+    struct span field = {*cursor, 0};
+
+    while (field.start[field.length] != '\0' && field.start[field.length] != '\n' &&
+           field.start[field.length] != stop) {
+        field.length++;
+    }
+    *cursor = field.start + field.length + (field.start[field.length] == stop);
+    return field;
+}
+
+static bool span_is(struct span span, const char *text)
+{
+    return span.length == strlen(text) && memcmp(span.start, text, span.length) == 0;
+}
+
+/* Whether word is one of the comma-separated words of list. */
+static bool span_lists(struct span list, const char *word)
+{
+    while (list.length > 0) {
+        const char *comma = (const char *)memchr(list.start, ',', list.length);
+        size_t length = comma == NULL ? list.length : (size_t)(comma - list.start);
+        size_t step = length + (comma != NULL);
+
+        if (span_is((struct span){list.start, length}, word)) {
+            return true;
+        }
+        list.start += step;
+        list.length -= step;
+    }
+    return false;
+}
+
+/* NULL at the end of the text. */
+static const char *next_line(const char *line)
+{
+    const char *end = strchr(line, '\n');
+
+    return end == NULL || end[1] == '\0' ? NULL : end + 1;
+}
+
+/* Where the group hierarchy of one version and controller is mounted (proc(5), /proc/PID/mountinfo). */
+struct mount {
+    struct span root; /* the group that the mount point shows */
+    struct span point;
+    struct span options;
+};
+
+static bool parse_mount(const char *line, const struct limit_files *files, struct mount *mount)
+{
+    const char *cursor = line;
+    struct span field, type;
+
+    for (int i = 0; i < 3; i++) {
+        next_field(&cursor, ' ');
+    }
+    mount->root = next_field(&cursor, ' ');
+    mount->point = next_field(&cursor, ' ');
+    do {
+        field = next_field(&cursor, ' ');
+    } while (field.length > 0 && !span_is(field, "-"));
+    type = next_field(&cursor, ' ');
+    next_field(&cursor, ' ');
+    mount->options = next_field(&cursor, ' ');
+    return files->unified ? span_is(type, "cgroup2")
+                          : span_is(type, "cgroup") && span_lists(mount->options, files->name);
+}
+
+/* This process's group: the third field of the line in /proc/self/cgroup (cgroups(7)). */
+static bool find_group(const char *groups, const struct limit_files *files, struct span *group)
+{
+    for (const char *line = groups; line != NULL; line = next_line(line)) {
+        const char *cursor = line;
+        struct span number = next_field(&cursor, ':');
+        struct span controllers = next_field(&cursor, ':');
+
+        *group = next_field(&cursor, '\n');
+        if (files->unified ? span_is(number, "0") && controllers.length == 0 : span_lists(controllers, files->name)) {
+            return group->length > 0;
+        }
+    }
+    return false;
+}
+
+/* mountinfo writes blanks and the like as a backslash and three octal digits. False: too long. */
+static bool unescape(struct span span, char *text, size_t bytes)
+{
+    size_t used = 0;
+
+    for (size_t i = 0; i < span.length; i++) {
+        const char *c = span.start + i;
+        bool escaped = *c == '\\' && span.length - i > 3 && c[1] >= '0' && c[1] <= '3' && c[2] >= '0' && c[2] <= '7' &&
+                       c[3] >= '0' && c[3] <= '7';
+
+        if (used + 1 >= bytes) {
+            text[0] = '\0';
+            return false;
+        }
+        text[used++] = escaped ? (char)((c[1] - '0') << 6 | (c[2] - '0') << 3 | (c[3] - '0')) : *c;
+        i += escaped ? 3 : 0;
+    }
+    text[used] = '\0';
+    return true;
+}
+
+/*
+ * The group's folder. False: the mount does not show it, as in some containers, or not so that we could name it; dir is the
+ * mount point then, whose limits hold for all that is below.
+ */
+static bool group_folder(const struct mount *mount, struct span group, char dir[LOAM_PLAN_CGROUP_PATH_MAX],
+                         size_t *mount_length)
+{
+    size_t skip = span_is(mount->root, "/") ? 0 : mount->root.length;
+    bool shown = group.length >= skip && memcmp(group.start, mount->root.start, skip) == 0 &&
+                 (group.length == skip || group.start[skip] == '/');
+    struct span below = shown ? (struct span){group.start + skip, group.length - skip} : (struct span){"", 0};
+
+    if (!unescape(mount->point, dir, LOAM_PLAN_CGROUP_PATH_MAX)) {
+        shown = false;
+    }
+    *mount_length = strlen(dir);
+    if (!shown || span_is(below, "/") || !loam_fits(*mount_length, below.length + 1, LOAM_PLAN_CGROUP_PATH_MAX)) {
+        return shown;
+    }
+    memcpy(dir + *mount_length, below.start, below.length);
+    dir[*mount_length + below.length] = '\0';
+    if (strstr(dir + *mount_length, "/..") != NULL) {
+        dir[*mount_length] = '\0';
+        return false;
+    }
+    return true;
+}
+
+static enum loam_error group_cached(const char *dir, const struct limit_files *files, uint64_t *bytes,
+                                    struct loam_diag *diag)
+{
+    char path[LOAM_PLAN_CGROUP_PATH_MAX], text[LOAM_PLAN_TEXT_TABLE_MAX];
+    bool present = false;
+    enum loam_error error = LOAM_OK;
+
+    *bytes = 0;
+    if (files->cached[0] != NULL && snprintf(path, sizeof path, "%s/memory.stat", dir) < (int)sizeof path) {
+        error = loam_plan_text_file(path, text, sizeof text, &present, diag);
+    }
+    for (size_t i = 0; error == LOAM_OK && present && i < 2; i++) {
+        uint64_t part_bytes;
+
+        error = loam_plan_text_labelled(path, text, files->cached[i], 1, false, &part_bytes, diag);
+        *bytes = loam_add_capped(*bytes, part_bytes);
+    }
+    return error;
+}
+
+/* UINT64_MAX: no limit here. */
+static enum loam_error group_limit(const char *path, uint64_t *bytes, struct loam_diag *diag)
+{
+    char text[LOAM_PLAN_TEXT_FIGURE_MAX];
+    bool present;
+    enum loam_error error = loam_plan_text_file(path, text, sizeof text, &present, diag);
+
+    *bytes = UINT64_MAX;
+    if (error != LOAM_OK || !present || strcmp(text, "max\n") == 0 || strcmp(text, "max") == 0) {
+        return error;
+    }
+    if (!loam_plan_text_parse(text, bytes)) {
+        *bytes = UINT64_MAX;
+        return loam_plan_text_malformed(path, diag);
+    }
+    *bytes = *bytes >= LIMIT_NONE_BYTES ? UINT64_MAX : *bytes;
+    return LOAM_OK;
+}
+
+/* Take the limit of one group into account. */
+static enum loam_error tighten(const char *dir, const struct limit_files *files, struct loam_plan_cgroup_limit *limit,
+                               struct loam_diag *diag)
+{
+    char path[LOAM_PLAN_CGROUP_PATH_MAX], used_path[LOAM_PLAN_CGROUP_PATH_MAX];
+    uint64_t limit_bytes, used_bytes, cached_bytes, room_bytes;
+    bool present;
+    enum loam_error error;
+
+    if (snprintf(path, sizeof path, "%s/%s", dir, files->limit) >= (int)sizeof path ||
+        snprintf(used_path, sizeof used_path, "%s/%s", dir, files->used) >= (int)sizeof used_path) {
+        return LOAM_OK;
+    }
+    error = group_limit(path, &limit_bytes, diag);
+    if (error != LOAM_OK || limit_bytes == UINT64_MAX) {
+        return error;
+    }
+    if ((error = loam_plan_text_figure(used_path, &used_bytes, &present, diag)) != LOAM_OK ||
+        (error = group_cached(dir, files, &cached_bytes, diag)) != LOAM_OK) {
+        return error;
+    }
+    room_bytes = loam_subtract_floored(limit_bytes, loam_subtract_floored(used_bytes, cached_bytes));
+    if (room_bytes < limit->room_bytes) {
+        limit->room_bytes = room_bytes;
+        limit->limit_bytes = limit_bytes;
+        snprintf(limit->path, sizeof limit->path, "%s", path);
+    }
+    return LOAM_OK;
+}
+
+/* From the process's group up to the one that is mounted; a folder that is not there sets no limit. */
+static enum loam_error walk_groups(char *dir, size_t mount_length, const struct limit_files *files,
+                                   struct loam_plan_cgroup_limit *limit, struct loam_diag *diag)
+{
+    enum loam_error error = tighten(dir, files, limit, diag);
+
+    while (error == LOAM_OK && strlen(dir) > mount_length) {
+        *strrchr(dir, '/') = '\0';
+        error = tighten(dir, files, limit, diag);
+    }
+    return error;
+}
+
+/* Mounts that show the group come before those that show something else, of which one is as good as another. */
+static enum loam_error search_mounts(const char *mounts, const char *groups, const struct limit_files *files,
+                                     struct loam_plan_cgroup_limit *limit, struct loam_diag *diag)
+{
+    char dir[LOAM_PLAN_CGROUP_PATH_MAX];
+    struct span group;
+    struct mount mount, other = {0};
+    size_t mount_length;
+
+    if (!find_group(groups, files, &group)) {
+        return LOAM_OK;
+    }
+    for (const char *line = mounts; line != NULL; line = next_line(line)) {
+        if (!parse_mount(line, files, &mount)) {
+            continue;
+        }
+        limit->counts_hugetlb |= files->controller == LOAM_PLAN_CGROUP_MEMORY && files->unified &&
+                                 span_lists(mount.options, "memory_hugetlb_accounting");
+        if (group_folder(&mount, group, dir, &mount_length)) {
+            return walk_groups(dir, mount_length, files, limit, diag);
+        }
+        other = mount;
+    }
+    if (other.point.length == 0) {
+        return LOAM_OK;
+    }
+    group_folder(&other, group, dir, &mount_length);
+    return walk_groups(dir, mount_length, files, limit, diag);
+}
+
+/* A list of any length, to be freed with loam_prim_heap_free; empty where the file is not there. */
+static enum loam_error load_list(const char *path, char **text, struct loam_diag *diag)
+{
+    int saved_errno;
+
+    *text = NULL;
+    for (size_t bytes = LIST_START_BYTES; bytes <= LIST_MAX_BYTES; bytes *= 2) {
+        void *memory;
+
+        if (!loam_prim_heap_alloc(bytes, &memory)) {
+            return loam_fail(diag, LOAM_ERROR_SYSTEM, "%zu bytes of heap to read %s", bytes, path);
+        }
+        if (loam_prim_read_text(path, (char *)memory, bytes) || loam_plan_text_absent(errno)) {
+            *text = (char *)memory;
+            return LOAM_OK;
+        }
+        saved_errno = errno;
+        loam_prim_heap_free(memory);
+        errno = saved_errno;
+        if (errno != EFBIG) {
+            return loam_fail(diag, LOAM_ERROR_SYSTEM, "reading %s", path);
+        }
+    }
+    errno = EFBIG;
+    return loam_fail(diag, LOAM_ERROR_SYSTEM, "reading %s", path);
+}
+
+enum loam_error loam_plan_cgroup_limit(enum loam_plan_cgroup_controller controller,
+                                       struct loam_plan_cgroup_limit *limit, struct loam_diag *diag)
+{
+    char *groups = NULL, *mounts = NULL;
+    enum loam_error error;
+
+    *limit = (struct loam_plan_cgroup_limit){.room_bytes = UINT64_MAX};
+    error = load_list("/proc/self/cgroup", &groups, diag);
+    if (error == LOAM_OK) {
+        error = load_list("/proc/self/mountinfo", &mounts, diag);
+    }
+    for (size_t i = 0; error == LOAM_OK && i < sizeof limit_files / sizeof limit_files[0]; i++) {
+        if (limit_files[i].controller == controller) {
+            error = search_mounts(mounts, groups, &limit_files[i], limit, diag);
+        }
+    }
+    loam_prim_heap_free(mounts);
+    loam_prim_heap_free(groups);
+    return error;
+}

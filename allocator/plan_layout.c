@@ -1,0 +1,275 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * Invariants of a layout:
+ *   parts[0] = [0, min(bytes, low_limit)), hole = [end of parts[0], 4 GiB), parts[1] = [4 GiB, 4 GiB + the rest)
+ *   sum of parts[].bytes == request.bytes
+ *   backing_page_count == sum over parts of ceil(bytes / page_bytes); only THP may leave a remainder
+ */
+#include "allocator/plan_layout.h"
+
+#include "allocator/prim.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#define RAM_MIN_BYTES           (2 * LOAM_MIB)
+#define DMA32_RESERVE_SHARE     16
+#define DMA32_RESERVE_MAX_BYTES (16 * LOAM_MIB)
+#define NODE_MAX                INT32_MAX /* loam_backing_request has a signed node */
+#define UNIT_WANTED(pages)      ((pages) == LOAM_PAGES_THP ? LOAM_FRAME_BYTES : loam_pages_bytes(pages))
+
+struct loam_plan_size loam_plan_size(uint64_t bytes, bool round_up)
+{
+    struct loam_plan_size size;
+    uint64_t unit = bytes < LOAM_MIB ? LOAM_KIB : LOAM_MIB;
+    const char *name = bytes < LOAM_MIB ? "KiB" : "MiB";
+    uint64_t count = bytes / unit + (round_up && bytes % unit != 0);
+
+    if (bytes % LOAM_GIB == 0 && bytes != 0) {
+        count = bytes / LOAM_GIB;
+        name = "GiB";
+    }
+    snprintf(size.text, sizeof size.text, "%" PRIu64 " %s", count, name);
+    return size;
+}
+
+struct loam_plan_size loam_plan_size_exact(uint64_t bytes)
+{
+    struct loam_plan_size size;
+
+    if (bytes % LOAM_MIB == 0) {
+        return loam_plan_size(bytes, false);
+    }
+    if (bytes % LOAM_KIB == 0) {
+        snprintf(size.text, sizeof size.text, "%" PRIu64 " KiB", bytes / LOAM_KIB);
+    } else {
+        snprintf(size.text, sizeof size.text, "%" PRIu64 " bytes", bytes);
+    }
+    return size;
+}
+
+/* --- The request ----------------------------------------------------------------------------------------------- */
+
+static enum loam_error check_choices(const struct loam_memory_request *request, struct loam_diag *diag)
+{
+    if ((unsigned)request->pages >= LOAM_PAGES_COUNT) {
+        return loam_fail(diag, LOAM_ERROR_INVALID, "page kind %d asked: there is none of that number",
+                         (int)request->pages);
+    }
+    if ((unsigned)request->sharing >= LOAM_SHARING_COUNT) {
+        return loam_fail(diag, LOAM_ERROR_INVALID, "sharing %d asked: there is none of that number",
+                         (int)request->sharing);
+    }
+    if ((unsigned)request->commit >= LOAM_COMMIT_COUNT) {
+        return loam_fail(diag, LOAM_ERROR_INVALID, "commit %d asked: there is none of that number",
+                         (int)request->commit);
+    }
+    if (request->bind_node && request->node > NODE_MAX) {
+        return loam_fail(diag, LOAM_ERROR_INVALID, "NUMA node %" PRIu32 " asked: no host has so many", request->node);
+    }
+    return LOAM_OK;
+}
+
+static enum loam_error check_sizes(const struct loam_memory_request *request, struct loam_diag *diag)
+{
+    if (request->bytes < RAM_MIN_BYTES || !loam_is_aligned(request->bytes, LOAM_REGION_ALIGN_BYTES)) {
+        return loam_fail(diag, LOAM_ERROR_INVALID,
+                         "%" PRIu64 " bytes of RAM asked: ask for a multiple of 4 KiB, at least 2 MiB", request->bytes);
+    }
+    if (request->low_limit_bytes < RAM_MIN_BYTES || request->low_limit_bytes > LOAM_LOW_LIMIT_MAX_BYTES ||
+        !loam_is_aligned(request->low_limit_bytes, LOAM_REGION_ALIGN_BYTES)) {
+        return loam_fail(diag, LOAM_ERROR_INVALID,
+                         "low limit of %s asked: ask for a multiple of 4 KiB from 2 MiB to 3 GiB",
+                         loam_plan_size_exact(request->low_limit_bytes).text);
+    }
+    return LOAM_OK;
+}
+
+static enum loam_error check_reserve(const struct loam_plan *plan, struct loam_diag *diag)
+{
+    uint64_t reserve_bytes = plan->request.dma32_reserve_bytes;
+
+    if (reserve_bytes != UINT64_MAX &&
+        (reserve_bytes > plan->parts[0].bytes || !loam_is_aligned(reserve_bytes, LOAM_FRAME_BYTES))) {
+        return loam_fail(diag, LOAM_ERROR_INVALID,
+                         "DMA32 reserve of %s asked: ask for a multiple of 4 KiB, at most the %s of RAM below the hole",
+                         loam_plan_size_exact(reserve_bytes).text, loam_plan_size(plan->parts[0].bytes, false).text);
+    }
+    return LOAM_OK;
+}
+
+static uint64_t default_reserve_bytes(uint64_t low_bytes)
+{
+    uint64_t share_bytes = loam_align_down(low_bytes / DMA32_RESERVE_SHARE, LOAM_FRAME_BYTES);
+
+    return share_bytes < DMA32_RESERVE_MAX_BYTES ? share_bytes : DMA32_RESERVE_MAX_BYTES;
+}
+
+/* --- The layout ------------------------------------------------------------------------------------------------ */
+
+static enum loam_error lay_out(struct loam_plan *plan, struct loam_diag *diag)
+{
+    const struct loam_memory_request *request = &plan->request;
+    uint64_t low_bytes = request->bytes < request->low_limit_bytes ? request->bytes : request->low_limit_bytes;
+    uint64_t high_bytes = request->bytes - low_bytes;
+
+    if (!loam_fits(LOAM_DMA32_END_BYTES, high_bytes, LOAM_GPA_END)) {
+        return loam_fail(diag, LOAM_ERROR_INVALID,
+                         "%s of RAM asked: it would end beyond the %d-bit address space: ask for at most %s",
+                         loam_plan_size(request->bytes, true).text, LOAM_GPA_BITS,
+                         loam_plan_size(LOAM_GPA_END - LOAM_DMA32_END_BYTES + low_bytes, false).text);
+    }
+    plan->parts[plan->part_count++] = (struct loam_plan_part){{0}, low_bytes};
+    plan->hole_start = loam_gpa_from_u64(low_bytes);
+    if (high_bytes > 0) {
+        plan->parts[plan->part_count++] = (struct loam_plan_part){{LOAM_DMA32_END_BYTES}, high_bytes};
+    }
+    return LOAM_OK;
+}
+
+enum loam_error loam_plan_layout(const struct loam_memory_request *request, struct loam_plan *plan,
+                                 struct loam_diag *diag)
+{
+    struct loam_plan made = {.request = *request};
+    enum loam_error error;
+
+    memset(plan, 0, sizeof *plan);
+    if (made.request.low_limit_bytes == 0) {
+        made.request.low_limit_bytes = LOAM_LOW_LIMIT_MAX_BYTES;
+    }
+    if ((error = check_choices(&made.request, diag)) != LOAM_OK ||
+        (error = check_sizes(&made.request, diag)) != LOAM_OK || (error = lay_out(&made, diag)) != LOAM_OK) {
+        return error;
+    }
+    if (made.request.dma32_reserve_bytes == 0) {
+        made.request.dma32_reserve_bytes = default_reserve_bytes(made.parts[0].bytes);
+    }
+    if ((error = check_reserve(&made, diag)) == LOAM_OK) {
+        *plan = made;
+    }
+    return error;
+}
+
+bool loam_plan_layout_divides(const struct loam_plan *plan, uint64_t unit_bytes)
+{
+    bool divides = true;
+
+    for (uint32_t i = 0; i < plan->part_count; i++) {
+        divides = divides && loam_is_aligned(plan->parts[i].start.value, unit_bytes) &&
+                  loam_is_aligned(plan->parts[i].bytes, unit_bytes);
+    }
+    return divides;
+}
+
+enum loam_error loam_plan_layout_choose(struct loam_plan *plan, enum loam_pages pages, struct loam_diag *diag)
+{
+    uint64_t unit_bytes = UNIT_WANTED(pages);
+
+    if (!loam_plan_layout_divides(plan, unit_bytes)) {
+        struct loam_plan_size unit = loam_plan_size(unit_bytes, false);
+
+        return loam_fail(
+            diag, LOAM_ERROR_INVALID,
+            "pages of %s need RAM below and above the hole in multiples of %s: %s and %s asked: ask for other "
+            "sizes, or for smaller pages",
+            unit.text, unit.text, loam_plan_size_exact(plan->parts[0].bytes).text,
+            loam_plan_size_exact(plan->parts[1].bytes).text);
+    }
+    plan->pages = pages;
+    plan->page_bytes = loam_pages_bytes(pages);
+    plan->backing_page_count = 0;
+    for (uint32_t i = 0; i < plan->part_count; i++) {
+        plan->backing_page_count += loam_align_up(plan->parts[i].bytes, plan->page_bytes) / plan->page_bytes;
+    }
+    return LOAM_OK;
+}
+
+/* --- A plan that came back ------------------------------------------------------------------------------------- */
+
+static bool same_request(const struct loam_memory_request *a, const struct loam_memory_request *b)
+{
+    return a->bytes == b->bytes && a->low_limit_bytes == b->low_limit_bytes && a->pages == b->pages &&
+           a->sharing == b->sharing && a->commit == b->commit && a->bind_node == b->bind_node && a->node == b->node &&
+           a->lock == b->lock && a->thread_count == b->thread_count &&
+           a->dma32_reserve_bytes == b->dma32_reserve_bytes && a->slot_limit == b->slot_limit &&
+           a->extra_slots == b->extra_slots;
+}
+
+static bool same_layout(const struct loam_plan *a, const struct loam_plan *b)
+{
+    bool same = a->part_count == b->part_count && a->hole_start.value == b->hole_start.value && a->pages == b->pages &&
+                a->page_bytes == b->page_bytes && a->backing_page_count == b->backing_page_count;
+
+    for (uint32_t i = 0; i < LOAM_PLAN_PART_MAX; i++) {
+        same = same && a->parts[i].start.value == b->parts[i].start.value && a->parts[i].bytes == b->parts[i].bytes;
+    }
+    return same;
+}
+
+static bool pages_answer(const struct loam_plan *plan)
+{
+    bool known = (unsigned)plan->pages < LOAM_PAGES_COUNT && plan->pages != LOAM_PAGES_AUTO;
+
+    return known && (plan->request.pages == LOAM_PAGES_AUTO || plan->request.pages == plan->pages);
+}
+
+enum loam_error loam_plan_layout_verify(const struct loam_plan *plan, struct loam_diag *diag)
+{
+    struct loam_plan again;
+    enum loam_error error = loam_plan_layout(&plan->request, &again, diag);
+    bool answers = pages_answer(plan);
+
+    if (error == LOAM_OK && answers) {
+        error = loam_plan_layout_choose(&again, plan->pages, diag);
+    }
+    if (error == LOAM_OK && !(answers && same_request(&plan->request, &again.request) && same_layout(plan, &again))) {
+        error =
+            loam_fail(diag, LOAM_ERROR_INVALID,
+                      "the plan is not what its request leads to: make it with loam_plan_make, and leave it as it is");
+    }
+    return error;
+}
+
+/* --- Metadata -------------------------------------------------------------------------------------------------- */
+
+struct loam_frame_config loam_plan_layout_frame_config(const struct loam_plan *plan)
+{
+    uint64_t reserve_bytes = plan->request.dma32_reserve_bytes;
+
+    return (struct loam_frame_config){
+        .frame_shift = LOAM_FRAME_SHIFT,
+        .dma32_reserve_frames = reserve_bytes == UINT64_MAX ? 0 : reserve_bytes / LOAM_FRAME_BYTES,
+    };
+}
+
+struct loam_gpa_map_config loam_plan_layout_map_config(void)
+{
+    return (struct loam_gpa_map_config){0};
+}
+
+/* A section's metadata depends on the allocator that it joins, so one is made to be asked. */
+enum loam_error loam_plan_layout_measure(struct loam_plan *plan, struct loam_diag *diag)
+{
+    struct loam_frame_config frame_config = loam_plan_layout_frame_config(plan);
+    struct loam_gpa_map_config map_config = loam_plan_layout_map_config();
+    size_t frame_bytes = loam_frame_bytes(&frame_config);
+    struct loam_frame *frame;
+    void *memory;
+    enum loam_error error;
+
+    if (!loam_prim_heap_alloc(frame_bytes, &memory)) {
+        return loam_fail(diag, LOAM_ERROR_SYSTEM, "%zu bytes of heap to measure metadata", frame_bytes);
+    }
+    error = loam_frame_init(memory, frame_bytes, &frame_config, &frame);
+    if (error == LOAM_OK) {
+        plan->metadata_bytes = frame_bytes + loam_gpa_map_bytes(&map_config);
+        for (uint32_t i = 0; i < plan->part_count; i++) {
+            plan->metadata_bytes +=
+                loam_frame_section_bytes(frame, loam_pfn_from_gpa(plan->parts[i].start, LOAM_FRAME_SHIFT),
+                                         plan->parts[i].bytes / LOAM_FRAME_BYTES);
+        }
+    }
+    loam_prim_heap_free(memory);
+    return error == LOAM_OK ? LOAM_OK : loam_fail(diag, error, "the frame allocator refuses the plan's configuration");
+}

@@ -1,0 +1,1109 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Plans against a host that is made of scripted files, and one against the real host. */
+#include "loam/plan.h"
+#include "tests/allocator/prim_fake.h"
+
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#define POOL_2M "/sys/kernel/mm/hugepages/hugepages-2048kB/"
+#define POOL_1G "/sys/kernel/mm/hugepages/hugepages-1048576kB/"
+#define THP     "/sys/kernel/mm/transparent_hugepage/"
+
+#define MOUNT_V2         "31 23 0:28 / /sys/fs/cgroup rw,relatime shared:4 - cgroup2 cgroup2 rw,nsdelegate\n"
+#define MOUNT_V1_MEMORY  "35 31 0:32 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory\n"
+#define MOUNT_V1_HUGETLB "36 31 0:33 / /sys/fs/cgroup/hugetlb rw,relatime - cgroup cgroup rw,hugetlb\n"
+#define MOUNT_OTHER      "22 1 254:0 / / rw,relatime - ext4 /dev/root rw\n"
+
+/* --- The host ----------------------------------------------------------------------------------------------------- */
+
+static void script_figure(const char *path, uint64_t value)
+{
+    char text[32];
+
+    snprintf(text, sizeof text, "%" PRIu64 "\n", value);
+    prim_fake_script_text(path, text);
+}
+
+static void script_pool(const char *dir, uint64_t total, uint64_t free_pages, uint64_t promised, uint64_t surplus,
+                        uint64_t surplus_limit)
+{
+    const char *names[] = {"nr_hugepages", "free_hugepages", "resv_hugepages", "surplus_hugepages",
+                           "nr_overcommit_hugepages"};
+    uint64_t values[] = {total, free_pages, promised, surplus, surplus_limit};
+    char path[128];
+
+    for (size_t i = 0; i < 5; i++) {
+        snprintf(path, sizeof path, "%s%s", dir, names[i]);
+        script_figure(path, values[i]);
+    }
+}
+
+static void script_node(uint32_t node, uint64_t free_kib, uint64_t total_2m, uint64_t free_2m)
+{
+    char path[128], text[256];
+
+    snprintf(path, sizeof path, "/sys/devices/system/node/node%" PRIu32 "/meminfo", node);
+    snprintf(text, sizeof text,
+             "Node %" PRIu32 " MemTotal:       99999999 kB\nNode %" PRIu32 " MemFree:        %" PRIu64 " kB\n", node,
+             node, free_kib);
+    prim_fake_script_text(path, text);
+    snprintf(path, sizeof path, "/sys/devices/system/node/node%" PRIu32 "/hugepages/hugepages-2048kB/nr_hugepages",
+             node);
+    script_figure(path, total_2m);
+    snprintf(path, sizeof path, "/sys/devices/system/node/node%" PRIu32 "/hugepages/hugepages-2048kB/free_hugepages",
+             node);
+    script_figure(path, free_2m);
+}
+
+static void script_available(uint64_t kib)
+{
+    char text[256];
+
+    snprintf(text, sizeof text,
+             "MemTotal:       99999999 kB\nMemFree:            1 kB\nMemAvailable:   %" PRIu64
+             " kB\nCommitLimit:    3000000 kB\nCommitted_AS:   2900000 kB\n",
+             kib);
+    prim_fake_script_text("/proc/meminfo", text);
+}
+
+/* Plenty of everything, version 2 of control groups, no limit. */
+static void script_rich_host(void)
+{
+    prim_fake_script_none();
+    prim_fake_script_only(true);
+    script_pool(POOL_1G, 64, 64, 0, 0, 0);
+    script_pool(POOL_2M, 8192, 8192, 0, 0, 0);
+    script_node(0, 64 << 20, 4096, 4096);
+    script_node(1, 64 << 20, 4096, 4096);
+    script_available(64 << 20);
+    prim_fake_script_text(THP "enabled", "always [madvise] never\n");
+    prim_fake_script_text(THP "shmem_enabled", "always within_size [advise] never deny force\n");
+    prim_fake_script_text("/proc/sys/vm/overcommit_memory", "0\n");
+    prim_fake_script_text("/proc/self/cgroup", "0::/user.slice/loam\n");
+    prim_fake_script_text("/proc/self/mountinfo", MOUNT_OTHER MOUNT_V2);
+    prim_fake_script_text("/proc/self/status", "Name:\tloam\nVmPin:\t 0 kB\nVmLck:\t    1024 kB\n");
+    prim_fake_script_memlock(UINT64_MAX);
+}
+
+static struct loam_plan plan;
+static struct loam_diag diag;
+
+static enum loam_error make(const struct loam_memory_request *request)
+{
+    memset(&plan, 0xa5, sizeof plan);
+    memset(&diag, 0, sizeof diag);
+    return loam_plan_make(request, &plan, &diag);
+}
+
+/* The plan of a request that is to succeed, on whatever host was scripted. */
+static void make_ok(const struct loam_memory_request *request)
+{
+    enum loam_error error = make(request);
+
+    cr_assert_eq(error, LOAM_OK, "%s: %s", loam_error_name(error), diag.text);
+    cr_assert_leq(plan.check_count, LOAM_PLAN_RESOURCE_COUNT);
+}
+
+static const struct loam_plan_check *check_of(enum loam_plan_resource resource)
+{
+    const struct loam_plan_check *found = NULL;
+
+    for (uint32_t i = 0; i < plan.check_count; i++) {
+        if (plan.checks[i].resource == resource) {
+            cr_assert_null(found, "%s is checked twice", loam_plan_resource_name(resource));
+            found = &plan.checks[i];
+        }
+    }
+    return found;
+}
+
+static void assert_check(enum loam_plan_resource resource, uint64_t wanted, uint64_t found, const char *text)
+{
+    const struct loam_plan_check *check = check_of(resource);
+
+    cr_assert_not_null(check, "%s is not checked", loam_plan_resource_name(resource));
+    cr_expect_eq(check->wanted, wanted, "%s: wanted %" PRIu64, check->text, check->wanted);
+    cr_expect_eq(check->found, found, "%s: found %" PRIu64, check->text, check->found);
+    cr_expect_eq(check->short_fall, wanted > found, "%s", check->text);
+    cr_expect_str_eq(check->text, text, "\n%s\ninstead of\n%s", check->text, text);
+}
+
+/* Exactly this resource falls short. */
+static void assert_only_short(enum loam_plan_resource resource)
+{
+    const struct loam_plan_check *check = loam_plan_shortfall(&plan);
+
+    cr_assert_eq(plan.short_count, 1, "%" PRIu32 " fall short", plan.short_count);
+    cr_assert_not_null(check);
+    cr_expect_eq(check->resource, resource, "%s", check->text);
+}
+
+static void assert_none_short(void)
+{
+    const struct loam_plan_check *check = loam_plan_shortfall(&plan);
+
+    cr_expect_eq(plan.short_count, 0);
+    cr_expect_null(check, "%s", check->text);
+}
+
+/* What ordinary memory is wanted, whatever the metadata takes. */
+static uint64_t ordinary_wanted(uint64_t beside_metadata_bytes)
+{
+    return plan.metadata_bytes + beside_metadata_bytes;
+}
+
+TestSuite(plan, .init = script_rich_host);
+
+/* --- Layout ------------------------------------------------------------------------------------------------------- */
+
+Test(plan, names_every_resource)
+{
+    cr_expect_str_eq(loam_plan_resource_name(LOAM_PLAN_POOL), "pool");
+    cr_expect_str_eq(loam_plan_resource_name(LOAM_PLAN_NODE), "node");
+    cr_expect_str_eq(loam_plan_resource_name(LOAM_PLAN_AVAILABLE), "available");
+    cr_expect_str_eq(loam_plan_resource_name(LOAM_PLAN_CGROUP), "cgroup");
+    cr_expect_str_eq(loam_plan_resource_name(LOAM_PLAN_MEMLOCK), "memlock");
+    cr_expect_str_eq(loam_plan_resource_name(LOAM_PLAN_SLOTS), "slots");
+    cr_expect_str_eq(loam_plan_resource_name(LOAM_PLAN_RESOURCE_COUNT), "unknown");
+    cr_expect_str_eq(loam_plan_resource_name((enum loam_plan_resource) - 1), "unknown");
+}
+
+Test(plan, lays_ram_out_on_both_sides_of_the_hole)
+{
+    static const struct {
+        uint64_t bytes, low_limit_bytes, low_bytes, high_bytes;
+    } cases[] = {
+        {2 * LOAM_MIB, 0, 2 * LOAM_MIB, 0},
+        {64 * LOAM_MIB, 0, 64 * LOAM_MIB, 0},
+        {256 * LOAM_MIB, 0, 256 * LOAM_MIB, 0},
+        {3 * LOAM_GIB - 4096, 0, 3 * LOAM_GIB - 4096, 0},
+        {3 * LOAM_GIB, 0, 3 * LOAM_GIB, 0},
+        {3 * LOAM_GIB + 4096, 0, 3 * LOAM_GIB, 4096},
+        {7 * LOAM_GIB / 2, 0, 3 * LOAM_GIB, LOAM_GIB / 2},
+        {6 * LOAM_GIB, 0, 3 * LOAM_GIB, 3 * LOAM_GIB},
+        {6 * LOAM_GIB, 3 * LOAM_GIB, 3 * LOAM_GIB, 3 * LOAM_GIB},
+        {24 * LOAM_MIB, 12 * LOAM_MIB, 12 * LOAM_MIB, 12 * LOAM_MIB},
+        {24 * LOAM_MIB, 2 * LOAM_MIB, 2 * LOAM_MIB, 22 * LOAM_MIB},
+        {24 * LOAM_MIB, 24 * LOAM_MIB, 24 * LOAM_MIB, 0},
+        {24 * LOAM_MIB, 2 * LOAM_GIB, 24 * LOAM_MIB, 0},
+        {16384 * LOAM_GIB, 0, 3 * LOAM_GIB, 16381 * LOAM_GIB},
+    };
+
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct loam_memory_request request = {
+            .bytes = cases[i].bytes, .low_limit_bytes = cases[i].low_limit_bytes, .pages = LOAM_PAGES_4K};
+
+        make_ok(&request);
+        cr_expect_eq(plan.part_count, cases[i].high_bytes > 0 ? 2 : 1, "case %zu", i);
+        cr_expect_eq(plan.parts[0].start.value, 0, "case %zu", i);
+        cr_expect_eq(plan.parts[0].bytes, cases[i].low_bytes, "case %zu", i);
+        cr_expect_eq(plan.parts[1].start.value, cases[i].high_bytes > 0 ? 4 * LOAM_GIB : 0, "case %zu", i);
+        cr_expect_eq(plan.parts[1].bytes, cases[i].high_bytes, "case %zu", i);
+        cr_expect_eq(plan.hole_start.value, cases[i].low_bytes, "case %zu", i);
+        cr_expect_eq(plan.backing_page_count, cases[i].bytes / 4096, "case %zu", i);
+    }
+}
+
+Test(plan, takes_ram_to_the_last_address_and_no_further)
+{
+    struct loam_memory_request request = {.bytes = LOAM_GPA_END - LOAM_GIB, .pages = LOAM_PAGES_4K};
+
+    make_ok(&request);
+    cr_expect_eq(plan.parts[1].start.value + plan.parts[1].bytes, LOAM_GPA_END);
+    request.bytes += 4096;
+    cr_expect_eq(make(&request), LOAM_ERROR_INVALID);
+    request.bytes = UINT64_MAX - 4095;
+    cr_expect_eq(make(&request), LOAM_ERROR_INVALID);
+    cr_expect_str_eq(diag.text, "17592186044416 MiB of RAM asked: it would end beyond the 52-bit address space: ask "
+                                "for at most 4194303 GiB");
+}
+
+Test(plan, replaces_zeros_by_what_they_mean)
+{
+    static const struct {
+        uint64_t bytes, reserve_bytes, expected_bytes;
+    } cases[] = {
+        {256 * LOAM_MIB, 0, 16 * LOAM_MIB}, {64 * LOAM_MIB, 0, 4 * LOAM_MIB},
+        {2 * LOAM_MIB, 0, 128 * LOAM_KIB},  {2 * LOAM_MIB + 4096, 0, 128 * LOAM_KIB},
+        {6 * LOAM_GIB, 0, 16 * LOAM_MIB},   {64 * LOAM_MIB, UINT64_MAX, UINT64_MAX},
+        {64 * LOAM_MIB, 8192, 8192},        {64 * LOAM_MIB, 64 * LOAM_MIB, 64 * LOAM_MIB},
+    };
+
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct loam_memory_request request = {
+            .bytes = cases[i].bytes, .dma32_reserve_bytes = cases[i].reserve_bytes, .pages = LOAM_PAGES_4K};
+
+        make_ok(&request);
+        cr_expect_eq(plan.request.dma32_reserve_bytes, cases[i].expected_bytes, "case %zu", i);
+        cr_expect_eq(plan.request.low_limit_bytes, 3 * LOAM_GIB);
+        cr_expect_eq(plan.request.bytes, cases[i].bytes);
+    }
+}
+
+Test(plan, refuses_malformed_requests_in_one_line)
+{
+    static const struct loam_memory_request requests[] = {
+        {0},
+        {.bytes = 2 * LOAM_MIB - 4096},
+        {.bytes = 2 * LOAM_MIB + 1},
+        {.bytes = 64 * LOAM_MIB, .low_limit_bytes = 2 * LOAM_MIB - 4096},
+        {.bytes = 64 * LOAM_MIB, .low_limit_bytes = 3 * LOAM_GIB + 4096},
+        {.bytes = 64 * LOAM_MIB, .low_limit_bytes = 4 * LOAM_MIB + 512},
+        {.bytes = 64 * LOAM_MIB, .low_limit_bytes = UINT64_MAX},
+        {.bytes = 64 * LOAM_MIB, .pages = LOAM_PAGES_COUNT},
+        {.bytes = 64 * LOAM_MIB, .pages = (enum loam_pages) - 1},
+        {.bytes = 64 * LOAM_MIB, .sharing = LOAM_SHARING_COUNT},
+        {.bytes = 64 * LOAM_MIB, .commit = LOAM_COMMIT_COUNT},
+        {.bytes = 64 * LOAM_MIB, .bind_node = true, .node = UINT32_MAX},
+        {.bytes = 64 * LOAM_MIB, .dma32_reserve_bytes = 64 * LOAM_MIB + 4096},
+        {.bytes = 64 * LOAM_MIB, .dma32_reserve_bytes = 4097},
+    };
+    static const struct loam_plan zero;
+
+    for (size_t i = 0; i < sizeof requests / sizeof requests[0]; i++) {
+        cr_expect_eq(make(&requests[i]), LOAM_ERROR_INVALID, "request %zu", i);
+        cr_expect_eq(diag.error, LOAM_ERROR_INVALID, "request %zu", i);
+        cr_expect(strlen(diag.text) > 20 && strchr(diag.text, '\n') == NULL, "request %zu: '%s'", i, diag.text);
+        cr_expect_eq(memcmp(&plan, &zero, sizeof plan), 0, "request %zu leaves something in the plan", i);
+        cr_expect_eq(loam_plan_make(&requests[i], &plan, NULL), LOAM_ERROR_INVALID, "request %zu", i);
+    }
+}
+
+Test(plan, refuses_page_kinds_that_do_not_divide_ram)
+{
+    struct loam_memory_request request = {.bytes = 256 * LOAM_MIB, .pages = LOAM_PAGES_1G};
+
+    cr_expect_eq(make(&request), LOAM_ERROR_INVALID);
+    cr_expect_str_eq(diag.text, "pages of 1 GiB need RAM below and above the hole in multiples of 1 GiB: 256 MiB and "
+                                "0 KiB asked: ask for other sizes, or for smaller pages");
+    request = (struct loam_memory_request){
+        .bytes = 64 * LOAM_MIB, .low_limit_bytes = 12 * LOAM_MIB + 4096, .pages = LOAM_PAGES_2M};
+    cr_expect_eq(make(&request), LOAM_ERROR_INVALID);
+    request.pages = LOAM_PAGES_THP;
+    make_ok(&request);
+    cr_expect_eq(plan.page_bytes, 2 * LOAM_MIB);
+    cr_expect_eq(plan.backing_page_count, 7 + 26);
+}
+
+Test(plan, lists_the_regions)
+{
+    struct loam_memory_request request = {
+        .bytes = 24 * LOAM_MIB, .low_limit_bytes = 12 * LOAM_MIB, .pages = LOAM_PAGES_4K};
+    static const struct loam_region expected[] = {
+        {{0}, 640 * LOAM_KIB, NULL, 0, 0, LOAM_REGION_RAM, LOAM_ACCESS_WRITE},
+        {{640 * LOAM_KIB}, 384 * LOAM_KIB, NULL, 640 * LOAM_KIB, 0, LOAM_REGION_RESERVED, LOAM_ACCESS_WRITE},
+        {{LOAM_MIB}, 11 * LOAM_MIB, NULL, LOAM_MIB, 0, LOAM_REGION_RAM, LOAM_ACCESS_WRITE},
+        {{4 * LOAM_GIB}, 12 * LOAM_MIB, NULL, 0, 1, LOAM_REGION_RAM, LOAM_ACCESS_WRITE},
+    };
+    struct loam_region regions[LOAM_PLAN_REGION_MAX];
+
+    for (uint32_t part_count = 1; part_count <= 2; part_count++) {
+        request.bytes = part_count * 12 * LOAM_MIB;
+        make_ok(&request);
+        cr_assert_eq(loam_plan_regions(&plan, regions), 2 + part_count);
+        for (uint32_t i = 0; i < 2 + part_count; i++) {
+            cr_expect_eq(regions[i].start.value, expected[i].start.value, "region %" PRIu32, i);
+            cr_expect_eq(regions[i].bytes, expected[i].bytes, "region %" PRIu32, i);
+            cr_expect_null(regions[i].hva, "region %" PRIu32, i);
+            cr_expect_eq(regions[i].backing_offset, expected[i].backing_offset, "region %" PRIu32, i);
+            cr_expect_eq(regions[i].backing, expected[i].backing, "region %" PRIu32, i);
+            cr_expect_eq(regions[i].type, expected[i].type, "region %" PRIu32, i);
+            cr_expect_eq(regions[i].access, expected[i].access, "region %" PRIu32, i);
+        }
+    }
+}
+
+static uint64_t next_random(uint64_t *state)
+{
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    return *state;
+}
+
+/* Whatever is asked: the parts are RAM, exactly, and the regions are the parts, exactly. */
+Test(plan, covers_every_byte_of_ram_once)
+{
+    uint64_t state = UINT64_C(0x10a3), regions_bytes;
+    struct loam_region regions[LOAM_PLAN_REGION_MAX];
+
+    for (int round = 0; round < 2000; round++) {
+        struct loam_memory_request request = {
+            .bytes = 2 * LOAM_MIB + (next_random(&state) % (1 << 21)) * 4096,
+            .low_limit_bytes = round % 3 == 0 ? 0 : 2 * LOAM_MIB + (next_random(&state) % 785920) * 4096,
+            .pages = LOAM_PAGES_THP,
+        };
+        uint64_t end = 0;
+
+        make_ok(&request);
+        cr_assert_eq(plan.parts[0].bytes + plan.parts[1].bytes, request.bytes, "round %d", round);
+        cr_assert_leq(plan.parts[0].bytes, plan.request.low_limit_bytes, "round %d", round);
+        regions_bytes = 0;
+        for (uint32_t i = 0; i < loam_plan_regions(&plan, regions); i++) {
+            cr_assert_geq(regions[i].start.value, end, "round %d", round);
+            end = regions[i].start.value + regions[i].bytes;
+            regions_bytes += regions[i].bytes;
+        }
+        cr_assert_eq(regions_bytes, request.bytes, "round %d", round);
+    }
+}
+
+/* --- Pools -------------------------------------------------------------------------------------------------------- */
+
+static const struct loam_memory_request request_2m = {.bytes = 256 * LOAM_MIB, .pages = LOAM_PAGES_2M};
+static const struct loam_memory_request request_4k = {.bytes = 256 * LOAM_MIB, .pages = LOAM_PAGES_4K};
+
+Test(plan, finds_the_pool_full_enough)
+{
+    script_pool(POOL_2M, 512, 512, 0, 0, 0);
+    make_ok(&request_2m);
+    assert_none_short();
+    assert_check(LOAM_PLAN_POOL, 128, 512, "pool: 128 x 2 MiB hugepages wanted, 512 free");
+    cr_expect_eq(check_of(LOAM_PLAN_POOL)->unit_bytes, 2 * LOAM_MIB);
+    cr_expect_eq(plan.pages, LOAM_PAGES_2M);
+    cr_expect_eq(plan.backing_page_count, 128);
+    cr_expect_str_empty(plan.passed_over);
+    script_pool(POOL_2M, 128, 128, 0, 0, 0);
+    make_ok(&request_2m);
+    assert_none_short();
+}
+
+Test(plan, says_how_to_raise_the_pool)
+{
+    script_pool(POOL_2M, 128, 40, 0, 0, 0);
+    make_ok(&request_2m);
+    assert_only_short(LOAM_PLAN_POOL);
+    assert_check(LOAM_PLAN_POOL, 128, 40,
+                 "pool: 128 x 2 MiB hugepages wanted, 40 free: raise the pool with: echo 216 > " POOL_2M
+                 "nr_hugepages");
+    script_pool(POOL_2M, 0, 0, 0, 0, 0);
+    make_ok(&request_2m);
+    assert_check(LOAM_PLAN_POOL, 128, 0,
+                 "pool: 128 x 2 MiB hugepages wanted, 0 free: raise the pool with: echo 128 > " POOL_2M "nr_hugepages");
+}
+
+Test(plan, does_not_count_promised_hugepages)
+{
+    script_pool(POOL_2M, 200, 200, 73, 0, 0);
+    make_ok(&request_2m);
+    assert_only_short(LOAM_PLAN_POOL);
+    cr_expect_eq(check_of(LOAM_PLAN_POOL)->found, 127);
+    script_pool(POOL_2M, 200, 200, 72, 0, 0);
+    make_ok(&request_2m);
+    assert_none_short();
+    script_pool(POOL_2M, 200, 50, 72, 0, 0);
+    make_ok(&request_2m);
+    cr_expect_eq(check_of(LOAM_PLAN_POOL)->found, 0);
+}
+
+Test(plan, counts_surplus_hugepages_and_the_memory_they_are_made_of)
+{
+    script_pool(POOL_2M, 40, 38, 0, 10, 100);
+    make_ok(&request_2m);
+    assert_none_short();
+    cr_expect_eq(check_of(LOAM_PLAN_POOL)->found, 38 + 90);
+    cr_expect_eq(check_of(LOAM_PLAN_AVAILABLE)->wanted, ordinary_wanted(90 * 2 * LOAM_MIB));
+    script_pool(POOL_2M, 40, 38, 0, 11, 100);
+    make_ok(&request_2m);
+    assert_only_short(LOAM_PLAN_POOL);
+    cr_expect_eq(check_of(LOAM_PLAN_POOL)->found, 38 + 89);
+    script_pool(POOL_2M, 40, 38, 0, 10, UINT64_MAX);
+    make_ok(&request_2m);
+    cr_expect_eq(check_of(LOAM_PLAN_POOL)->found, UINT64_MAX);
+    assert_none_short();
+}
+
+Test(plan, tells_that_the_host_has_no_such_pages)
+{
+    struct loam_memory_request request = {.bytes = LOAM_GIB, .pages = LOAM_PAGES_1G};
+
+    make_ok(&request);
+    assert_check(LOAM_PLAN_POOL, 1, 64, "pool: 1 x 1 GiB hugepages wanted, 64 free");
+    prim_fake_script_text_error(POOL_1G "free_hugepages", ENOENT);
+    make_ok(&request);
+    assert_only_short(LOAM_PLAN_POOL);
+    assert_check(LOAM_PLAN_POOL, 1, 0,
+                 "pool: 1 x 1 GiB hugepages wanted, 0 free: this host has no pages of that size: choose smaller ones");
+}
+
+Test(plan, tells_that_the_kernel_joins_no_pages)
+{
+    struct loam_memory_request request = {.bytes = 256 * LOAM_MIB, .pages = LOAM_PAGES_THP};
+
+    make_ok(&request);
+    assert_none_short();
+    cr_expect_null(check_of(LOAM_PLAN_POOL));
+    prim_fake_script_text(THP "enabled", "always madvise [never]\n");
+    make_ok(&request);
+    assert_only_short(LOAM_PLAN_POOL);
+    assert_check(LOAM_PLAN_POOL, 128, 0,
+                 "pool: transparent hugepages in private memory wanted, the kernel gives none: allow them with: echo "
+                 "madvise > " THP "enabled");
+    request.sharing = LOAM_SHARING_SHARED;
+    make_ok(&request);
+    assert_none_short();
+    prim_fake_script_text(THP "shmem_enabled", "always within_size advise [never] deny force\n");
+    make_ok(&request);
+    assert_only_short(LOAM_PLAN_POOL);
+    prim_fake_script_text_error(THP "shmem_enabled", ENOENT);
+    make_ok(&request);
+    assert_only_short(LOAM_PLAN_POOL);
+}
+
+/* --- Nodes -------------------------------------------------------------------------------------------------------- */
+
+Test(plan, holds_a_bound_plan_against_its_node)
+{
+    struct loam_memory_request request = request_2m;
+
+    make_ok(&request);
+    cr_expect_null(check_of(LOAM_PLAN_NODE));
+    request.bind_node = true;
+    request.node = 1;
+    make_ok(&request);
+    assert_none_short();
+    assert_check(LOAM_PLAN_NODE, 128, 4096, "node: 128 x 2 MiB hugepages on node 1 wanted, 4096 free");
+    script_node(1, 64 << 20, 130, 100);
+    make_ok(&request);
+    assert_only_short(LOAM_PLAN_NODE);
+    assert_check(LOAM_PLAN_NODE, 128, 100,
+                 "node: 128 x 2 MiB hugepages on node 1 wanted, 100 free: raise the pool with: echo 158 > "
+                 "/sys/devices/system/node/node1/hugepages/hugepages-2048kB/nr_hugepages");
+    request.node = 0;
+    make_ok(&request);
+    assert_none_short();
+}
+
+Test(plan, holds_ordinary_pages_against_the_nodes_free_memory)
+{
+    struct loam_memory_request request = request_4k;
+
+    request.bind_node = true;
+    script_node(0, 262144, 0, 0);
+    make_ok(&request);
+    assert_none_short();
+    assert_check(LOAM_PLAN_NODE, 256 * LOAM_MIB, 256 * LOAM_MIB, "node: 256 MiB on node 0 wanted, 256 MiB free");
+    script_node(0, 262143, 0, 0);
+    make_ok(&request);
+    assert_only_short(LOAM_PLAN_NODE);
+    assert_check(LOAM_PLAN_NODE, 256 * LOAM_MIB, 262143 * LOAM_KIB,
+                 "node: 256 MiB on node 0 wanted, 255 MiB free: choose another node, or ask for less");
+    prim_fake_script_text("/sys/devices/system/node/node0/meminfo",
+                          "Node 0 MemFree: 1024 kB\nNode 0 Active(file): 2048 kB\nNode 0 Inactive(file): 4096 kB\n");
+    make_ok(&request);
+    cr_expect_eq(check_of(LOAM_PLAN_NODE)->found, 7 * LOAM_MIB);
+    request.commit = LOAM_COMMIT_LAZY;
+    make_ok(&request);
+    assert_none_short();
+}
+
+Test(plan, tells_that_there_is_no_such_node)
+{
+    static const enum loam_pages kinds[] = {LOAM_PAGES_2M, LOAM_PAGES_4K, LOAM_PAGES_AUTO};
+
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
+        struct loam_memory_request request = {
+            .bytes = 256 * LOAM_MIB, .pages = kinds[i], .bind_node = true, .node = 7, .commit = LOAM_COMMIT_LAZY};
+
+        make_ok(&request);
+        assert_only_short(LOAM_PLAN_NODE);
+        cr_expect_not_null(strstr(check_of(LOAM_PLAN_NODE)->text, "node 7 wanted"));
+        cr_expect_not_null(strstr(check_of(LOAM_PLAN_NODE)->text,
+                                  "there is no such node: choose one that /sys/devices/system/node/online lists"));
+    }
+}
+
+/* --- Memory of the host --------------------------------------------------------------------------------------------- */
+
+Test(plan, holds_ordinary_memory_against_what_is_available)
+{
+    make_ok(&request_4k);
+    assert_none_short();
+    cr_expect_eq(check_of(LOAM_PLAN_AVAILABLE)->wanted, ordinary_wanted(256 * LOAM_MIB));
+    cr_expect_eq(check_of(LOAM_PLAN_AVAILABLE)->found, 64 * LOAM_GIB);
+    script_available(262144);
+    make_ok(&request_4k);
+    assert_only_short(LOAM_PLAN_AVAILABLE);
+    assert_check(
+        LOAM_PLAN_AVAILABLE, ordinary_wanted(256 * LOAM_MIB), 256 * LOAM_MIB,
+        "available: 257 MiB of ordinary memory wanted, 256 MiB free: free memory on the host, or ask for less");
+    script_available((256 * LOAM_MIB + plan.metadata_bytes + LOAM_KIB - 1) / LOAM_KIB);
+    make_ok(&request_4k);
+    assert_none_short();
+}
+
+Test(plan, wants_ordinary_memory_for_metadata_only_beside_hugepages)
+{
+    script_available(1024);
+    make_ok(&request_2m);
+    assert_none_short();
+    cr_expect_eq(check_of(LOAM_PLAN_AVAILABLE)->wanted, ordinary_wanted(0));
+    cr_expect_gt(plan.metadata_bytes, 0);
+}
+
+Test(plan, does_not_want_memory_that_is_left_to_first_touch)
+{
+    struct loam_memory_request request = request_4k;
+
+    request.commit = LOAM_COMMIT_LAZY;
+    script_available(1024);
+    make_ok(&request);
+    assert_none_short();
+    cr_expect_eq(check_of(LOAM_PLAN_AVAILABLE)->wanted, ordinary_wanted(0));
+    request.lock = true;
+    make_ok(&request);
+    assert_only_short(LOAM_PLAN_AVAILABLE);
+    request.lock = false;
+    request.commit = LOAM_COMMIT_POPULATE;
+    make_ok(&request);
+    assert_only_short(LOAM_PLAN_AVAILABLE);
+}
+
+Test(plan, keeps_to_the_commit_limit_where_it_is_strict)
+{
+    prim_fake_script_text("/proc/sys/vm/overcommit_memory", "1\n");
+    make_ok(&request_4k);
+    assert_none_short();
+    prim_fake_script_text("/proc/sys/vm/overcommit_memory", "2\n");
+    make_ok(&request_4k);
+    assert_only_short(LOAM_PLAN_AVAILABLE);
+    cr_expect_eq(check_of(LOAM_PLAN_AVAILABLE)->found, 100000 * LOAM_KIB);
+}
+
+/* --- Control groups ----------------------------------------------------------------------------------------------- */
+
+#define V2_LOAM "/sys/fs/cgroup/user.slice/loam/"
+#define V2_USER "/sys/fs/cgroup/user.slice/"
+
+static void script_limit(const char *dir, const char *limit, const char *used, uint64_t limit_bytes,
+                         uint64_t used_bytes)
+{
+    char path[256];
+
+    snprintf(path, sizeof path, "%s%s", dir, limit);
+    script_figure(path, limit_bytes);
+    snprintf(path, sizeof path, "%s%s", dir, used);
+    script_figure(path, used_bytes);
+}
+
+/* Only so much room is left for request, and the file that says so is named. */
+static void assert_room(const struct loam_memory_request *request, uint64_t room_bytes, const char *path)
+{
+    const struct loam_plan_check *check;
+
+    make_ok(request);
+    check = check_of(LOAM_PLAN_CGROUP);
+    cr_assert_not_null(check);
+    cr_expect_eq(check->found, room_bytes, "%" PRIu64 " instead of %" PRIu64, check->found, room_bytes);
+    if (path == NULL) {
+        assert_none_short();
+    } else {
+        assert_only_short(LOAM_PLAN_CGROUP);
+        cr_expect_not_null(strstr(check->text, path), "%s: not named in: %s", path, check->text);
+    }
+}
+
+Test(plan, finds_no_limit_in_groups_without_one)
+{
+    make_ok(&request_4k);
+    assert_check(LOAM_PLAN_CGROUP, ordinary_wanted(256 * LOAM_MIB), UINT64_MAX,
+                 "cgroup: 257 MiB of memory wanted, no limit");
+    prim_fake_script_text(V2_LOAM "memory.max", "max\n");
+    assert_room(&request_4k, UINT64_MAX, NULL);
+    make_ok(&request_2m);
+    assert_check(LOAM_PLAN_CGROUP, 256 * LOAM_MIB, UINT64_MAX, "cgroup: 256 MiB of hugepages wanted, no limit");
+}
+
+Test(plan, keeps_to_a_limit_of_version_2)
+{
+    script_limit(V2_LOAM, "memory.max", "memory.current", 300 * LOAM_MIB, 40 * LOAM_MIB);
+    assert_room(&request_4k, 260 * LOAM_MIB, NULL);
+    script_limit(V2_LOAM, "memory.max", "memory.current", 300 * LOAM_MIB, 100 * LOAM_MIB);
+    assert_room(&request_4k, 200 * LOAM_MIB, V2_LOAM "memory.max");
+    script_limit(V2_LOAM, "memory.max", "memory.current", 300 * LOAM_MIB, 400 * LOAM_MIB);
+    assert_room(&request_4k, 0, V2_LOAM "memory.max");
+}
+
+Test(plan, proposes_a_limit_that_suffices)
+{
+    unsigned long long proposed;
+    const char *command;
+
+    script_limit(V2_LOAM, "memory.max", "memory.current", 300 * LOAM_MIB, 100 * LOAM_MIB);
+    make_ok(&request_4k);
+    command = strstr(check_of(LOAM_PLAN_CGROUP)->text, "raise it with: echo ");
+    cr_assert_not_null(command, "%s", check_of(LOAM_PLAN_CGROUP)->text);
+    cr_assert_eq(sscanf(command, "raise it with: echo %llu > " V2_LOAM "memory.max", &proposed), 1);
+    script_limit(V2_LOAM, "memory.max", "memory.current", proposed, 100 * LOAM_MIB);
+    make_ok(&request_4k);
+    assert_none_short();
+}
+
+Test(plan, counts_cached_files_as_room)
+{
+    script_limit(V2_LOAM, "memory.max", "memory.current", 300 * LOAM_MIB, 290 * LOAM_MIB);
+    prim_fake_script_text(V2_LOAM "memory.stat",
+                          "anon 1\nfile 999999999\nshmem 5\ninactive_anon 7\nactive_anon 9\ninactive_file 209715200\n"
+                          "active_file 52428800\nunevictable 0\n");
+    assert_room(&request_4k, 260 * LOAM_MIB, NULL);
+    prim_fake_script_text(V2_LOAM "memory.stat", "inactive_file 18446744073709551615\nactive_file 52428800\n");
+    assert_room(&request_4k, 300 * LOAM_MIB, NULL);
+}
+
+Test(plan, keeps_to_the_tightest_of_nested_limits)
+{
+    script_limit(V2_LOAM, "memory.max", "memory.current", 1024 * LOAM_MIB, 0);
+    script_limit(V2_USER, "memory.max", "memory.current", 2048 * LOAM_MIB, 2000 * LOAM_MIB);
+    assert_room(&request_4k, 48 * LOAM_MIB, V2_USER "memory.max");
+    prim_fake_script_text(V2_USER "memory.max", "max\n");
+    assert_room(&request_4k, 1024 * LOAM_MIB, NULL);
+    script_limit("/sys/fs/cgroup/", "memory.max", "memory.current", 100 * LOAM_MIB, 0);
+    assert_room(&request_4k, 100 * LOAM_MIB, "/sys/fs/cgroup/memory.max");
+}
+
+Test(plan, keeps_to_a_limit_of_version_1)
+{
+    prim_fake_script_text("/proc/self/cgroup", "9:name=systemd:/\n4:memory:/a/b\n2:cpu,cpuacct:/c\n");
+    prim_fake_script_text("/proc/self/mountinfo", MOUNT_OTHER MOUNT_V1_MEMORY);
+    script_limit("/sys/fs/cgroup/memory/a/b/", "memory.limit_in_bytes", "memory.usage_in_bytes",
+                 UINT64_C(9223372036854771712), 1);
+    assert_room(&request_4k, UINT64_MAX, NULL);
+    script_limit("/sys/fs/cgroup/memory/a/", "memory.limit_in_bytes", "memory.usage_in_bytes", 100 * LOAM_MIB,
+                 30 * LOAM_MIB);
+    assert_room(&request_4k, 70 * LOAM_MIB, "/sys/fs/cgroup/memory/a/memory.limit_in_bytes");
+    prim_fake_script_text("/sys/fs/cgroup/memory/a/memory.stat",
+                          "inactive_file 1\nactive_file 1\ntotal_inactive_file 1048576\ntotal_active_file 2097152\n");
+    assert_room(&request_4k, 73 * LOAM_MIB, "/sys/fs/cgroup/memory/a/memory.limit_in_bytes");
+}
+
+/* Both versions at once: memory under version 1, hugetlb under version 2, and the other way round. */
+Test(plan, keeps_to_the_limits_of_a_hybrid_host)
+{
+    prim_fake_script_text("/proc/self/cgroup", "4:memory:/a\n3:hugetlb:/h\n0::/b\n");
+    prim_fake_script_text("/proc/self/mountinfo", MOUNT_V1_MEMORY MOUNT_OTHER
+                          "41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n" MOUNT_V1_HUGETLB);
+    script_limit("/sys/fs/cgroup/memory/a/", "memory.limit_in_bytes", "memory.usage_in_bytes", 200 * LOAM_MIB, 0);
+    assert_room(&request_4k, 200 * LOAM_MIB, "/sys/fs/cgroup/memory/a/memory.limit_in_bytes");
+    script_limit("/sys/fs/cgroup/unified/b/", "memory.max", "memory.current", 100 * LOAM_MIB, 0);
+    assert_room(&request_4k, 100 * LOAM_MIB, "/sys/fs/cgroup/unified/b/memory.max");
+    script_limit("/sys/fs/cgroup/unified/b/", "hugetlb.2MB.max", "hugetlb.2MB.current", 128 * LOAM_MIB, 0);
+    assert_room(&request_2m, 128 * LOAM_MIB, "/sys/fs/cgroup/unified/b/hugetlb.2MB.max");
+    script_limit("/sys/fs/cgroup/hugetlb/h/", "hugetlb.2MB.limit_in_bytes", "hugetlb.2MB.usage_in_bytes", 64 * LOAM_MIB,
+                 0);
+    assert_room(&request_2m, 64 * LOAM_MIB, "/sys/fs/cgroup/hugetlb/h/hugetlb.2MB.limit_in_bytes");
+}
+
+Test(plan, keeps_to_each_limit_on_hugepages)
+{
+    static const struct {
+        const char *limit, *used;
+        enum loam_pages pages;
+    } cases[] = {
+        {"hugetlb.2MB.max", "hugetlb.2MB.current", LOAM_PAGES_2M},
+        {"hugetlb.2MB.rsvd.max", "hugetlb.2MB.rsvd.current", LOAM_PAGES_2M},
+        {"hugetlb.1GB.max", "hugetlb.1GB.current", LOAM_PAGES_1G},
+        {"hugetlb.1GB.rsvd.max", "hugetlb.1GB.rsvd.current", LOAM_PAGES_1G},
+    };
+
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct loam_memory_request request = {.bytes = 2 * LOAM_GIB, .pages = cases[i].pages};
+        char path[128];
+
+        script_rich_host();
+        script_limit(V2_LOAM, cases[i].limit, cases[i].used, 3 * LOAM_GIB, LOAM_GIB);
+        assert_room(&request, 2 * LOAM_GIB, NULL);
+        script_limit(V2_LOAM, cases[i].limit, cases[i].used, 3 * LOAM_GIB, 2 * LOAM_GIB);
+        snprintf(path, sizeof path, V2_LOAM "%s", cases[i].limit);
+        assert_room(&request, LOAM_GIB, path);
+        request.pages = cases[i].pages == LOAM_PAGES_1G ? LOAM_PAGES_2M : LOAM_PAGES_1G;
+        assert_room(&request, UINT64_MAX, NULL);
+    }
+}
+
+Test(plan, keeps_to_each_limit_on_hugepages_of_version_1)
+{
+    static const struct {
+        const char *limit, *used;
+        enum loam_pages pages;
+    } cases[] = {
+        {"hugetlb.2MB.limit_in_bytes", "hugetlb.2MB.usage_in_bytes", LOAM_PAGES_2M},
+        {"hugetlb.2MB.rsvd.limit_in_bytes", "hugetlb.2MB.rsvd.usage_in_bytes", LOAM_PAGES_2M},
+        {"hugetlb.1GB.limit_in_bytes", "hugetlb.1GB.usage_in_bytes", LOAM_PAGES_1G},
+        {"hugetlb.1GB.rsvd.limit_in_bytes", "hugetlb.1GB.rsvd.usage_in_bytes", LOAM_PAGES_1G},
+    };
+
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct loam_memory_request request = {.bytes = 2 * LOAM_GIB, .pages = cases[i].pages};
+        char path[128];
+
+        script_rich_host();
+        prim_fake_script_text("/proc/self/cgroup", "3:hugetlb:/\n");
+        prim_fake_script_text("/proc/self/mountinfo", MOUNT_V1_HUGETLB);
+        script_limit("/sys/fs/cgroup/hugetlb/", cases[i].limit, cases[i].used, 3 * LOAM_GIB, 2 * LOAM_GIB);
+        snprintf(path, sizeof path, "/sys/fs/cgroup/hugetlb/%s", cases[i].limit);
+        assert_room(&request, LOAM_GIB, path);
+    }
+}
+
+/* Hugepages are no memory to the memory controller, unless it was told so; metadata is. */
+Test(plan, charges_hugepages_where_the_kernel_does)
+{
+    script_limit(V2_LOAM, "memory.max", "memory.current", 100 * LOAM_MIB, 0);
+    assert_room(&request_2m, UINT64_MAX, NULL);
+    prim_fake_script_text("/proc/self/mountinfo",
+                          "31 23 0:28 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate,memory_hugetlb_accounting\n");
+    assert_room(&request_2m, 100 * LOAM_MIB, V2_LOAM "memory.max");
+    cr_expect_eq(check_of(LOAM_PLAN_CGROUP)->wanted, ordinary_wanted(256 * LOAM_MIB));
+    prim_fake_script_text("/proc/self/mountinfo", MOUNT_V2);
+    script_limit(V2_LOAM, "memory.max", "memory.current", 4096, 0);
+    assert_room(&request_2m, 4096, V2_LOAM "memory.max");
+    cr_expect_eq(check_of(LOAM_PLAN_CGROUP)->wanted, ordinary_wanted(0));
+}
+
+/* A container sees its own group as the mount's root, or a path from outside that its mount does not show. */
+Test(plan, finds_groups_from_within_containers)
+{
+    prim_fake_script_text("/proc/self/cgroup", "0::/docker/0123/inner\n");
+    prim_fake_script_text("/proc/self/mountinfo", "31 23 0:28 /docker/0123 /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n");
+    script_limit("/sys/fs/cgroup/inner/", "memory.max", "memory.current", 100 * LOAM_MIB, 0);
+    assert_room(&request_4k, 100 * LOAM_MIB, "/sys/fs/cgroup/inner/memory.max");
+
+    script_rich_host();
+    script_limit("/sys/fs/cgroup/", "memory.max", "memory.current", 90 * LOAM_MIB, 0);
+    for (int i = 0; i < 5; i++) {
+        static const char *const groups[] = {"0::/docker/0123\n", "0::/dock\n", "0::/../../other\n", "0::/\n",
+                                             "0::/elsewhere\n"};
+        static const char *const roots[] = {"/docker/0123", "/docker/0123", "/", "/", "/elsew"};
+        char mount[128];
+
+        prim_fake_script_text("/proc/self/cgroup", groups[i]);
+        snprintf(mount, sizeof mount, "31 23 0:28 %s /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n", roots[i]);
+        prim_fake_script_text("/proc/self/mountinfo", mount);
+        assert_room(&request_4k, 90 * LOAM_MIB, "/sys/fs/cgroup/memory.max");
+    }
+}
+
+Test(plan, prefers_the_mount_that_shows_the_group)
+{
+    prim_fake_script_text("/proc/self/mountinfo", "30 23 0:28 /other /run/other rw - cgroup2 cgroup2 rw\n" MOUNT_V2
+                                                  "33 23 0:28 /another /run/another rw - cgroup2 cgroup2 rw\n");
+    script_limit("/run/other/", "memory.max", "memory.current", 4096, 0);
+    script_limit("/run/another/", "memory.max", "memory.current", 4096, 0);
+    script_limit(V2_LOAM, "memory.max", "memory.current", 100 * LOAM_MIB, 0);
+    assert_room(&request_4k, 100 * LOAM_MIB, V2_LOAM "memory.max");
+}
+
+Test(plan, reads_escaped_mount_points)
+{
+    prim_fake_script_text("/proc/self/mountinfo", "31 23 0:28 / /my\\040groups\\134x rw - cgroup2 cgroup2 rw\n");
+    prim_fake_script_text("/proc/self/cgroup", "0::/a b:c\n");
+    script_limit("/my groups\\x/a b:c/", "memory.max", "memory.current", 100 * LOAM_MIB, 0);
+    assert_room(&request_4k, 100 * LOAM_MIB, "/my groups\\x/a b:c/memory.max");
+}
+
+Test(plan, describes_a_group_whose_name_is_too_long_to_print)
+{
+    char group[512] = "0::/", path[600] = "/sys/fs/cgroup/";
+
+    memset(group + 4, 'x', 400);
+    strcpy(group + 404, "\n");
+    memset(path + 15, 'x', 400);
+    strcpy(path + 415, "/");
+    prim_fake_script_text("/proc/self/cgroup", group);
+    script_limit("/sys/fs/cgroup/", "memory.max", "memory.current", LOAM_GIB, 0);
+    strcpy(path + 416, "memory.max");
+    prim_fake_script_text(path, "104857600\n");
+    assert_room(&request_4k, 100 * LOAM_MIB, "raise the limit of this process's control group to ");
+}
+
+/* Whatever stands in the lists of mounts and groups, a plan comes of it. */
+Test(plan, survives_lists_that_make_no_sense)
+{
+    static const char *const texts[] = {"",
+                                        "\n",
+                                        "\n\n\n",
+                                        ":",
+                                        "0",
+                                        "0:",
+                                        "0::",
+                                        "0::\n",
+                                        "0::relative\n",
+                                        "4:memory\n",
+                                        "- - - - - -",
+                                        "1 2 3 / /x rw - cgroup2",
+                                        "1 2 3  - cgroup2 cgroup2 rw\n",
+                                        "31 23 0:28 / /sys/fs/cgroup rw cgroup2 cgroup2 rw\n",
+                                        "     \\\\\\",
+                                        "1 2 3 / \\0 rw - cgroup2 x rw\n",
+                                        "0::/..\n",
+                                        "0::/a/../b\n",
+                                        "0::////\n",
+                                        "1 2 3 / relative rw - cgroup2 x rw\n",
+                                        "1 2 3 / / rw - cgroup2 x rw\n"};
+    size_t count = sizeof texts / sizeof texts[0];
+
+    for (size_t i = 0; i <= count; i++) {
+        for (size_t j = 0; j <= count; j++) {
+            prim_fake_script_text("/proc/self/cgroup", i < count ? texts[i] : "0::/a/b\n");
+            prim_fake_script_text("/proc/self/mountinfo", j < count ? texts[j] : MOUNT_V2);
+            make_ok(&request_4k);
+            cr_expect(prim_fake_clean());
+        }
+    }
+}
+
+Test(plan, reads_long_lists_of_mounts)
+{
+    enum { LINE_COUNT = 4000 };
+    size_t used = 0;
+    static char text[LINE_COUNT * 64 + sizeof MOUNT_V2];
+
+    for (int i = 0; i < LINE_COUNT; i++) {
+        used += (size_t)snprintf(text + used, sizeof text - used, "%d 1 0:9 / /mnt/%d rw - tmpfs tmpfs rw\n", i, i);
+    }
+    snprintf(text + used, sizeof text - used, "%s", MOUNT_V2);
+    prim_fake_script_text("/proc/self/mountinfo", text);
+    script_limit(V2_LOAM, "memory.max", "memory.current", 100 * LOAM_MIB, 0);
+    assert_room(&request_4k, 100 * LOAM_MIB, V2_LOAM "memory.max");
+}
+
+/* --- Locking and slots -------------------------------------------------------------------------------------------- */
+
+Test(plan, holds_a_locked_plan_against_the_limit)
+{
+    struct loam_memory_request request = request_2m;
+
+    prim_fake_script_memlock(0);
+    make_ok(&request);
+    cr_expect_null(check_of(LOAM_PLAN_MEMLOCK));
+    request.lock = true;
+    prim_fake_script_memlock(UINT64_MAX);
+    make_ok(&request);
+    assert_check(LOAM_PLAN_MEMLOCK, 256 * LOAM_MIB, UINT64_MAX, "memlock: 256 MiB to be locked wanted, no limit");
+    prim_fake_script_memlock(257 * LOAM_MIB);
+    make_ok(&request);
+    assert_none_short();
+    assert_check(LOAM_PLAN_MEMLOCK, 256 * LOAM_MIB, 256 * LOAM_MIB,
+                 "memlock: 256 MiB to be locked wanted, 256 MiB allowed");
+    prim_fake_script_memlock(8 * LOAM_MIB);
+    make_ok(&request);
+    assert_only_short(LOAM_PLAN_MEMLOCK);
+    assert_check(LOAM_PLAN_MEMLOCK, 256 * LOAM_MIB, 7 * LOAM_MIB,
+                 "memlock: 256 MiB to be locked wanted, 7 MiB allowed: raise the limit with: ulimit -l 263168");
+    prim_fake_script_memlock_error(EPERM);
+    cr_expect_eq(make(&request), LOAM_ERROR_SYSTEM);
+}
+
+Test(plan, holds_slots_against_what_the_hypervisor_has)
+{
+    struct loam_memory_request request = {
+        .bytes = 24 * LOAM_MIB, .low_limit_bytes = 12 * LOAM_MIB, .pages = LOAM_PAGES_4K, .extra_slots = 3};
+
+    make_ok(&request);
+    cr_expect_null(check_of(LOAM_PLAN_SLOTS));
+    request.slot_limit = 5;
+    make_ok(&request);
+    assert_none_short();
+    assert_check(LOAM_PLAN_SLOTS, 5, 5, "slots: 5 memory slots wanted, the hypervisor has 5");
+    request.slot_limit = 4;
+    make_ok(&request);
+    assert_only_short(LOAM_PLAN_SLOTS);
+    assert_check(LOAM_PLAN_SLOTS, 5, 4,
+                 "slots: 5 memory slots wanted, the hypervisor has 4: ask for fewer beyond those of the RAM");
+    request.bytes = 12 * LOAM_MIB;
+    make_ok(&request);
+    assert_none_short();
+    request.extra_slots = UINT32_MAX;
+    make_ok(&request);
+    cr_expect_eq(check_of(LOAM_PLAN_SLOTS)->wanted, UINT64_C(0x100000000));
+}
+
+/* --- AUTO --------------------------------------------------------------------------------------------------------- */
+
+static void assert_auto(uint64_t bytes, enum loam_pages expected, const char *passed_over)
+{
+    struct loam_memory_request request = {.bytes = bytes};
+
+    make_ok(&request);
+    cr_expect_eq(plan.pages, expected, "%s", loam_pages_name(plan.pages));
+    cr_expect_eq(plan.page_bytes, loam_pages_bytes(expected));
+    cr_expect_eq(plan.request.pages, LOAM_PAGES_AUTO);
+    cr_expect_str_eq(plan.passed_over, passed_over, "\n%s\ninstead of\n%s", plan.passed_over, passed_over);
+}
+
+Test(plan, takes_the_largest_pages_that_divide)
+{
+    assert_auto(2 * LOAM_GIB, LOAM_PAGES_1G, "");
+    assert_auto(256 * LOAM_MIB, LOAM_PAGES_2M, "1G: a part of RAM is no multiple of 1 GiB");
+    assert_auto(2 * LOAM_MIB + 4096, LOAM_PAGES_4K,
+                "1G: a part of RAM is no multiple of 1 GiB; 2M: a part of RAM is no multiple of 2 MiB; thp: a part of "
+                "RAM is no multiple of 2 MiB");
+    assert_none_short();
+}
+
+Test(plan, falls_back_when_pools_are_empty)
+{
+    script_pool(POOL_1G, 0, 0, 0, 0, 0);
+    assert_auto(2 * LOAM_GIB, LOAM_PAGES_2M, "1G: 2 x 1 GiB hugepages wanted, 0 free");
+    script_pool(POOL_2M, 1000, 1000, 0, 0, 0);
+    assert_auto(2 * LOAM_GIB, LOAM_PAGES_THP,
+                "1G: 2 x 1 GiB hugepages wanted, 0 free; 2M: 1024 x 2 MiB hugepages wanted, 1000 free");
+    assert_none_short();
+    prim_fake_script_text(THP "enabled", "always madvise [never]\n");
+    assert_auto(
+        2 * LOAM_GIB, LOAM_PAGES_4K,
+        "1G: 2 x 1 GiB hugepages wanted, 0 free; 2M: 1024 x 2 MiB hugepages wanted, 1000 free; thp: transparent "
+        "hugepages in private memory wanted, the kernel gives none");
+    assert_none_short();
+}
+
+Test(plan, falls_back_when_anything_else_is_short)
+{
+    script_limit(V2_LOAM, "hugetlb.1GB.max", "hugetlb.1GB.current", LOAM_GIB, 0);
+    assert_auto(2 * LOAM_GIB, LOAM_PAGES_2M, "1G: 2 GiB of hugepages wanted, 1 GiB left of the limit");
+    script_limit(V2_LOAM, "hugetlb.2MB.max", "hugetlb.2MB.current", 0, 0);
+    assert_auto(2 * LOAM_GIB, LOAM_PAGES_THP,
+                "1G: 2 GiB of hugepages wanted, 1 GiB left of the limit; 2M: 2 GiB of hugepages wanted, 0 KiB left of "
+                "the limit");
+}
+
+Test(plan, ends_at_4k_when_nothing_fits)
+{
+    script_pool(POOL_1G, 0, 0, 0, 0, 0);
+    script_pool(POOL_2M, 0, 0, 0, 0, 0);
+    script_available(1024);
+    assert_auto(2 * LOAM_GIB, LOAM_PAGES_4K,
+                "1G: 2 x 1 GiB hugepages wanted, 0 free; 2M: 1024 x 2 MiB hugepages wanted, 0 free; thp: 2049 MiB of "
+                "ordinary memory wanted, 1 MiB free");
+    assert_only_short(LOAM_PLAN_AVAILABLE);
+    cr_expect_not_null(check_of(LOAM_PLAN_CGROUP));
+}
+
+/* --- Figures that are none ---------------------------------------------------------------------------------------- */
+
+Test(plan, refuses_figures_that_are_none)
+{
+    static const char *const paths[] = {
+        POOL_2M "free_hugepages",
+        POOL_2M "resv_hugepages",
+        POOL_2M "nr_hugepages",
+        POOL_2M "surplus_hugepages",
+        POOL_2M "nr_overcommit_hugepages",
+        "/proc/meminfo",
+        "/proc/sys/vm/overcommit_memory",
+        "/sys/devices/system/node/node0/meminfo",
+        "/sys/devices/system/node/node0/hugepages/hugepages-2048kB/free_hugepages",
+        V2_LOAM "memory.max",
+        V2_LOAM "memory.current",
+        V2_USER "hugetlb.2MB.max",
+        "/proc/self/status",
+    };
+    static const char *const texts[] = {
+        "",
+        "\n",
+        "many\n",
+        "-1\n",
+        "12x\n",
+        " 7\n",
+        "0x10\n",
+        "18446744073709551616\n",
+        "99999999999999999999999999\n",
+        "MemAvailable: lots\nNode 0 MemFree: -4 kB\nVmLck:\tx kB\n",
+        "MemAvailable: 18446744073709551615 kB\nNode 0 MemFree: 99999999999999999999 kB\n"
+        "VmLck: 18014398509481984 kB\n"};
+    struct loam_memory_request request = request_2m;
+
+    request.bind_node = true;
+    request.lock = true;
+    for (size_t i = 0; i < sizeof paths / sizeof paths[0]; i++) {
+        for (size_t j = 0; j < sizeof texts / sizeof texts[0]; j++) {
+            bool is_status = strcmp(paths[i], "/proc/self/status") == 0;
+
+            script_rich_host();
+            prim_fake_script_memlock(LOAM_GIB);
+            script_limit(V2_LOAM, "memory.max", "memory.current", LOAM_GIB, 0);
+            prim_fake_script_text(paths[i], texts[j]);
+            /* A process without the line has locked nothing. */
+            cr_expect_eq(make(&request), is_status && strstr(texts[j], "VmLck") == NULL ? LOAM_OK : LOAM_ERROR_SYSTEM,
+                         "%s: '%s': %s", paths[i], texts[j], diag.text);
+            if (diag.error != LOAM_OK) {
+                cr_expect_not_null(strstr(diag.text, paths[i]), "%s: not named in: %s", paths[i], diag.text);
+                cr_expect_eq(plan.check_count, 0);
+            }
+            cr_expect(prim_fake_clean());
+        }
+    }
+}
+
+/* --- The calls ---------------------------------------------------------------------------------------------------- */
+
+Test(plan, reports_every_call_that_fails)
+{
+    struct loam_memory_request request = request_2m;
+    uint32_t n = 1;
+
+    request.pages = LOAM_PAGES_AUTO;
+    request.bind_node = true;
+    request.lock = true;
+    request.slot_limit = 8;
+    for (;; n++) {
+        script_rich_host();
+        prim_fake_script_memlock(LOAM_GIB);
+        prim_fake_fail(PRIM_ANY, n, 1, EIO);
+        enum loam_error error = make(&request);
+
+        cr_expect(prim_fake_clean(), "call %" PRIu32, n);
+        if (prim_fake_failed_count() == 0) {
+            cr_expect_eq(error, LOAM_OK);
+            break;
+        }
+        cr_expect_eq(error, LOAM_ERROR_SYSTEM, "call %" PRIu32, n);
+        cr_expect_eq(diag.system_errno, EIO, "call %" PRIu32 ": %s", n, diag.text);
+        cr_expect_eq(plan.part_count, 0);
+    }
+    cr_expect_gt(n, 20, "only %" PRIu32 " calls", n);
+}
+
+Test(plan, maps_nothing_and_changes_nothing)
+{
+    static const enum loam_pages kinds[] = {LOAM_PAGES_AUTO, LOAM_PAGES_1G, LOAM_PAGES_2M, LOAM_PAGES_THP,
+                                            LOAM_PAGES_4K};
+
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
+        struct loam_memory_request request = {
+            .bytes = 2 * LOAM_GIB, .pages = kinds[i], .lock = true, .bind_node = true, .slot_limit = 1};
+
+        make_ok(&request);
+    }
+    for (uint32_t i = 0; i < prim_fake_record_count(); i++) {
+        enum prim_kind kind = prim_fake_record(i).kind;
+
+        cr_expect(kind == PRIM_READ_TEXT || kind == PRIM_MEMLOCK_LIMIT || kind == PRIM_HEAP_ALLOC ||
+                      kind == PRIM_HEAP_FREE,
+                  "%s", prim_kind_name(kind));
+    }
+    cr_expect_gt(prim_fake_call_count(PRIM_READ_TEXT), 0);
+    cr_expect(prim_fake_clean());
+}
+
+Test(plan, plans_on_the_real_host)
+{
+    struct loam_memory_request request = {.bytes = 16 * LOAM_MIB, .low_limit_bytes = 8 * LOAM_MIB};
+
+    prim_fake_script_none();
+    prim_fake_script_only(false);
+    make_ok(&request);
+    cr_expect_neq(plan.pages, LOAM_PAGES_AUTO);
+    for (uint32_t i = 0; i < plan.check_count; i++) {
+        cr_log_info("%s", plan.checks[i].text);
+    }
+    assert_none_short();
+    request.bind_node = true;
+    make_ok(&request);
+    assert_none_short();
+    cr_expect(prim_fake_clean());
+}
