@@ -7,6 +7,7 @@
 #include <linux/capability.h>
 #include <linux/mempolicy.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -222,8 +223,13 @@ bool LOAM_PRIM(close)(int fd)
 
 bool LOAM_PRIM(thread_start)(pthread_t *thread, void *(*run)(void *), void *argument)
 {
-    int error = pthread_create(thread, NULL, run, argument);
+    sigset_t all, before;
+    int error;
 
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    error = pthread_create(thread, NULL, run, argument);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (error != 0) {
         *thread = (pthread_t){0};
         errno = error;

@@ -75,6 +75,7 @@ bool LOAM_PRIM(close)(int fd);
 
 /* --- Threads and the host's figures ---------------------------------------------------------------------------- */
 
+/* The thread blocks all signals: they are for the threads of the program. */
 bool LOAM_PRIM(thread_start)(pthread_t *thread, void *(*run)(void *), void *argument);
 
 /* Never fails. */

@@ -44,25 +44,39 @@ enum loam_sharing {
 };
 
 enum loam_commit {
-    /* Memory cannot run short later: hugetlb pages are reserved in the pool, other pages are populated. */
+    /*
+     * Memory cannot run short later: hugetlb pages are reserved in the pool, other pages are populated. A reservation knows no
+     * node, so hugetlb pages that are bound to one are populated too.
+     */
     LOAM_COMMIT_RESERVE,
     LOAM_COMMIT_POPULATE, /* every page is there when the call returns */
-    LOAM_COMMIT_LAZY,     /* 4 KiB pages and THP are left to be found on first touch: the host may run out then */
+    /* 4 KiB pages and THP are left to be found on first touch: the host may run out then. Hugetlb pages: as RESERVE, not populated. */
+    LOAM_COMMIT_LAZY,
     LOAM_COMMIT_COUNT
 };
 
 #define LOAM_NODE_ANY (-1)
 
+/* Most workers that a request may name. */
+#define LOAM_BACKING_THREAD_MAX 256
+
+/* Longest name, without its end: what the kernel allows a memfd. */
+#define LOAM_BACKING_NAME_BYTES_MAX 249
+
 struct loam_backing_request {
-    uint64_t bytes;          /* a multiple of the page kind's bytes; of 4 KiB for THP */
-    loam_gpa gpa;            /* what it will back; a multiple of 4 KiB. Its HVA is congruent modulo the page's bytes */
-    enum loam_pages pages;   /* AUTO: kinds whose bytes divide both bytes and gpa are tried, from the largest down */
+    uint64_t bytes; /* a multiple of the page kind's bytes; of 4 KiB for THP */
+    /*
+     * What it will back; a multiple of 4 KiB, of the page for hugetlb. Its HVA is congruent modulo the page's bytes; for THP and
+     * 4 KiB pages modulo 2 MiB from 2 MiB up, and modulo 4 KiB below.
+     */
+    loam_gpa gpa;
+    enum loam_pages pages; /* AUTO: kinds whose bytes divide both bytes and gpa are tried, from the largest down */
     enum loam_sharing sharing;
     enum loam_commit commit;
-    int32_t node;            /* strict NUMA node, or LOAM_NODE_ANY */
-    bool lock;               /* mlock: never swapped, and populated */
-    uint32_t thread_count;   /* workers that populate; 0: one a processor, at most one for each 64 MiB */
-    const char *name;        /* of the memfd, for /proc; NULL: "loam" */
+    int32_t node;          /* strict NUMA node, or LOAM_NODE_ANY */
+    bool lock;             /* mlock: never swapped, and populated */
+    uint32_t thread_count; /* workers that populate; 0: one a processor, at most one for each 64 MiB */
+    const char *name;      /* of the memfd, for /proc; copied; NULL: "loam" */
 };
 
 /* What was got. */
@@ -73,7 +87,7 @@ struct loam_backing_info {
     enum loam_pages pages;     /* never AUTO */
     enum loam_sharing sharing; /* never ANY */
     enum loam_commit commit;
-    uint64_t page_bytes;
+    uint64_t page_bytes; /* loam_pages_bytes(pages) */
     int32_t node;
     int fd; /* of the memfd, owned by the backing; -1 when private */
     bool populated;
@@ -83,7 +97,8 @@ struct loam_backing_info {
 /*
  * Map memory as requested. *backing is NULL on failure. Every page reads as zero.
  * LOAM_ERROR_INVALID: a member is out of its range, or bytes or gpa is no multiple of the page. LOAM_ERROR_EXHAUSTED: the pool,
- * the node or the commit limit has too little. LOAM_ERROR_SYSTEM: a call failed otherwise. With AUTO, the error is that
+ * the node, the host's memory or the commit limit has too little, or the host gives no pages of that kind (no such pool; THP
+ * switched off). LOAM_ERROR_SYSTEM: a call failed otherwise. With AUTO, the error is that
  * of the last kind tried. diag names the call, the bytes and the kind; when several workers fail, the first address
  * and how many failed.
  */
@@ -96,10 +111,11 @@ void loam_backing_destroy(struct loam_backing *backing);
 struct loam_backing_info loam_backing_info(const struct loam_backing *backing);
 
 /*
- * Populate [offset, offset + bytes) of the backing with its workers. Both are multiples of page_bytes. All parts are tried
+ * Populate [offset, offset + bytes) of the backing with its workers; contents stay. Both are multiples of page_bytes (THP: of
+ * 4 KiB), bytes is not 0. All parts are tried
  * even if some fail. LOAM_ERROR_INVALID: range. LOAM_ERROR_EXHAUSTED, LOAM_ERROR_SYSTEM: diag says where and how many parts failed.
  */
-LOAM_MUST_USE enum loam_error loam_backing_populate(struct loam_backing *backing, uint64_t offset_bytes,
-                                                    uint64_t bytes, struct loam_diag *diag);
+LOAM_MUST_USE enum loam_error loam_backing_populate(struct loam_backing *backing, uint64_t offset_bytes, uint64_t bytes,
+                                                    struct loam_diag *diag);
 
 #endif

@@ -1,0 +1,815 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * Address space of a backing, from start to end:
+ *
+ *     start            hva                      hva + bytes      end
+ *     | guard          | memory                 | guard          |
+ *
+ *     hva == start + GUARD_BYTES, end == hva + bytes + GUARD_BYTES, hva == gpa modulo congruence(pages, bytes)
+ *
+ * It is made by reserving more than that, giving back what lies outside and what the memory will take, and mapping the
+ * memory into the gap, never over anything. While the gap is open (hollow) only the guards are ours, so a failure at
+ * any point is cleaned up by giving back exactly what is ours, also while other threads map.
+ */
+#include "loam/backing.h"
+
+#include "allocator/prim.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define GUARD_BYTES          (64 * LOAM_KIB)
+#define SLICE_BYTES_MAX      (16 * LOAM_MIB) /* what a worker takes at a time: small enough that all end together */
+#define BYTES_PER_THREAD     (64 * LOAM_MIB)
+#define PLACE_ATTEMPT_MAX    16
+#define UNMAP_ATTEMPT_MAX    3
+#define PATH_BYTES           128
+#define THP_ANONYMOUS_SWITCH "/sys/kernel/mm/transparent_hugepage/enabled"
+#define THP_SHARED_SWITCH    "/sys/kernel/mm/transparent_hugepage/shmem_enabled"
+
+struct loam_backing {
+    struct loam_backing_info info;
+    char *start; /* NULL: no address space yet */
+    char *end;
+    bool hollow;
+    uint32_t thread_count; /* as requested */
+};
+
+static const struct page_kind {
+    const char *name;
+    uint64_t bytes;
+    uint32_t huge_shift; /* 0: not hugetlb */
+    const char *unit;    /* for messages */
+} page_kinds[LOAM_PAGES_COUNT] = {
+    [LOAM_PAGES_AUTO] = {"auto", 0, 0, ""},
+    [LOAM_PAGES_1G] = {"1G", LOAM_GIB, 30, "1 GiB"},
+    [LOAM_PAGES_2M] = {"2M", 2 * LOAM_MIB, 21, "2 MiB"},
+    [LOAM_PAGES_THP] = {"thp", 2 * LOAM_MIB, 0, "2 MiB"},
+    [LOAM_PAGES_4K] = {"4K", 4 * LOAM_KIB, 0, "4 KiB"},
+};
+
+const char *loam_pages_name(enum loam_pages pages)
+{
+    return (unsigned)pages < LOAM_PAGES_COUNT ? page_kinds[pages].name : "unknown";
+}
+
+uint64_t loam_pages_bytes(enum loam_pages pages)
+{
+    return (unsigned)pages < LOAM_PAGES_COUNT ? page_kinds[pages].bytes : 0;
+}
+
+static bool is_hugetlb(enum loam_pages pages)
+{
+    return page_kinds[pages].huge_shift != 0;
+}
+
+/* What bytes and gpa must be multiples of. */
+static uint64_t granule(enum loam_pages pages)
+{
+    return is_hugetlb(pages) ? page_kinds[pages].bytes : LOAM_FRAME_BYTES;
+}
+
+/* What HVA and GPA are equal modulo: where a huge page can lie, KVM can map it huge only if they are. */
+static uint64_t congruence(enum loam_pages pages, uint64_t bytes)
+{
+    if (is_hugetlb(pages)) {
+        return page_kinds[pages].bytes;
+    }
+    return bytes >= 2 * LOAM_MIB ? 2 * LOAM_MIB : LOAM_FRAME_BYTES;
+}
+
+/* --- Messages ----------------------------------------------------------------------------------------------------- */
+
+struct amount {
+    char text[32];
+};
+
+/* In the largest unit that divides it. */
+static struct amount amount_of(uint64_t bytes)
+{
+    static const char *const units[] = {"bytes", "KiB", "MiB", "GiB", "TiB"};
+    struct amount amount;
+    uint32_t unit = 0;
+
+    while (unit < 4 && bytes != 0 && bytes % 1024 == 0) {
+        bytes /= 1024;
+        unit++;
+    }
+    snprintf(amount.text, sizeof amount.text, "%" PRIu64 " %s", bytes, units[unit]);
+    return amount;
+}
+
+/* Errors by which the kernel says that it has too little: MADV_POPULATE_WRITE says EFAULT where a touch would be a SIGBUS. */
+static bool is_shortage(int error_number)
+{
+    return error_number == ENOMEM || error_number == ENOSPC || error_number == EFAULT;
+}
+
+/* loam_fail has written an errno; a shortage is not a failure of the system. */
+static enum loam_error classify(enum loam_error error, bool shortage, struct loam_diag *diag)
+{
+    enum loam_error classified = shortage ? LOAM_ERROR_EXHAUSTED : error;
+
+    if (diag != NULL) {
+        diag->error = classified;
+    }
+    return classified;
+}
+
+/* A call on the whole backing failed, with errno. */
+static enum loam_error call_failed(const struct loam_backing *backing, const char *call, struct loam_diag *diag)
+{
+    bool shortage = is_shortage(errno);
+
+    return classify(loam_fail(diag, LOAM_ERROR_SYSTEM, "%s: %s of %s pages, %s", call,
+                              amount_of(backing->info.bytes).text, page_kinds[backing->info.pages].unit,
+                              backing->info.sharing == LOAM_SHARING_SHARED ? "shared" : "private"),
+                    shortage, diag);
+}
+
+static bool read_number(const char *path, uint64_t *value)
+{
+    char text[64];
+    char *end = text;
+
+    *value = 0;
+    if (!loam_prim_read_text(path, text, sizeof text)) {
+        return false;
+    }
+    *value = strtoull(text, &end, 10);
+    return end != text;
+}
+
+/* The folder of a pool's figures: the host's, or one node's part. */
+static void pool_folder(char folder[PATH_BYTES], enum loam_pages pages, int32_t node)
+{
+    uint64_t kib = page_kinds[pages].bytes / LOAM_KIB;
+
+    if (node == LOAM_NODE_ANY) {
+        snprintf(folder, PATH_BYTES, "/sys/kernel/mm/hugepages/hugepages-%" PRIu64 "kB", kib);
+    } else {
+        snprintf(folder, PATH_BYTES, "/sys/devices/system/node/node%" PRId32 "/hugepages/hugepages-%" PRIu64 "kB", node,
+                 kib);
+    }
+}
+
+struct pool {
+    char total_path[PATH_BYTES + 32];
+    uint64_t total;
+    uint64_t available; /* pages that are free and not promised to another mapping */
+};
+
+/* A node's part has no figure for promises: the kernel makes them for the host as a whole. */
+static bool read_pool(enum loam_pages pages, int32_t node, struct pool *pool)
+{
+    char folder[PATH_BYTES], path[PATH_BYTES + 32];
+    uint64_t free_pages, reserved = 0;
+
+    pool_folder(folder, pages, node);
+    snprintf(pool->total_path, sizeof pool->total_path, "%s/nr_hugepages", folder);
+    snprintf(path, sizeof path, "%s/free_hugepages", folder);
+    if (!read_number(pool->total_path, &pool->total) || !read_number(path, &free_pages)) {
+        return false;
+    }
+    snprintf(path, sizeof path, "%s/resv_hugepages", folder);
+    if (node == LOAM_NODE_ANY && !read_number(path, &reserved)) {
+        return false;
+    }
+    pool->available = free_pages > reserved ? free_pages - reserved : 0;
+    return true;
+}
+
+static enum loam_error pool_too_small(const struct loam_backing *backing, int32_t node, const struct pool *pool,
+                                      struct loam_diag *diag)
+{
+    const struct page_kind *kind = &page_kinds[backing->info.pages];
+    uint64_t wanted = backing->info.bytes / kind->bytes;
+    char where[32] = "";
+
+    if (node != LOAM_NODE_ANY) {
+        snprintf(where, sizeof where, " on node %" PRId32, node);
+    }
+    return loam_fail(
+        diag, LOAM_ERROR_EXHAUSTED,
+        "hugepages: %" PRIu64 " x %s wanted, %" PRIu64 " free%s: raise the pool with: echo %" PRIu64 " > %s", wanted,
+        kind->unit, pool->available, where, pool->total + wanted - pool->available, pool->total_path);
+}
+
+/* Making or mapping hugetlb memory failed, with errno. */
+static enum loam_error hugetlb_failed(const struct loam_backing *backing, const char *call, struct loam_diag *diag)
+{
+    const struct page_kind *kind = &page_kinds[backing->info.pages];
+    uint64_t wanted = backing->info.bytes / kind->bytes;
+    int saved = errno;
+    struct pool pool;
+
+    if ((saved == ENODEV || saved == EINVAL) && !read_pool(backing->info.pages, LOAM_NODE_ANY, &pool)) {
+        return loam_fail(diag, LOAM_ERROR_EXHAUSTED,
+                         "hugepages: %" PRIu64 " x %s wanted, but this host has no pages of that size: ask for others",
+                         wanted, kind->unit);
+    }
+    if (is_shortage(saved) && read_pool(backing->info.pages, LOAM_NODE_ANY, &pool)) {
+        if (pool.available < wanted) {
+            return pool_too_small(backing, LOAM_NODE_ANY, &pool, diag);
+        }
+        return loam_fail(diag, LOAM_ERROR_EXHAUSTED,
+                         "hugepages: %" PRIu64 " x %s wanted, %" PRIu64
+                         " free, yet refused: see the limits of the control group (hugetlb.*.rsvd.max)",
+                         wanted, kind->unit, pool.available);
+    }
+    errno = saved;
+    return call_failed(backing, call, diag);
+}
+
+/* --- Address space ------------------------------------------------------------------------------------------------ */
+
+/*
+ * munmap fails only when it would split a mapping and the process has too many (max_map_count); others may give theirs back
+ * meanwhile. errno stays.
+ */
+static void give_back(char *start, char *end)
+{
+    int saved = errno;
+
+    if (start < end) {
+        for (int i = 0; i < UNMAP_ATTEMPT_MAX && !loam_prim_unmap(start, (size_t)(end - start)); i++) {
+        }
+    }
+    errno = saved;
+}
+
+static void give_back_all(struct loam_backing *backing)
+{
+    char *hva = backing->info.hva;
+
+    if (backing->hollow) {
+        give_back(backing->start, hva);
+        give_back(hva + backing->info.bytes, backing->end);
+    } else if (backing->start != NULL) {
+        give_back(backing->start, backing->end);
+    }
+    backing->start = NULL;
+    backing->end = NULL;
+    backing->hollow = false;
+    backing->info.hva = NULL;
+}
+
+/* Give back [start, new_start) and [new_end, end). */
+static bool trim(struct loam_backing *backing, char *new_start, char *new_end)
+{
+    if (backing->start < new_start && !loam_prim_unmap(backing->start, (size_t)(new_start - backing->start))) {
+        return false;
+    }
+    backing->start = new_start;
+    if (new_end < backing->end && !loam_prim_unmap(new_end, (size_t)(backing->end - new_end))) {
+        return false;
+    }
+    backing->end = new_end;
+    return true;
+}
+
+/* Two guards, and between them a gap for the memory at a congruent address. bytes is below 2^52, so no sum wraps. */
+static bool open_gap(struct loam_backing *backing)
+{
+    uint64_t bytes = backing->info.bytes;
+    uint64_t align = congruence(backing->info.pages, bytes);
+    uint64_t span_bytes = bytes + 2 * GUARD_BYTES + align;
+    void *reserved;
+    char *hva;
+
+    if (!loam_prim_reserve(span_bytes, &reserved)) {
+        return false;
+    }
+    backing->start = reserved;
+    backing->end = backing->start + span_bytes;
+    hva = backing->start + GUARD_BYTES;
+    hva += (backing->info.gpa.value - (uintptr_t)hva) & (align - 1);
+    if (!trim(backing, hva - GUARD_BYTES, hva + bytes + GUARD_BYTES) || !loam_prim_unmap(hva, bytes)) {
+        return false;
+    }
+    backing->info.hva = hva;
+    backing->hollow = true;
+    return true;
+}
+
+static bool fill_gap(struct loam_backing *backing)
+{
+    struct loam_backing_info *info = &backing->info;
+    uint32_t huge_shift = page_kinds[info->pages].huge_shift;
+    bool no_reserve = huge_shift == 0 && info->commit == LOAM_COMMIT_LAZY;
+
+    if (info->sharing == LOAM_SHARING_SHARED) {
+        backing->hollow = !loam_prim_map_fd(info->hva, info->bytes, info->fd, 0);
+    } else {
+        backing->hollow = !loam_prim_map_anonymous(info->hva, info->bytes, huge_shift, no_reserve);
+    }
+    return !backing->hollow;
+}
+
+/* EEXIST: another thread has mapped into the gap, which was anybody's: look for another place. */
+static bool map_memory(struct loam_backing *backing)
+{
+    for (int i = 0; i < PLACE_ATTEMPT_MAX; i++) {
+        bool placed = open_gap(backing);
+
+        if (placed && fill_gap(backing)) {
+            return true;
+        }
+        give_back_all(backing);
+        if (!placed || errno != EEXIST) {
+            return false;
+        }
+    }
+    return false;
+}
+
+/* --- Populating --------------------------------------------------------------------------------------------------- */
+
+/* Slice number i is [start + i * slice_bytes, start + min(bytes, (i + 1) * slice_bytes)). */
+struct populate_job {
+    char *start;
+    uint64_t bytes;
+    uint64_t slice_bytes;
+    uint64_t slice_count;
+    _Atomic uint64_t next; /* slice that nobody has claimed */
+};
+
+/* What one worker saw; its own until it is joined. */
+struct populate_worker {
+    struct populate_job *job;
+    pthread_t thread;
+    uint64_t failed_count;
+    uint64_t first_failed; /* slice, with the lowest address; slice_count: none */
+    int error_number;      /* of it */
+};
+
+static void populate_slice(struct populate_worker *worker, uint64_t slice)
+{
+    struct populate_job *job = worker->job;
+    uint64_t offset = slice * job->slice_bytes;
+    uint64_t rest = job->bytes - offset;
+
+    if (loam_prim_populate(job->start + offset, rest < job->slice_bytes ? rest : job->slice_bytes)) {
+        return;
+    }
+    worker->failed_count++;
+    if (slice < worker->first_failed) {
+        worker->first_failed = slice;
+        worker->error_number = errno;
+    }
+}
+
+static void *populate_run(void *argument)
+{
+    struct populate_worker *worker = argument;
+    struct populate_job *job = worker->job;
+
+    for (;;) {
+        /* relaxed: it only shares out numbers; results are read after the join */
+        uint64_t slice = atomic_fetch_add_explicit(&job->next, 1, memory_order_relaxed);
+
+        if (slice >= job->slice_count) {
+            return NULL;
+        }
+        populate_slice(worker, slice);
+    }
+}
+
+static uint32_t worker_count(const struct loam_backing *backing, uint64_t bytes)
+{
+    uint64_t count = backing->thread_count;
+    uint64_t useful = bytes / BYTES_PER_THREAD;
+
+    if (count == 0) {
+        count = loam_prim_cpu_count();
+        count = count < useful ? count : useful;
+    }
+    count = count < LOAM_BACKING_THREAD_MAX ? count : LOAM_BACKING_THREAD_MAX;
+    return count > 0 ? (uint32_t)count : 1;
+}
+
+static struct populate_job make_job(const struct loam_backing *backing, uint64_t offset, uint64_t bytes,
+                                    uint32_t workers)
+{
+    uint64_t unit = backing->info.page_bytes;
+    uint64_t slice_bytes = bytes / workers < SLICE_BYTES_MAX ? bytes / workers : SLICE_BYTES_MAX;
+
+    slice_bytes = slice_bytes > unit ? loam_align_down(slice_bytes, unit) : unit;
+    return (struct populate_job){
+        .start = (char *)backing->info.hva + offset,
+        .bytes = bytes,
+        .slice_bytes = slice_bytes,
+        .slice_count = bytes / slice_bytes + (bytes % slice_bytes != 0),
+    };
+}
+
+/* Run on this thread and up to count - 1 more. Where a thread does not start, the others do its share. */
+static void run_workers(struct populate_worker *workers, uint32_t count)
+{
+    uint32_t started = 1;
+
+    while (started < count && loam_prim_thread_start(&workers[started].thread, populate_run, &workers[started])) {
+        started++;
+    }
+    populate_run(&workers[0]);
+    for (uint32_t i = 1; i < started; i++) {
+        loam_prim_thread_join(workers[i].thread);
+    }
+}
+
+static enum loam_error populate_result(const struct loam_backing *backing, const struct populate_job *job,
+                                       const struct populate_worker *workers, uint32_t count, struct loam_diag *diag)
+{
+    const struct populate_worker *first = &workers[0];
+    uint64_t failed_count = 0;
+    char *address;
+
+    for (uint32_t i = 0; i < count; i++) {
+        failed_count += workers[i].failed_count;
+        first = workers[i].first_failed < first->first_failed ? &workers[i] : first;
+    }
+    if (failed_count == 0) {
+        return LOAM_OK;
+    }
+    address = job->start + first->first_failed * job->slice_bytes;
+    errno = first->error_number;
+    return classify(loam_fail(diag, LOAM_ERROR_SYSTEM,
+                              "populate: %s of %s pages: %" PRIu64 " of %" PRIu64
+                              " parts failed, the first at HVA %p, GPA %#" PRIx64,
+                              amount_of(job->bytes).text, page_kinds[backing->info.pages].unit, failed_count,
+                              job->slice_count, (void *)address,
+                              backing->info.gpa.value + (uint64_t)(address - (char *)backing->info.hva)),
+                    is_shortage(first->error_number), diag);
+}
+
+static enum loam_error populate(struct loam_backing *backing, uint64_t offset, uint64_t bytes, struct loam_diag *diag)
+{
+    struct populate_worker workers[LOAM_BACKING_THREAD_MAX];
+    uint32_t count = worker_count(backing, bytes);
+    struct populate_job job = make_job(backing, offset, bytes, count);
+
+    count = count < job.slice_count ? count : (uint32_t)job.slice_count;
+    for (uint32_t i = 0; i < count; i++) {
+        workers[i] = (struct populate_worker){.job = &job, .first_failed = job.slice_count};
+    }
+    run_workers(workers, count);
+    return populate_result(backing, &job, workers, count, diag);
+}
+
+/* --- The steps of create ------------------------------------------------------------------------------------------ */
+
+/* Whether a switch of transparent huge pages, such as "always [madvise] never", lets madvise have them. */
+static bool thp_allowed(const char *path)
+{
+    char text[128];
+
+    return loam_prim_read_text(path, text, sizeof text) && strstr(text, "[never]") == NULL &&
+           strstr(text, "[deny]") == NULL;
+}
+
+static enum loam_error thp_refused(const struct loam_backing *backing, enum loam_sharing wanted, struct loam_diag *diag)
+{
+    bool shared = wanted == LOAM_SHARING_SHARED;
+
+    return loam_fail(diag, LOAM_ERROR_EXHAUSTED,
+                     "transparent huge pages: %s wanted, %s, switched off on this host: allow them with: echo %s > %s",
+                     amount_of(backing->info.bytes).text, shared ? "shared" : "private", shared ? "advise" : "madvise",
+                     shared ? THP_SHARED_SWITCH : THP_ANONYMOUS_SWITCH);
+}
+
+/*
+ * The kernel joins pages of a file only where address and file offset are congruent modulo 2 MiB: an unaligned GPA is
+ * better served by anonymous memory.
+ */
+static enum loam_error choose_thp_sharing(struct loam_backing *backing, enum loam_sharing wanted,
+                                          struct loam_diag *diag)
+{
+    bool aligned = loam_is_aligned(backing->info.gpa.value, page_kinds[LOAM_PAGES_THP].bytes);
+    bool shared =
+        wanted != LOAM_SHARING_PRIVATE && (aligned || wanted == LOAM_SHARING_SHARED) && thp_allowed(THP_SHARED_SWITCH);
+    bool private = !shared && wanted != LOAM_SHARING_SHARED && thp_allowed(THP_ANONYMOUS_SWITCH);
+
+    if (!shared && !private) {
+        return thp_refused(backing, wanted, diag);
+    }
+    backing->info.sharing = shared ? LOAM_SHARING_SHARED : LOAM_SHARING_PRIVATE;
+    return LOAM_OK;
+}
+
+static enum loam_error choose_sharing(struct loam_backing *backing, enum loam_sharing wanted, struct loam_diag *diag)
+{
+    if (backing->info.pages == LOAM_PAGES_THP) {
+        return choose_thp_sharing(backing, wanted, diag);
+    }
+    backing->info.sharing = wanted == LOAM_SHARING_PRIVATE ? LOAM_SHARING_PRIVATE : LOAM_SHARING_SHARED;
+    return LOAM_OK;
+}
+
+static enum loam_error mapping_failed(const struct loam_backing *backing, const char *call, struct loam_diag *diag)
+{
+    return is_hugetlb(backing->info.pages) ? hugetlb_failed(backing, call, diag) : call_failed(backing, call, diag);
+}
+
+static enum loam_error map(struct loam_backing *backing, const char *name, struct loam_diag *diag)
+{
+    struct loam_backing_info *info = &backing->info;
+    uint32_t huge_shift = page_kinds[info->pages].huge_shift;
+
+    if (info->sharing == LOAM_SHARING_SHARED && !loam_prim_memfd(name, huge_shift, info->bytes, &info->fd)) {
+        return mapping_failed(backing, "memfd_create", diag);
+    }
+    return map_memory(backing) ? LOAM_OK : mapping_failed(backing, "mmap", diag);
+}
+
+/* A kernel built without transparent huge pages refuses the advice to have none (EINVAL), and has none. */
+static enum loam_error advise(struct loam_backing *backing, struct loam_diag *diag)
+{
+    bool huge = backing->info.pages == LOAM_PAGES_THP;
+
+    if (is_hugetlb(backing->info.pages) || loam_prim_advise_huge(backing->info.hva, backing->info.bytes, huge) ||
+        (!huge && errno == EINVAL)) {
+        return LOAM_OK;
+    }
+    return call_failed(backing, huge ? "madvise(MADV_HUGEPAGE)" : "madvise(MADV_NOHUGEPAGE)", diag);
+}
+
+/* A node's part of the pool; where it cannot be read, populating tells. */
+static enum loam_error check_node_pool(const struct loam_backing *backing, struct loam_diag *diag)
+{
+    const struct loam_backing_info *info = &backing->info;
+    struct pool pool;
+
+    if (is_hugetlb(info->pages) && read_pool(info->pages, info->node, &pool) &&
+        pool.available < info->bytes / info->page_bytes) {
+        return pool_too_small(backing, info->node, &pool, diag);
+    }
+    return LOAM_OK;
+}
+
+/* ENOSYS: the kernel knows no nodes, so all memory is on node 0. */
+static enum loam_error bind(struct loam_backing *backing, struct loam_diag *diag)
+{
+    struct loam_backing_info *info = &backing->info;
+    char nodes[64];
+
+    if (info->node == LOAM_NODE_ANY) {
+        return LOAM_OK;
+    }
+    if (loam_prim_bind_node(info->hva, info->bytes, (uint32_t)info->node) || (errno == ENOSYS && info->node == 0)) {
+        return check_node_pool(backing, diag);
+    }
+    if (errno != EINVAL) {
+        return call_failed(backing, "mbind", diag);
+    }
+    if (!loam_prim_read_text("/sys/devices/system/node/has_memory", nodes, sizeof nodes)) {
+        snprintf(nodes, sizeof nodes, "unknown");
+    }
+    return loam_fail(diag, LOAM_ERROR_INVALID, "node %" PRId32 " wanted: the nodes with memory are %.*s", info->node,
+                     (int)strcspn(nodes, "\n"), nodes);
+}
+
+static uint64_t meminfo_bytes(const char *text, const char *figure)
+{
+    const char *line = strstr(text, figure);
+
+    return line == NULL ? 0 : strtoull(line + strlen(figure), NULL, 10) * LOAM_KIB;
+}
+
+/*
+ * Ordinary memory that is not there is not refused when it is populated: the kernel kills a process to get it. So ask first.
+ * Where the figure cannot be read, go on.
+ */
+static enum loam_error check_available(const struct loam_backing *backing, bool lock, struct loam_diag *diag)
+{
+    char text[8192];
+    uint64_t available;
+
+    if (is_hugetlb(backing->info.pages) || !loam_prim_read_text("/proc/meminfo", text, sizeof text) ||
+        strstr(text, "MemAvailable:") == NULL) {
+        return LOAM_OK;
+    }
+    available = meminfo_bytes(text, "MemAvailable:") + (lock ? 0 : meminfo_bytes(text, "SwapFree:"));
+    if (available >= backing->info.bytes) {
+        return LOAM_OK;
+    }
+    return loam_fail(diag, LOAM_ERROR_EXHAUSTED,
+                     "memory: %s of %s pages wanted, %" PRIu64 " MiB available: ask for less, or free some",
+                     amount_of(backing->info.bytes).text, page_kinds[backing->info.pages].unit, available / LOAM_MIB);
+}
+
+static bool must_populate(const struct loam_backing_info *info, bool lock)
+{
+    if (lock || info->commit == LOAM_COMMIT_POPULATE) {
+        return true;
+    }
+    return info->commit == LOAM_COMMIT_RESERVE && (!is_hugetlb(info->pages) || info->node != LOAM_NODE_ANY);
+}
+
+static enum loam_error commit(struct loam_backing *backing, bool lock, struct loam_diag *diag)
+{
+    enum loam_error error;
+
+    if (!must_populate(&backing->info, lock)) {
+        return LOAM_OK;
+    }
+    error = check_available(backing, lock, diag);
+    if (error == LOAM_OK) {
+        error = populate(backing, 0, backing->info.bytes, diag);
+    }
+    backing->info.populated = error == LOAM_OK;
+    return error;
+}
+
+/* mlock(2) says EPERM, ENOMEM or EAGAIN when the limit does not allow it. */
+static enum loam_error lock_memory(struct loam_backing *backing, struct loam_diag *diag)
+{
+    uint64_t limit;
+    bool limited;
+    int saved;
+
+    if (loam_prim_lock(backing->info.hva, backing->info.bytes)) {
+        backing->info.locked = true;
+        return LOAM_OK;
+    }
+    saved = errno;
+    limited = loam_prim_memlock_limit(&limit) && limit < UINT64_MAX;
+    errno = saved;
+    if (!limited || (saved != EPERM && saved != ENOMEM && saved != EAGAIN)) {
+        return call_failed(backing, "mlock", diag);
+    }
+    return loam_fail(diag, LOAM_ERROR_EXHAUSTED,
+                     "mlock: %s wanted, RLIMIT_MEMLOCK is %s: raise it with: ulimit -l %" PRIu64,
+                     amount_of(backing->info.bytes).text, amount_of(limit).text, backing->info.bytes / LOAM_KIB);
+}
+
+static enum loam_error build(struct loam_backing *backing, const struct loam_backing_request *request,
+                             struct loam_diag *diag)
+{
+    enum loam_error error = choose_sharing(backing, request->sharing, diag);
+
+    if (error == LOAM_OK) {
+        error = map(backing, request->name != NULL ? request->name : "loam", diag);
+    }
+    if (error == LOAM_OK) {
+        error = advise(backing, diag);
+    }
+    if (error == LOAM_OK) {
+        error = bind(backing, diag);
+    }
+    if (error == LOAM_OK) {
+        error = commit(backing, request->lock, diag);
+    }
+    if (error == LOAM_OK && request->lock) {
+        error = lock_memory(backing, diag);
+    }
+    return error;
+}
+
+/* --- Create ------------------------------------------------------------------------------------------------------- */
+
+static enum loam_error check_choices(const struct loam_backing_request *request, struct loam_diag *diag)
+{
+    if ((unsigned)request->pages >= LOAM_PAGES_COUNT || (unsigned)request->sharing >= LOAM_SHARING_COUNT ||
+        (unsigned)request->commit >= LOAM_COMMIT_COUNT) {
+        return loam_fail(diag, LOAM_ERROR_INVALID,
+                         "backing: pages %d, sharing %d, commit %d: one is no value of its enum", (int)request->pages,
+                         (int)request->sharing, (int)request->commit);
+    }
+    if (request->node < LOAM_NODE_ANY) {
+        return loam_fail(diag, LOAM_ERROR_INVALID,
+                         "backing: node %" PRId32 " wanted: nodes count from 0, or -1 for any", request->node);
+    }
+    if (request->thread_count > LOAM_BACKING_THREAD_MAX) {
+        return loam_fail(diag, LOAM_ERROR_INVALID, "backing: %" PRIu32 " threads wanted: at most %d",
+                         request->thread_count, LOAM_BACKING_THREAD_MAX);
+    }
+    if (request->name != NULL &&
+        strnlen(request->name, LOAM_BACKING_NAME_BYTES_MAX + 1) > LOAM_BACKING_NAME_BYTES_MAX) {
+        return loam_fail(diag, LOAM_ERROR_INVALID, "backing: a name of more than %d bytes",
+                         LOAM_BACKING_NAME_BYTES_MAX);
+    }
+    return LOAM_OK;
+}
+
+static enum loam_error check_request(const struct loam_backing_request *request, struct loam_diag *diag)
+{
+    enum loam_error error = check_choices(request, diag);
+    uint64_t unit;
+
+    if (error != LOAM_OK) {
+        return error;
+    }
+    if (!loam_gpa_range_valid(request->gpa, request->bytes)) {
+        return loam_fail(diag, LOAM_ERROR_INVALID,
+                         "backing: %#" PRIx64 " bytes at GPA %#" PRIx64 ": empty, or beyond 2^%d", request->bytes,
+                         request->gpa.value, LOAM_GPA_BITS);
+    }
+    unit = request->pages == LOAM_PAGES_AUTO ? LOAM_FRAME_BYTES : granule(request->pages);
+    if (!loam_is_aligned(request->bytes, unit) || !loam_is_aligned(request->gpa.value, unit)) {
+        return loam_fail(diag, LOAM_ERROR_INVALID,
+                         "backing: %#" PRIx64 " bytes at GPA %#" PRIx64 ": both must be multiples of %s",
+                         request->bytes, request->gpa.value, amount_of(unit).text);
+    }
+    return LOAM_OK;
+}
+
+static enum loam_error create_kind(const struct loam_backing_request *request, enum loam_pages pages,
+                                   struct loam_backing **backing, struct loam_diag *diag)
+{
+    struct loam_backing *made;
+    enum loam_error error;
+    void *memory;
+
+    if (!loam_prim_heap_alloc(sizeof *made, &memory)) {
+        return loam_fail(diag, LOAM_ERROR_EXHAUSTED, "heap: %zu bytes wanted for a backing", sizeof *made);
+    }
+    made = memory;
+    made->thread_count = request->thread_count;
+    made->info = (struct loam_backing_info){
+        .bytes = request->bytes,
+        .gpa = request->gpa,
+        .pages = pages,
+        .commit = request->commit,
+        .page_bytes = page_kinds[pages].bytes,
+        .node = request->node,
+        .fd = -1,
+    };
+    error = build(made, request, diag);
+    if (error != LOAM_OK) {
+        loam_backing_destroy(made);
+        return error;
+    }
+    *backing = made;
+    return LOAM_OK;
+}
+
+/* diag is written only when the last kind fails too. 4 KiB pages fit every request, so one kind at least is tried. */
+static enum loam_error create_auto(const struct loam_backing_request *request, struct loam_backing **backing,
+                                   struct loam_diag *diag)
+{
+    enum loam_error error = LOAM_ERROR_INVALID;
+    struct loam_diag last = {0};
+
+    for (int i = LOAM_PAGES_1G; i <= LOAM_PAGES_4K && *backing == NULL; i++) {
+        if (loam_is_aligned(request->bytes, page_kinds[i].bytes) &&
+            loam_is_aligned(request->gpa.value, page_kinds[i].bytes)) {
+            error = create_kind(request, (enum loam_pages)i, backing, &last);
+        }
+    }
+    if (error != LOAM_OK && diag != NULL) {
+        *diag = last;
+    }
+    return error;
+}
+
+enum loam_error loam_backing_create(const struct loam_backing_request *request, struct loam_backing **backing,
+                                    struct loam_diag *diag)
+{
+    enum loam_error error = check_request(request, diag);
+
+    *backing = NULL;
+    if (error != LOAM_OK) {
+        return error;
+    }
+    return request->pages == LOAM_PAGES_AUTO ? create_auto(request, backing, diag)
+                                             : create_kind(request, request->pages, backing, diag);
+}
+
+void loam_backing_destroy(struct loam_backing *backing)
+{
+    if (backing == NULL) {
+        return;
+    }
+    give_back_all(backing);
+    if (backing->info.fd >= 0) {
+        loam_prim_close(backing->info.fd); /* the descriptor is gone whatever it returns */
+    }
+    loam_prim_heap_free(backing);
+}
+
+struct loam_backing_info loam_backing_info(const struct loam_backing *backing)
+{
+    return backing->info;
+}
+
+enum loam_error loam_backing_populate(struct loam_backing *backing, uint64_t offset_bytes, uint64_t bytes,
+                                      struct loam_diag *diag)
+{
+    uint64_t unit = granule(backing->info.pages);
+    enum loam_error error;
+
+    if (bytes == 0 || !loam_fits(offset_bytes, bytes, backing->info.bytes) || !loam_is_aligned(offset_bytes, unit) ||
+        !loam_is_aligned(bytes, unit)) {
+        return loam_fail(diag, LOAM_ERROR_INVALID,
+                         "populate: %#" PRIx64 " bytes from %#" PRIx64 " on: not in %#" PRIx64
+                         " bytes, or no multiples of %s",
+                         bytes, offset_bytes, backing->info.bytes, amount_of(unit).text);
+    }
+    error = populate(backing, offset_bytes, bytes, diag);
+    backing->info.populated |= error == LOAM_OK && bytes == backing->info.bytes;
+    return error;
+}
