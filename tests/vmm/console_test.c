@@ -1,0 +1,363 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "vmm/console.h"
+
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pty.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* --- The filter ----------------------------------------------------------------------------------------------- */
+
+/* What came out, in order: a byte for the guest, or EVENT_COMMAND + a command. */
+enum { EVENT_COMMAND = 0x100, EVENT_MAX = 64 };
+
+struct events {
+    uint32_t count;
+    int at[EVENT_MAX];
+};
+
+static void note(struct events *events, int event)
+{
+    cr_assert_lt(events->count, EVENT_MAX);
+    events->at[events->count++] = event;
+}
+
+/* The rules one after the other, on the whole input: slow and obvious. */
+static struct events expected_events(const uint8_t *keys, size_t count)
+{
+    struct events events = {0};
+
+    for (size_t i = 0; i < count; i++) {
+        const int next = i + 1 < count ? keys[i + 1] : -1;
+
+        if (keys[i] != 0x01) {
+            note(&events, keys[i]);
+            continue;
+        }
+        if (next == 'x') {
+            note(&events, EVENT_COMMAND + CONSOLE_COMMAND_LEAVE);
+        } else if (next == 'h') {
+            note(&events, EVENT_COMMAND + CONSOLE_COMMAND_HELP);
+        } else if (next == 'a' || next == 0x01) {
+            note(&events, 0x01);
+        } else if (next >= 0) {
+            note(&events, 0x01);
+            note(&events, next);
+        }
+        i++;
+    }
+    return events;
+}
+
+/* One read's worth of keys through the filter, as a caller does it. */
+static void feed(struct console_filter *filter, struct events *events, const uint8_t *keys, size_t count)
+{
+    while (count > 0) {
+        uint8_t output[EVENT_MAX];
+        size_t output_count, taken;
+        enum console_command command;
+
+        memset(output, 0xee, sizeof output);
+        taken = console_filter(filter, keys, count, output, &output_count, &command);
+        cr_assert_leq(output_count, taken + 1);
+        cr_assert_eq(output[output_count], 0xee);
+        cr_assert(taken == count || command != CONSOLE_COMMAND_NONE);
+        cr_assert_leq(taken, count);
+        for (size_t i = 0; i < output_count; i++) {
+            note(events, output[i]);
+        }
+        if (command != CONSOLE_COMMAND_NONE) {
+            note(events, EVENT_COMMAND + (int)command);
+        }
+        keys += taken;
+        count -= taken;
+    }
+}
+
+/* Bit i of split: a read ends after key i. */
+static void check_split(const uint8_t *keys, size_t count, uint32_t split)
+{
+    const struct events expected = expected_events(keys, count);
+    struct console_filter filter = {0};
+    struct events events = {0};
+    size_t start = 0;
+
+    for (size_t i = 0; i < count; i++) {
+        if ((split >> i & 1) != 0 || i + 1 == count) {
+            feed(&filter, &events, keys + start, i + 1 - start);
+            start = i + 1;
+        }
+    }
+    cr_assert_eq(events.count, expected.count);
+    cr_assert_arr_eq(events.at, expected.at, expected.count * sizeof expected.at[0]);
+}
+
+Test(console, filter_agrees_with_the_rules_for_all_short_inputs_and_splits)
+{
+    static const uint8_t alphabet[] = {0x01, 'a', 'x', 'h', 'q', 0x00};
+    enum { LENGTH_MAX = 6, LETTERS = sizeof alphabet };
+    uint32_t input_count = 1;
+
+    for (size_t length = 0; length <= LENGTH_MAX; length++) {
+        for (uint32_t input = 0; input < input_count; input++) {
+            uint8_t keys[LENGTH_MAX];
+            uint32_t rest = input;
+
+            for (size_t i = 0; i < length; i++) {
+                keys[i] = alphabet[rest % LETTERS];
+                rest /= LETTERS;
+            }
+            for (uint32_t split = 0; split < 1u << (length > 0 ? length - 1 : 0); split++) {
+                check_split(keys, length, split);
+            }
+        }
+        input_count *= LETTERS;
+    }
+}
+
+Test(console, filter_passes_every_byte_and_every_pair_that_it_does_not_own)
+{
+    for (uint32_t byte = 0; byte <= 0xff; byte++) {
+        const uint8_t keys[] = {(uint8_t)byte, CONSOLE_ESCAPE, (uint8_t)byte, (uint8_t)byte, 'z'};
+
+        check_split(keys, sizeof keys, 0);
+        check_split(keys, sizeof keys, 0x1f);
+    }
+}
+
+Test(console, filter_of_nothing_gives_nothing)
+{
+    struct console_filter filter = {.escaped = true};
+    uint8_t output[1] = {0};
+    size_t output_count = 9;
+    enum console_command command = CONSOLE_COMMAND_HELP;
+
+    cr_assert_eq(console_filter(&filter, output, 0, output, &output_count, &command), 0);
+    cr_assert_eq(output_count, 0);
+    cr_assert_eq(command, CONSOLE_COMMAND_NONE);
+    cr_assert(filter.escaped);
+}
+
+/* --- The terminal --------------------------------------------------------------------------------------------- */
+
+static int master, slave;
+static struct termios before;
+
+static void open_pty(void)
+{
+    cr_assert_eq(openpty(&master, &slave, NULL, NULL, NULL), 0);
+    cr_assert_eq(tcgetattr(slave, &before), 0);
+}
+
+static void close_pty(void)
+{
+    close(master);
+    close(slave);
+}
+
+static bool as_before(void)
+{
+    struct termios now;
+
+    memset(&now, 0, sizeof now);
+    cr_assert_eq(tcgetattr(slave, &now), 0);
+    return now.c_iflag == before.c_iflag && now.c_oflag == before.c_oflag && now.c_cflag == before.c_cflag &&
+           now.c_lflag == before.c_lflag && memcmp(now.c_cc, before.c_cc, sizeof now.c_cc) == 0;
+}
+
+TestSuite(console_terminal, .init = open_pty, .fini = close_pty);
+
+Test(console_terminal, raw_passes_every_key_at_once_and_restore_undoes_it)
+{
+    static const uint8_t keys[] = {0x03, 0x1a, 0x1c, '\r', 0x11, 0x13, 0x16, 0x04, 0x7f, 0xff};
+    struct console console;
+    struct termios now;
+    uint8_t got[2 * sizeof keys];
+
+    cr_assert_eq(console_raw(&console, slave, NULL), LOAM_OK);
+    cr_assert_eq(tcgetattr(slave, &now), 0);
+    cr_assert_eq(now.c_oflag, before.c_oflag, "output is treated as before");
+    cr_assert_eq(now.c_lflag & (tcflag_t)(ECHO | ICANON | ISIG), 0);
+    for (size_t i = 0; i < sizeof keys; i++) {
+        cr_assert_eq(write(master, &keys[i], 1), 1);
+        cr_assert_eq(read(slave, got, sizeof got), 1);
+        cr_assert_eq(got[0], keys[i]);
+    }
+    console_restore();
+    cr_assert(as_before());
+}
+
+Test(console_terminal, restore_happens_once)
+{
+    struct console console;
+    struct termios other;
+
+    console_restore();
+    cr_assert(as_before());
+    cr_assert_eq(console_raw(&console, slave, NULL), LOAM_OK);
+    cr_assert_not(as_before());
+    console_restore();
+    cr_assert(as_before());
+    other = before;
+    other.c_lflag ^= ECHO;
+    cr_assert_eq(tcsetattr(slave, TCSANOW, &other), 0);
+    console_restore();
+    cr_assert_not(as_before(), "what others set afterwards stays");
+    cr_assert_eq(console_raw(&console, slave, NULL), LOAM_OK, "and it can be had again");
+    console_restore();
+}
+
+Test(console_terminal, one_terminal_at_a_time)
+{
+    struct console first, second;
+    struct loam_diag diag = {0};
+
+    cr_assert_eq(console_raw(&first, slave, NULL), LOAM_OK);
+    cr_assert_eq(console_raw(&second, slave, &diag), LOAM_ERROR_BUSY);
+    cr_assert_eq(diag.error, LOAM_ERROR_BUSY);
+    console_restore();
+    cr_assert(as_before());
+}
+
+Test(console_terminal, what_is_no_terminal_is_left_alone)
+{
+    struct console console;
+    struct loam_diag diag = {0};
+    int pipes[2];
+
+    cr_assert_eq(pipe(pipes), 0);
+    cr_assert_eq(console_raw(&console, pipes[0], &diag), LOAM_ERROR_NOT_FOUND);
+    cr_assert_eq(diag.error, LOAM_ERROR_NOT_FOUND);
+    cr_assert_neq(strlen(diag.text), 0);
+    cr_assert_eq(console_raw(&console, -1, NULL), LOAM_ERROR_NOT_FOUND);
+    console_restore();
+    close(pipes[0]);
+    close(pipes[1]);
+}
+
+Test(console_terminal, restore_leaves_errno)
+{
+    struct console console;
+
+    cr_assert_eq(console_raw(&console, slave, NULL), LOAM_OK);
+    close(master);
+    close(slave);
+    errno = ERANGE;
+    console_restore();
+    cr_assert_eq(errno, ERANGE);
+    open_pty();
+}
+
+/* Ways out of a process that has a raw terminal. */
+static void leave_by_exit(void)
+{
+    exit(0);
+}
+
+/* Runs after console_restore and before a leak checker, which has no business in a forked child. */
+static void end_now(void)
+{
+    _exit(0);
+}
+
+static void restore_and_die(int number)
+{
+    console_restore();
+    signal(number, SIG_DFL);
+    raise(number);
+}
+
+static void leave_by_signal(void)
+{
+    signal(SIGTERM, restore_and_die);
+    raise(SIGTERM);
+}
+
+static void leave_by_abort(void)
+{
+    signal(SIGABRT, restore_and_die);
+    abort();
+}
+
+Test(console_terminal, every_way_out_restores)
+{
+    static void (*const ways[])(void) = {leave_by_exit, leave_by_signal, leave_by_abort};
+
+    for (size_t i = 0; i < sizeof ways / sizeof ways[0]; i++) {
+        int ready[2], go[2], status;
+        char byte = 0;
+        pid_t child;
+
+        cr_assert_eq(pipe(ready), 0);
+        cr_assert_eq(pipe(go), 0);
+        child = fork();
+        cr_assert_geq(child, 0);
+        if (child == 0) {
+            static struct console console;
+
+            if (atexit(end_now) != 0 || console_raw(&console, slave, NULL) != LOAM_OK ||
+                write(ready[1], &byte, 1) != 1 || read(go[0], &byte, 1) != 1) {
+                _exit(99);
+            }
+            ways[i]();
+            _exit(98);
+        }
+        cr_assert_eq(read(ready[0], &byte, 1), 1);
+        cr_assert_not(as_before(), "raw while the child lives");
+        cr_assert_eq(write(go[1], &byte, 1), 1);
+        cr_assert_eq(waitpid(child, &status, 0), child);
+        cr_assert(!WIFEXITED(status) || WEXITSTATUS(status) == 0, "way %zu: exit %d", i, WEXITSTATUS(status));
+        cr_assert(as_before(), "way %zu", i);
+        close(ready[0]);
+        close(ready[1]);
+        close(go[0]);
+        close(go[1]);
+    }
+}
+
+/* In a process group of its own, in the background of the session that owns the terminal. */
+static int run_in_background(void)
+{
+    static struct console console;
+    int status;
+    pid_t child = fork();
+
+    if (child == 0) {
+        setpgid(0, 0);
+        if (console_raw(&console, slave, NULL) != LOAM_OK) {
+            _exit(1);
+        }
+        console_restore();
+        _exit(0);
+    }
+    setpgid(child, child);
+    if (waitpid(child, &status, WUNTRACED) != child) {
+        return 2;
+    }
+    if (WIFSTOPPED(status)) {
+        kill(child, SIGKILL);
+        waitpid(child, &status, 0);
+        return 3;
+    }
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 4;
+}
+
+Test(console_terminal, the_background_does_not_stop_it)
+{
+    int status;
+    pid_t child = fork();
+
+    cr_assert_geq(child, 0);
+    if (child == 0) {
+        _exit(setsid() < 0 || ioctl(slave, TIOCSCTTY, 0) != 0 ? 5 : run_in_background());
+    }
+    cr_assert_eq(waitpid(child, &status, 0), child);
+    cr_assert(WIFEXITED(status));
+    cr_assert_eq(WEXITSTATUS(status), 0, "exit %d; 3: stopped by SIGTTOU", WEXITSTATUS(status));
+}
