@@ -1,0 +1,569 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * How a run ends. Whoever first changes reason from MACHINE_STOP_NONE owns the end: it alone writes exit_code,
+ * stop_vcpu and report, and then calls everybody back. They are read when every vCPU thread has been joined.
+ *
+ * Calling back cannot be missed: a vCPU's request to exit stands from then on, so that a KVM_RUN which begins later
+ * returns at once, and the signal ends one that has begun. No signal meets a thread that is gone, because a thread
+ * enters and leaves is_running under kick_lock.
+ *
+ * Lock order: the bus, then kick_lock; a device asks for the end from inside an access.
+ */
+#include "vmm/machine.h"
+
+#include "vmm/kvm.h"
+#include "vmm/serial.h"
+#include "vmm/slots.h"
+#include "vmm/vcpu.h"
+#include "vmm/virtio_mmio.h"
+#include "vmm/virtio_rng.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+/*
+ * Four pages that KVM keeps for itself on VT-x without unrestricted guests, where no RAM ever is: a page table,
+ * and after it a TSS of three pages (KVM API, sections 4.36 and 4.41).
+ */
+#define IDENTITY_MAP_ADDRESS UINT64_C(0xfffbc000)
+#define TSS_ADDRESS          UINT64_C(0xfffbd000)
+
+#define EXIT_PORT_BYTES      4u
+#define KEYBOARD_DATA_PORT   0x60u
+#define KEYBOARD_PULSE_RESET 0xfeu /* i8042: pulse output line 0, which is wired to the processor's reset */
+
+static_assert(MACHINE_VIRTIO_BYTES == VIRTIO_MMIO_BYTES, "a transport fills its range");
+
+struct machine_vcpu {
+    struct machine *machine;
+    struct vcpu vcpu;
+    bool has_thread;  /* to be joined; the creator's */
+    pthread_t thread; /* with has_thread */
+    bool is_running;  /* under kick_lock */
+    pthread_t self;   /* with is_running; under kick_lock */
+};
+
+struct machine {
+    struct kvm kvm;
+    int vm_fd;
+    int stop_fd;
+    struct loam_gpa_map *map;
+    struct slots slots;
+    struct bus bus;
+    struct serial serial;
+    struct virtio_rng rng;
+    bool has_virtio_range; /* in the map */
+    bool has_rng;
+    atomic_uint reason; /* enum machine_stop_reason */
+    uint32_t exit_code;
+    uint32_t stop_vcpu;
+    char report[4096];
+    pthread_mutex_t kick_lock;
+    uint32_t vcpu_count;
+    struct machine_vcpu vcpus[];
+};
+
+static_assert(sizeof((struct machine *)0)->report == sizeof((struct machine_result *)0)->report, "copied whole");
+
+/* Which vCPU this thread runs: for devices, which are told of an access but not by whom. */
+static _Thread_local uint32_t current_vcpu;
+
+/* --- The end of a run ----------------------------------------------------------------------------------------- */
+
+static bool is_stopping(struct machine *machine)
+{
+    /* Pairs with claim_stop: a thread that sees the end leaves; what the owner writes is read after the join. */
+    return atomic_load_explicit(&machine->reason, memory_order_acquire) != MACHINE_STOP_NONE;
+}
+
+/* Whether the end is the caller's to describe, and then to announce. */
+static bool claim_stop(struct machine *machine, enum machine_stop_reason reason)
+{
+    unsigned int none = MACHINE_STOP_NONE;
+
+    return atomic_compare_exchange_strong(&machine->reason, &none, (unsigned int)reason);
+}
+
+static void announce_stop(struct machine *machine)
+{
+    /* It can only fail when the counter is full, and then it is readable already. */
+    (void)eventfd_write(machine->stop_fd, 1);
+    pthread_mutex_lock(&machine->kick_lock);
+    for (uint32_t i = 0; i < machine->vcpu_count; i++) {
+        struct machine_vcpu *vcpu = &machine->vcpus[i];
+
+        vcpu_request_exit(&vcpu->vcpu);
+        if (vcpu->is_running) {
+            pthread_kill(vcpu->self, SIGRTMIN);
+        }
+    }
+    pthread_mutex_unlock(&machine->kick_lock);
+}
+
+/* From a vCPU's thread. */
+static void stop_here(struct machine *machine, enum machine_stop_reason reason, uint32_t exit_code)
+{
+    if (claim_stop(machine, reason)) {
+        machine->exit_code = exit_code;
+        machine->stop_vcpu = current_vcpu;
+        announce_stop(machine);
+    }
+}
+
+static void stop_with_report(struct machine *machine, enum machine_stop_reason reason, const struct vcpu *vcpu)
+{
+    if (claim_stop(machine, reason)) {
+        machine->stop_vcpu = vcpu->index;
+        vcpu_describe(vcpu, machine->map, machine->report, sizeof machine->report);
+        announce_stop(machine);
+    }
+}
+
+/* --- Devices of the machine itself ---------------------------------------------------------------------------- */
+
+static void set_irq(void *self, unsigned int number, bool level)
+{
+    const struct machine *machine = self;
+    struct kvm_irq_level line = {.irq = number, .level = level};
+
+    /* KVM knows the line, so that it does not fail; and a device could do nothing about it. */
+    (void)kvm_ioctl_number(machine->vm_fd, KVM_IRQ_LINE, (uintptr_t)&line);
+}
+
+static void exit_access(void *self, struct bus_access *access)
+{
+    if (access->is_write && access->offset == 0 && (access->bytes == 1 || access->bytes == 4)) {
+        stop_here(self, MACHINE_STOP_EXIT, (uint32_t)access->value);
+    }
+}
+
+/* A keyboard controller without a keyboard: never busy, nothing to read. */
+static void keyboard_access(void *self, struct bus_access *access)
+{
+    if (!access->is_write) {
+        access->value = 0;
+    } else if ((access->value & 0xff) == KEYBOARD_PULSE_RESET) {
+        stop_here(self, MACHINE_STOP_RESET, 0);
+    }
+}
+
+static void keyboard_data_access(void *self, struct bus_access *access)
+{
+    (void)self;
+    if (!access->is_write) {
+        access->value = 0;
+    }
+}
+
+static enum loam_error add_rng(struct machine *machine, struct loam_diag *diag)
+{
+    struct irq_line irq = machine_irq(machine, MACHINE_VIRTIO_IRQ);
+    enum loam_error error = virtio_rng_init(&machine->rng, machine->map, irq, NULL, NULL);
+
+    machine->has_rng = error == LOAM_OK;
+    return error == LOAM_OK ? LOAM_OK : loam_fail(diag, error, "virtio-rng: cannot be set up");
+}
+
+static enum loam_error add_devices(struct machine *machine, struct loam_diag *diag)
+{
+    const struct bus_device devices[] = {
+        {"serial", BUS_PIO, MACHINE_SERIAL_PORT, SERIAL_BYTES, serial_access, &machine->serial},
+        {"exit", BUS_PIO, MACHINE_EXIT_PORT, EXIT_PORT_BYTES, exit_access, machine},
+        {"i8042 data", BUS_PIO, KEYBOARD_DATA_PORT, 1, keyboard_data_access, machine},
+        {"i8042", BUS_PIO, MACHINE_KEYBOARD_PORT, 1, keyboard_access, machine},
+        {"virtio-rng", BUS_MMIO, MACHINE_VIRTIO_BASE, VIRTIO_MMIO_BYTES, virtio_mmio_access, &machine->rng.mmio},
+    };
+    enum loam_error error = add_rng(machine, diag);
+
+    for (size_t i = 0; error == LOAM_OK && i < sizeof devices / sizeof devices[0]; i++) {
+        error = bus_add(&machine->bus, &devices[i]);
+        if (error != LOAM_OK) {
+            return loam_fail(diag, error, "bus: no place for %s at 0x%" PRIx64, devices[i].name, devices[i].base);
+        }
+    }
+    return error;
+}
+
+/* --- Creation ------------------------------------------------------------------------------------------------- */
+
+static enum loam_error check_config(const struct machine_config *config, struct loam_diag *diag)
+{
+    if (config->memory == NULL || config->boot == NULL || config->vcpu_count == 0) {
+        return loam_fail(diag, LOAM_ERROR_INVALID, "machine: it needs memory, a boot state and at least one vCPU");
+    }
+    if ((unsigned int)config->boot->protocol >= BOOT_PROTOCOL_COUNT) {
+        return loam_fail(diag, LOAM_ERROR_INVALID, "machine: boot protocol %u is none",
+                         (unsigned int)config->boot->protocol);
+    }
+    return LOAM_OK;
+}
+
+static enum loam_error open_kvm(struct kvm *kvm, uint32_t vcpu_count, struct loam_diag *diag)
+{
+    enum loam_error error = kvm_open(KVM_DEVICE, kvm, diag);
+
+    if (error == LOAM_OK && vcpu_count > kvm->vcpu_recommended) {
+        kvm_close(kvm);
+        return loam_fail(diag, LOAM_ERROR_EXHAUSTED,
+                         "vCPUs: %" PRIu32 " wanted, KVM recommends at most %" PRIu32 " on this host: ask for fewer",
+                         vcpu_count, kvm->vcpu_recommended);
+    }
+    return error;
+}
+
+static enum loam_error open_vm(struct machine *machine, struct loam_diag *diag)
+{
+    machine->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (machine->stop_fd < 0) {
+        return loam_fail(diag, LOAM_ERROR_SYSTEM, "eventfd");
+    }
+    return kvm_create_vm(&machine->kvm, &machine->vm_fd, diag);
+}
+
+/* Devices' addresses are kept free of memory for as long as the machine is there. */
+static enum loam_error reserve_range(struct machine *machine, struct loam_diag *diag)
+{
+    struct loam_region region = {
+        .start = loam_gpa_from_u64(MACHINE_VIRTIO_BASE),
+        .bytes = MACHINE_VIRTIO_BYTES,
+        .type = LOAM_REGION_DEVICE,
+        .access = LOAM_ACCESS_NONE,
+    };
+    enum loam_error error = loam_gpa_map_insert(machine->map, &region);
+
+    machine->has_virtio_range = error == LOAM_OK;
+    if (error != LOAM_OK) {
+        return loam_fail(diag, error, "GPA map: no place for virtio-mmio at 0x%lx: %s", MACHINE_VIRTIO_BASE,
+                         loam_error_name(error));
+    }
+    return LOAM_OK;
+}
+
+static enum loam_error show_memory(struct machine *machine, struct loam_diag *diag)
+{
+    const struct loam_gpa_view *view = loam_gpa_map_acquire(machine->map);
+    enum loam_error error = slots_update(&machine->slots, view, diag);
+
+    loam_gpa_map_release(machine->map, view);
+    return error;
+}
+
+/*
+ * Slots stand before interrupt controllers: those put themselves on KVM's buses, whose old tables newer kernels free
+ * after a grace period of some milliseconds, and a change of slots would wait for its end.
+ */
+static enum loam_error furnish_vm(struct machine *machine, struct loam_diag *diag)
+{
+    uint64_t identity_map = IDENTITY_MAP_ADDRESS;
+    struct kvm_pit_config pit = {.flags = KVM_PIT_SPEAKER_DUMMY};
+    enum loam_error error;
+
+    if (kvm_ioctl_number(machine->vm_fd, KVM_SET_TSS_ADDR, TSS_ADDRESS) < 0) {
+        return loam_fail(diag, LOAM_ERROR_SYSTEM, "KVM_SET_TSS_ADDR 0x%" PRIx64, TSS_ADDRESS);
+    }
+    if (kvm_ioctl(machine->vm_fd, KVM_SET_IDENTITY_MAP_ADDR, &identity_map) < 0) {
+        return loam_fail(diag, LOAM_ERROR_SYSTEM, "KVM_SET_IDENTITY_MAP_ADDR 0x%" PRIx64, identity_map);
+    }
+    error = show_memory(machine, diag);
+    if (error != LOAM_OK) {
+        return error;
+    }
+    if (kvm_ioctl_number(machine->vm_fd, KVM_CREATE_IRQCHIP, 0) < 0) {
+        return loam_fail(diag, LOAM_ERROR_SYSTEM, "KVM_CREATE_IRQCHIP");
+    }
+    if (kvm_ioctl(machine->vm_fd, KVM_CREATE_PIT2, &pit) < 0) {
+        return loam_fail(diag, LOAM_ERROR_SYSTEM, "KVM_CREATE_PIT2");
+    }
+    return LOAM_OK;
+}
+
+static enum loam_error add_vcpus(struct machine *machine, uint32_t count, const struct boot_state *boot,
+                                 struct loam_diag *diag)
+{
+    struct vcpu_cpuid cpuid;
+    enum loam_error error = vcpu_cpuid_supported(&machine->kvm, &cpuid, diag);
+
+    for (uint32_t i = 0; error == LOAM_OK && i < count; i++) {
+        vcpu_cpuid_adapt(&cpuid, i, count, machine->kvm.has_deadline_timer);
+        machine->vcpus[i].machine = machine;
+        error = vcpu_create(&machine->kvm, machine->vm_fd, i, &cpuid, &machine->vcpus[i].vcpu, diag);
+        machine->vcpu_count += error == LOAM_OK;
+    }
+    return error == LOAM_OK ? vcpu_boot(&machine->vcpus[0].vcpu, boot, diag) : error;
+}
+
+static enum loam_error set_up(struct machine *machine, const struct machine_config *config, struct loam_diag *diag)
+{
+    enum loam_error error = open_vm(machine, diag);
+
+    if (error == LOAM_OK) {
+        error = reserve_range(machine, diag);
+    }
+    if (error == LOAM_OK) {
+        error = furnish_vm(machine, diag);
+    }
+    if (error == LOAM_OK) {
+        error = add_devices(machine, diag);
+    }
+    if (error == LOAM_OK) {
+        error = add_vcpus(machine, config->vcpu_count, config->boot, diag);
+    }
+    return error;
+}
+
+/* Everything that needs no undoing; kvm is the machine's from here on. */
+static struct machine *make_empty(const struct machine_config *config, const struct kvm *kvm)
+{
+    struct machine *machine = calloc(1, sizeof *machine + config->vcpu_count * sizeof machine->vcpus[0]);
+
+    if (machine != NULL) {
+        machine->kvm = *kvm;
+        machine->vm_fd = machine->stop_fd = -1;
+        machine->map = loam_memory_map(config->memory);
+        pthread_mutex_init(&machine->kick_lock, NULL);
+        slots_init(&machine->slots, slots_set_in_vm, &machine->vm_fd, kvm->slot_limit);
+        bus_init(&machine->bus);
+        serial_init(&machine->serial, machine_irq(machine, MACHINE_SERIAL_IRQ), config->serial_output,
+                    config->serial_self);
+    }
+    return machine;
+}
+
+enum loam_error machine_create(const struct machine_config *config, struct machine **machine, struct loam_diag *diag)
+{
+    struct machine *made;
+    struct kvm kvm;
+    enum loam_error error;
+
+    *machine = NULL;
+    error = check_config(config, diag);
+    if (error == LOAM_OK) {
+        error = open_kvm(&kvm, config->vcpu_count, diag);
+    }
+    if (error != LOAM_OK) {
+        return error;
+    }
+    made = make_empty(config, &kvm);
+    if (made == NULL) {
+        error = loam_fail(diag, LOAM_ERROR_SYSTEM, "machine: no memory");
+        kvm_close(&kvm);
+        return error;
+    }
+    error = set_up(made, config, diag);
+    if (error == LOAM_OK) {
+        *machine = made;
+    } else {
+        machine_destroy(made);
+    }
+    return error;
+}
+
+/* --- Destruction ---------------------------------------------------------------------------------------------- */
+
+/* KVM forgets a VM when its last descriptor and the last mapping of a vCPU are gone. */
+static void close_vm(struct machine *machine)
+{
+    for (uint32_t i = 0; i < machine->vcpu_count; i++) {
+        vcpu_destroy(&machine->vcpus[i].vcpu);
+    }
+    if (machine->vm_fd >= 0) {
+        close(machine->vm_fd);
+    }
+    slots_destroy(&machine->slots);
+    kvm_close(&machine->kvm);
+}
+
+static void release_range(struct machine *machine)
+{
+    loam_gpa start = loam_gpa_from_u64(MACHINE_VIRTIO_BASE);
+
+    /* BUSY is the only error there can be, while a reader holds each of the map's tables: readers never do for long. */
+    while (machine->has_virtio_range &&
+           loam_gpa_map_remove(machine->map, start, MACHINE_VIRTIO_BYTES) == LOAM_ERROR_BUSY) {
+        sched_yield();
+    }
+}
+
+static void join_vcpus(struct machine *machine)
+{
+    for (uint32_t i = 0; i < machine->vcpu_count; i++) {
+        if (machine->vcpus[i].has_thread) {
+            pthread_join(machine->vcpus[i].thread, NULL);
+            machine->vcpus[i].has_thread = false;
+        }
+    }
+}
+
+void machine_destroy(struct machine *machine)
+{
+    if (machine == NULL) {
+        return;
+    }
+    machine_stop(machine);
+    join_vcpus(machine);
+    close_vm(machine);
+    if (machine->has_rng) {
+        virtio_rng_destroy(&machine->rng);
+    }
+    serial_destroy(&machine->serial);
+    bus_destroy(&machine->bus);
+    release_range(machine);
+    if (machine->stop_fd >= 0) {
+        close(machine->stop_fd);
+    }
+    pthread_mutex_destroy(&machine->kick_lock);
+    free(machine);
+}
+
+/* --- What callers add ----------------------------------------------------------------------------------------- */
+
+struct bus *machine_bus(struct machine *machine)
+{
+    return &machine->bus;
+}
+
+struct irq_line machine_irq(struct machine *machine, unsigned int number)
+{
+    return (struct irq_line){.set = set_irq, .controller = machine, .number = number};
+}
+
+/* --- The run -------------------------------------------------------------------------------------------------- */
+
+static void ignore_signal(int number)
+{
+    (void)number;
+}
+
+/* Once a process: that KVM_RUN returns is all the signal is for. Without SA_RESTART, or it would be begun anew. */
+static void install_kick(void)
+{
+    struct sigaction action = {.sa_handler = ignore_signal};
+
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGRTMIN, &action, NULL);
+}
+
+/* What a vCPU's thread blocks: all but the kick, and but what the thread's own faults raise. */
+static void vcpu_signals(sigset_t *set)
+{
+    const int open_signals[] = {SIGRTMIN, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS};
+
+    sigfillset(set);
+    for (size_t i = 0; i < sizeof open_signals / sizeof open_signals[0]; i++) {
+        sigdelset(set, open_signals[i]);
+    }
+}
+
+static void enter_running(struct machine_vcpu *vcpu, bool is_running)
+{
+    pthread_mutex_lock(&vcpu->machine->kick_lock);
+    vcpu->self = pthread_self();
+    vcpu->is_running = is_running;
+    pthread_mutex_unlock(&vcpu->machine->kick_lock);
+}
+
+static void settle(struct machine_vcpu *vcpu, enum vcpu_event event)
+{
+    switch (event) {
+    case VCPU_RESET:
+        stop_here(vcpu->machine, MACHINE_STOP_RESET, 0);
+        break;
+    case VCPU_SHUTDOWN:
+        stop_with_report(vcpu->machine, MACHINE_STOP_SHUTDOWN, &vcpu->vcpu);
+        break;
+    case VCPU_BROKEN:
+        stop_with_report(vcpu->machine, MACHINE_STOP_BROKEN, &vcpu->vcpu);
+        break;
+    default:
+        break;
+    }
+}
+
+static void *vcpu_thread(void *argument)
+{
+    struct machine_vcpu *vcpu = argument;
+
+    current_vcpu = vcpu->vcpu.index;
+    enter_running(vcpu, true);
+    while (!is_stopping(vcpu->machine)) {
+        settle(vcpu, vcpu_run(&vcpu->vcpu, &vcpu->machine->bus));
+    }
+    enter_running(vcpu, false);
+    return NULL;
+}
+
+enum loam_error machine_start(struct machine *machine, struct loam_diag *diag)
+{
+    static pthread_once_t kick_once = PTHREAD_ONCE_INIT;
+    enum loam_error error = LOAM_OK;
+    sigset_t blocked, before;
+
+    pthread_once(&kick_once, install_kick);
+    vcpu_signals(&blocked);
+    pthread_sigmask(SIG_SETMASK, &blocked, &before);
+    for (uint32_t i = 0; error == LOAM_OK && i < machine->vcpu_count; i++) {
+        struct machine_vcpu *vcpu = &machine->vcpus[i];
+
+        errno = pthread_create(&vcpu->thread, NULL, vcpu_thread, vcpu);
+        vcpu->has_thread = errno == 0;
+        if (!vcpu->has_thread) {
+            error = loam_fail(diag, LOAM_ERROR_SYSTEM, "thread of vCPU %" PRIu32, i);
+        }
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (error != LOAM_OK) {
+        machine_stop(machine);
+        join_vcpus(machine);
+    }
+    return error;
+}
+
+int machine_stop_fd(const struct machine *machine)
+{
+    return machine->stop_fd;
+}
+
+void machine_stop(struct machine *machine)
+{
+    if (claim_stop(machine, MACHINE_STOP_REQUESTED)) {
+        announce_stop(machine);
+    }
+}
+
+void machine_wait(struct machine *machine, struct machine_result *result)
+{
+    join_vcpus(machine);
+    *result = (struct machine_result){
+        .reason = (enum machine_stop_reason)atomic_load(&machine->reason),
+        .exit_code = machine->exit_code,
+        .vcpu = machine->stop_vcpu,
+    };
+    memcpy(result->report, machine->report, sizeof result->report);
+    for (uint32_t i = 0; i < machine->vcpu_count; i++) {
+        result->exit_count += machine->vcpus[i].vcpu.exit_count;
+    }
+}
+
+size_t machine_serial_input(struct machine *machine, const uint8_t *bytes, size_t count)
+{
+    return serial_receive(&machine->serial, bytes, count);
+}
+
+uint32_t machine_slot_limit(void)
+{
+    struct kvm kvm;
+    uint32_t limit = 0;
+
+    if (kvm_open(KVM_DEVICE, &kvm, NULL) == LOAM_OK) {
+        limit = kvm.slot_limit;
+        kvm_close(&kvm);
+    }
+    return limit;
+}
