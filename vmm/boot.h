@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * What every way to boot has in common: a file in memory, what goes with it, and the state in which the first vCPU starts.
+ * What every way to boot has in common: a file in memory, what goes with it, and the state in which the
+ * first vCPU starts.
  *
- * A file is hostile: its length is the only thing known of it. Everything it needs in guest memory is carved through
- * loam_memory_dma, so it is in the ledger with an owner and can collide with nothing.
+ * A file is hostile: its length is the only thing known of it. Everything it needs in guest memory is
+ * carved through loam_memory_dma, so it is in the ledger with an owner and can collide with nothing.
  */
 #ifndef LOAM_VMM_BOOT_H
 #define LOAM_VMM_BOOT_H
@@ -24,7 +25,7 @@ struct boot_file {
 
 enum boot_protocol {
     BOOT_PVH,   /* 32-bit protected mode, paging off; ebx -> hvm_start_info (Xen: docs/misc/pvh.pandoc) */
-    BOOT_LINUX, /* 64-bit long mode; rsi -> boot_params (Linux: Documentation/arch/x86/boot.rst, 64-bit boot protocol) */
+    BOOT_LINUX, /* 64-bit long mode; rsi -> boot_params (Linux: Documentation/arch/x86/boot.rst) */
     BOOT_PROTOCOL_COUNT
 };
 
@@ -47,9 +48,9 @@ struct boot_request {
 /*
  * Where the first vCPU starts.
  *
- * The descriptors are a GDT: null, null, code 0x10, data 0x18, TSS 0x20. A TSS descriptor of long mode takes two entries,
- * so there are six. Code and data are marked accessed and the TSS busy; it lies in the same frame, 64 bytes from the
- * GDT's start, 104 bytes long.
+ * The descriptors are a GDT: null, null, code 0x10, data 0x18, TSS 0x20. A TSS descriptor of long mode
+ * takes two entries, so there are six. Code and data are marked accessed and the TSS busy; it lies in the
+ * same frame, 64 bytes from the GDT's start, 104 bytes long.
  */
 struct boot_state {
     enum boot_protocol protocol;
@@ -58,23 +59,23 @@ struct boot_state {
     loam_gpa page_tables;      /* the PML4, which maps the first 4 GiB one to one; BOOT_LINUX only */
     loam_gpa descriptors;      /* of the GDT; BOOT_LINUX only */
     uint32_t descriptor_count; /* of 8 bytes: the GDT's limit is 8 * descriptor_count - 1 */
-    loam_gpa
-        image_start; /* the kernel's own range in whole frames, from its lowest segment to the end of its highest */
+    loam_gpa image_start;      /* the kernel's own range: from its lowest frame to the end of its highest */
     uint64_t image_bytes;
 };
 
 /*
  * Find out how the kernel wants to be booted, and check its headers. Needs no guest memory.
- * LOAM_ERROR_INVALID: it is neither an ELF file with a PVH note nor a Linux image with a 64-bit entry, or malformed; diag
- * says what was found instead.
+ * LOAM_ERROR_INVALID: it is neither an ELF file with a PVH note nor a Linux image with a 64-bit entry, or
+ * malformed; diag says what was found instead.
  */
 LOAM_MUST_USE enum loam_error boot_detect(const struct boot_file *kernel, enum boot_protocol *protocol,
                                           struct loam_diag *diag);
 
 /*
- * Check everything, then load. *state is zero on failure, and whatever was carved is released again. LOAM_ERROR_INVALID:
- * the file or the request is malformed, or the file wants memory where there is none; LOAM_ERROR_EXHAUSTED: it does not fit, or
- * its place is taken. LOAM_ERROR_SYSTEM: a call failed. diag says which field of the file, or which range.
+ * Check everything, then load. *state is zero on failure, and whatever was carved is released again.
+ * LOAM_ERROR_INVALID: the file or the request is malformed, or the file wants memory where there is none;
+ * LOAM_ERROR_EXHAUSTED: it does not fit, or its place is taken. LOAM_ERROR_SYSTEM: a call failed. diag says
+ * which field of the file, or which range.
  */
 LOAM_MUST_USE enum loam_error boot_load(struct loam_memory *memory, const struct boot_request *request,
                                         struct boot_state *state, struct loam_diag *diag);

@@ -35,12 +35,13 @@ static_assert(BOOT_MEMORY_E820_MAX == E820_MAX_ENTRIES_ZEROPAGE, "every row has 
 #define LARGE_BYTES     (2 * LOAM_MIB)
 
 /*
- * Before it has page tables of its own, Linux parks a page table and code in the two pages below the legacy window
- * (arch/x86/boot/compressed/pgtable_64.c). Ours take 24 KiB from a multiple of 64 KiB on, so they are never there.
+ * Before it has page tables of its own, Linux parks a page table and code in the two pages below the legacy
+ * window (arch/x86/boot/compressed/pgtable_64.c). Ours take 24 KiB from a multiple of 64 KiB on, so they
+ * are never there.
  */
 #define TABLES_ALIGN_BYTES (64 * LOAM_KIB)
 
-/* Segment descriptors: Intel SDM volume 3A, sections 3.4.5 and 7.2.3. Accessed and busy, so that none is ever written. */
+/* Segment descriptors: Intel SDM volume 3A, sections 3.4.5 and 7.2.3. Accessed and busy: none is ever written. */
 #define DESCRIPTOR_CODE_64  UINT64_C(0x00af9b000000ffff)
 #define DESCRIPTOR_DATA     UINT64_C(0x00cf93000000ffff)
 #define DESCRIPTOR_COUNT    6u /* of 8 bytes; the TSS takes two */

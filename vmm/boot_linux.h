@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * The Linux boot protocol at its 64-bit entry (Documentation/arch/x86/boot.rst): a bzImage, or anything that looks like
- * one, such as memtest86+.
+ * The Linux boot protocol at its 64-bit entry (Documentation/arch/x86/boot.rst): a bzImage, or anything
+ * that looks like one, such as memtest86+.
  *
- * boot_linux_inspect checks a file without any memory at hand; boot_linux_load carves what it wants, copies it, and hands
- * over boot_params, page tables and descriptors.
+ * boot_linux_inspect checks a file without any memory at hand; boot_linux_load carves what it wants, copies
+ * it, and hands over boot_params, page tables and descriptors.
  *
- * What is asked of a header: protocol 2.12 or later with XLF_KERNEL_64 and LOADED_HIGH, and fields that agree with each
- * other and with the file. memtest86+ 6.10 as Debian ships it says: version 2.12, setup_sects 2, relocatable_kernel 0, pref_address and
- * kernel_alignment 1 MiB and 4 KiB, initrd_addr_max 4 GiB - 1, cmdline_size 255; its syssize is rounded up to whole
- * paragraphs of 16 bytes, so that it ends up to 15 bytes beyond the file. Signed kernels carry bytes beyond syssize: those are not loaded.
+ * What is asked of a header: protocol 2.12 or later with XLF_KERNEL_64 and LOADED_HIGH, and fields that
+ * agree with each other and with the file. memtest86+ 6.10 as Debian ships it says: version 2.12,
+ * setup_sects 2, relocatable_kernel 0, pref_address and kernel_alignment 1 MiB and 4 KiB, initrd_addr_max 0xffffffff,
+ * cmdline_size 255; its syssize is rounded up to whole paragraphs of 16 bytes, so that it ends up
+ * to 15 bytes beyond the file. Signed kernels carry bytes beyond syssize: those are not loaded.
  *
  * Threads: any; a load wants its memory's ledger as loam_dma does.
  */
@@ -62,9 +63,10 @@ LOAM_MUST_USE enum loam_error boot_linux_inspect(const struct boot_file *file, s
                                                  struct loam_diag *diag);
 
 /*
- * boot_load for a Linux image. The kernel goes to its preferred address, or, if it is relocatable, to the lowest free
- * place above that: below, it would move itself up over whatever is there. Everything lies below 4 GiB, which the page tables map
- * one to one. Owners: "kernel", "boot parameters", "command line", "page tables", "descriptors", "initrd".
+ * boot_load for a Linux image. The kernel goes to its preferred address, or, if it is relocatable, to the
+ * lowest free place above that: below, it would move itself up over whatever is there. Everything lies
+ * below 4 GiB, which the page tables map one to one. Owners: "kernel", "boot parameters", "command line",
+ * "page tables", "descriptors", "initrd".
  */
 LOAM_MUST_USE enum loam_error boot_linux_load(struct loam_memory *memory, const struct boot_request *request,
                                               struct boot_state *state, struct loam_diag *diag);

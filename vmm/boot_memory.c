@@ -79,7 +79,7 @@ enum loam_error boot_memory_carve(struct boot_memory *carved, const struct loam_
     return LOAM_OK;
 }
 
-/* --- What both loaders place --------------------------------------------------------------------------------------- */
+/* --- What both loaders place ------------------------------------------------------------------------------------- */
 
 enum loam_error boot_memory_load_initrd(struct boot_memory *carved, const struct boot_file *initrd, loam_gpa limit,
                                         loam_gpa *start, struct loam_diag *diag)

@@ -33,15 +33,16 @@ void boot_memory_begin(struct boot_memory *carved, struct loam_memory *memory);
 void boot_memory_undo(struct boot_memory *carved);
 
 /*
- * Carve a buffer. *buffer is zero on failure. The errors are those of boot_load: LOAM_ERROR_INVALID: a fixed range is not
- * all writable RAM. LOAM_ERROR_EXHAUSTED: it is taken, or nothing fits. diag names the owner and the range.
+ * Carve a buffer. *buffer is zero on failure. The errors are those of boot_load: LOAM_ERROR_INVALID: a
+ * fixed range is not all writable RAM. LOAM_ERROR_EXHAUSTED: it is taken, or nothing fits. diag names the
+ * owner and the range.
  */
 LOAM_MUST_USE enum loam_error boot_memory_carve(struct boot_memory *carved, const struct loam_dma_request *request,
                                                 struct loam_dma_buffer *buffer, struct loam_diag *diag);
 
 /*
- * Carve memory for the initrd, ending at or below limit (not 0), and copy it there. *start is where; zero on failure.
- * LOAM_ERROR_INVALID: the file is empty. LOAM_ERROR_EXHAUSTED: it does not fit.
+ * Carve memory for the initrd, ending at or below limit (not 0), and copy it there. *start is where; zero
+ * on failure. LOAM_ERROR_INVALID: the file is empty. LOAM_ERROR_EXHAUSTED: it does not fit.
  */
 LOAM_MUST_USE enum loam_error boot_memory_load_initrd(struct boot_memory *carved, const struct boot_file *initrd,
                                                       loam_gpa limit, loam_gpa *start, struct loam_diag *diag);

@@ -242,7 +242,7 @@ struct note {
     uint64_t next_offset;
 };
 
-/* Whether a whole note lies at offset; the padding after the last one may be missing. Linkers write p_align 0 to 4 for 4. */
+/* Whether a whole note lies at offset. The last one's padding may be missing; p_align below 4 stands for 4. */
 static bool read_note(const struct boot_file *file, const struct program_header *p, uint64_t offset, struct note *note)
 {
     uint64_t align = p->align == 8 ? 8 : 4;
@@ -403,7 +403,7 @@ static void copy_segment(const struct boot_file *file, const struct boot_pvh_seg
                    segment->file_bytes);
 }
 
-/* Segments whose frames touch are carved as one, since two of them may share a frame. The ledger zeroes what it carves. */
+/* Segments whose frames touch are carved as one, since two may share a frame. The ledger zeroes what it carves. */
 static enum loam_error load_segments(struct boot_memory *carved, const struct boot_file *file,
                                      const struct boot_pvh_image *image, struct loam_diag *diag)
 {

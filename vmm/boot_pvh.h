@@ -2,9 +2,9 @@
 /*
  * PVH: an ELF file that says in a Xen note where it is entered in 32-bit protected mode without paging.
  *
- * boot_pvh_inspect checks a file without any memory at hand, and says in plain numbers what it wants; boot_pvh_load
- * carves that, copies it, and hands over hvm_start_info. ELF64 for x86-64 and ELF32 for i386 are taken; position-independent files
- * are not, since nothing says where they want to be.
+ * boot_pvh_inspect checks a file without any memory at hand, and says in plain numbers what it wants;
+ * boot_pvh_load carves that, copies it, and hands over hvm_start_info. ELF64 for x86-64 and ELF32 for i386
+ * are taken; position-independent files are not, since nothing says where they want to be.
  *
  * The structures are those of Xen's public/arch-x86/hvm/start_info.h and docs/misc/pvh.pandoc; little-endian.
  *
@@ -79,9 +79,10 @@ struct boot_pvh_segment {
 };
 
 /*
- * For each segment: memory_bytes > 0, file_bytes <= memory_bytes, loam_fits(file_offset, file_bytes, file.bytes) unless
- * file_bytes == 0, loam_gpa_range_valid(start, memory_bytes).
- * segments[i].start + segments[i].memory_bytes <= segments[i + 1].start. One of them holds entry, which is below 4 GiB.
+ * For each segment: memory_bytes > 0, file_bytes <= memory_bytes, loam_gpa_range_valid(start, memory_bytes),
+ *   loam_fits(file_offset, file_bytes, file.bytes) || file_bytes == 0
+ * segments[i].start + segments[i].memory_bytes <= segments[i + 1].start
+ * One of them holds entry, which is below 4 GiB.
  */
 struct boot_pvh_image {
     uint32_t segment_count; /* 1 to BOOT_PVH_SEGMENT_MAX */
@@ -94,9 +95,9 @@ LOAM_MUST_USE enum loam_error boot_pvh_inspect(const struct boot_file *file, str
                                                struct loam_diag *diag);
 
 /*
- * boot_load for a PVH kernel. The segments are carved for "kernel", the initrd for "initrd" below 4 GiB, and
- * hvm_start_info with all that it points to for "pvh boot" below 1 GiB. state->descriptors is 0: the segment registers of PVH are
- * set by their hidden parts.
+ * boot_load for a PVH kernel. The segments are carved for "kernel", the initrd for "initrd" below 4 GiB,
+ * and hvm_start_info with all that it points to for "pvh boot" below 1 GiB. state->descriptors is 0: the
+ * segment registers of PVH are set by their hidden parts.
  */
 LOAM_MUST_USE enum loam_error boot_pvh_load(struct loam_memory *memory, const struct boot_request *request,
                                             struct boot_state *state, struct loam_diag *diag);
