@@ -13,7 +13,8 @@
  *
  * Threads: readers take a view with loam_gpa_map_acquire and give it back with loam_gpa_map_release; lookups in a view
  * wait for nobody. Changes exclude each other by an internal lock, and never wait for readers: when every other
- * table is still held by one, the change is refused with LOAM_ERROR_BUSY.
+ * table is still held by one, be it for the moment that acquire takes to look twice, the change is refused with
+ * LOAM_ERROR_BUSY, and may be tried again. A view may be released by another thread than the one that acquired it.
  */
 #ifndef LOAM_GPA_MAP_H
 #define LOAM_GPA_MAP_H
@@ -42,19 +43,15 @@ enum loam_region_type {
 };
 
 /* What the guest may do. Nested: each includes those before it. */
-enum loam_access {
-    LOAM_ACCESS_NONE,
-    LOAM_ACCESS_READ,
-    LOAM_ACCESS_WRITE,
-    LOAM_ACCESS_COUNT
-};
+enum loam_access { LOAM_ACCESS_NONE, LOAM_ACCESS_READ, LOAM_ACCESS_WRITE, LOAM_ACCESS_COUNT };
 
+/* start, bytes, hva and backing_offset are multiples of LOAM_REGION_ALIGN_BYTES; hva + bytes does not wrap. */
 struct loam_region {
     loam_gpa start;
     uint64_t bytes;
-    void *hva;              /* of start; NULL if and only if type is LOAM_REGION_DEVICE */
+    void *hva;               /* of start; NULL if and only if type is LOAM_REGION_DEVICE */
     uint64_t backing_offset; /* of start within its backing, in bytes; 0 for a device */
-    uint32_t backing;       /* the caller's number for the backing that holds it; 0 for a device */
+    uint32_t backing;        /* the caller's number for the backing that holds it; 0 for a device */
     enum loam_region_type type;
     enum loam_access access; /* LOAM_ACCESS_NONE if and only if type is LOAM_REGION_DEVICE */
 };
@@ -63,7 +60,8 @@ struct loam_region {
 
 struct loam_gpa_map_config {
     uint32_t region_capacity; /* regions a table can hold; 0: 64 */
-    uint32_t table_capacity;  /* tables that can exist at once, the published one and those readers hold; 2 to 64; 0: 4 */
+    uint32_t
+        table_capacity; /* tables that can exist at once, the published one and those readers hold; 2 to 64; 0: 4 */
 };
 
 /* Bytes that loam_gpa_map_init wants; 0 if config is invalid. NULL: all zero. */
@@ -139,7 +137,8 @@ struct loam_piece {
 /*
  * The same range as pieces in ascending order, contiguous ones joined; their bytes add up to the whole of it.
  * *count (0 on any other failure) receives how many there are, also when capacity is too small for them
- * (LOAM_ERROR_EXHAUSTED). Errors else as translate: if any byte is missing or grants less, there are no pieces.
+ * (LOAM_ERROR_EXHAUSTED; pieces holds the first of them then). Errors else as translate: if any byte is missing or
+ * grants less, there are no pieces.
  */
 LOAM_MUST_USE enum loam_error loam_gpa_view_pieces(const struct loam_gpa_view *view, loam_gpa gpa, uint64_t bytes,
                                                    enum loam_access access, struct loam_piece *pieces,
@@ -147,12 +146,16 @@ LOAM_MUST_USE enum loam_error loam_gpa_view_pieces(const struct loam_gpa_view *v
 
 /*
  * Reverse lookup: the GPA of [hva, hva + bytes), all of which lies in one region. O(regions). Where two regions map the
- * same host memory, the lower GPA is given. LOAM_ERROR_NOT_FOUND: no region holds all of it.
+ * same host memory, the lower GPA is given. *gpa is 0 on failure. LOAM_ERROR_INVALID: bytes is 0.
+ * LOAM_ERROR_NOT_FOUND: no region holds all of it.
  */
 LOAM_MUST_USE enum loam_error loam_gpa_view_gpa_from_hva(const struct loam_gpa_view *view, const void *hva,
                                                          uint64_t bytes, loam_gpa *gpa);
 
-/* Copy between guest memory and a buffer, across regions. Errors as loam_gpa_view_pieces; nothing is copied then. */
+/*
+ * Copy between guest memory and a buffer, across regions. Each byte of guest memory is touched once; a guest that runs
+ * may change it meanwhile. Errors as loam_gpa_view_pieces; nothing is copied then.
+ */
 LOAM_MUST_USE enum loam_error loam_gpa_view_read(const struct loam_gpa_view *view, loam_gpa gpa, void *buffer,
                                                  uint64_t bytes);
 LOAM_MUST_USE enum loam_error loam_gpa_view_write(const struct loam_gpa_view *view, loam_gpa gpa, const void *buffer,

@@ -1,0 +1,1259 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "loam/gpa_map.h"
+#include "tests/allocator/gpa_map_oracle.h"
+
+#include <criterion/criterion.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdalign.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define PAGE ORACLE_PAGE_BYTES
+
+/* --- Help ------------------------------------------------------------------------------------------------------ */
+
+static void *maps[16];
+static size_t map_count;
+
+static void free_maps(void)
+{
+    while (map_count > 0) {
+        free(maps[--map_count]);
+    }
+}
+
+TestSuite(gpa_map, .fini = free_maps);
+
+/* An empty map, freed after the test. */
+static struct loam_gpa_map *make_map(uint32_t region_capacity, uint32_t table_capacity)
+{
+    struct loam_gpa_map_config config = {region_capacity, table_capacity};
+    size_t bytes = loam_gpa_map_bytes(&config);
+    void *memory = aligned_alloc(64, loam_align_up(bytes, 64));
+    struct loam_gpa_map *map;
+
+    cr_assert_lt(map_count, sizeof maps / sizeof *maps);
+    maps[map_count++] = memory;
+    memset(memory, 0xa5, bytes);
+    cr_assert_eq(loam_gpa_map_init(memory, bytes, &config, &map), LOAM_OK);
+    cr_assert_eq((void *)map, memory);
+    return map;
+}
+
+static struct loam_region ram(uint64_t start, uint64_t bytes, uintptr_t hva, uint32_t backing, uint64_t backing_offset)
+{
+    return (struct loam_region){.start = {start},
+                                .bytes = bytes,
+                                .hva = (void *)hva,
+                                .backing_offset = backing_offset,
+                                .backing = backing,
+                                .type = LOAM_REGION_RAM,
+                                .access = LOAM_ACCESS_WRITE};
+}
+
+static struct loam_region device(uint64_t start, uint64_t bytes)
+{
+    return (struct loam_region){.start = {start}, .bytes = bytes, .type = LOAM_REGION_DEVICE};
+}
+
+static enum loam_error insert(struct loam_gpa_map *map, struct loam_region region)
+{
+    return loam_gpa_map_insert(map, &region);
+}
+
+static bool same_region(const struct loam_region *a, const struct loam_region *b)
+{
+    return a->start.value == b->start.value && a->bytes == b->bytes && a->hva == b->hva &&
+           a->backing_offset == b->backing_offset && a->backing == b->backing && a->type == b->type &&
+           a->access == b->access;
+}
+
+static void assert_valid(struct loam_gpa_map *map)
+{
+    struct loam_diag diag = {0};
+
+    cr_assert_eq(loam_gpa_map_validate(map, &diag), LOAM_OK, "%s", diag.text);
+}
+
+static uint32_t region_count(struct loam_gpa_map *map)
+{
+    const struct loam_gpa_view *view = loam_gpa_map_acquire(map);
+    uint32_t count = loam_gpa_view_count(view);
+
+    loam_gpa_map_release(map, view);
+    return count;
+}
+
+static uint64_t generation(struct loam_gpa_map *map)
+{
+    const struct loam_gpa_view *view = loam_gpa_map_acquire(map);
+    uint64_t value = loam_gpa_view_generation(view);
+
+    loam_gpa_map_release(map, view);
+    return value;
+}
+
+/* xorshift64*: Vigna, 2016. */
+static uint64_t next_random(uint64_t *state)
+{
+    *state ^= *state >> 12;
+    *state ^= *state << 25;
+    *state ^= *state >> 27;
+    return *state * UINT64_C(0x2545f4914f6cdd1d);
+}
+
+/* --- Lifecycle ------------------------------------------------------------------------------------------------- */
+
+Test(gpa_map, init_checks_config_memory_and_size)
+{
+    static alignas(64) char memory[1 << 16];
+    struct loam_gpa_map *map = (void *)memory;
+    size_t bytes = loam_gpa_map_bytes(NULL);
+
+    cr_assert_gt(bytes, 0);
+    cr_assert_leq(bytes, sizeof memory);
+    cr_assert_eq(loam_gpa_map_bytes(&(struct loam_gpa_map_config){.table_capacity = 1}), 0);
+    cr_assert_eq(loam_gpa_map_bytes(&(struct loam_gpa_map_config){.table_capacity = 65}), 0);
+    cr_assert_gt(loam_gpa_map_bytes(&(struct loam_gpa_map_config){UINT32_MAX, 64}), (size_t)UINT32_MAX * 64 * 48);
+    cr_assert_eq(loam_gpa_map_init(memory, bytes - 1, NULL, &map), LOAM_ERROR_INVALID);
+    cr_assert_null(map);
+    cr_assert_eq(loam_gpa_map_init(memory + 8, bytes, NULL, &map), LOAM_ERROR_INVALID);
+    cr_assert_eq(loam_gpa_map_init(NULL, bytes, NULL, &map), LOAM_ERROR_INVALID);
+    cr_assert_eq(loam_gpa_map_init(memory, bytes, &(struct loam_gpa_map_config){.table_capacity = 1}, &map),
+                 LOAM_ERROR_INVALID);
+    cr_assert_eq(loam_gpa_map_init(memory, bytes, NULL, &map), LOAM_OK);
+    cr_assert_eq((char *)map, memory);
+}
+
+Test(gpa_map, an_empty_map_answers)
+{
+    struct loam_gpa_map *map = make_map(0, 0);
+    const struct loam_gpa_view *view = loam_gpa_map_acquire(map);
+    struct loam_region region;
+    void *hva = map;
+    uint32_t count = 7;
+    loam_gpa gpa = {7};
+    char byte;
+
+    cr_assert_eq(loam_gpa_view_generation(view), 0);
+    cr_assert_eq(loam_gpa_view_count(view), 0);
+    cr_assert_eq(loam_gpa_view_region(view, 0, &region), LOAM_ERROR_NOT_FOUND);
+    cr_assert_eq(loam_gpa_view_find(view, (loam_gpa){0}, &region), LOAM_ERROR_NOT_FOUND);
+    cr_assert_eq(region.bytes, 0);
+    cr_assert_eq(loam_gpa_view_translate(view, (loam_gpa){0}, 1, LOAM_ACCESS_READ, &hva), LOAM_ERROR_NOT_FOUND);
+    cr_assert_null(hva);
+    cr_assert_eq(loam_gpa_view_pieces(view, (loam_gpa){0}, 1, LOAM_ACCESS_READ, NULL, 0, &count), LOAM_ERROR_NOT_FOUND);
+    cr_assert_eq(count, 0);
+    cr_assert_eq(loam_gpa_view_gpa_from_hva(view, map, 1, &gpa), LOAM_ERROR_NOT_FOUND);
+    cr_assert_eq(gpa.value, 0);
+    cr_assert_eq(loam_gpa_view_read(view, (loam_gpa){0}, &byte, 1), LOAM_ERROR_NOT_FOUND);
+    cr_assert_eq(loam_gpa_view_slots(view, NULL, 0, &count), LOAM_OK);
+    cr_assert_eq(count, 0);
+    cr_assert_eq(loam_gpa_view_e820(view, NULL, 0, &count), LOAM_OK);
+    cr_assert_eq(loam_gpa_map_remove(map, (loam_gpa){0}, PAGE), LOAM_ERROR_NOT_FOUND);
+    cr_assert_eq(loam_gpa_map_protect(map, (loam_gpa){0}, PAGE, LOAM_ACCESS_READ), LOAM_ERROR_NOT_FOUND);
+    loam_gpa_map_release(map, view);
+    assert_valid(map);
+}
+
+/* --- What is refused ------------------------------------------------------------------------------------------- */
+
+Test(gpa_map, insert_refuses_what_is_no_region)
+{
+    struct loam_gpa_map *map = make_map(8, 2);
+    const struct loam_region good = ram(PAGE, PAGE, 0x10000, 0, 0);
+    struct loam_region bad[20];
+    uint32_t n = 0;
+
+#define BAD(member, value)                                                                                             \
+    bad[n] = good;                                                                                                     \
+    bad[n++].member = value
+    BAD(bytes, 0);
+    BAD(bytes, PAGE - 1);
+    BAD(bytes, PAGE + 8);
+    BAD(start.value, PAGE + 1);
+    BAD(start.value, LOAM_GPA_END);
+    BAD(start.value, UINT64_MAX - PAGE + 1);
+    BAD(bytes, LOAM_GPA_END);
+    BAD(bytes, UINT64_MAX - PAGE + 1);
+    BAD(hva, NULL);
+    BAD(hva, (void *)0x10008);
+    BAD(hva, (void *)(UINTPTR_MAX - PAGE + 1));
+    BAD(backing_offset, 8);
+    BAD(backing_offset, UINT64_MAX - PAGE + 1);
+    BAD(access, LOAM_ACCESS_NONE);
+    BAD(access, LOAM_ACCESS_COUNT);
+    BAD(type, LOAM_REGION_TYPE_COUNT);
+    BAD(type, LOAM_REGION_DEVICE);
+#undef BAD
+    bad[n] = device(PAGE, PAGE);
+    bad[n++].access = LOAM_ACCESS_READ;
+    bad[n] = device(PAGE, PAGE);
+    bad[n++].backing = 1;
+    bad[n] = device(PAGE, PAGE);
+    bad[n++].backing_offset = PAGE;
+    for (uint32_t i = 0; i < n; i++) {
+        cr_assert_eq(loam_gpa_map_insert(map, &bad[i]), LOAM_ERROR_INVALID, "bad region %u", i);
+    }
+    cr_assert_eq(generation(map), 0);
+    cr_assert_eq(insert(map, good), LOAM_OK);
+    assert_valid(map);
+}
+
+Test(gpa_map, remove_and_protect_refuse_malformed_ranges)
+{
+    const uint64_t bad[][2] = {{0, 0},
+                               {1, PAGE},
+                               {0, PAGE + 1},
+                               {LOAM_GPA_END, PAGE},
+                               {PAGE, LOAM_GPA_END},
+                               {UINT64_MAX - PAGE + 1, PAGE},
+                               {PAGE, UINT64_MAX - PAGE + 1}};
+    struct loam_gpa_map *map = make_map(8, 2);
+
+    cr_assert_eq(insert(map, ram(0, 16 * PAGE, 0x10000, 0, 0)), LOAM_OK);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        loam_gpa start = {bad[i][0]};
+
+        cr_assert_eq(loam_gpa_map_remove(map, start, bad[i][1]), LOAM_ERROR_INVALID, "range %zu", i);
+        cr_assert_eq(loam_gpa_map_protect(map, start, bad[i][1], LOAM_ACCESS_READ), LOAM_ERROR_INVALID, "range %zu", i);
+    }
+    cr_assert_eq(loam_gpa_map_protect(map, (loam_gpa){0}, PAGE, LOAM_ACCESS_NONE), LOAM_ERROR_INVALID);
+    cr_assert_eq(loam_gpa_map_protect(map, (loam_gpa){0}, PAGE, LOAM_ACCESS_COUNT), LOAM_ERROR_INVALID);
+    cr_assert_eq(generation(map), 1);
+}
+
+Test(gpa_map, a_region_that_meets_another_is_refused)
+{
+    struct loam_gpa_map *map = make_map(8, 2);
+
+    cr_assert_eq(insert(map, ram(4 * PAGE, 4 * PAGE, 0x100000, 0, 0)), LOAM_OK);
+    for (uint64_t start = 0; start < 12; start++) {
+        for (uint64_t pages = 1; pages < 12; pages++) {
+            bool overlaps = start < 8 && start + pages > 4;
+            struct loam_region region = device(start * PAGE, pages * PAGE);
+
+            cr_assert_eq(loam_gpa_map_insert(map, &region), overlaps ? LOAM_ERROR_OVERLAP : LOAM_OK);
+            if (!overlaps) {
+                cr_assert_eq(loam_gpa_map_remove(map, region.start, region.bytes), LOAM_OK);
+            }
+        }
+    }
+    cr_assert_eq(region_count(map), 1);
+    assert_valid(map);
+}
+
+Test(gpa_map, a_change_needs_the_whole_range)
+{
+    struct loam_gpa_map *map = make_map(8, 2);
+
+    cr_assert_eq(insert(map, ram(PAGE, PAGE, 0x100000, 0, 0)), LOAM_OK);
+    cr_assert_eq(insert(map, ram(3 * PAGE, PAGE, 0x200000, 0, PAGE)), LOAM_OK);
+    cr_assert_eq(insert(map, device(4 * PAGE, PAGE)), LOAM_OK);
+    cr_assert_eq(loam_gpa_map_remove(map, (loam_gpa){0}, 2 * PAGE), LOAM_ERROR_NOT_FOUND);
+    cr_assert_eq(loam_gpa_map_remove(map, (loam_gpa){PAGE}, 3 * PAGE), LOAM_ERROR_NOT_FOUND);
+    cr_assert_eq(loam_gpa_map_remove(map, (loam_gpa){4 * PAGE}, 2 * PAGE), LOAM_ERROR_NOT_FOUND);
+    cr_assert_eq(loam_gpa_map_protect(map, (loam_gpa){3 * PAGE}, 2 * PAGE, LOAM_ACCESS_READ), LOAM_ERROR_INVALID);
+    cr_assert_eq(loam_gpa_map_protect(map, (loam_gpa){PAGE}, 2 * PAGE, LOAM_ACCESS_READ), LOAM_ERROR_NOT_FOUND);
+    cr_assert_eq(generation(map), 3);
+    cr_assert_eq(loam_gpa_map_remove(map, (loam_gpa){3 * PAGE}, 2 * PAGE), LOAM_OK);
+    cr_assert_eq(region_count(map), 1);
+    assert_valid(map);
+}
+
+/* --- The ends of the address space ----------------------------------------------------------------------------- */
+
+Test(gpa_map, ranges_at_zero_and_at_the_very_top)
+{
+    struct loam_gpa_map *map = make_map(4, 2);
+    const struct loam_gpa_view *view;
+    const uint64_t top = LOAM_GPA_END - PAGE;
+    struct loam_piece piece;
+    uint32_t count;
+    loam_gpa gpa;
+    void *hva;
+
+    cr_assert_eq(insert(map, ram(0, PAGE, 0x100000, 0, 0)), LOAM_OK);
+    cr_assert_eq(insert(map, ram(top, PAGE, 0x200000, 1, 0)), LOAM_OK);
+    view = loam_gpa_map_acquire(map);
+    cr_assert_eq(loam_gpa_view_translate(view, (loam_gpa){0}, PAGE, LOAM_ACCESS_WRITE, &hva), LOAM_OK);
+    cr_assert_eq((uintptr_t)hva, 0x100000);
+    cr_assert_eq(loam_gpa_view_translate(view, (loam_gpa){0}, PAGE + 1, LOAM_ACCESS_WRITE, &hva), LOAM_ERROR_OVERLAP);
+    cr_assert_null(hva);
+    cr_assert_eq(loam_gpa_view_translate(view, (loam_gpa){top}, PAGE, LOAM_ACCESS_WRITE, &hva), LOAM_OK);
+    cr_assert_eq((uintptr_t)hva, 0x200000);
+    cr_assert_eq(loam_gpa_view_translate(view, (loam_gpa){LOAM_GPA_END - 1}, 1, LOAM_ACCESS_READ, &hva), LOAM_OK);
+    cr_assert_eq((uintptr_t)hva, 0x200fff);
+    cr_assert_eq(loam_gpa_view_translate(view, (loam_gpa){LOAM_GPA_END - 1}, 2, LOAM_ACCESS_READ, &hva),
+                 LOAM_ERROR_INVALID);
+    cr_assert_eq(loam_gpa_view_translate(view, (loam_gpa){LOAM_GPA_END}, 1, LOAM_ACCESS_READ, &hva),
+                 LOAM_ERROR_INVALID);
+    cr_assert_eq(loam_gpa_view_translate(view, (loam_gpa){top}, UINT64_MAX, LOAM_ACCESS_READ, &hva),
+                 LOAM_ERROR_INVALID);
+    cr_assert_eq(loam_gpa_view_translate(view, (loam_gpa){UINT64_MAX}, 2, LOAM_ACCESS_READ, &hva), LOAM_ERROR_INVALID);
+    cr_assert_eq(loam_gpa_view_translate(view, (loam_gpa){0}, 0, LOAM_ACCESS_READ, &hva), LOAM_ERROR_INVALID);
+    cr_assert_eq(loam_gpa_view_translate(view, (loam_gpa){0}, 1, LOAM_ACCESS_NONE, &hva), LOAM_ERROR_INVALID);
+    cr_assert_eq(loam_gpa_view_translate(view, (loam_gpa){0}, 1, LOAM_ACCESS_COUNT, &hva), LOAM_ERROR_INVALID);
+    cr_assert_eq(loam_gpa_view_pieces(view, (loam_gpa){top}, PAGE, LOAM_ACCESS_WRITE, &piece, 1, &count), LOAM_OK);
+    cr_assert_eq(count, 1);
+    cr_assert_eq(piece.bytes, PAGE);
+    cr_assert_eq(loam_gpa_view_pieces(view, (loam_gpa){0}, LOAM_GPA_END, LOAM_ACCESS_READ, &piece, 1, &count),
+                 LOAM_ERROR_NOT_FOUND);
+    cr_assert_eq(loam_gpa_view_gpa_from_hva(view, (void *)0x200fff, 1, &gpa), LOAM_OK);
+    cr_assert_eq(gpa.value, LOAM_GPA_END - 1);
+    cr_assert_eq(loam_gpa_view_gpa_from_hva(view, (void *)0x200fff, 2, &gpa), LOAM_ERROR_NOT_FOUND);
+    cr_assert_eq(loam_gpa_view_gpa_from_hva(view, (void *)0x200fff, UINT64_MAX, &gpa), LOAM_ERROR_NOT_FOUND);
+    cr_assert_eq(loam_gpa_view_gpa_from_hva(view, (void *)0x200fff, 0, &gpa), LOAM_ERROR_INVALID);
+    loam_gpa_map_release(map, view);
+    cr_assert_eq(loam_gpa_map_remove(map, (loam_gpa){top}, PAGE), LOAM_OK);
+    assert_valid(map);
+}
+
+Test(gpa_map, one_region_may_be_the_whole_address_space)
+{
+    struct loam_gpa_map *map = make_map(1, 2);
+    struct loam_region region;
+    const struct loam_gpa_view *view;
+
+    cr_assert_eq(insert(map, device(0, LOAM_GPA_END)), LOAM_OK);
+    view = loam_gpa_map_acquire(map);
+    cr_assert_eq(loam_gpa_view_find(view, (loam_gpa){LOAM_GPA_END - 1}, &region), LOAM_OK);
+    cr_assert_eq(region.bytes, LOAM_GPA_END);
+    cr_assert_eq(loam_gpa_view_find(view, (loam_gpa){LOAM_GPA_END}, &region), LOAM_ERROR_NOT_FOUND);
+    cr_assert_eq(loam_gpa_view_find(view, (loam_gpa){UINT64_MAX}, &region), LOAM_ERROR_NOT_FOUND);
+    loam_gpa_map_release(map, view);
+    assert_valid(map);
+}
+
+Test(gpa_map, a_host_range_may_end_just_below_the_top)
+{
+    struct loam_gpa_map *map = make_map(4, 2);
+    const uintptr_t hva = UINTPTR_MAX - 2 * PAGE + 1;
+    const struct loam_gpa_view *view;
+    loam_gpa gpa;
+
+    cr_assert_eq(insert(map, ram(PAGE, PAGE, hva, 0, 0)), LOAM_OK);
+    view = loam_gpa_map_acquire(map);
+    cr_assert_eq(loam_gpa_view_gpa_from_hva(view, (void *)(hva + 8), 8, &gpa), LOAM_OK);
+    cr_assert_eq(gpa.value, PAGE + 8);
+    cr_assert_eq(loam_gpa_view_gpa_from_hva(view, (void *)(hva + PAGE), 8, &gpa), LOAM_ERROR_NOT_FOUND);
+    cr_assert_eq(loam_gpa_view_gpa_from_hva(view, (void *)(hva - 8), 8, &gpa), LOAM_ERROR_NOT_FOUND);
+    loam_gpa_map_release(map, view);
+}
+
+/* --- Canonical form -------------------------------------------------------------------------------------------- */
+
+Test(gpa_map, neighbours_join_only_if_alike_in_every_respect)
+{
+    struct loam_region left = ram(PAGE, PAGE, 0x100000, 1, PAGE), right;
+
+    for (int unlike = 0; unlike < 6; unlike++) {
+        struct loam_gpa_map *map = make_map(4, 2);
+
+        right = ram(2 * PAGE, PAGE, 0x100000 + PAGE, 1, 2 * PAGE);
+        right.hva = unlike == 1 ? (void *)0x200000 : right.hva;
+        right.backing = unlike == 2 ? 2 : right.backing;
+        right.backing_offset = unlike == 3 ? 0 : right.backing_offset;
+        right.type = unlike == 4 ? LOAM_REGION_RESERVED : right.type;
+        right.access = unlike == 5 ? LOAM_ACCESS_READ : right.access;
+        cr_assert_eq(loam_gpa_map_insert(map, &right), LOAM_OK);
+        cr_assert_eq(loam_gpa_map_insert(map, &left), LOAM_OK);
+        cr_assert_eq(region_count(map), unlike == 0 ? 1 : 2, "respect %d", unlike);
+        assert_valid(map);
+    }
+}
+
+Test(gpa_map, the_order_of_changes_does_not_show)
+{
+    const uint32_t orders[][3] = {{0, 1, 2}, {0, 2, 1}, {1, 0, 2}, {1, 2, 0}, {2, 0, 1}, {2, 1, 0}};
+
+    for (size_t o = 0; o < 6; o++) {
+        struct loam_gpa_map *map = make_map(3, 2);
+
+        for (uint32_t i = 0; i < 3; i++) {
+            uint64_t at = orders[o][i] * PAGE;
+
+            cr_assert_eq(insert(map, ram(at, PAGE, 0x100000 + at, 0, at)), LOAM_OK);
+        }
+        cr_assert_eq(region_count(map), 1);
+        cr_assert_eq(loam_gpa_map_protect(map, (loam_gpa){PAGE}, PAGE, LOAM_ACCESS_READ), LOAM_OK);
+        cr_assert_eq(region_count(map), 3);
+        cr_assert_eq(loam_gpa_map_protect(map, (loam_gpa){PAGE}, PAGE, LOAM_ACCESS_WRITE), LOAM_OK);
+        cr_assert_eq(region_count(map), 1);
+        cr_assert_eq(loam_gpa_map_remove(map, (loam_gpa){PAGE}, PAGE), LOAM_OK);
+        cr_assert_eq(region_count(map), 2);
+        assert_valid(map);
+    }
+}
+
+/* --- Bounds of the caller's memory ----------------------------------------------------------------------------- */
+
+Test(gpa_map, a_full_table_refuses_and_stays_as_it_was)
+{
+    struct loam_gpa_map *map = make_map(3, 2);
+    struct loam_region whole = ram(0, 8 * PAGE, 0x100000, 0, 0), found;
+    const struct loam_gpa_view *view;
+
+    cr_assert_eq(loam_gpa_map_insert(map, &whole), LOAM_OK);
+    cr_assert_eq(insert(map, device(16 * PAGE, PAGE)), LOAM_OK);
+    cr_assert_eq(loam_gpa_map_protect(map, (loam_gpa){2 * PAGE}, PAGE, LOAM_ACCESS_READ), LOAM_ERROR_EXHAUSTED);
+    cr_assert_eq(insert(map, device(18 * PAGE, PAGE)), LOAM_OK);
+    cr_assert_eq(insert(map, device(20 * PAGE, PAGE)), LOAM_ERROR_EXHAUSTED);
+    cr_assert_eq(loam_gpa_map_remove(map, (loam_gpa){2 * PAGE}, PAGE), LOAM_ERROR_EXHAUSTED);
+    assert_valid(map);
+    cr_assert_eq(generation(map), 3);
+    view = loam_gpa_map_acquire(map);
+    cr_assert_eq(loam_gpa_view_region(view, 0, &found), LOAM_OK);
+    cr_assert(same_region(&whole, &found));
+    loam_gpa_map_release(map, view);
+    /* What joins takes no row more, and what frees one makes room. */
+    cr_assert_eq(insert(map, device(17 * PAGE, PAGE)), LOAM_OK);
+    cr_assert_eq(region_count(map), 2);
+    cr_assert_eq(insert(map, device(20 * PAGE, PAGE)), LOAM_OK);
+    assert_valid(map);
+}
+
+Test(gpa_map, busy_while_readers_hold_every_other_table_and_never_after)
+{
+    struct loam_gpa_map *map = make_map(8, 3);
+    const struct loam_gpa_view *first, *second, *again;
+
+    first = loam_gpa_map_acquire(map);
+    cr_assert_eq(insert(map, device(0, PAGE)), LOAM_OK);
+    second = loam_gpa_map_acquire(map);
+    again = loam_gpa_map_acquire(map);
+    cr_assert_eq(insert(map, device(2 * PAGE, PAGE)), LOAM_OK);
+    cr_assert_eq(insert(map, device(4 * PAGE, PAGE)), LOAM_ERROR_BUSY);
+    cr_assert_eq(insert(map, device(0, PAGE)), LOAM_ERROR_OVERLAP);
+    cr_assert_eq(loam_gpa_map_remove(map, (loam_gpa){0}, PAGE), LOAM_ERROR_BUSY);
+    cr_assert_eq(loam_gpa_map_remove(map, (loam_gpa){4 * PAGE}, PAGE), LOAM_ERROR_NOT_FOUND);
+    assert_valid(map);
+    cr_assert_eq(loam_gpa_view_count(first), 0);
+    cr_assert_eq(loam_gpa_view_count(second), 1);
+    cr_assert_eq(region_count(map), 2);
+    loam_gpa_map_release(map, second);
+    cr_assert_eq(insert(map, device(4 * PAGE, PAGE)), LOAM_ERROR_BUSY);
+    loam_gpa_map_release(map, again);
+    cr_assert_eq(insert(map, device(4 * PAGE, PAGE)), LOAM_OK);
+    cr_assert_eq(loam_gpa_view_count(first), 0);
+    loam_gpa_map_release(map, first);
+    for (uint64_t i = 0; i < 100; i++) {
+        cr_assert_eq(loam_gpa_map_remove(map, (loam_gpa){0}, PAGE), LOAM_OK);
+        cr_assert_eq(insert(map, device(0, PAGE)), LOAM_OK);
+    }
+    cr_assert_eq(region_count(map), 3);
+    assert_valid(map);
+}
+
+Test(gpa_map, validate_sees_damage)
+{
+    struct loam_gpa_map_config config = {8, 2};
+    size_t bytes = loam_gpa_map_bytes(&config);
+    struct loam_gpa_map *map = make_map(8, 2);
+    char *copy = malloc(bytes);
+    uint32_t seen = 0;
+
+    cr_assert_eq(insert(map, ram(0, 2 * PAGE, 0x100000, 3, PAGE)), LOAM_OK);
+    cr_assert_eq(insert(map, ram(4 * PAGE, 2 * PAGE, 0x200000, 4, PAGE)), LOAM_OK);
+    memcpy(copy, map, bytes);
+    /* Each word that holds the second region's start: its row, the search key, and the index's end behind it. */
+    for (size_t at = 0; at + 8 <= bytes; at += 8) {
+        const struct loam_gpa_view *view = loam_gpa_map_acquire(map);
+        bool current = (const char *)map + at >= (const char *)view;
+        uint64_t word;
+
+        loam_gpa_map_release(map, view);
+        memcpy(&word, (char *)map + at, sizeof word);
+        if (current && word == 4 * PAGE) {
+            struct loam_diag diag = {0};
+
+            word = PAGE;
+            memcpy((char *)map + at, &word, sizeof word);
+            cr_assert_eq(loam_gpa_map_validate(map, &diag), LOAM_ERROR_CORRUPT, "offset %zu", at);
+            cr_assert_neq(diag.text[0], 0);
+            memcpy(map, copy, bytes);
+            seen++;
+        }
+    }
+    cr_assert_geq(seen, 2);
+    assert_valid(map);
+    loam_gpa_map_release(map, loam_gpa_map_acquire(map));
+    loam_gpa_map_release(map, (const void *)((char *)map + (bytes - 128) / 2 + 128));
+    cr_assert_eq(loam_gpa_map_validate(map, NULL), LOAM_ERROR_CORRUPT);
+    free(copy);
+}
+
+/* --- Pieces and copies ----------------------------------------------------------------------------------------- */
+
+Test(gpa_map, pieces_cover_exactly_the_range)
+{
+    struct loam_gpa_map *map = make_map(8, 2);
+    const struct loam_gpa_view *view;
+    struct loam_piece pieces[3];
+    uint32_t count;
+
+    /* Pages 1 and 2 lie together in the host, though of two types; page 3 lies elsewhere, page 4 is read-only. */
+    cr_assert_eq(insert(map, ram(PAGE, PAGE, 0x100000, 0, 0)), LOAM_OK);
+    cr_assert_eq(insert(map, ram(2 * PAGE, PAGE, 0x100000 + PAGE, 7, 0)), LOAM_OK);
+    cr_assert_eq(insert(map, ram(3 * PAGE, 2 * PAGE, 0x900000, 0, 0)), LOAM_OK);
+    cr_assert_eq(loam_gpa_map_protect(map, (loam_gpa){4 * PAGE}, PAGE, LOAM_ACCESS_READ), LOAM_OK);
+    cr_assert_eq(insert(map, device(5 * PAGE, PAGE)), LOAM_OK);
+    view = loam_gpa_map_acquire(map);
+    cr_assert_eq(loam_gpa_view_pieces(view, (loam_gpa){PAGE + 16}, 2 * PAGE, LOAM_ACCESS_WRITE, pieces, 3, &count),
+                 LOAM_OK);
+    cr_assert_eq(count, 2);
+    cr_assert_eq((uintptr_t)pieces[0].hva, 0x100010);
+    cr_assert_eq(pieces[0].bytes, 2 * PAGE - 16);
+    cr_assert_eq(pieces[1].start.value, 3 * PAGE);
+    cr_assert_eq((uintptr_t)pieces[1].hva, 0x900000);
+    cr_assert_eq(pieces[1].bytes, 16);
+    cr_assert_eq(loam_gpa_view_pieces(view, (loam_gpa){PAGE}, 3 * PAGE, LOAM_ACCESS_WRITE, pieces, 1, &count),
+                 LOAM_ERROR_EXHAUSTED);
+    cr_assert_eq(count, 2);
+    cr_assert_eq(pieces[0].bytes, 2 * PAGE);
+    cr_assert_eq(loam_gpa_view_pieces(view, (loam_gpa){PAGE}, 3 * PAGE + 1, LOAM_ACCESS_WRITE, pieces, 3, &count),
+                 LOAM_ERROR_NOT_PERMITTED);
+    cr_assert_eq(count, 0);
+    cr_assert_eq(loam_gpa_view_pieces(view, (loam_gpa){PAGE}, 4 * PAGE, LOAM_ACCESS_READ, pieces, 3, &count), LOAM_OK);
+    cr_assert_eq(count, 2);
+    cr_assert_eq(loam_gpa_view_pieces(view, (loam_gpa){PAGE}, 4 * PAGE + 1, LOAM_ACCESS_READ, pieces, 3, &count),
+                 LOAM_ERROR_NOT_FOUND);
+    cr_assert_eq(loam_gpa_view_pieces(view, (loam_gpa){PAGE}, 0, LOAM_ACCESS_READ, pieces, 3, &count),
+                 LOAM_ERROR_INVALID);
+    cr_assert_eq(loam_gpa_view_pieces(view, (loam_gpa){PAGE}, 1, LOAM_ACCESS_NONE, pieces, 3, &count),
+                 LOAM_ERROR_INVALID);
+    loam_gpa_map_release(map, view);
+}
+
+Test(gpa_map, a_refused_copy_copies_nothing)
+{
+    static alignas(4096) char host[2 * PAGE];
+    struct loam_gpa_map *map = make_map(8, 2);
+    char buffer[64], before[64];
+    const struct loam_gpa_view *view;
+
+    memset(host, 1, sizeof host);
+    memset(buffer, 2, sizeof buffer);
+    memcpy(before, buffer, sizeof before);
+    cr_assert_eq(insert(map, ram(0, PAGE, (uintptr_t)host + PAGE, 0, PAGE)), LOAM_OK);
+    cr_assert_eq(insert(map, ram(PAGE, PAGE, (uintptr_t)host, 0, 0)), LOAM_OK);
+    cr_assert_eq(loam_gpa_map_protect(map, (loam_gpa){PAGE}, PAGE, LOAM_ACCESS_READ), LOAM_OK);
+    view = loam_gpa_map_acquire(map);
+    cr_assert_eq(loam_gpa_view_read(view, (loam_gpa){2 * PAGE - 32}, buffer, 64), LOAM_ERROR_NOT_FOUND);
+    cr_assert_eq(memcmp(buffer, before, sizeof before), 0);
+    cr_assert_eq(loam_gpa_view_write(view, (loam_gpa){PAGE - 32}, buffer, 64), LOAM_ERROR_NOT_PERMITTED);
+    cr_assert_eq(host[2 * PAGE - 1], 1);
+    cr_assert_eq(loam_gpa_view_write(view, (loam_gpa){PAGE - 32}, buffer, 32), LOAM_OK);
+    cr_assert_eq(loam_gpa_view_read(view, (loam_gpa){PAGE - 32}, buffer, 64), LOAM_OK);
+    cr_assert_eq(buffer[31], 2);
+    cr_assert_eq(buffer[32], 1);
+    cr_assert_eq(loam_gpa_view_read(view, (loam_gpa){0}, buffer, 0), LOAM_ERROR_INVALID);
+    loam_gpa_map_release(map, view);
+}
+
+/* --- Derived tables: the layouts of x86-64 --------------------------------------------------------------------- */
+
+#define LOW_HVA  UINT64_C(0x100000000000)
+#define HIGH_HVA UINT64_C(0x200000000000)
+
+/* RAM with the legacy window in it, from 0 to low_bytes and from 4 GiB on. */
+static struct loam_gpa_map *make_x86(uint64_t low_bytes, uint64_t high_bytes)
+{
+    struct loam_gpa_map *map = make_map(16, 2);
+    struct loam_region legacy = ram(640 * LOAM_KIB, 384 * LOAM_KIB, LOW_HVA + 640 * LOAM_KIB, 0, 640 * LOAM_KIB);
+
+    legacy.type = LOAM_REGION_RESERVED;
+    cr_assert_eq(insert(map, ram(0, 640 * LOAM_KIB, LOW_HVA, 0, 0)), LOAM_OK);
+    cr_assert_eq(loam_gpa_map_insert(map, &legacy), LOAM_OK);
+    cr_assert_eq(insert(map, ram(LOAM_MIB, low_bytes - LOAM_MIB, LOW_HVA + LOAM_MIB, 0, LOAM_MIB)), LOAM_OK);
+    if (high_bytes > 0) {
+        cr_assert_eq(insert(map, ram(4 * LOAM_GIB, high_bytes, HIGH_HVA, 1, 0)), LOAM_OK);
+    }
+    return map;
+}
+
+static void assert_e820(struct loam_gpa_map *map, const struct loam_e820_entry *expected, uint32_t expected_count)
+{
+    struct loam_e820_entry entries[16];
+    const struct loam_gpa_view *view = loam_gpa_map_acquire(map);
+    uint32_t count;
+
+    cr_assert_eq(loam_gpa_view_e820(view, entries, 16, &count), LOAM_OK);
+    cr_assert_eq(count, expected_count);
+    for (uint32_t i = 0; i < count; i++) {
+        cr_assert_eq(entries[i].start, expected[i].start, "row %u", i);
+        cr_assert_eq(entries[i].bytes, expected[i].bytes, "row %u", i);
+        cr_assert_eq(entries[i].type, expected[i].type, "row %u", i);
+    }
+    cr_assert_eq(loam_gpa_view_e820(view, entries, expected_count - 1, &count), LOAM_ERROR_EXHAUSTED);
+    cr_assert_eq(count, expected_count);
+    loam_gpa_map_release(map, view);
+}
+
+static void assert_slots(struct loam_gpa_map *map, const struct loam_slot *expected, uint32_t expected_count)
+{
+    struct loam_slot slots[16];
+    const struct loam_gpa_view *view = loam_gpa_map_acquire(map);
+    uint32_t count;
+
+    cr_assert_eq(loam_gpa_view_slots(view, slots, 16, &count), LOAM_OK);
+    cr_assert_eq(count, expected_count);
+    for (uint32_t i = 0; i < count; i++) {
+        cr_assert_eq(slots[i].start.value, expected[i].start.value, "slot %u", i);
+        cr_assert_eq(slots[i].bytes, expected[i].bytes, "slot %u", i);
+        cr_assert_eq(slots[i].hva, expected[i].hva, "slot %u", i);
+        cr_assert_eq(slots[i].read_only, expected[i].read_only, "slot %u", i);
+    }
+    cr_assert_eq(loam_gpa_view_slots(view, slots, expected_count - 1, &count), LOAM_ERROR_EXHAUSTED);
+    cr_assert_eq(count, expected_count);
+    loam_gpa_map_release(map, view);
+}
+
+static void assert_x86(uint64_t low_bytes, uint64_t high_bytes)
+{
+    const struct loam_e820_entry e820[] = {{0, 640 * LOAM_KIB, LOAM_E820_RAM},
+                                           {640 * LOAM_KIB, 384 * LOAM_KIB, LOAM_E820_RESERVED},
+                                           {LOAM_MIB, low_bytes - LOAM_MIB, LOAM_E820_RAM},
+                                           {4 * LOAM_GIB, high_bytes, LOAM_E820_RAM}};
+    const struct loam_slot slots[] = {{{0}, low_bytes, (void *)LOW_HVA, false},
+                                      {{4 * LOAM_GIB}, high_bytes, (void *)HIGH_HVA, false}};
+    struct loam_gpa_map *map = make_x86(low_bytes, high_bytes);
+
+    assert_e820(map, e820, high_bytes > 0 ? 4 : 3);
+    assert_slots(map, slots, high_bytes > 0 ? 2 : 1);
+    assert_valid(map);
+}
+
+Test(gpa_map, e820_and_slots_of_64_mib_around_a_hole_at_12_mib)
+{
+    assert_x86(12 * LOAM_MIB, 52 * LOAM_MIB);
+}
+
+Test(gpa_map, e820_and_slots_of_64_mib_without_high_ram)
+{
+    assert_x86(64 * LOAM_MIB, 0);
+}
+
+Test(gpa_map, e820_and_slots_of_3_5_gib)
+{
+    assert_x86(3 * LOAM_GIB, LOAM_GIB / 2);
+}
+
+Test(gpa_map, e820_and_slots_of_6_gib)
+{
+    assert_x86(3 * LOAM_GIB, 3 * LOAM_GIB);
+}
+
+Test(gpa_map, a_read_only_page_is_reserved_and_a_slot_of_its_own)
+{
+    const uint64_t page = 8 * LOAM_MIB;
+    const struct loam_e820_entry e820[] = {{0, 640 * LOAM_KIB, LOAM_E820_RAM},
+                                           {640 * LOAM_KIB, 384 * LOAM_KIB, LOAM_E820_RESERVED},
+                                           {LOAM_MIB, 7 * LOAM_MIB, LOAM_E820_RAM},
+                                           {page, PAGE, LOAM_E820_RESERVED},
+                                           {page + PAGE, 56 * LOAM_MIB - PAGE, LOAM_E820_RAM}};
+    const struct loam_slot slots[] = {{{0}, page, (void *)LOW_HVA, false},
+                                      {{page}, PAGE, (void *)(LOW_HVA + page), true},
+                                      {{page + PAGE}, 56 * LOAM_MIB - PAGE, (void *)(LOW_HVA + page + PAGE), false}};
+    struct loam_gpa_map *map = make_x86(64 * LOAM_MIB, 0);
+
+    cr_assert_eq(loam_gpa_map_protect(map, (loam_gpa){page}, PAGE, LOAM_ACCESS_READ), LOAM_OK);
+    assert_e820(map, e820, 5);
+    assert_slots(map, slots, 3);
+    cr_assert_eq(loam_gpa_map_protect(map, (loam_gpa){page}, PAGE, LOAM_ACCESS_WRITE), LOAM_OK);
+    assert_valid(map);
+    cr_assert_eq(region_count(map), 3);
+}
+
+Test(gpa_map, devices_have_no_slot_and_no_e820_row)
+{
+    const struct loam_e820_entry e820[] = {{PAGE, PAGE, LOAM_E820_RAM}, {3 * PAGE, PAGE, LOAM_E820_RAM}};
+    const struct loam_slot slots[] = {{{PAGE}, PAGE, (void *)0x100000, false},
+                                      {{3 * PAGE}, PAGE, (void *)(0x100000 + PAGE), false}};
+    struct loam_gpa_map *map = make_map(8, 2);
+
+    cr_assert_eq(insert(map, device(0, PAGE)), LOAM_OK);
+    cr_assert_eq(insert(map, ram(PAGE, PAGE, 0x100000, 0, 0)), LOAM_OK);
+    cr_assert_eq(insert(map, device(2 * PAGE, PAGE)), LOAM_OK);
+    cr_assert_eq(insert(map, ram(3 * PAGE, PAGE, 0x100000 + PAGE, 0, PAGE)), LOAM_OK);
+    assert_e820(map, e820, 2);
+    assert_slots(map, slots, 2);
+}
+
+/* --- Against the oracle ---------------------------------------------------------------------------------------- */
+
+#define HOST_PAGES     1024u
+#define HELD_MAX       5u
+#define TABLE_CAPACITY 4u
+
+struct held {
+    const struct loam_gpa_view *view;
+    uint64_t generation;
+    struct oracle oracle;
+};
+
+/* One run: the map, what it should be, host memory and a copy of what that should hold. */
+struct trial {
+    struct loam_gpa_map *map;
+    uint64_t random;
+    uint64_t seed;
+    uint64_t step;
+    uint32_t region_capacity;
+    uint64_t generation;
+    uint64_t outcomes[LOAM_ERROR_COUNT]; /* of changes */
+    struct oracle oracle;
+    struct held held[HELD_MAX];
+    char *host;
+    char *mirror;
+};
+
+#define TRIAL_ASSERT(trial, condition) cr_assert(condition, "seed %#lx, step %lu", (trial)->seed, (trial)->step)
+
+static uint64_t below(struct trial *trial, uint64_t end)
+{
+    return next_random(&trial->random) % end;
+}
+
+/* Mostly in the windows and not too long; at times at their edges, between them or malformed. */
+static loam_gpa random_gpa(struct trial *trial)
+{
+    static const uint64_t odd[] = {LOAM_GPA_END, UINT64_MAX, LOAM_GPA_END - 1, LOAM_GPA_END / 2,
+                                   ORACLE_WINDOW_PAGES * PAGE};
+
+    if (below(trial, 64) == 0) {
+        return loam_gpa_from_u64(odd[below(trial, sizeof odd / sizeof *odd)]);
+    }
+    return loam_gpa_from_u64(oracle_gpa((uint32_t)below(trial, ORACLE_PAGES)).value);
+}
+
+static loam_gpa random_byte_gpa(struct trial *trial)
+{
+    loam_gpa gpa = random_gpa(trial);
+
+    gpa.value += below(trial, 4) == 0 ? PAGE - 1 - below(trial, 16) : below(trial, PAGE);
+    return gpa;
+}
+
+static uint64_t random_page_bytes(struct trial *trial)
+{
+    switch (below(trial, 64)) {
+    case 0:
+        return 0;
+    case 1:
+        return below(trial, 4 * PAGE);
+    default:
+        return (1 + below(trial, 24)) * PAGE;
+    }
+}
+
+static uint64_t random_bytes(struct trial *trial)
+{
+    switch (below(trial, 64)) {
+    case 0:
+        return 0;
+    case 1:
+        return next_random(&trial->random);
+    default:
+        return below(trial, 2) == 0 ? 1 + below(trial, 64) : 1 + below(trial, 12 * PAGE);
+    }
+}
+
+static enum loam_access random_access(struct trial *trial)
+{
+    return below(trial, 64) == 0 ? (enum loam_access)(below(trial, 2) * LOAM_ACCESS_COUNT)
+                                 : (enum loam_access)(LOAM_ACCESS_READ + below(trial, 2));
+}
+
+/* No table is free: each that is not current is held. */
+static bool busy(const struct trial *trial)
+{
+    uint32_t held = 0;
+
+    for (uint32_t i = 0; i < HELD_MAX; i++) {
+        bool counts = trial->held[i].view != NULL && trial->held[i].generation != trial->generation;
+
+        for (uint32_t j = 0; j < i; j++) {
+            counts = counts && trial->held[j].view != trial->held[i].view;
+        }
+        held += counts;
+    }
+    return held == TABLE_CAPACITY - 1;
+}
+
+static void compare_regions(struct trial *trial, const struct loam_gpa_view *view, const struct oracle *oracle)
+{
+    struct loam_region expected[ORACLE_PAGES], found;
+    uint32_t count = oracle_regions(oracle, expected);
+
+    TRIAL_ASSERT(trial, loam_gpa_view_count(view) == count);
+    for (uint32_t i = 0; i < count; i++) {
+        TRIAL_ASSERT(trial, loam_gpa_view_region(view, i, &found) == LOAM_OK);
+        TRIAL_ASSERT(trial, same_region(&found, &expected[i]));
+    }
+    TRIAL_ASSERT(trial, loam_gpa_view_region(view, count, &found) == LOAM_ERROR_NOT_FOUND);
+}
+
+static void changed(struct trial *trial, enum loam_error found, enum loam_error expected)
+{
+    const struct loam_gpa_view *view = loam_gpa_map_acquire(trial->map);
+
+    TRIAL_ASSERT(trial, found == expected);
+    trial->generation += expected == LOAM_OK;
+    trial->outcomes[expected]++;
+    TRIAL_ASSERT(trial, loam_gpa_view_generation(view) == trial->generation);
+    compare_regions(trial, view, &trial->oracle);
+    loam_gpa_map_release(trial->map, view);
+}
+
+/* Whether the oracle can hold the range, or refuses it as malformed. */
+static bool oracle_can_judge(loam_gpa start, uint64_t bytes)
+{
+    const uint64_t low_end = ORACLE_WINDOW_PAGES * PAGE, high_start = LOAM_GPA_END - low_end;
+
+    return start.value >= high_start || (start.value < low_end && bytes <= low_end - start.value);
+}
+
+/* Most of the regions follow one line through the host, so that neighbours join; the others lie anywhere. */
+static void try_insert(struct trial *trial)
+{
+    struct loam_region region = {.start = random_gpa(trial), .bytes = random_page_bytes(trial)};
+    uint64_t host_page = below(trial, HOST_PAGES - 24);
+
+    if (!oracle_can_judge(region.start, region.bytes)) {
+        return;
+    }
+    region.type = (enum loam_region_type)(below(trial, 64) == 0 ? LOAM_REGION_TYPE_COUNT : below(trial, 8) / 3);
+    if (region.type != LOAM_REGION_DEVICE || below(trial, 64) == 0) {
+        if (below(trial, 4) != 0) {
+            host_page = region.start.value / PAGE % ORACLE_WINDOW_PAGES;
+        }
+        region.hva = trial->host + host_page * PAGE;
+        region.backing = (uint32_t)(below(trial, 8) == 0);
+        region.backing_offset = (host_page + (below(trial, 16) == 0)) * PAGE;
+        region.access = random_access(trial);
+    }
+    changed(trial, loam_gpa_map_insert(trial->map, &region),
+            oracle_insert(&trial->oracle, &region, trial->region_capacity, busy(trial)));
+}
+
+/* A range of pages to change: in most cases a region or a part of one, else anything. */
+static void random_target(struct trial *trial, loam_gpa *start, uint64_t *bytes)
+{
+    struct loam_region regions[ORACLE_PAGES];
+    uint32_t count = oracle_regions(&trial->oracle, regions);
+
+    *start = random_gpa(trial);
+    *bytes = random_page_bytes(trial);
+    if (count > 0 && below(trial, 4) != 0) {
+        const struct loam_region *region = &regions[below(trial, count)];
+        uint64_t first = below(trial, 2) == 0 ? 0 : below(trial, region->bytes / PAGE);
+        uint64_t pages = region->bytes / PAGE - first;
+
+        start->value = region->start.value + first * PAGE;
+        *bytes = (below(trial, 2) == 0 ? pages : 1 + below(trial, pages)) * PAGE;
+    }
+}
+
+static void try_remove(struct trial *trial)
+{
+    loam_gpa start;
+    uint64_t bytes;
+
+    random_target(trial, &start, &bytes);
+    changed(trial, loam_gpa_map_remove(trial->map, start, bytes),
+            oracle_remove(&trial->oracle, start, bytes, trial->region_capacity, busy(trial)));
+}
+
+static void try_protect(struct trial *trial)
+{
+    enum loam_access access = random_access(trial);
+    loam_gpa start;
+    uint64_t bytes;
+
+    random_target(trial, &start, &bytes);
+    changed(trial, loam_gpa_map_protect(trial->map, start, bytes, access),
+            oracle_protect(&trial->oracle, start, bytes, access, trial->region_capacity, busy(trial)));
+}
+
+static void try_find(struct trial *trial, const struct loam_gpa_view *view, const struct oracle *oracle)
+{
+    struct loam_region found, expected;
+    loam_gpa gpa = random_byte_gpa(trial);
+
+    TRIAL_ASSERT(trial, loam_gpa_view_find(view, gpa, &found) == oracle_find(oracle, gpa, &expected));
+    TRIAL_ASSERT(trial, same_region(&found, &expected));
+}
+
+static void try_translate(struct trial *trial, const struct loam_gpa_view *view, const struct oracle *oracle)
+{
+    loam_gpa gpa = random_byte_gpa(trial);
+    uint64_t bytes = random_bytes(trial);
+    enum loam_access access = random_access(trial);
+    void *found, *expected;
+
+    TRIAL_ASSERT(trial, loam_gpa_view_translate(view, gpa, bytes, access, &found) ==
+                            oracle_translate(oracle, gpa, bytes, access, &expected));
+    TRIAL_ASSERT(trial, found == expected);
+}
+
+static void try_pieces(struct trial *trial, const struct loam_gpa_view *view, const struct oracle *oracle)
+{
+    struct loam_piece found[ORACLE_PAGES], expected[ORACLE_PAGES];
+    uint32_t capacity = below(trial, 4) == 0 ? (uint32_t)below(trial, 3) : ORACLE_PAGES, count, expected_count;
+    loam_gpa gpa = random_byte_gpa(trial);
+    uint64_t bytes = random_bytes(trial);
+    enum loam_access access = random_access(trial);
+    enum loam_error error = oracle_pieces(oracle, gpa, bytes, access, expected, &expected_count);
+
+    error = error == LOAM_OK && expected_count > capacity ? LOAM_ERROR_EXHAUSTED : error;
+    TRIAL_ASSERT(trial, loam_gpa_view_pieces(view, gpa, bytes, access, found, capacity, &count) == error);
+    TRIAL_ASSERT(trial, count == expected_count);
+    for (uint32_t i = 0; i < count && i < capacity; i++) {
+        TRIAL_ASSERT(trial, found[i].start.value == expected[i].start.value);
+        TRIAL_ASSERT(trial, found[i].hva == expected[i].hva && found[i].bytes == expected[i].bytes);
+    }
+}
+
+static void try_reverse(struct trial *trial, const struct loam_gpa_view *view, const struct oracle *oracle)
+{
+    const char *hva = trial->host + below(trial, HOST_PAGES * PAGE);
+    uint64_t bytes = random_bytes(trial);
+    loam_gpa found, expected;
+
+    TRIAL_ASSERT(trial, loam_gpa_view_gpa_from_hva(view, hva, bytes, &found) ==
+                            oracle_gpa_from_hva(oracle, hva, bytes, &expected));
+    TRIAL_ASSERT(trial, found.value == expected.value);
+}
+
+static void try_read(struct trial *trial, const struct loam_gpa_view *view, const struct oracle *oracle)
+{
+    static char buffer[16 * PAGE];
+    struct loam_piece pieces[ORACLE_PAGES];
+    loam_gpa gpa = random_byte_gpa(trial);
+    uint64_t bytes = random_bytes(trial) % sizeof buffer;
+    uint32_t count;
+
+    memset(buffer, 0x5a, sizeof buffer);
+    TRIAL_ASSERT(trial, loam_gpa_view_read(view, gpa, buffer, bytes) ==
+                            oracle_pieces(oracle, gpa, bytes, LOAM_ACCESS_READ, pieces, &count));
+    for (uint32_t i = 0; i < count; i++) {
+        TRIAL_ASSERT(trial, memcmp(buffer + (pieces[i].start.value - gpa.value),
+                                   trial->mirror + ((char *)pieces[i].hva - trial->host), pieces[i].bytes) == 0);
+    }
+    TRIAL_ASSERT(trial, buffer[count == 0 ? 0 : bytes] == 0x5a);
+}
+
+static void try_write(struct trial *trial, const struct loam_gpa_view *view, const struct oracle *oracle)
+{
+    static char buffer[16 * PAGE];
+    struct loam_piece pieces[ORACLE_PAGES];
+    loam_gpa gpa = random_byte_gpa(trial);
+    uint64_t bytes = random_bytes(trial) % sizeof buffer;
+    uint32_t count;
+
+    memset(buffer, (int)below(trial, 256), bytes);
+    if (bytes > 0) {
+        buffer[0] = (char)below(trial, 256);
+        buffer[bytes - 1] = (char)below(trial, 256);
+    }
+    TRIAL_ASSERT(trial, loam_gpa_view_write(view, gpa, buffer, bytes) ==
+                            oracle_pieces(oracle, gpa, bytes, LOAM_ACCESS_WRITE, pieces, &count));
+    for (uint32_t i = 0; i < count; i++) {
+        memcpy(trial->mirror + ((char *)pieces[i].hva - trial->host), buffer + (pieces[i].start.value - gpa.value),
+               pieces[i].bytes);
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        TRIAL_ASSERT(
+            trial, memcmp(trial->mirror + ((char *)pieces[i].hva - trial->host), pieces[i].hva, pieces[i].bytes) == 0);
+    }
+}
+
+static void try_slots(struct trial *trial, const struct loam_gpa_view *view, const struct oracle *oracle)
+{
+    struct loam_slot found[ORACLE_PAGES], expected[ORACLE_PAGES];
+    uint32_t count, expected_count = oracle_slots(oracle, expected);
+
+    TRIAL_ASSERT(trial, loam_gpa_view_slots(view, found, ORACLE_PAGES, &count) == LOAM_OK);
+    TRIAL_ASSERT(trial, count == expected_count);
+    for (uint32_t i = 0; i < count; i++) {
+        TRIAL_ASSERT(trial, found[i].start.value == expected[i].start.value && found[i].bytes == expected[i].bytes);
+        TRIAL_ASSERT(trial, found[i].hva == expected[i].hva && found[i].read_only == expected[i].read_only);
+    }
+}
+
+static void try_e820(struct trial *trial, const struct loam_gpa_view *view, const struct oracle *oracle)
+{
+    struct loam_e820_entry found[ORACLE_PAGES], expected[ORACLE_PAGES];
+    uint32_t count, expected_count = oracle_e820(oracle, expected);
+
+    TRIAL_ASSERT(trial, loam_gpa_view_e820(view, found, ORACLE_PAGES, &count) == LOAM_OK);
+    TRIAL_ASSERT(trial, count == expected_count);
+    for (uint32_t i = 0; i < count; i++) {
+        TRIAL_ASSERT(trial, found[i].start == expected[i].start && found[i].bytes == expected[i].bytes);
+        TRIAL_ASSERT(trial, found[i].type == expected[i].type);
+    }
+}
+
+/* Release a view, or hold one, less often; what was held answers as of its generation. */
+static void try_hold(struct trial *trial)
+{
+    struct held *held = &trial->held[below(trial, HELD_MAX)];
+
+    if (held->view != NULL) {
+        TRIAL_ASSERT(trial, loam_gpa_view_generation(held->view) == held->generation);
+        compare_regions(trial, held->view, &held->oracle);
+        loam_gpa_map_release(trial->map, held->view);
+        held->view = NULL;
+    } else if (below(trial, 3) == 0) {
+        held->view = loam_gpa_map_acquire(trial->map);
+        held->generation = trial->generation;
+        held->oracle = trial->oracle;
+    }
+}
+
+static void (*const questions[])(struct trial *, const struct loam_gpa_view *, const struct oracle *) = {
+    try_find,    try_translate, try_translate, try_pieces, try_pieces,
+    try_reverse, try_read,      try_write,     try_slots,  try_e820};
+
+/* Ask the published table, or one that is held. */
+static void try_question(struct trial *trial)
+{
+    const struct held *held = &trial->held[below(trial, HELD_MAX)];
+    uint64_t question = below(trial, sizeof questions / sizeof *questions);
+
+    if (held->view != NULL) {
+        questions[question](trial, held->view, &held->oracle);
+    } else {
+        const struct loam_gpa_view *view = loam_gpa_map_acquire(trial->map);
+
+        questions[question](trial, view, &trial->oracle);
+        loam_gpa_map_release(trial->map, view);
+    }
+}
+
+static void one_step(struct trial *trial)
+{
+    uint64_t dice = below(trial, 100);
+
+    if (dice < 18) {
+        try_insert(trial);
+    } else if (dice < 28) {
+        try_remove(trial);
+    } else if (dice < 36) {
+        try_protect(trial);
+    } else if (dice < 38) {
+        try_hold(trial);
+    } else {
+        try_question(trial);
+    }
+    if (trial->step % 64 == 0) {
+        assert_valid(trial->map);
+    }
+    if (trial->step % 8192 == 0) {
+        TRIAL_ASSERT(trial, memcmp(trial->host, trial->mirror, HOST_PAGES * PAGE) == 0);
+    }
+}
+
+static void run_trial(uint64_t seed, uint64_t step_count, uint32_t region_capacity)
+{
+    struct trial *trial = calloc(1, sizeof *trial);
+
+    trial->seed = trial->random = seed;
+    trial->region_capacity = region_capacity;
+    trial->map = make_map(trial->region_capacity, TABLE_CAPACITY);
+    trial->host = aligned_alloc(PAGE, HOST_PAGES * PAGE);
+    trial->mirror = malloc(HOST_PAGES * PAGE);
+    memset(trial->host, 0, HOST_PAGES * PAGE);
+    memset(trial->mirror, 0, HOST_PAGES * PAGE);
+    for (trial->step = 0; trial->step < step_count; trial->step++) {
+        one_step(trial);
+    }
+    /* The run has been everywhere: done, and refused for every reason. */
+    TRIAL_ASSERT(trial, trial->generation > step_count / 10);
+    for (int e = 0; e < LOAM_ERROR_UNINITIALISED; e++) {
+        TRIAL_ASSERT(trial, trial->outcomes[e] > step_count / 1000 ||
+                                (e == LOAM_ERROR_EXHAUSTED && region_capacity == ORACLE_PAGES));
+    }
+    TRIAL_ASSERT(trial, trial->outcomes[LOAM_ERROR_BUSY] > step_count / 1000);
+    free(trial->host);
+    free(trial->mirror);
+    free(trial);
+}
+
+Test(gpa_map, agrees_with_the_oracle_over_random_operations, .timeout = 600)
+{
+    const uint32_t capacities[] = {24, 24, 40, ORACLE_PAGES};
+
+    for (uint64_t i = 0; i < 4; i++) {
+        run_trial((i + 1) * UINT64_C(0x9e3779b97f4a7c15), 300000, capacities[i]);
+    }
+}
+
+/* Many rows, of like size and heaped up in one place: both ways through the index. */
+Test(gpa_map, finds_every_row_of_large_tables)
+{
+    for (int heaped = 0; heaped < 2; heaped++) {
+        struct loam_gpa_map *map = make_map(1024, 2);
+        const struct loam_gpa_view *view;
+        struct loam_region region;
+
+        for (uint64_t i = 0; i < 1023; i++) {
+            uint64_t start = i * (heaped ? 2 * PAGE : 2 * LOAM_MIB);
+
+            cr_assert_eq(insert(map, ram(start, PAGE, 0x100000 + i * PAGE, 0, start)), LOAM_OK);
+        }
+        cr_assert_eq(insert(map, device(LOAM_GPA_END / 2, LOAM_GIB)), LOAM_OK);
+        assert_valid(map);
+        view = loam_gpa_map_acquire(map);
+        for (uint64_t i = 0; i < 1023; i++) {
+            uint64_t start = i * (heaped ? 2 * PAGE : 2 * LOAM_MIB);
+            void *hva;
+
+            cr_assert_eq(loam_gpa_view_translate(view, (loam_gpa){start}, PAGE, LOAM_ACCESS_WRITE, &hva), LOAM_OK);
+            cr_assert_eq((uintptr_t)hva, 0x100000 + i * PAGE);
+            cr_assert_eq(loam_gpa_view_find(view, (loam_gpa){start + PAGE - 1}, &region), LOAM_OK);
+            cr_assert_eq(region.start.value, start);
+            cr_assert_eq(loam_gpa_view_find(view, (loam_gpa){start + PAGE}, &region), LOAM_ERROR_NOT_FOUND);
+        }
+        cr_assert_eq(loam_gpa_view_find(view, (loam_gpa){LOAM_GPA_END / 2 + LOAM_GIB - 1}, &region), LOAM_OK);
+        loam_gpa_map_release(map, view);
+    }
+}
+
+/* --- Threads --------------------------------------------------------------------------------------------------- */
+
+#define STRIPES 16u
+
+struct shared {
+    struct loam_gpa_map *map;
+    atomic_bool stop;
+    atomic_ulong wrong;
+    atomic_ulong views;
+    uint32_t thread;
+};
+
+/* Generation g has protected stripe g % STRIPES last, as g / STRIPES is odd or even: each table tells its generation. */
+static enum loam_access access_of(uint64_t generation, uint64_t stripe)
+{
+    uint64_t last = generation - (generation - stripe) % STRIPES;
+
+    if (stripe > generation) {
+        return LOAM_ACCESS_WRITE;
+    }
+    return last / STRIPES % 2 == 1 ? LOAM_ACCESS_READ : LOAM_ACCESS_WRITE;
+}
+
+static unsigned long wrong_stripes(const struct loam_gpa_view *view)
+{
+    unsigned long wrong = 0;
+
+    for (uint64_t stripe = 0; stripe < STRIPES; stripe++) {
+        /* The first generation is the insertion. */
+        enum loam_access expected = access_of(loam_gpa_view_generation(view) - 1, stripe);
+        loam_gpa gpa = {stripe * PAGE + 8};
+        struct loam_region region;
+        void *hva;
+
+        wrong += loam_gpa_view_find(view, gpa, &region) != LOAM_OK || region.access != expected;
+        wrong += loam_gpa_view_translate(view, gpa, 8, LOAM_ACCESS_READ, &hva) != LOAM_OK ||
+                 (uintptr_t)hva != 0x100000 + gpa.value;
+    }
+    return wrong;
+}
+
+static void *read_generations(void *argument)
+{
+    struct shared *shared = argument;
+    uint64_t last = 0;
+
+    while (!atomic_load(&shared->stop)) {
+        const struct loam_gpa_view *view = loam_gpa_map_acquire(shared->map);
+        const struct loam_gpa_view *second = loam_gpa_map_acquire(shared->map);
+        uint64_t before = loam_gpa_view_generation(view);
+
+        atomic_fetch_add(&shared->wrong, wrong_stripes(view) + wrong_stripes(second));
+        atomic_fetch_add(&shared->wrong, before < last || loam_gpa_view_generation(second) < before);
+        atomic_fetch_add(&shared->wrong, loam_gpa_view_generation(view) != before);
+        last = before;
+        loam_gpa_map_release(shared->map, view);
+        loam_gpa_map_release(shared->map, second);
+        atomic_fetch_add(&shared->views, 1);
+    }
+    return NULL;
+}
+
+Test(gpa_map, readers_see_whole_generations_while_a_writer_changes, .timeout = 300)
+{
+    for (uint32_t table_capacity = 2; table_capacity <= 4; table_capacity++) {
+        /* Readers hold the one spare table of two nearly always. */
+        const uint64_t generation_count = table_capacity == 2 ? 500 : 8000;
+        struct shared shared = {.map = make_map(2 * STRIPES, table_capacity)};
+        pthread_t readers[3];
+
+        cr_assert_eq(insert(shared.map, ram(0, STRIPES * PAGE, 0x100000, 0, 0)), LOAM_OK);
+        for (size_t i = 0; i < 3; i++) {
+            cr_assert_eq(pthread_create(&readers[i], NULL, read_generations, &shared), 0);
+        }
+        for (uint64_t g = 1; g <= generation_count; g++) {
+            enum loam_error error;
+
+            do {
+                error =
+                    loam_gpa_map_protect(shared.map, (loam_gpa){g % STRIPES * PAGE}, PAGE, access_of(g, g % STRIPES));
+                cr_assert(error == LOAM_OK || error == LOAM_ERROR_BUSY);
+            } while (error != LOAM_OK && sched_yield() == 0);
+        }
+        while (atomic_load(&shared.views) < 100) {
+        }
+        atomic_store(&shared.stop, true);
+        for (size_t i = 0; i < 3; i++) {
+            pthread_join(readers[i], NULL);
+        }
+        cr_assert_eq(atomic_load(&shared.wrong), 0);
+        cr_assert_eq(generation(shared.map), generation_count + 1);
+        assert_valid(shared.map);
+    }
+}
+
+/* Each writer owns a range: it comes and goes, and the others' ranges stay as their owners left them. */
+static void *change_own_range(void *argument)
+{
+    struct shared *shared = argument;
+    const uint64_t start = (shared->thread * 4 + 1) * PAGE;
+    struct loam_region region = ram(start, 3 * PAGE, 0x100000 + start, shared->thread, 0);
+
+    for (uint32_t i = 0; i < 5000; i++) {
+        while (loam_gpa_map_insert(shared->map, &region) == LOAM_ERROR_BUSY) {
+        }
+        while (loam_gpa_map_protect(shared->map, (loam_gpa){start + PAGE}, PAGE, LOAM_ACCESS_READ) == LOAM_ERROR_BUSY) {
+        }
+        if (i == 4999) {
+            break;
+        }
+        while (loam_gpa_map_remove(shared->map, region.start, region.bytes) == LOAM_ERROR_BUSY) {
+        }
+        atomic_fetch_add(&shared->wrong, loam_gpa_map_validate(shared->map, NULL) != LOAM_OK);
+    }
+    return NULL;
+}
+
+Test(gpa_map, writers_exclude_each_other, .timeout = 300)
+{
+    struct loam_gpa_map *map = make_map(16, 3);
+    struct shared shared[4];
+    pthread_t writers[4];
+
+    for (uint32_t i = 0; i < 4; i++) {
+        shared[i] = (struct shared){.map = map, .thread = i};
+        cr_assert_eq(pthread_create(&writers[i], NULL, change_own_range, &shared[i]), 0);
+    }
+    for (uint32_t i = 0; i < 4; i++) {
+        pthread_join(writers[i], NULL);
+        cr_assert_eq(atomic_load(&shared[i].wrong), 0);
+    }
+    cr_assert_eq(region_count(map), 12);
+    cr_assert_eq(generation(map), 4 * (4999 * 3 + 2));
+    assert_valid(map);
+}
