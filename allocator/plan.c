@@ -86,20 +86,39 @@ static void add_check(struct draft *draft, const struct finding *finding)
 
 /* --- Pages ----------------------------------------------------------------------------------------------------- */
 
+/* As backing chooses: shared memory where it may be, and private memory where that is refused. */
+static enum loam_error thp_given(enum loam_sharing sharing, bool *given, struct loam_diag *diag)
+{
+    enum loam_error error = LOAM_OK;
+
+    *given = false;
+    if (sharing != LOAM_SHARING_PRIVATE) {
+        error = loam_plan_host_thp(true, given, diag);
+    }
+    if (error == LOAM_OK && !*given && sharing != LOAM_SHARING_SHARED) {
+        error = loam_plan_host_thp(false, given, diag);
+    }
+    return error;
+}
+
 /* Ordinary pages come from no pool; that the kernel refuses to join them is told as an empty one. */
 static enum loam_error check_thp(struct draft *draft, struct loam_diag *diag)
 {
-    bool shared = draft->plan->request.sharing == LOAM_SHARING_SHARED;
+    static const char *const where[LOAM_SHARING_COUNT] = {[LOAM_SHARING_ANY] = "",
+                                                          [LOAM_SHARING_SHARED] = " in shared memory",
+                                                          [LOAM_SHARING_PRIVATE] = " in private memory"};
+    enum loam_sharing sharing = draft->plan->request.sharing;
+    bool shared = sharing == LOAM_SHARING_SHARED;
     struct finding finding = {
         .resource = LOAM_PLAN_POOL, .wanted = draft->plan->backing_page_count, .unit_bytes = draft->plan->page_bytes};
     bool given;
-    enum loam_error error = loam_plan_host_thp(shared, &given, diag);
+    enum loam_error error = thp_given(sharing, &given, diag);
 
     if (error != LOAM_OK || given) {
         return error;
     }
-    snprintf(finding.facts, sizeof finding.facts, "transparent hugepages in %s memory wanted, the kernel gives none",
-             shared ? "shared" : "private");
+    snprintf(finding.facts, sizeof finding.facts, "transparent hugepages%s wanted, the kernel gives none",
+             where[sharing]);
     snprintf(finding.mend, sizeof finding.mend, "allow them with: echo %s > /sys/kernel/mm/transparent_hugepage/%s",
              shared ? "advise" : "madvise", shared ? "shmem_enabled" : "enabled");
     add_check(draft, &finding);

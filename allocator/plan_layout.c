@@ -65,6 +65,10 @@ static enum loam_error check_choices(const struct loam_memory_request *request, 
         return loam_fail(diag, LOAM_ERROR_INVALID, "commit %d asked: there is none of that number",
                          (int)request->commit);
     }
+    if (request->thread_count > LOAM_BACKING_THREAD_MAX) {
+        return loam_fail(diag, LOAM_ERROR_INVALID, "%" PRIu32 " threads asked: ask for at most %d",
+                         request->thread_count, LOAM_BACKING_THREAD_MAX);
+    }
     if (request->bind_node && request->node > NODE_MAX) {
         return loam_fail(diag, LOAM_ERROR_INVALID, "NUMA node %" PRIu32 " asked: no host has so many", request->node);
     }
@@ -185,52 +189,6 @@ enum loam_error loam_plan_layout_choose(struct loam_plan *plan, enum loam_pages 
     return LOAM_OK;
 }
 
-/* --- A plan that came back ------------------------------------------------------------------------------------- */
-
-static bool same_request(const struct loam_memory_request *a, const struct loam_memory_request *b)
-{
-    return a->bytes == b->bytes && a->low_limit_bytes == b->low_limit_bytes && a->pages == b->pages &&
-           a->sharing == b->sharing && a->commit == b->commit && a->bind_node == b->bind_node && a->node == b->node &&
-           a->lock == b->lock && a->thread_count == b->thread_count &&
-           a->dma32_reserve_bytes == b->dma32_reserve_bytes && a->slot_limit == b->slot_limit &&
-           a->extra_slots == b->extra_slots;
-}
-
-static bool same_layout(const struct loam_plan *a, const struct loam_plan *b)
-{
-    bool same = a->part_count == b->part_count && a->hole_start.value == b->hole_start.value && a->pages == b->pages &&
-                a->page_bytes == b->page_bytes && a->backing_page_count == b->backing_page_count;
-
-    for (uint32_t i = 0; i < LOAM_PLAN_PART_MAX; i++) {
-        same = same && a->parts[i].start.value == b->parts[i].start.value && a->parts[i].bytes == b->parts[i].bytes;
-    }
-    return same;
-}
-
-static bool pages_answer(const struct loam_plan *plan)
-{
-    bool known = (unsigned)plan->pages < LOAM_PAGES_COUNT && plan->pages != LOAM_PAGES_AUTO;
-
-    return known && (plan->request.pages == LOAM_PAGES_AUTO || plan->request.pages == plan->pages);
-}
-
-enum loam_error loam_plan_layout_verify(const struct loam_plan *plan, struct loam_diag *diag)
-{
-    struct loam_plan again;
-    enum loam_error error = loam_plan_layout(&plan->request, &again, diag);
-    bool answers = pages_answer(plan);
-
-    if (error == LOAM_OK && answers) {
-        error = loam_plan_layout_choose(&again, plan->pages, diag);
-    }
-    if (error == LOAM_OK && !(answers && same_request(&plan->request, &again.request) && same_layout(plan, &again))) {
-        error =
-            loam_fail(diag, LOAM_ERROR_INVALID,
-                      "the plan is not what its request leads to: make it with loam_plan_make, and leave it as it is");
-    }
-    return error;
-}
-
 /* --- Metadata -------------------------------------------------------------------------------------------------- */
 
 struct loam_frame_config loam_plan_layout_frame_config(const struct loam_plan *plan)
@@ -272,4 +230,54 @@ enum loam_error loam_plan_layout_measure(struct loam_plan *plan, struct loam_dia
     }
     loam_prim_heap_free(memory);
     return error == LOAM_OK ? LOAM_OK : loam_fail(diag, error, "the frame allocator refuses the plan's configuration");
+}
+
+/* --- A plan that came back ------------------------------------------------------------------------------------- */
+
+static bool same_request(const struct loam_memory_request *a, const struct loam_memory_request *b)
+{
+    return a->bytes == b->bytes && a->low_limit_bytes == b->low_limit_bytes && a->pages == b->pages &&
+           a->sharing == b->sharing && a->commit == b->commit && a->bind_node == b->bind_node && a->node == b->node &&
+           a->lock == b->lock && a->thread_count == b->thread_count &&
+           a->dma32_reserve_bytes == b->dma32_reserve_bytes && a->slot_limit == b->slot_limit &&
+           a->extra_slots == b->extra_slots;
+}
+
+static bool same_layout(const struct loam_plan *a, const struct loam_plan *b)
+{
+    bool same = a->part_count == b->part_count && a->hole_start.value == b->hole_start.value && a->pages == b->pages &&
+                a->page_bytes == b->page_bytes && a->backing_page_count == b->backing_page_count &&
+                a->metadata_bytes == b->metadata_bytes;
+
+    for (uint32_t i = 0; i < LOAM_PLAN_PART_MAX; i++) {
+        same = same && a->parts[i].start.value == b->parts[i].start.value && a->parts[i].bytes == b->parts[i].bytes;
+    }
+    return same;
+}
+
+static bool pages_answer(const struct loam_plan *plan)
+{
+    bool known = (unsigned)plan->pages < LOAM_PAGES_COUNT && plan->pages != LOAM_PAGES_AUTO;
+
+    return known && (plan->request.pages == LOAM_PAGES_AUTO || plan->request.pages == plan->pages);
+}
+
+enum loam_error loam_plan_layout_verify(const struct loam_plan *plan, struct loam_diag *diag)
+{
+    struct loam_plan again;
+    enum loam_error error = loam_plan_layout(&plan->request, &again, diag);
+    bool answers = pages_answer(plan);
+
+    if (error == LOAM_OK && answers) {
+        error = loam_plan_layout_choose(&again, plan->pages, diag);
+    }
+    if (error == LOAM_OK) {
+        error = loam_plan_layout_measure(&again, diag);
+    }
+    if (error == LOAM_OK && !(answers && same_request(&plan->request, &again.request) && same_layout(plan, &again))) {
+        error =
+            loam_fail(diag, LOAM_ERROR_INVALID,
+                      "the plan is not what its request leads to: make it with loam_plan_make, and leave it as it is");
+    }
+    return error;
 }

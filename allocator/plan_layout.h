@@ -26,7 +26,7 @@ bool loam_plan_layout_divides(const struct loam_plan *plan, uint64_t unit_bytes)
 LOAM_MUST_USE enum loam_error loam_plan_layout_choose(struct loam_plan *plan, enum loam_pages pages,
                                                       struct loam_diag *diag);
 
-/* LOAM_ERROR_INVALID: plan is not what loam_plan_layout and loam_plan_layout_choose make of its request. */
+/* LOAM_ERROR_INVALID: plan is not what the calls above and below make of its request. LOAM_ERROR_SYSTEM: no memory. */
 LOAM_MUST_USE enum loam_error loam_plan_layout_verify(const struct loam_plan *plan, struct loam_diag *diag);
 
 /* How the frame allocator and the map of this plan are set up. */

@@ -261,6 +261,7 @@ Test(plan, refuses_malformed_requests_in_one_line)
         {.bytes = 64 * LOAM_MIB, .bind_node = true, .node = UINT32_MAX},
         {.bytes = 64 * LOAM_MIB, .dma32_reserve_bytes = 64 * LOAM_MIB + 4096},
         {.bytes = 64 * LOAM_MIB, .dma32_reserve_bytes = 4097},
+        {.bytes = 64 * LOAM_MIB, .thread_count = LOAM_BACKING_THREAD_MAX + 1},
     };
     static const struct loam_plan zero;
 
@@ -432,11 +433,35 @@ Test(plan, tells_that_the_host_has_no_such_pages)
 
 Test(plan, tells_that_the_kernel_joins_no_pages)
 {
-    struct loam_memory_request request = {.bytes = 256 * LOAM_MIB, .pages = LOAM_PAGES_THP};
+    static const struct {
+        enum loam_sharing sharing;
+        bool private_given, shared_given, short_fall;
+    } cases[] = {
+        {LOAM_SHARING_ANY, true, true, false},      {LOAM_SHARING_ANY, true, false, false},
+        {LOAM_SHARING_ANY, false, true, false},     {LOAM_SHARING_ANY, false, false, true},
+        {LOAM_SHARING_PRIVATE, true, false, false}, {LOAM_SHARING_PRIVATE, false, true, true},
+        {LOAM_SHARING_SHARED, true, false, true},   {LOAM_SHARING_SHARED, false, true, false},
+    };
 
-    make_ok(&request);
-    assert_none_short();
-    cr_expect_null(check_of(LOAM_PLAN_POOL));
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct loam_memory_request request = {
+            .bytes = 256 * LOAM_MIB, .pages = LOAM_PAGES_THP, .sharing = cases[i].sharing};
+
+        prim_fake_script_text(THP "enabled",
+                              cases[i].private_given ? "always [madvise] never\n" : "always madvise [never]\n");
+        prim_fake_script_text(THP "shmem_enabled", cases[i].shared_given ? "always [advise] never deny force\n"
+                                                                         : "always advise never [deny] force\n");
+        make_ok(&request);
+        cr_expect_eq(plan.short_count, cases[i].short_fall, "case %zu", i);
+        cr_expect_eq(check_of(LOAM_PLAN_POOL) != NULL, cases[i].short_fall, "case %zu", i);
+    }
+}
+
+Test(plan, says_how_to_allow_transparent_hugepages)
+{
+    struct loam_memory_request request = {
+        .bytes = 256 * LOAM_MIB, .pages = LOAM_PAGES_THP, .sharing = LOAM_SHARING_PRIVATE};
+
     prim_fake_script_text(THP "enabled", "always madvise [never]\n");
     make_ok(&request);
     assert_only_short(LOAM_PLAN_POOL);
@@ -444,14 +469,12 @@ Test(plan, tells_that_the_kernel_joins_no_pages)
                  "pool: transparent hugepages in private memory wanted, the kernel gives none: allow them with: echo "
                  "madvise > " THP "enabled");
     request.sharing = LOAM_SHARING_SHARED;
-    make_ok(&request);
-    assert_none_short();
-    prim_fake_script_text(THP "shmem_enabled", "always within_size advise [never] deny force\n");
-    make_ok(&request);
-    assert_only_short(LOAM_PLAN_POOL);
     prim_fake_script_text_error(THP "shmem_enabled", ENOENT);
     make_ok(&request);
     assert_only_short(LOAM_PLAN_POOL);
+    assert_check(LOAM_PLAN_POOL, 128, 0,
+                 "pool: transparent hugepages in shared memory wanted, the kernel gives none: allow them with: echo "
+                 "advise > " THP "shmem_enabled");
 }
 
 /* --- Nodes -------------------------------------------------------------------------------------------------------- */
@@ -954,10 +977,11 @@ Test(plan, falls_back_when_pools_are_empty)
                 "1G: 2 x 1 GiB hugepages wanted, 0 free; 2M: 1024 x 2 MiB hugepages wanted, 1000 free");
     assert_none_short();
     prim_fake_script_text(THP "enabled", "always madvise [never]\n");
+    prim_fake_script_text(THP "shmem_enabled", "always within_size advise [never] deny force\n");
     assert_auto(
         2 * LOAM_GIB, LOAM_PAGES_4K,
         "1G: 2 x 1 GiB hugepages wanted, 0 free; 2M: 1024 x 2 MiB hugepages wanted, 1000 free; thp: transparent "
-        "hugepages in private memory wanted, the kernel gives none");
+        "hugepages wanted, the kernel gives none");
     assert_none_short();
 }
 

@@ -1,0 +1,311 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * Invariants, for each part i of the plan, from the end of creation on:
+ *   backings[i] holds parts[i], byte for byte: same GPA, same bytes, the plan's page kind
+ *   every region of the map whose backing is i: hva == backings[i].hva + backing_offset, start == parts[i].start + backing_offset
+ *   one section of the frame allocator is parts[i], frame for frame
+ *   every buffer of the ledger is allocated frames of one section, in one region
+ *
+ * Creation goes from top to bottom of struct loam_memory, destruction from bottom to top; what is NULL was not reached.
+ */
+#include "loam/memory.h"
+
+#include "allocator/plan_layout.h"
+#include "allocator/prim.h"
+
+#include <inttypes.h>
+
+struct loam_memory {
+    struct loam_plan plan;
+    struct loam_backing *backings[LOAM_PLAN_PART_MAX];
+    void *map_memory;
+    struct loam_gpa_map *map;
+    void *frame_memory;
+    struct loam_frame *frame;
+    void *section_memory[LOAM_PLAN_PART_MAX];
+    struct loam_dma *dma;
+};
+
+/* --- The steps of create ---------------------------------------------------------------------------------------- */
+
+static enum loam_error check_plan(const struct loam_plan *plan, struct loam_diag *diag)
+{
+    const struct loam_plan_check *shortfall = loam_plan_shortfall(plan);
+    enum loam_error error = loam_plan_layout_verify(plan, diag);
+
+    if (error == LOAM_OK && shortfall != NULL) {
+        error = loam_fail(diag, LOAM_ERROR_EXHAUSTED, "%.*s", (int)sizeof shortfall->text, shortfall->text);
+    }
+    return error;
+}
+
+static enum loam_error allocate(size_t bytes, const char *what, void **memory, struct loam_diag *diag)
+{
+    return loam_prim_heap_alloc(bytes, memory)
+               ? LOAM_OK
+               : loam_fail(diag, LOAM_ERROR_SYSTEM, "%zu bytes of heap wanted for %s", bytes, what);
+}
+
+static enum loam_error back_part(struct loam_memory *memory, uint32_t part, struct loam_diag *diag)
+{
+    static const char *const names[LOAM_PLAN_PART_MAX] = {"loam-low", "loam-high"};
+    const struct loam_memory_request *wanted = &memory->plan.request;
+    struct loam_backing_request request = {
+        .bytes = memory->plan.parts[part].bytes,
+        .gpa = memory->plan.parts[part].start,
+        .pages = memory->plan.pages,
+        .sharing = wanted->sharing,
+        .commit = wanted->commit,
+        .node = wanted->bind_node ? (int32_t)wanted->node : LOAM_NODE_ANY,
+        .lock = wanted->lock,
+        .thread_count = wanted->thread_count,
+        .name = names[part],
+    };
+
+    return loam_backing_create(&request, &memory->backings[part], diag);
+}
+
+static enum loam_error back_parts(struct loam_memory *memory, struct loam_diag *diag)
+{
+    enum loam_error error = LOAM_OK;
+
+    for (uint32_t part = 0; error == LOAM_OK && part < memory->plan.part_count; part++) {
+        error = back_part(memory, part, diag);
+    }
+    return error;
+}
+
+static enum loam_error map_region(struct loam_memory *memory, struct loam_region region, struct loam_diag *diag)
+{
+    enum loam_error error;
+
+    region.hva = (char *)loam_backing_info(memory->backings[region.backing]).hva + region.backing_offset;
+    error = loam_gpa_map_insert(memory->map, &region);
+    return error == LOAM_OK ? LOAM_OK
+                            : loam_fail(diag, error, "the GPA map refuses %#" PRIx64 " bytes at GPA %#" PRIx64 ": %s",
+                                        region.bytes, region.start.value, loam_error_name(error));
+}
+
+static enum loam_error map_regions(struct loam_memory *memory, struct loam_diag *diag)
+{
+    struct loam_gpa_map_config config = loam_plan_layout_map_config();
+    size_t bytes = loam_gpa_map_bytes(&config);
+    struct loam_region regions[LOAM_PLAN_REGION_MAX];
+    uint32_t count = loam_plan_regions(&memory->plan, regions);
+    enum loam_error error = allocate(bytes, "the GPA map", &memory->map_memory, diag);
+
+    if (error != LOAM_OK) {
+        return error;
+    }
+    error = loam_gpa_map_init(memory->map_memory, bytes, &config, &memory->map);
+    if (error != LOAM_OK) {
+        return loam_fail(diag, error, "the GPA map refuses its configuration: %s", loam_error_name(error));
+    }
+    for (uint32_t i = 0; error == LOAM_OK && i < count; i++) {
+        error = map_region(memory, regions[i], diag);
+    }
+    return error;
+}
+
+static enum loam_error add_section(struct loam_memory *memory, uint32_t part, struct loam_diag *diag)
+{
+    loam_pfn start = loam_pfn_from_gpa(memory->plan.parts[part].start, LOAM_FRAME_SHIFT);
+    uint64_t count_frames = memory->plan.parts[part].bytes / LOAM_FRAME_BYTES;
+    size_t bytes = loam_frame_section_bytes(memory->frame, start, count_frames);
+    enum loam_error error = allocate(bytes, "a section's metadata", &memory->section_memory[part], diag);
+
+    if (error != LOAM_OK) {
+        return error;
+    }
+    error = loam_frame_section_add(memory->frame, start, count_frames, memory->section_memory[part], bytes, NULL);
+    return error == LOAM_OK
+               ? LOAM_OK
+               : loam_fail(diag, error, "the frame allocator refuses %" PRIu64 " frames from %#" PRIx64 " on: %s",
+                           count_frames, start.value, loam_error_name(error));
+}
+
+static enum loam_error add_sections(struct loam_memory *memory, struct loam_diag *diag)
+{
+    struct loam_frame_config config = loam_plan_layout_frame_config(&memory->plan);
+    size_t bytes = loam_frame_bytes(&config);
+    enum loam_error error = allocate(bytes, "the frame allocator", &memory->frame_memory, diag);
+
+    if (error != LOAM_OK) {
+        return error;
+    }
+    error = loam_frame_init(memory->frame_memory, bytes, &config, &memory->frame);
+    if (error != LOAM_OK) {
+        return loam_fail(diag, error, "the frame allocator refuses its configuration: %s", loam_error_name(error));
+    }
+    for (uint32_t part = 0; error == LOAM_OK && part < memory->plan.part_count; part++) {
+        error = add_section(memory, part, diag);
+    }
+    return error;
+}
+
+/* What no one shall get: a null pointer's target, and what the E820 map gives as reserved. Fresh memory is zero already. */
+static enum loam_error carve_kept(struct loam_memory *memory, struct loam_diag *diag)
+{
+    static const struct loam_dma_request kept[] = {
+        {.owner = "null", .bytes = LOAM_FRAME_BYTES, .at = {0}, .flags = LOAM_DMA_AT | LOAM_DMA_NO_ZERO},
+        {.owner = "legacy",
+         .bytes = LOAM_LEGACY_END_BYTES - LOAM_LEGACY_START_BYTES,
+         .at = {LOAM_LEGACY_START_BYTES},
+         .flags = LOAM_DMA_AT | LOAM_DMA_NO_ZERO},
+    };
+    struct loam_dma_buffer buffer;
+    enum loam_error error = LOAM_OK;
+
+    for (size_t i = 0; error == LOAM_OK && i < sizeof kept / sizeof kept[0]; i++) {
+        error = loam_dma_alloc(memory->dma, &kept[i], &buffer, diag);
+    }
+    return error;
+}
+
+static enum loam_error open_ledger(struct loam_memory *memory, struct loam_diag *diag)
+{
+    enum loam_error error = loam_dma_create(memory->frame, memory->map, &memory->dma);
+
+    return error == LOAM_OK ? carve_kept(memory, diag) : loam_fail(diag, error, "heap wanted for the ledger");
+}
+
+/* --- Lifecycle -------------------------------------------------------------------------------------------------- */
+
+enum loam_error loam_memory_create(const struct loam_plan *plan, struct loam_memory **memory, struct loam_diag *diag)
+{
+    static enum loam_error (*const steps[])(struct loam_memory *, struct loam_diag *) = {back_parts, map_regions,
+                                                                                         add_sections, open_ledger};
+    struct loam_memory *made;
+    void *object = NULL;
+    enum loam_error error = check_plan(plan, diag);
+
+    *memory = NULL;
+    if (error != LOAM_OK || (error = allocate(sizeof *made, "guest memory", &object, diag)) != LOAM_OK) {
+        return error;
+    }
+    made = (struct loam_memory *)object;
+    made->plan = *plan;
+    for (size_t i = 0; error == LOAM_OK && i < sizeof steps / sizeof steps[0]; i++) {
+        error = steps[i](made, diag);
+    }
+    if (error != LOAM_OK) {
+        loam_memory_destroy(made);
+        return error;
+    }
+    *memory = made;
+    return LOAM_OK;
+}
+
+void loam_memory_destroy(struct loam_memory *memory)
+{
+    if (memory == NULL) {
+        return;
+    }
+    loam_dma_destroy(memory->dma);
+    for (uint32_t part = LOAM_PLAN_PART_MAX; part-- > 0;) {
+        loam_prim_heap_free(memory->section_memory[part]);
+    }
+    loam_prim_heap_free(memory->frame_memory);
+    loam_prim_heap_free(memory->map_memory);
+    for (uint32_t part = LOAM_PLAN_PART_MAX; part-- > 0;) {
+        loam_backing_destroy(memory->backings[part]);
+    }
+    loam_prim_heap_free(memory);
+}
+
+struct loam_frame *loam_memory_frame(struct loam_memory *memory)
+{
+    return memory->frame;
+}
+
+struct loam_gpa_map *loam_memory_map(struct loam_memory *memory)
+{
+    return memory->map;
+}
+
+struct loam_dma *loam_memory_dma(struct loam_memory *memory)
+{
+    return memory->dma;
+}
+
+const struct loam_plan *loam_memory_plan(const struct loam_memory *memory)
+{
+    return &memory->plan;
+}
+
+enum loam_error loam_memory_backing(const struct loam_memory *memory, uint32_t index, struct loam_backing_info *info)
+{
+    if (index >= memory->plan.part_count) {
+        *info = (struct loam_backing_info){.fd = -1};
+        return LOAM_ERROR_NOT_FOUND;
+    }
+    *info = loam_backing_info(memory->backings[index]);
+    return LOAM_OK;
+}
+
+/* --- Validation ------------------------------------------------------------------------------------------------- */
+
+static enum loam_error validate_part(const struct loam_memory *memory, uint32_t part, struct loam_diag *diag)
+{
+    const struct loam_plan_part *planned = &memory->plan.parts[part];
+    struct loam_backing_info info = loam_backing_info(memory->backings[part]);
+    loam_pfn start = loam_pfn_from_gpa(planned->start, LOAM_FRAME_SHIFT);
+    struct loam_frame_section section;
+
+    if (info.gpa.value != planned->start.value || info.bytes != planned->bytes || info.pages != memory->plan.pages) {
+        return loam_fail(diag, LOAM_ERROR_CORRUPT, "the backing of part %" PRIu32 " is not what was planned", part);
+    }
+    if (loam_frame_section_find(memory->frame, start, &section) != LOAM_OK || section.start.value != start.value ||
+        section.managed_frames != planned->bytes / LOAM_FRAME_BYTES) {
+        return loam_fail(diag, LOAM_ERROR_CORRUPT, "the frames of part %" PRIu32 " are not one section", part);
+    }
+    return LOAM_OK;
+}
+
+/* Regions with other backings are the caller's own. */
+static enum loam_error validate_region(const struct loam_memory *memory, const struct loam_region *region,
+                                       struct loam_diag *diag)
+{
+    const struct loam_plan_part *part;
+
+    if (region->type == LOAM_REGION_DEVICE || region->backing >= memory->plan.part_count) {
+        return LOAM_OK;
+    }
+    part = &memory->plan.parts[region->backing];
+    if (!loam_fits(region->backing_offset, region->bytes, part->bytes) ||
+        region->start.value != part->start.value + region->backing_offset ||
+        region->hva != (char *)loam_backing_info(memory->backings[region->backing]).hva + region->backing_offset) {
+        return loam_fail(diag, LOAM_ERROR_CORRUPT, "the region at GPA %#" PRIx64 " does not lie in backing %" PRIu32,
+                         region->start.value, region->backing);
+    }
+    return LOAM_OK;
+}
+
+static enum loam_error validate_regions(struct loam_memory *memory, struct loam_diag *diag)
+{
+    const struct loam_gpa_view *view = loam_gpa_map_acquire(memory->map);
+    struct loam_region region;
+    enum loam_error error = LOAM_OK;
+
+    for (uint32_t i = 0; error == LOAM_OK && loam_gpa_view_region(view, i, &region) == LOAM_OK; i++) {
+        error = validate_region(memory, &region, diag);
+    }
+    loam_gpa_map_release(memory->map, view);
+    return error;
+}
+
+enum loam_error loam_memory_validate(struct loam_memory *memory, struct loam_diag *diag)
+{
+    enum loam_error error = loam_gpa_map_validate(memory->map, diag);
+
+    if (error == LOAM_OK) {
+        error = loam_frame_validate(memory->frame, diag);
+    }
+    if (error == LOAM_OK) {
+        error = loam_dma_validate(memory->dma, diag);
+    }
+    for (uint32_t part = 0; error == LOAM_OK && part < memory->plan.part_count; part++) {
+        error = validate_part(memory, part, diag);
+    }
+    return error == LOAM_OK ? validate_regions(memory, diag) : error;
+}

@@ -1,0 +1,640 @@
+// SPDX-License-Identifier: Apache-2.0
+/* The facade on the real host, behind calls that fail one after the other. */
+#include "loam/memory.h"
+#include "tests/allocator/host_state.h"
+#include "tests/allocator/prim_fake.h"
+
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#define POOL_2M "/sys/kernel/mm/hugepages/hugepages-2048kB/"
+
+/* RAM on one side of the hole, and on both. */
+#define SMALL_BYTES (8 * LOAM_MIB)
+
+static struct loam_memory_request one_part(enum loam_pages pages)
+{
+    return (struct loam_memory_request){.bytes = SMALL_BYTES, .pages = pages, .thread_count = 2};
+}
+
+static struct loam_memory_request two_parts(enum loam_pages pages)
+{
+    return (struct loam_memory_request){
+        .bytes = SMALL_BYTES, .low_limit_bytes = SMALL_BYTES / 2, .pages = pages, .thread_count = 2};
+}
+
+static struct loam_plan make_plan(const struct loam_memory_request *request)
+{
+    struct loam_plan plan;
+    struct loam_diag diag = {0};
+    enum loam_error error = loam_plan_make(request, &plan, &diag);
+
+    cr_assert_eq(error, LOAM_OK, "%s", diag.text);
+    return plan;
+}
+
+static struct loam_memory *create(const struct loam_plan *plan)
+{
+    struct loam_memory *memory;
+    struct loam_diag diag = {0};
+    enum loam_error error = loam_memory_create(plan, &memory, &diag);
+
+    cr_assert_eq(error, LOAM_OK, "%s: %s", loam_error_name(error), diag.text);
+    cr_assert_not_null(memory);
+    return memory;
+}
+
+static void assert_valid(struct loam_memory *memory)
+{
+    struct loam_diag diag = {0};
+
+    cr_assert_eq(loam_memory_validate(memory, &diag), LOAM_OK, "%s", diag.text);
+}
+
+/* A plan that must not be carried out: this error, one line, and nothing left. */
+static void assert_refused(const struct loam_plan *plan, enum loam_error expected, const char *what)
+{
+    struct host_state before = host_state_take();
+    struct loam_memory *memory = (struct loam_memory *)&before;
+    struct loam_diag diag = {0};
+
+    cr_expect_eq(loam_memory_create(plan, &memory, &diag), expected, "%s: %s: %s", what, loam_error_name(diag.error),
+                 diag.text);
+    cr_expect_null(memory, "%s", what);
+    cr_expect_eq(diag.error, expected, "%s", what);
+    cr_expect(strlen(diag.text) > 10 && strchr(diag.text, '\n') == NULL, "%s: '%s'", what, diag.text);
+    cr_expect(prim_fake_clean(), "%s", what);
+    cr_expect(host_state_unchanged(&before), "%s", what);
+}
+
+/* Pages from the host's pool for a test; false, and the test skipped, where there are none to be had. */
+static bool raise_pool(struct host_pool *pool, enum loam_pages pages, uint64_t page_count)
+{
+    if (pages != LOAM_PAGES_1G && pages != LOAM_PAGES_2M) {
+        *pool = (struct host_pool){0};
+        return true;
+    }
+    return host_pool_raise(pool, loam_pages_bytes(pages), page_count);
+}
+
+/* --- What is made is what was planned ------------------------------------------------------------------------------- */
+
+static void assert_backings(struct loam_memory *memory, const struct loam_plan *plan)
+{
+    struct loam_backing_info info;
+
+    for (uint32_t i = 0; i < plan->part_count; i++) {
+        cr_assert_eq(loam_memory_backing(memory, i, &info), LOAM_OK);
+        cr_expect_eq(info.bytes, plan->parts[i].bytes);
+        cr_expect_eq(info.gpa.value, plan->parts[i].start.value);
+        cr_expect_eq(info.pages, plan->pages);
+        cr_expect_eq(info.page_bytes, plan->page_bytes);
+        cr_expect_eq(((uintptr_t)info.hva - info.gpa.value) % plan->page_bytes, 0, "HVA and GPA are not congruent");
+    }
+    cr_expect_eq(loam_memory_backing(memory, plan->part_count, &info), LOAM_ERROR_NOT_FOUND);
+    cr_expect_null(info.hva);
+    cr_expect_eq(info.fd, -1);
+}
+
+static void assert_regions(struct loam_memory *memory, const struct loam_plan *plan)
+{
+    const struct loam_gpa_view *view = loam_gpa_map_acquire(loam_memory_map(memory));
+    struct loam_region planned[LOAM_PLAN_REGION_MAX], made;
+    uint32_t count = loam_plan_regions(plan, planned);
+    struct loam_backing_info info;
+
+    cr_expect_eq(loam_gpa_view_count(view), count);
+    for (uint32_t i = 0; i < count; i++) {
+        cr_assert_eq(loam_gpa_view_region(view, i, &made), LOAM_OK);
+        cr_assert_eq(loam_memory_backing(memory, planned[i].backing, &info), LOAM_OK);
+        cr_expect_eq(made.start.value, planned[i].start.value);
+        cr_expect_eq(made.bytes, planned[i].bytes);
+        cr_expect_eq(made.type, planned[i].type);
+        cr_expect_eq(made.access, planned[i].access);
+        cr_expect_eq(made.backing, planned[i].backing);
+        cr_expect_eq(made.backing_offset, planned[i].backing_offset);
+        cr_expect_eq(made.hva, (char *)info.hva + planned[i].backing_offset);
+    }
+    loam_gpa_map_release(loam_memory_map(memory), view);
+}
+
+static void assert_frames(struct loam_memory *memory, const struct loam_plan *plan)
+{
+    struct loam_gpa_map_config map_config = {0};
+    struct loam_frame_stats stats = loam_frame_stats(loam_memory_frame(memory));
+    uint64_t kept_frames = 1 + (LOAM_LEGACY_END_BYTES - LOAM_LEGACY_START_BYTES) / 4096;
+    struct loam_dma_entry entry;
+
+    cr_expect_eq(stats.section_count, plan->part_count);
+    cr_expect_eq(stats.total_frames, plan->request.bytes / 4096);
+    cr_expect_eq(stats.managed_frames, plan->request.bytes / 4096);
+    cr_expect_eq(stats.allocated_frames, kept_frames);
+    cr_expect_eq(stats.dma32_reserve_frames, plan->request.dma32_reserve_bytes / 4096);
+    cr_expect_eq(stats.metadata_bytes + loam_gpa_map_bytes(&map_config), plan->metadata_bytes);
+    cr_expect_geq(prim_fake_live().heap_bytes, plan->metadata_bytes);
+    cr_expect_eq(loam_dma_count(loam_memory_dma(memory)), 2);
+    cr_assert_eq(loam_dma_entry_at(loam_memory_dma(memory), 0, &entry), LOAM_OK);
+    cr_expect_str_eq(entry.owner, "null");
+    cr_expect_eq(entry.buffer.gpa.value, 0);
+    cr_expect_eq(entry.buffer.bytes, 4096);
+    cr_assert_eq(loam_dma_entry_at(loam_memory_dma(memory), 1, &entry), LOAM_OK);
+    cr_expect_str_eq(entry.owner, "legacy");
+    cr_expect_eq(entry.buffer.gpa.value, 640 * LOAM_KIB);
+    cr_expect_eq(entry.buffer.bytes, 384 * LOAM_KIB);
+}
+
+/* All of RAM reads as zero and holds what is written. */
+static void assert_ram_works(struct loam_memory *memory, const struct loam_plan *plan)
+{
+    const struct loam_gpa_view *view = loam_gpa_map_acquire(loam_memory_map(memory));
+
+    for (uint32_t part = 0; part < plan->part_count; part++) {
+        for (uint64_t at = 0; at < plan->parts[part].bytes; at += 4096) {
+            uint64_t gpa = plan->parts[part].start.value + at, found = 1;
+
+            cr_assert_eq(loam_gpa_view_read(view, loam_gpa_from_u64(gpa), &found, sizeof found), LOAM_OK);
+            cr_assert_eq(found, 0, "GPA %#" PRIx64 " does not read as zero", gpa);
+            cr_assert_eq(loam_gpa_view_write(view, loam_gpa_from_u64(gpa), &gpa, sizeof gpa), LOAM_OK);
+        }
+    }
+    for (uint32_t part = 0; part < plan->part_count; part++) {
+        for (uint64_t at = 0; at < plan->parts[part].bytes; at += 4096) {
+            uint64_t gpa = plan->parts[part].start.value + at, found = 1;
+
+            cr_assert_eq(loam_gpa_view_read(view, loam_gpa_from_u64(gpa), &found, sizeof found), LOAM_OK);
+            cr_assert_eq(found, gpa, "GPA %#" PRIx64 " holds %#" PRIx64, gpa, found);
+        }
+    }
+    loam_gpa_map_release(loam_memory_map(memory), view);
+}
+
+static void assert_plan_is_carried_out(const struct loam_memory_request *request)
+{
+    struct loam_plan plan = make_plan(request);
+    uint64_t pool_before = 0;
+    bool hugetlb = plan.pages == LOAM_PAGES_1G || plan.pages == LOAM_PAGES_2M;
+    struct host_state before = host_state_take();
+    struct loam_memory *memory;
+
+    cr_assert_eq(plan.short_count, 0, "%s", plan.short_count > 0 ? loam_plan_shortfall(&plan)->text : "");
+    pool_before = hugetlb ? host_pool_available(plan.page_bytes) : 0;
+    memory = create(&plan);
+    if (hugetlb) {
+        cr_expect_eq(pool_before - host_pool_available(plan.page_bytes), plan.backing_page_count);
+    }
+    cr_expect_eq(memcmp(loam_memory_plan(memory), &plan, sizeof plan), 0);
+    assert_backings(memory, &plan);
+    assert_regions(memory, &plan);
+    assert_frames(memory, &plan);
+    assert_ram_works(memory, &plan);
+    assert_valid(memory);
+    loam_memory_destroy(memory);
+    cr_expect(prim_fake_clean());
+    cr_expect(host_state_unchanged(&before));
+}
+
+static void assert_kind_is_carried_out(enum loam_pages pages)
+{
+    struct loam_memory_request small = one_part(pages), split = two_parts(pages);
+    struct host_pool pool;
+
+    if (raise_pool(&pool, pages, SMALL_BYTES / loam_pages_bytes(pages))) {
+        assert_plan_is_carried_out(&small);
+        assert_plan_is_carried_out(&split);
+    }
+    host_pool_restore(&pool);
+    if (pool.reason[0] != '\0') {
+        cr_skip("%s", pool.reason);
+    }
+}
+
+Test(memory, carries_a_plan_out_on_4k_pages)
+{
+    assert_kind_is_carried_out(LOAM_PAGES_4K);
+}
+
+Test(memory, carries_a_plan_out_on_transparent_hugepages)
+{
+    struct loam_memory_request request = one_part(LOAM_PAGES_THP);
+    struct loam_plan plan = make_plan(&request);
+
+    if (plan.short_count > 0) {
+        cr_skip("%s", loam_plan_shortfall(&plan)->text);
+    }
+    assert_kind_is_carried_out(LOAM_PAGES_THP);
+}
+
+Test(memory, carries_a_plan_out_on_2m_pages)
+{
+    assert_kind_is_carried_out(LOAM_PAGES_2M);
+}
+
+Test(memory, carries_a_plan_out_on_1g_pages)
+{
+    struct loam_memory_request request = {.bytes = LOAM_GIB, .pages = LOAM_PAGES_1G};
+    struct host_pool pool;
+
+    if (raise_pool(&pool, LOAM_PAGES_1G, 1)) {
+        assert_plan_is_carried_out(&request);
+    }
+    host_pool_restore(&pool);
+    if (pool.reason[0] != '\0') {
+        cr_skip("%s", pool.reason);
+    }
+}
+
+Test(memory, carries_a_plan_out_on_whatever_the_host_has)
+{
+    assert_kind_is_carried_out(LOAM_PAGES_AUTO == 0 ? LOAM_PAGES_4K : LOAM_PAGES_AUTO);
+    struct loam_memory_request request = two_parts(LOAM_PAGES_AUTO);
+
+    assert_plan_is_carried_out(&request);
+}
+
+/* Every way to share, commit, bind and lock. */
+Test(memory, carries_every_wish_out)
+{
+    for (int sharing = 0; sharing < LOAM_SHARING_COUNT; sharing++) {
+        for (int commit = 0; commit < LOAM_COMMIT_COUNT; commit++) {
+            struct loam_memory_request request = two_parts(LOAM_PAGES_4K);
+            struct loam_backing_info info;
+            struct loam_memory *memory;
+            struct loam_plan plan;
+
+            request.sharing = (enum loam_sharing)sharing;
+            request.commit = (enum loam_commit)commit;
+            request.bind_node = true;
+            request.lock = true;
+            plan = make_plan(&request);
+            if (plan.short_count > 0) {
+                cr_skip("%s", loam_plan_shortfall(&plan)->text);
+            }
+            memory = create(&plan);
+            cr_assert_eq(loam_memory_backing(memory, 1, &info), LOAM_OK);
+            cr_expect(sharing == LOAM_SHARING_ANY || info.sharing == request.sharing);
+            cr_expect_eq(info.fd >= 0, info.sharing == LOAM_SHARING_SHARED);
+            cr_expect_eq(info.node, 0);
+            cr_expect(info.locked);
+            assert_valid(memory);
+            loam_memory_destroy(memory);
+            cr_expect(prim_fake_clean());
+        }
+    }
+}
+
+Test(memory, has_a_hole_and_a_legacy_window)
+{
+    struct loam_memory_request request = two_parts(LOAM_PAGES_4K);
+    static const struct loam_e820_entry expected[] = {
+        {0, 640 * LOAM_KIB, LOAM_E820_RAM},
+        {640 * LOAM_KIB, 384 * LOAM_KIB, LOAM_E820_RESERVED},
+        {LOAM_MIB, SMALL_BYTES / 2 - LOAM_MIB, LOAM_E820_RAM},
+        {4 * LOAM_GIB, SMALL_BYTES / 2, LOAM_E820_RAM},
+    };
+    struct loam_plan plan = make_plan(&request);
+    struct loam_memory *memory = create(&plan);
+    const struct loam_gpa_view *view = loam_gpa_map_acquire(loam_memory_map(memory));
+    struct loam_e820_entry entries[8];
+    struct loam_slot slots[8];
+    uint32_t count;
+    void *hva;
+
+    cr_assert_eq(loam_gpa_view_e820(view, entries, 8, &count), LOAM_OK);
+    cr_assert_eq(count, 4);
+    for (uint32_t i = 0; i < count; i++) {
+        cr_expect_eq(entries[i].start, expected[i].start, "entry %" PRIu32, i);
+        cr_expect_eq(entries[i].bytes, expected[i].bytes, "entry %" PRIu32, i);
+        cr_expect_eq(entries[i].type, expected[i].type, "entry %" PRIu32, i);
+    }
+    cr_assert_eq(loam_gpa_view_slots(view, slots, 8, &count), LOAM_OK);
+    cr_expect_eq(count, plan.part_count, "the plan counts a slot a part");
+    cr_expect_eq(loam_gpa_view_translate(view, plan.hole_start, 1, LOAM_ACCESS_READ, &hva), LOAM_ERROR_NOT_FOUND);
+    cr_expect_eq(loam_gpa_view_translate(view, loam_gpa_from_u64(4 * LOAM_GIB - 1), 1, LOAM_ACCESS_READ, &hva),
+                 LOAM_ERROR_NOT_FOUND);
+    loam_gpa_map_release(loam_memory_map(memory), view);
+    loam_memory_destroy(memory);
+    cr_expect(prim_fake_clean());
+}
+
+Test(memory, hands_out_neither_the_null_frame_nor_the_legacy_window)
+{
+    struct loam_memory_request request = one_part(LOAM_PAGES_4K);
+    struct loam_plan plan = make_plan(&request);
+    struct loam_memory *memory = create(&plan);
+    struct loam_dma_request wanted = {.owner = "all", .bytes = 4096, .limit = {LOAM_DMA32_END_BYTES}};
+    struct loam_dma_buffer buffer;
+    uint64_t count = 0;
+
+    while (loam_dma_alloc(loam_memory_dma(memory), &wanted, &buffer, NULL) == LOAM_OK) {
+        cr_assert(buffer.gpa.value != 0 &&
+                  (buffer.gpa.value < LOAM_LEGACY_START_BYTES || buffer.gpa.value >= LOAM_LEGACY_END_BYTES));
+        count++;
+    }
+    cr_expect_eq(count, SMALL_BYTES / 4096 - 1 - 96);
+    assert_valid(memory);
+    loam_memory_destroy(memory);
+    cr_expect(prim_fake_clean());
+}
+
+static uint64_t next_random(uint64_t *state)
+{
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    return *state;
+}
+
+Test(memory, stays_valid_under_random_carving)
+{
+    enum { LIVE_MAX = 64, ROUNDS = 4000 };
+    struct loam_memory_request request = two_parts(LOAM_PAGES_4K);
+    struct loam_plan plan = make_plan(&request);
+    struct loam_memory *memory = create(&plan);
+    struct loam_dma_buffer live[LIVE_MAX] = {{0}};
+    uint64_t state = UINT64_C(0x5eed10a3);
+
+    for (int round = 0; round < ROUNDS; round++) {
+        struct loam_dma_buffer *slot = &live[next_random(&state) % LIVE_MAX];
+        struct loam_dma_request wanted = {.owner = "random",
+                                          .bytes = 1 + next_random(&state) % (128 * LOAM_KIB),
+                                          .align_bytes = UINT64_C(4096) << next_random(&state) % 5,
+                                          .limit = {next_random(&state) % 2 ? LOAM_DMA32_END_BYTES : 0}};
+        enum loam_error error;
+
+        if (slot->id != 0) {
+            cr_assert_eq(loam_dma_release(loam_memory_dma(memory), slot->id), LOAM_OK, "round %d", round);
+            *slot = (struct loam_dma_buffer){0};
+            continue;
+        }
+        error = loam_dma_alloc(loam_memory_dma(memory), &wanted, slot, NULL);
+        cr_assert(error == LOAM_OK || error == LOAM_ERROR_EXHAUSTED, "round %d: %s", round, loam_error_name(error));
+        if (round % 50 == 0) {
+            assert_valid(memory);
+        }
+    }
+    assert_valid(memory);
+    loam_memory_destroy(memory);
+    cr_expect(prim_fake_clean());
+}
+
+/* A region that points beside its backing is what validation is for. */
+Test(memory, notices_a_region_beside_its_backing)
+{
+    struct loam_memory_request request = one_part(LOAM_PAGES_4K);
+    struct loam_plan plan = make_plan(&request);
+    struct loam_memory *memory = create(&plan);
+    struct loam_gpa_map *map = loam_memory_map(memory);
+    struct loam_diag diag = {0};
+    struct loam_backing_info info;
+    struct loam_region region;
+
+    cr_assert_eq(loam_memory_backing(memory, 0, &info), LOAM_OK);
+    cr_assert_eq(loam_gpa_map_remove(map, loam_gpa_from_u64(2 * LOAM_MIB), 4096), LOAM_OK);
+    assert_valid(memory);
+    region = (struct loam_region){.start = {2 * LOAM_MIB},
+                                  .bytes = 4096,
+                                  .hva = (char *)info.hva + 3 * LOAM_MIB,
+                                  .backing_offset = 2 * LOAM_MIB,
+                                  .access = LOAM_ACCESS_WRITE};
+    cr_assert_eq(loam_gpa_map_insert(map, &region), LOAM_OK);
+    cr_expect_eq(loam_memory_validate(memory, &diag), LOAM_ERROR_CORRUPT);
+    cr_expect_not_null(strstr(diag.text, "0x200000"), "%s", diag.text);
+    loam_memory_destroy(memory);
+    cr_expect(prim_fake_clean());
+}
+
+Test(memory, destroys_nothing_where_there_is_nothing)
+{
+    loam_memory_destroy(NULL);
+    cr_expect_eq(prim_fake_record_count(), 0);
+}
+
+/* --- Plans that are refused ----------------------------------------------------------------------------------------- */
+
+Test(memory, refuses_a_plan_that_falls_short)
+{
+    struct loam_memory_request request = one_part(LOAM_PAGES_4K);
+    struct loam_plan plan;
+
+    request.slot_limit = 1;
+    request.extra_slots = 1;
+    plan = make_plan(&request);
+    cr_assert_eq(plan.short_count, 1);
+    assert_refused(&plan, LOAM_ERROR_EXHAUSTED, "short plan");
+    cr_expect_eq(prim_fake_call_count(PRIM_RESERVE), 0, "something was mapped");
+    memset(loam_plan_shortfall(&plan) == NULL ? plan.passed_over : plan.checks[plan.check_count - 1].text, 'x',
+           sizeof plan.checks[0].text);
+    assert_refused(&plan, LOAM_ERROR_EXHAUSTED, "short plan without an end to its text");
+}
+
+Test(memory, refuses_a_plan_that_was_edited)
+{
+    enum { EDIT_COUNT = 24 };
+    struct loam_memory_request one = one_part(LOAM_PAGES_4K), two = two_parts(LOAM_PAGES_AUTO);
+
+    for (int edit = 0; edit < EDIT_COUNT; edit++) {
+        struct loam_plan plan = make_plan(edit % 2 == 0 ? &one : &two);
+        char what[32];
+
+        snprintf(what, sizeof what, "edit %d", edit);
+        switch (edit / 2) {
+        case 0:
+            plan.request.bytes += 4096;
+            break;
+        case 1:
+            plan.request.low_limit_bytes = 0;
+            break;
+        case 2:
+            plan.request.dma32_reserve_bytes = 0;
+            break;
+        case 3:
+            plan.pages = LOAM_PAGES_1G;
+            break;
+        case 4:
+            plan.pages = LOAM_PAGES_AUTO;
+            plan.page_bytes = 0;
+            plan.backing_page_count = 0;
+            break;
+        case 5:
+            plan.part_count = edit % 2 == 0 ? UINT32_MAX : 0;
+            break;
+        case 6:
+            plan.parts[0].bytes -= 4096;
+            break;
+        case 7:
+            plan.parts[1].start.value += 4096;
+            break;
+        case 8:
+            plan.hole_start.value++;
+            break;
+        case 9:
+            plan.backing_page_count--;
+            break;
+        case 10:
+            plan.metadata_bytes++;
+            break;
+        case 11:
+            plan = (struct loam_plan){.check_count = UINT32_MAX, .pages = LOAM_PAGES_COUNT};
+            break;
+        }
+        assert_refused(&plan, LOAM_ERROR_INVALID, what);
+    }
+    cr_expect_eq(prim_fake_call_count(PRIM_RESERVE), 0, "something was mapped");
+}
+
+/* The pool was full enough when the plan was made. */
+Test(memory, refuses_a_plan_gone_stale)
+{
+    uint64_t pages = host_pool_available(2 * LOAM_MIB) + 4;
+    struct loam_memory_request request = {.bytes = pages * 2 * LOAM_MIB, .pages = LOAM_PAGES_2M};
+    struct loam_plan plan;
+
+    for (int part_count = 1; part_count <= 2; part_count++) {
+        prim_fake_script_text(POOL_2M "free_hugepages", "1000000\n");
+        prim_fake_script_text(POOL_2M "resv_hugepages", "0\n");
+        plan = make_plan(&request);
+        prim_fake_script_none();
+        cr_assert_eq(plan.short_count, 0);
+        cr_assert_eq(plan.part_count, part_count);
+        assert_refused(&plan, LOAM_ERROR_EXHAUSTED, "stale plan");
+        request.low_limit_bytes = (pages - 2) * 2 * LOAM_MIB;
+    }
+}
+
+Test(memory, refuses_a_plan_whose_pool_was_shrunk)
+{
+    struct loam_memory_request request = two_parts(LOAM_PAGES_2M);
+    struct host_pool pool;
+    struct loam_plan plan;
+    bool raised;
+
+    if (host_pool_available(2 * LOAM_MIB) > 0) {
+        cr_skip("the pool is in use");
+    }
+    raised = host_pool_raise(&pool, 2 * LOAM_MIB, SMALL_BYTES / (2 * LOAM_MIB));
+    plan = make_plan(&request);
+    host_pool_restore(&pool);
+    if (!raised) {
+        cr_skip("%s", pool.reason);
+    }
+    cr_expect_eq(plan.short_count, 0);
+    assert_refused(&plan, LOAM_ERROR_EXHAUSTED, "pool shrunk");
+}
+
+/* --- Every call failed once ------------------------------------------------------------------------------------------- */
+
+static enum prim_kind kind_failed(void)
+{
+    for (uint32_t i = 0; i < prim_fake_record_count(); i++) {
+        if (prim_fake_record(i).on_purpose) {
+            return prim_fake_record(i).kind;
+        }
+    }
+    return PRIM_ANY;
+}
+
+/* Calls without which memory can be made all the same: workers that others stand in for, figures that only forewarn. */
+static bool can_do_without(enum prim_kind kind)
+{
+    return kind == PRIM_THREAD_START || kind == PRIM_READ_TEXT;
+}
+
+/* Fail the n-th call of creation; false when creation needs fewer. */
+static bool fail_call(const struct loam_plan *plan, uint32_t n, int error_number)
+{
+    struct host_state before = host_state_take();
+    struct loam_diag diag = {0};
+    struct loam_memory *memory;
+    enum loam_error error;
+    bool failed;
+
+    prim_fake_forget();
+    prim_fake_fail(PRIM_ANY, n, 1, error_number);
+    error = loam_memory_create(plan, &memory, &diag);
+    failed = prim_fake_failed_count() > 0;
+    prim_fake_fail_none();
+    if (error == LOAM_OK) {
+        cr_expect(!failed || can_do_without(kind_failed()), "call %" PRIu32 " (%s) failed and nobody says so", n,
+                  prim_kind_name(kind_failed()));
+        assert_valid(memory);
+    } else {
+        cr_expect(failed, "call %" PRIu32 ": %s", n, diag.text);
+        cr_expect_null(memory);
+        cr_expect_eq(diag.error, error, "call %" PRIu32, n);
+        cr_expect(strlen(diag.text) > 10 && strchr(diag.text, '\n') == NULL, "call %" PRIu32 ": '%s'", n, diag.text);
+    }
+    loam_memory_destroy(memory);
+    cr_assert(prim_fake_clean(), "call %" PRIu32 " leaks", n);
+    cr_assert(host_state_unchanged(&before), "call %" PRIu32 " leaks", n);
+    return failed;
+}
+
+static void fail_every_call(const struct loam_memory_request *request)
+{
+    static const int errors[] = {ENOMEM, EIO, EINVAL};
+
+    for (size_t i = 0; i < sizeof errors / sizeof errors[0]; i++) {
+        struct loam_plan plan = make_plan(request);
+        uint32_t n = 1;
+
+        cr_assert_eq(plan.short_count, 0, "%s", plan.short_count > 0 ? loam_plan_shortfall(&plan)->text : "");
+        while (fail_call(&plan, n, errors[i])) {
+            n++;
+        }
+        cr_expect_gt(n, 10, "creation makes only %" PRIu32 " calls", n);
+    }
+}
+
+static void fail_every_call_of_kind(enum loam_pages pages, enum loam_sharing sharing)
+{
+    struct loam_memory_request small = one_part(pages), split = two_parts(pages);
+    struct host_pool pool;
+
+    small.sharing = sharing;
+    split.sharing = sharing;
+    split.bind_node = true;
+    split.lock = true;
+    split.commit = LOAM_COMMIT_POPULATE;
+    if (raise_pool(&pool, pages, SMALL_BYTES / loam_pages_bytes(pages))) {
+        fail_every_call(&small);
+        fail_every_call(&split);
+    }
+    host_pool_restore(&pool);
+    if (pool.reason[0] != '\0') {
+        cr_skip("%s", pool.reason);
+    }
+}
+
+Test(memory, leaks_nothing_when_calls_fail_shared_4k)
+{
+    fail_every_call_of_kind(LOAM_PAGES_4K, LOAM_SHARING_SHARED);
+}
+
+Test(memory, leaks_nothing_when_calls_fail_private_4k)
+{
+    fail_every_call_of_kind(LOAM_PAGES_4K, LOAM_SHARING_PRIVATE);
+}
+
+Test(memory, leaks_nothing_when_calls_fail_thp)
+{
+    struct loam_memory_request request = one_part(LOAM_PAGES_THP);
+    struct loam_plan plan = make_plan(&request);
+
+    if (plan.short_count > 0) {
+        cr_skip("%s", loam_plan_shortfall(&plan)->text);
+    }
+    fail_every_call_of_kind(LOAM_PAGES_THP, LOAM_SHARING_ANY);
+}
+
+Test(memory, leaks_nothing_when_calls_fail_shared_2m)
+{
+    fail_every_call_of_kind(LOAM_PAGES_2M, LOAM_SHARING_SHARED);
+}
+
+Test(memory, leaks_nothing_when_calls_fail_private_2m)
+{
+    fail_every_call_of_kind(LOAM_PAGES_2M, LOAM_SHARING_PRIVATE);
+}
