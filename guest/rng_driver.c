@@ -40,8 +40,8 @@ enum {
 #define INTERRUPT_USED_BUFFER 1u
 #define DESCRIPTOR_WRITE      2u /* the device writes */
 
-/* Each poll reads a register, so it costs an exit, 1 us at least: 0.2 s where exits are fast, more where they are not. */
-#define POLLS_MAX 200000u
+/* Each poll reads a register, so it costs an exit: 0.1 s at the very least, 1.5 s where instructions are emulated. */
+#define POLLS_MAX 100000u
 
 static uint32_t get(const struct rng_driver *driver, uint32_t offset)
 {
