@@ -418,6 +418,17 @@ Test(plan, counts_surplus_hugepages_and_the_memory_they_are_made_of)
     assert_none_short();
 }
 
+/* Surplus pages that a kind would have taken are no charge on the kind after it. */
+Test(plan, forgets_the_surplus_of_pages_passed_over)
+{
+    struct loam_memory_request request = {.bytes = 256 * LOAM_MIB};
+
+    script_pool(POOL_2M, 0, 0, 0, 0, 100);
+    make_ok(&request);
+    cr_expect_eq(plan.pages, LOAM_PAGES_THP);
+    cr_expect_eq(check_of(LOAM_PLAN_AVAILABLE)->wanted, ordinary_wanted(256 * LOAM_MIB));
+}
+
 Test(plan, tells_that_the_host_has_no_such_pages)
 {
     struct loam_memory_request request = {.bytes = LOAM_GIB, .pages = LOAM_PAGES_1G};
@@ -499,6 +510,20 @@ Test(plan, holds_a_bound_plan_against_its_node)
     request.node = 0;
     make_ok(&request);
     assert_none_short();
+}
+
+Test(plan, holds_each_kind_of_hugepage_against_its_node)
+{
+    struct loam_memory_request request = {.bytes = 2 * LOAM_GIB, .pages = LOAM_PAGES_1G, .bind_node = true};
+
+    script_node(0, 0, 5000, 5000);
+    script_figure("/sys/devices/system/node/node0/hugepages/hugepages-1048576kB/nr_hugepages", 4);
+    script_figure("/sys/devices/system/node/node0/hugepages/hugepages-1048576kB/free_hugepages", 1);
+    make_ok(&request);
+    assert_only_short(LOAM_PLAN_NODE);
+    assert_check(LOAM_PLAN_NODE, 2, 1,
+                 "node: 2 x 1 GiB hugepages on node 0 wanted, 1 free: raise the pool with: echo 5 > "
+                 "/sys/devices/system/node/node0/hugepages/hugepages-1048576kB/nr_hugepages");
 }
 
 Test(plan, holds_ordinary_pages_against_the_nodes_free_memory)
@@ -781,7 +806,11 @@ Test(plan, charges_hugepages_where_the_kernel_does)
                           "31 23 0:28 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate,memory_hugetlb_accounting\n");
     assert_room(&request_2m, 100 * LOAM_MIB, V2_LOAM "memory.max");
     cr_expect_eq(check_of(LOAM_PLAN_CGROUP)->wanted, ordinary_wanted(256 * LOAM_MIB));
+    script_pool(POOL_2M, 0, 0, 0, 0, 128);
+    make_ok(&request_2m);
+    cr_expect_eq(check_of(LOAM_PLAN_CGROUP)->wanted, ordinary_wanted(256 * LOAM_MIB), "surplus pages counted twice");
     prim_fake_script_text("/proc/self/mountinfo", MOUNT_V2);
+    script_pool(POOL_2M, 128, 128, 0, 0, 0);
     script_limit(V2_LOAM, "memory.max", "memory.current", 4096, 0);
     assert_room(&request_2m, 4096, V2_LOAM "memory.max");
     cr_expect_eq(check_of(LOAM_PLAN_CGROUP)->wanted, ordinary_wanted(0));
@@ -797,6 +826,7 @@ Test(plan, finds_groups_from_within_containers)
 
     script_rich_host();
     script_limit("/sys/fs/cgroup/", "memory.max", "memory.current", 90 * LOAM_MIB, 0);
+    script_limit("/sys/fs/cgroup/../../other/", "memory.max", "memory.current", 4096, 0);
     for (int i = 0; i < 5; i++) {
         static const char *const groups[] = {"0::/docker/0123\n", "0::/dock\n", "0::/../../other\n", "0::/\n",
                                              "0::/elsewhere\n"};
@@ -812,6 +842,7 @@ Test(plan, finds_groups_from_within_containers)
 
 Test(plan, prefers_the_mount_that_shows_the_group)
 {
+    prim_fake_script_text("/proc/self/cgroup", "7::/none\n0::/user.slice/loam\n");
     prim_fake_script_text("/proc/self/mountinfo", "30 23 0:28 /other /run/other rw - cgroup2 cgroup2 rw\n" MOUNT_V2
                                                   "33 23 0:28 /another /run/another rw - cgroup2 cgroup2 rw\n");
     script_limit("/run/other/", "memory.max", "memory.current", 4096, 0);
