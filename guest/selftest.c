@@ -250,10 +250,10 @@ static void check_alias(struct run *run)
 
 static void compare_pattern(struct run *run, const struct loam_abi_range *range)
 {
-    for (uint64_t offset = 0; offset < range->bytes; offset += WORD_BYTES) {
-        uint64_t gpa = range->start + offset;
+    uint64_t seed = range->argument, end = range->start + range->bytes;
 
-        expect(run, gpa, loam_abi_pattern(range->argument, gpa), platform_load64(gpa));
+    for (uint64_t gpa = range->start; gpa < end; gpa += WORD_BYTES) {
+        expect(run, gpa, loam_abi_pattern(seed, gpa), platform_load64(gpa));
     }
     count_range(run, range);
 }
@@ -265,10 +265,10 @@ static void check_pattern(struct run *run)
 
 static void write_pattern(struct run *run, const struct loam_abi_range *range)
 {
-    for (uint64_t offset = 0; offset < range->bytes; offset += WORD_BYTES) {
-        uint64_t gpa = range->start + offset;
+    uint64_t seed = range->argument, end = range->start + range->bytes;
 
-        platform_store64(gpa, loam_abi_pattern(range->argument, gpa));
+    for (uint64_t gpa = range->start; gpa < end; gpa += WORD_BYTES) {
+        platform_store64(gpa, loam_abi_pattern(seed, gpa));
     }
     count_range(run, range);
 }

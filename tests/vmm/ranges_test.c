@@ -103,7 +103,7 @@ Test(ranges, pieces_are_as_long_as_they_can_be)
     cr_assert_eq(visits[12], 1);
 }
 
-Test(ranges, all_kept_is_no_piece)
+Test(ranges, all_kept_is_no_piece, .timeout = 10)
 {
     uint8_t visits[PAGES];
 
