@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * By list, a request is taken for one of the order that holds it at its natural alignment:
+ *     order == log2(max(align, count rounded up to a power of two))
+ * A naturally aligned block of that order serves it whatever the boundary, so an empty list is a proof only where the
+ * request is such a block itself: count == align.
+ */
+#include "allocator/frame_search.h"
+
+#include "allocator/check.h"
+#include "allocator/frame_chunk.h"
+
+/* --- Places in a free range ------------------------------------------------------------------------------------ */
+
+static bool crosses(const struct frame_want *want, uint64_t start)
+{
+    return want->boundary != 0 && ((start ^ (start + want->count - 1)) & ~(want->boundary - 1)) != 0;
+}
+
+/*
+ * The lowest place in [from, to). Where the first aligned place crosses a boundary, the block fits behind that boundary:
+ * count <= boundary, and align <= boundary, or an aligned place would not cross.
+ */
+static bool fit_low(const struct frame_want *want, uint64_t from, uint64_t to, uint64_t *start)
+{
+    uint64_t at = loam_align_up(from, want->align);
+
+    if (crosses(want, at)) {
+        at = loam_align_down(at + want->count - 1, want->boundary);
+    }
+    *start = at;
+    return at <= to && want->count <= to - at;
+}
+
+/* The highest place in [from, to); likewise. */
+static bool fit_high(const struct frame_want *want, uint64_t from, uint64_t to, uint64_t *start)
+{
+    uint64_t at;
+
+    if (to - from < want->count) {
+        return false;
+    }
+    at = loam_align_down(to - want->count, want->align);
+    if (crosses(want, at)) {
+        uint64_t border = loam_align_down(at + want->count - 1, want->boundary);
+
+        if (border < want->count) {
+            return false;
+        }
+        at = loam_align_down(border - want->count, want->align);
+    }
+    *start = at;
+    return at >= from;
+}
+
+/* --- By list --------------------------------------------------------------------------------------------------- */
+
+static uint32_t list_order(const struct frame_want *want)
+{
+    return (uint32_t)frame_max(frame_log2_ceil(want->count), frame_log2_floor(want->align));
+}
+
+/* The lowest place within one partly used chunk. */
+static bool fit_in_chunk(const struct frame_map *map, const struct frame_want *want, uint64_t base, uint64_t *start)
+{
+    uint32_t from, to = 0;
+
+    if (want->count == want->align) {
+        from = frame_bits_find_order(map, frame_log2_floor(want->count));
+        *start = base + from;
+        return from < LOAM_FRAME_CHUNK_FRAMES;
+    }
+    while ((from = frame_bits_next(map, FRAME_BITS_FREE, to)) < LOAM_FRAME_CHUNK_FRAMES) {
+        to = frame_bits_next(map, FRAME_BITS_USED, from);
+        if (fit_low(want, base + from, base + to, start)) {
+            return true;
+        }
+        if (to == LOAM_FRAME_CHUNK_FRAMES) {
+            break;
+        }
+    }
+    return false;
+}
+
+/*
+ * The fullest partly used chunk that may hold a block of the order. Each that turns out not to is filed lower, and rises
+ * only when frames in it are freed: so failures are paid for by frees.
+ */
+static bool search_partial(struct loam_frame *frame, const struct frame_want *want, enum loam_frame_zone zone,
+                           uint32_t order, struct frame_section **section, uint64_t *start)
+{
+    /* The fits from order up, in every bucket. */
+    uint64_t lists = ((UINT64_C(0x1ff) << order) & 0x1ff) * UINT64_C(0x0040201008040201);
+
+    while ((frame->list_mask[zone][0] & lists) != 0) {
+        uint64_t link = frame->list[zone][__builtin_ctzll(frame->list_mask[zone][0] & lists)];
+        uint64_t chunk = (uint32_t)link;
+
+        *section = &frame_sections(frame)[link >> 32];
+        if (fit_in_chunk(frame_map(frame, *section, chunk), want, frame_chunk_start(*section, chunk), start)) {
+            return true;
+        }
+        loam_frame_chunk_lower_fit(frame, *section, chunk, order);
+    }
+    return false;
+}
+
+/* The smallest free block of whole chunks that holds the order. */
+static bool search_buddy(const struct loam_frame *frame, enum loam_frame_zone zone, uint32_t order,
+                         struct frame_section **section, uint64_t *start)
+{
+    uint64_t lists = frame->list_mask[zone][1] >> (order - FRAME_CHUNK_ORDER) << (order - FRAME_CHUNK_ORDER);
+    uint64_t link;
+
+    if (lists == 0) {
+        return false;
+    }
+    link = frame->list[zone][FRAME_LIST_FREE + __builtin_ctzll(lists)];
+    *section = &frame_sections(frame)[link >> 32];
+    *start = frame_chunk_start(*section, (uint32_t)link);
+    return true;
+}
+
+/* Anywhere in a zone, all of which the request may use. */
+static bool search_lists(struct loam_frame *frame, const struct frame_want *want, enum loam_frame_zone zone,
+                         struct frame_section **section, uint64_t *start)
+{
+    uint32_t order = list_order(want);
+
+    if (order < FRAME_CHUNK_ORDER && search_partial(frame, want, zone, order, section, start)) {
+        return true;
+    }
+    order = (uint32_t)frame_max(order, FRAME_CHUNK_ORDER);
+    return search_buddy(frame, zone, order, section, start) ||
+           (loam_frame_chunk_merge_spare(frame, zone) && search_buddy(frame, zone, order, section, start));
+}
+
+/* --- By walk --------------------------------------------------------------------------------------------------- */
+
+int64_t loam_frame_index_of(const struct loam_frame *frame, uint64_t pfn)
+{
+    const struct frame_index *index = frame_indexes(frame);
+    int64_t low = 0, high = frame->section_count;
+
+    while (low < high) {
+        int64_t middle = low + (high - low) / 2;
+
+        if (index[middle].start <= pfn) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    return low - 1;
+}
+
+bool loam_frame_search_section(const struct loam_frame *frame, struct frame_section *section,
+                               const struct frame_want *want, uint64_t *start)
+{
+    uint64_t to = frame_min(section->end, want->ceiling);
+    uint64_t floor = frame_max(section->start, want->floor);
+    bool at_top = to >= section->free_top;
+
+    to = frame_min(to, section->free_top);
+    while (to > floor && to - floor >= want->count) {
+        uint64_t from;
+
+        to = loam_frame_chunk_previous_free_end(frame, section, to);
+        if (at_top) {
+            section->free_top = to;
+            at_top = false;
+        }
+        from = loam_frame_chunk_previous_used_end(frame, section, to);
+        if (to > floor && fit_high(want, frame_max(from, floor), to, start)) {
+            return true;
+        }
+        to = from;
+    }
+    return false;
+}
+
+static bool search_walk(struct loam_frame *frame, const struct frame_want *want, struct frame_section **section,
+                        uint64_t *start)
+{
+    for (int64_t n = loam_frame_index_of(frame, want->ceiling - 1); n >= 0; n--) {
+        *section = &frame_sections(frame)[frame_indexes(frame)[n].id];
+        if ((*section)->end <= want->floor) {
+            break;
+        }
+        if ((*section)->free_frames >= want->count && loam_frame_search_section(frame, *section, want, start)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* --- Both ------------------------------------------------------------------------------------------------------ */
+
+static uint64_t highest_end(const struct loam_frame *frame)
+{
+    if (frame->section_count == 0) {
+        return 0;
+    }
+    return frame_sections(frame)[frame_indexes(frame)[frame->section_count - 1].id].end;
+}
+
+bool loam_frame_search(struct loam_frame *frame, const struct frame_want *want, struct frame_section **section,
+                       uint64_t *start)
+{
+    uint64_t top = highest_end(frame);
+    bool exact = want->count == want->align && want->count <= frame->zone_end;
+
+    if (want->ceiling > frame->zone_end && top > frame->zone_end) {
+        bool listed = want->ceiling >= top;
+
+        if (listed && search_lists(frame, want, LOAM_FRAME_ZONE_NORMAL, section, start)) {
+            return true;
+        }
+        if (!listed || !exact) {
+            /* Also where the lists of DMA32 would do: a fit above 4 GiB goes before one below. */
+            return search_walk(frame, want, section, start);
+        }
+    }
+    if (want->ceiling >= frame_min(top, frame->zone_end)) {
+        if (want->floor == 0 && search_lists(frame, want, LOAM_FRAME_ZONE_DMA32, section, start)) {
+            return true;
+        }
+        if (exact) {
+            return false;
+        }
+    }
+    return search_walk(frame, want, section, start);
+}

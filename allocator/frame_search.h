@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * Where a request can be served. Private to frame*.c; the allocator's lock is held.
+ *
+ * Two ways. By list: constant time, and the answer is right whenever it is yes. By walk: from the highest frame allowed
+ * downwards over every free range, right in either case, for requests that the lists cannot decide.
+ */
+#ifndef LOAM_FRAME_SEARCH_H
+#define LOAM_FRAME_SEARCH_H
+
+#include "allocator/frame_layout.h"
+
+/* A request, checked, in one form. A block [s, s + count) serves it if floor <= s and s + count <= ceiling. */
+struct frame_want {
+    uint64_t count;
+    uint64_t align;    /* a power of two */
+    uint64_t boundary; /* a power of two >= count; 0: none */
+    uint64_t floor;    /* > 0: the DMA32 reserve may not be entered below it; then floor > zone_end - count */
+    uint64_t ceiling;
+};
+
+/* A place for the block. Lowers fit of chunks and free_top of sections on the way; nothing else changes. */
+bool loam_frame_search(struct loam_frame *frame, const struct frame_want *want, struct frame_section **section,
+                       uint64_t *start);
+
+/* The same in one section. */
+bool loam_frame_search_section(const struct loam_frame *frame, struct frame_section *section,
+                               const struct frame_want *want, uint64_t *start);
+
+/* The section whose range, prefix included, holds pfn, or the nearest below; its place in the index. -1: none. */
+int64_t loam_frame_index_of(const struct loam_frame *frame, uint64_t pfn);
+
+#endif

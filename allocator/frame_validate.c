@@ -1,0 +1,427 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * From the ground up: first what says where things lie, then each section from its lowest frame to its highest, then the
+ * lists, then the sums.
+ */
+#include "allocator/frame_validate.h"
+
+#include "allocator/frame_chunk.h"
+
+#include <inttypes.h>
+
+/* What was counted so far. */
+struct recount {
+    const struct loam_frame *frame;
+    struct loam_diag *diag;
+    uint64_t listed[LOAM_FRAME_ZONE_COUNT][FRAME_LISTS]; /* chunks that say that they are on the list */
+    uint64_t free_frames[LOAM_FRAME_ZONE_COUNT];
+    uint64_t free_chunks;
+    bool spare_seen[LOAM_FRAME_ZONE_COUNT]; /* the spare piece is a free piece of the zone */
+};
+
+/* The section under way. A block is open where it goes on at the next frame. */
+struct walk {
+    const struct frame_section *section;
+    uint64_t free_frames;
+    uint64_t free_end; /* one above the highest free frame so far */
+    bool open;
+    uint64_t open_start;
+    uint64_t open_end; /* 0: not known yet */
+};
+
+#define CORRUPT(recount, ...) loam_fail((recount)->diag, LOAM_ERROR_CORRUPT, __VA_ARGS__)
+
+/* --- What says where things lie -------------------------------------------------------------------------------- */
+
+static enum loam_error check_header(struct recount *recount)
+{
+    const struct loam_frame *frame = recount->frame;
+
+    if (frame->magic != FRAME_MAGIC) {
+        return CORRUPT(recount, "allocator: no frame allocator here (magic 0x%" PRIx64 ")", frame->magic);
+    }
+    if (frame->seal != frame_seal_of_allocator(frame)) {
+        return CORRUPT(recount, "allocator: its constants were changed");
+    }
+    if (frame->id_top > frame->section_capacity || frame->section_count > frame->id_top) {
+        return CORRUPT(recount, "allocator: %u sections, %u ids, capacity %u", frame->section_count, frame->id_top,
+                       frame->section_capacity);
+    }
+    return LOAM_OK;
+}
+
+/* Every id below id_top is in use with its seal intact, or on the list of unused ones. */
+static enum loam_error check_ids(struct recount *recount)
+{
+    const struct loam_frame *frame = recount->frame;
+    const struct frame_section *sections = frame_sections(frame);
+    uint32_t used = 0, unused = 0;
+
+    for (uint32_t id = 0; id < frame->id_top; id++) {
+        if (sections[id].id != id || sections[id].used > 1) {
+            return CORRUPT(recount, "section %u: its record is damaged", id);
+        }
+        if (sections[id].used && sections[id].seal != frame_seal_of_section(&sections[id])) {
+            return CORRUPT(recount, "section %u: its constants were changed", id);
+        }
+        used += sections[id].used;
+    }
+    for (uint32_t id = frame->unused_id; id != UINT32_MAX; id = sections[id].next_unused) {
+        if (id >= frame->id_top || sections[id].used || unused == frame->id_top) {
+            return CORRUPT(recount, "unused section ids: id %u does not belong to them", id);
+        }
+        unused++;
+    }
+    if (used != frame->section_count || used + unused != frame->id_top) {
+        return CORRUPT(recount, "sections: %u counted, %u said to be there, %u ids unused of %u", used,
+                       frame->section_count, unused, frame->id_top);
+    }
+    return LOAM_OK;
+}
+
+static enum loam_error check_index(struct recount *recount)
+{
+    const struct loam_frame *frame = recount->frame;
+    const struct frame_index *index = frame_indexes(frame);
+    uint64_t floor = 0;
+
+    for (uint32_t n = 0; n < frame->section_count; n++) {
+        const struct frame_section *section = &frame_sections(frame)[index[n].id];
+
+        if (index[n].id >= frame->id_top || !section->used || index[n].start != section->range_start) {
+            return CORRUPT(recount, "index: entry %u names section %u wrongly", n, index[n].id);
+        }
+        if (index[n].start < floor) {
+            return CORRUPT(recount, "index: section %u starts below the end of the one before", index[n].id);
+        }
+        floor = section->end;
+    }
+    return LOAM_OK;
+}
+
+/* --- One section ----------------------------------------------------------------------------------------------- */
+
+static enum loam_error bad_chunk(struct recount *recount, const struct walk *walk, uint64_t chunk, const char *what)
+{
+    return CORRUPT(recount, "section %u, chunk %" PRIu64 " (frame 0x%" PRIx64 "): %s", walk->section->id, chunk,
+                   frame_chunk_start(walk->section, chunk), what);
+}
+
+static const struct frame_chunk *chunk_at(const struct recount *recount, const struct walk *walk, uint64_t chunk)
+{
+    return &frame_chunks(recount->frame, walk->section)[chunk];
+}
+
+/* Whether the piece lies where a piece of its order may; order is in range. */
+static bool piece_placed(const struct recount *recount, const struct walk *walk, uint64_t chunk, uint32_t order)
+{
+    const struct frame_section *section = walk->section;
+    uint64_t size_chunks = frame_piece_chunks(order);
+    uint64_t start = frame_chunk_start(section, chunk);
+
+    return loam_is_aligned(section->first_chunk + chunk, size_chunks) &&
+           loam_fits(chunk, size_chunks, section->chunk_count) && start >= section->start &&
+           loam_fits(start, size_chunks << FRAME_CHUNK_ORDER, section->end) &&
+           (start >= recount->frame->zone_end ||
+            start + (size_chunks << FRAME_CHUNK_ORDER) <= recount->frame->zone_end);
+}
+
+static bool piece_unmerged(const struct recount *recount, const struct walk *walk, uint64_t chunk, uint32_t order)
+{
+    const struct frame_section *section = walk->section;
+    uint64_t number = (section->first_chunk + chunk) ^ frame_piece_chunks(order);
+    uint64_t low = frame_min(number, section->first_chunk + chunk);
+    uint64_t spare = recount->frame->spare[frame_zone(recount->frame, frame_chunk_start(section, chunk))];
+    const struct frame_chunk *buddy;
+
+    if (order == LOAM_FRAME_ORDER_MAX || low < section->first_chunk ||
+        !piece_placed(recount, walk, low - section->first_chunk, order + 1)) {
+        return false;
+    }
+    buddy = chunk_at(recount, walk, number - section->first_chunk);
+    return buddy->state == FRAME_CHUNK_FREE && buddy->order == order && spare != frame_link(section, chunk) &&
+           spare != frame_link(section, number - section->first_chunk);
+}
+
+static enum loam_error check_free_piece(struct recount *recount, struct walk *walk, uint64_t chunk)
+{
+    const struct frame_chunk *this = chunk_at(recount, walk, chunk);
+    uint64_t start = frame_chunk_start(walk->section, chunk);
+    uint64_t frames = frame_piece_chunks(this->order) << FRAME_CHUNK_ORDER;
+    enum loam_frame_zone zone = frame_zone(recount->frame, start);
+
+    if (walk->open) {
+        return bad_chunk(recount, walk, chunk, "is free, and the block before it goes on");
+    }
+    if (this->list != FRAME_LIST_FREE + this->order - FRAME_CHUNK_ORDER) {
+        return bad_chunk(recount, walk, chunk, "is free, and not on the list of its order");
+    }
+    if (piece_unmerged(recount, walk, chunk, this->order)) {
+        return bad_chunk(recount, walk, chunk, "is free like its buddy, and not merged with it");
+    }
+    walk->free_frames += frames;
+    walk->free_end = start + frames;
+    recount->free_frames[zone] += frames;
+    recount->free_chunks += frame_piece_chunks(this->order);
+    recount->spare_seen[zone] |= recount->frame->spare[zone] == frame_link(walk->section, chunk);
+    recount->listed[zone][this->list]++;
+    return LOAM_OK;
+}
+
+static enum loam_error check_whole_piece(struct recount *recount, struct walk *walk, uint64_t chunk)
+{
+    const struct frame_section *section = walk->section;
+    const struct frame_chunk *this = chunk_at(recount, walk, chunk);
+    uint64_t start = frame_chunk_start(section, chunk);
+    uint64_t end = start + (frame_piece_chunks(this->order) << FRAME_CHUNK_ORDER);
+    uint64_t block_end;
+
+    if (this->block_start < section->start || this->block_frames > LOAM_FRAME_COUNT_MAX ||
+        !loam_fits(this->block_start, this->block_frames, section->end)) {
+        return bad_chunk(recount, walk, chunk, "its block leaves the section");
+    }
+    block_end = this->block_start + this->block_frames;
+    if (this->list != FRAME_LIST_NONE || block_end < end) {
+        return bad_chunk(recount, walk, chunk, "is allocated, and its block ends inside it or it is listed as free");
+    }
+    if (this->block_start != (walk->open ? walk->open_start : start) ||
+        (walk->open && walk->open_end != 0 && walk->open_end != block_end)) {
+        return bad_chunk(recount, walk, chunk, "its block is not the one that the frames before it belong to");
+    }
+    if (this->tag > LOAM_FRAME_TAG_SLAB || (this->tag != LOAM_FRAME_TAG_NONE && block_end != end)) {
+        return bad_chunk(recount, walk, chunk, "bears a tag that it cannot have");
+    }
+    walk->open = block_end > end;
+    walk->open_start = this->block_start;
+    walk->open_end = block_end;
+    return LOAM_OK;
+}
+
+static enum loam_error check_piece(struct recount *recount, struct walk *walk, uint64_t chunk, uint64_t *next)
+{
+    const struct frame_chunk *this = chunk_at(recount, walk, chunk);
+
+    if (this->order < FRAME_CHUNK_ORDER || this->order > LOAM_FRAME_ORDER_MAX ||
+        !piece_placed(recount, walk, chunk, this->order)) {
+        return bad_chunk(recount, walk, chunk, "a piece of its order cannot lie there");
+    }
+    *next = chunk + frame_piece_chunks(this->order);
+    for (uint64_t inner = chunk + 1; inner < *next; inner++) {
+        if (chunk_at(recount, walk, inner)->state != FRAME_CHUNK_INNER) {
+            return bad_chunk(recount, walk, inner, "lies inside a piece, and says otherwise");
+        }
+    }
+    return this->state == FRAME_CHUNK_FREE ? check_free_piece(recount, walk, chunk)
+                                           : check_whole_piece(recount, walk, chunk);
+}
+
+/* Frames outside the section are used and last; a frame that is not the last of its block is followed by a used one. */
+static const char *check_bits(const struct walk *walk, const struct frame_map *map, uint32_t from, uint32_t to)
+{
+    uint64_t carry = walk->open;
+
+    for (uint32_t word = 0; word < FRAME_MAP_WORDS; word++) {
+        uint64_t used = frame_bits_word(map, FRAME_BITS_USED, word);
+        uint64_t goes_on = used & ~map->last[word];
+        uint64_t managed = 0;
+
+        if (from < word * 64 + 64 && to > word * 64) {
+            uint32_t low = (uint32_t)frame_max(from, word * 64);
+
+            managed = frame_bits_mask(word, low, to - low);
+        }
+        if ((~managed & ~(map->allocated[word] & map->last[word])) != 0) {
+            return "a frame beyond the section's end is not marked so";
+        }
+        if (((goes_on << 1 | carry) & ~(used & managed)) != 0) {
+            return "a block goes on in a frame that is free or beyond the section's end";
+        }
+        carry = goes_on >> 63;
+    }
+    return NULL;
+}
+
+static const char *check_partial_fields(const struct frame_chunk *this, const struct frame_map *map)
+{
+    if (frame_bits_count_free(map) != this->free_frames) {
+        return "its count of free frames is not what its bitmaps say";
+    }
+    if (this->free_frames == LOAM_FRAME_CHUNK_FRAMES) {
+        return "is wholly free, and not in the buddy";
+    }
+    if (this->fit >= FRAME_FITS ||
+        (this->fit < FRAME_FITS - 1 && frame_bits_find_order(map, this->fit + 1u) < LOAM_FRAME_CHUNK_FRAMES)) {
+        return "holds a larger free block than it is filed under";
+    }
+    return this->list == (this->free_frames > 0 ? frame_partial_list(this) : FRAME_LIST_NONE)
+               ? NULL
+               : "is on a list that is not its own";
+}
+
+static enum loam_error check_partial(struct recount *recount, struct walk *walk, uint64_t chunk)
+{
+    const struct frame_section *section = walk->section;
+    const struct frame_chunk *this = chunk_at(recount, walk, chunk);
+    const struct frame_map *map = frame_map(recount->frame, section, chunk);
+    uint64_t base = frame_chunk_start(section, chunk);
+    uint32_t from = (uint32_t)(frame_max(section->start, base) - base);
+    uint32_t to = (uint32_t)(frame_min(section->end, base + LOAM_FRAME_CHUNK_FRAMES) - base);
+    uint32_t first_last = frame_bits_next(map, FRAME_BITS_LAST, 0);
+    const char *what = check_bits(walk, map, from, to);
+
+    if (what == NULL) {
+        what = check_partial_fields(this, map);
+    }
+    if (what == NULL && to - from == LOAM_FRAME_CHUNK_FRAMES && this->free_frames == 0 &&
+        first_last >= LOAM_FRAME_CHUNK_FRAMES - 1) {
+        what = "one block covers it, and it is not kept as whole";
+    }
+    if (what == NULL && walk->open && walk->open_end != 0 && walk->open_end != base + first_last + 1) {
+        what = "a block ends elsewhere than it said in the chunk before";
+    }
+    if (what != NULL) {
+        return bad_chunk(recount, walk, chunk, what);
+    }
+    walk->open = frame_bits_at(map, FRAME_BITS_USED, LOAM_FRAME_CHUNK_FRAMES - 1) &&
+                 !frame_bits_at(map, FRAME_BITS_LAST, LOAM_FRAME_CHUNK_FRAMES - 1);
+    walk->open_start = base + frame_bits_previous_end(map, FRAME_BITS_ENDS, LOAM_FRAME_CHUNK_FRAMES);
+    walk->open_end = 0;
+    if (this->free_frames > 0) {
+        walk->free_frames += this->free_frames;
+        walk->free_end = base + frame_bits_previous_end(map, FRAME_BITS_FREE, LOAM_FRAME_CHUNK_FRAMES);
+        recount->free_frames[frame_zone(recount->frame, base)] += this->free_frames;
+        recount->listed[frame_zone(recount->frame, base)][this->list]++;
+    }
+    return LOAM_OK;
+}
+
+static enum loam_error check_section(struct recount *recount, const struct frame_section *section)
+{
+    struct walk walk = {.section = section};
+    enum loam_error error = LOAM_OK;
+    uint64_t next;
+
+    for (uint64_t chunk = 0; error == LOAM_OK && chunk < section->chunk_count; chunk = next) {
+        uint8_t state = chunk_at(recount, &walk, chunk)->state;
+
+        next = chunk + 1;
+        if (state == FRAME_CHUNK_PARTIAL) {
+            error = check_partial(recount, &walk, chunk);
+        } else if (state == FRAME_CHUNK_FREE || state == FRAME_CHUNK_WHOLE) {
+            error = check_piece(recount, &walk, chunk, &next);
+        } else {
+            error = bad_chunk(recount, &walk, chunk, "belongs to no piece");
+        }
+    }
+    if (error != LOAM_OK) {
+        return error;
+    }
+    if (walk.open) {
+        return CORRUPT(recount, "section %u: its last block goes on beyond its end", section->id);
+    }
+    if (walk.free_frames != section->free_frames) {
+        return CORRUPT(recount, "section %u: %" PRIu64 " frames are free, its counter says %" PRIu64, section->id,
+                       walk.free_frames, section->free_frames);
+    }
+    if (walk.free_end > section->free_top || section->free_top > section->end) {
+        return CORRUPT(recount, "section %u: a frame is free above free_top 0x%" PRIx64, section->id,
+                       section->free_top);
+    }
+    return LOAM_OK;
+}
+
+/* --- Lists and sums -------------------------------------------------------------------------------------------- */
+
+/* Whether link points to a chunk that is on the list, behind previous. */
+static const struct frame_chunk *follow(const struct recount *recount, uint32_t zone, uint32_t list, uint64_t link,
+                                        uint64_t previous)
+{
+    const struct loam_frame *frame = recount->frame;
+    const struct frame_section *section;
+    const struct frame_chunk *this;
+
+    if (link >> 32 >= frame->id_top) {
+        return NULL;
+    }
+    section = &frame_sections(frame)[link >> 32];
+    if (!section->used || (uint32_t)link >= section->chunk_count) {
+        return NULL;
+    }
+    this = &frame_chunks(frame, section)[(uint32_t)link];
+    if ((this->state != FRAME_CHUNK_FREE && this->state != FRAME_CHUNK_PARTIAL) || this->list != list ||
+        this->previous != previous || frame_zone(frame, frame_chunk_start(section, (uint32_t)link)) != zone) {
+        return NULL;
+    }
+    return this;
+}
+
+static enum loam_error check_list(struct recount *recount, uint32_t zone, uint32_t list)
+{
+    const struct loam_frame *frame = recount->frame;
+    uint64_t link = frame->list[zone][list], previous = FRAME_LINK_NONE, steps = 0;
+    bool marked = (frame->list_mask[zone][list / 64] >> (list % 64)) & 1;
+
+    if (marked != (link != FRAME_LINK_NONE)) {
+        return CORRUPT(recount, "zone %u, list %u: the mask says that it is %s", zone, list,
+                       marked ? "not empty" : "empty");
+    }
+    while (link != FRAME_LINK_NONE) {
+        const struct frame_chunk *this = follow(recount, zone, list, link, previous);
+
+        if (this == NULL || ++steps > recount->listed[zone][list]) {
+            return CORRUPT(recount, "zone %u, list %u: link 0x%" PRIx64 " does not belong to it", zone, list, link);
+        }
+        previous = link;
+        link = this->next;
+    }
+    if (steps != recount->listed[zone][list]) {
+        return CORRUPT(recount, "zone %u, list %u: holds %" PRIu64 " chunks, %" PRIu64 " say that they are on it", zone,
+                       list, steps, recount->listed[zone][list]);
+    }
+    return LOAM_OK;
+}
+
+static enum loam_error check_zone(struct recount *recount, uint32_t zone)
+{
+    const struct loam_frame *frame = recount->frame;
+    enum loam_error error = LOAM_OK;
+
+    if (frame->list_mask[zone][1] >> FRAME_BIG_ORDERS != 0) {
+        return CORRUPT(recount, "zone %u: the mask marks lists that do not exist", zone);
+    }
+    if (frame->spare[zone] != FRAME_LINK_NONE && !recount->spare_seen[zone]) {
+        return CORRUPT(recount, "zone %u: its spare piece 0x%" PRIx64 " is none", zone, frame->spare[zone]);
+    }
+    for (uint32_t list = 0; error == LOAM_OK && list < FRAME_LISTS; list++) {
+        error = check_list(recount, zone, list);
+    }
+    if (error == LOAM_OK && recount->free_frames[zone] != frame->free_frames[zone]) {
+        error = CORRUPT(recount, "zone %u: %" PRIu64 " frames are free, its counter says %" PRIu64, zone,
+                        recount->free_frames[zone], frame->free_frames[zone]);
+    }
+    return error;
+}
+
+enum loam_error loam_frame_validate_locked(const struct loam_frame *frame, struct loam_diag *diag)
+{
+    struct recount recount = {.frame = frame, .diag = diag};
+    enum loam_error error = check_header(&recount);
+
+    if (error == LOAM_OK) {
+        error = check_ids(&recount);
+    }
+    if (error == LOAM_OK) {
+        error = check_index(&recount);
+    }
+    for (uint32_t n = 0; error == LOAM_OK && n < frame->section_count; n++) {
+        error = check_section(&recount, &frame_sections(frame)[frame_indexes(frame)[n].id]);
+    }
+    for (uint32_t zone = 0; error == LOAM_OK && zone < LOAM_FRAME_ZONE_COUNT; zone++) {
+        error = check_zone(&recount, zone);
+    }
+    if (error == LOAM_OK && recount.free_chunks != frame->free_chunks) {
+        error = CORRUPT(&recount, "allocator: %" PRIu64 " chunks are free, its counter says %" PRIu64,
+                        recount.free_chunks, frame->free_chunks);
+    }
+    return error;
+}
