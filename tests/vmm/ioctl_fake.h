@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * ioctl(2) as a test wants it: it stands before the C library's, counts KVM's requests, and fails or answers any chosen
+ * one; all else goes to the system. For one thread.
+ */
+#ifndef LOAM_TESTS_VMM_IOCTL_FAKE_H
+#define LOAM_TESTS_VMM_IOCTL_FAKE_H
+
+#include <stdint.h>
+
+/* Everything goes to the system, and counting starts anew. */
+void ioctl_fake_reset(void);
+
+/* KVM's requests since the reset, KVM_RUN not among them. */
+uint32_t ioctl_fake_count(void);
+
+/* The index-th request from the reset on, from 0, fails with error and does nothing. */
+void ioctl_fake_fail(uint32_t index, int error);
+
+/* Requests with this number and argument are answered so, and the system is not asked. */
+void ioctl_fake_answer(unsigned long request, unsigned long argument, int answer);
+
+#endif

@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "vmm/kvm.h"
+
+#include "tests/vmm/ioctl_fake.h"
+
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define NEED_KVM()                                                                                                     \
+    do {                                                                                                               \
+        if (access(KVM_DEVICE, R_OK | W_OK) != 0) {                                                                    \
+            cr_skip("no access to " KVM_DEVICE);                                                                       \
+        }                                                                                                              \
+    } while (0)
+
+/* The lowest free descriptor: the same before and after what leaves none behind. */
+static int next_fd(void)
+{
+    int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+
+    close(fd);
+    return fd;
+}
+
+TestSuite(kvm, .init = ioctl_fake_reset);
+
+Test(kvm, opens_and_answers_figures)
+{
+    struct loam_diag diag = {0};
+    struct kvm kvm;
+
+    NEED_KVM();
+    cr_assert_eq(kvm_open(KVM_DEVICE, &kvm, &diag), LOAM_OK, "%s", diag.text);
+    cr_assert_geq(kvm.slot_limit, 32);
+    cr_assert_geq(kvm.vcpu_recommended, 1);
+    cr_assert_geq(kvm.vcpu_limit, kvm.vcpu_recommended);
+    cr_assert_geq(kvm.run_bytes, sizeof(struct kvm_run));
+    cr_assert_eq(fcntl(kvm.fd, F_GETFD) & FD_CLOEXEC, FD_CLOEXEC);
+    kvm_close(&kvm);
+    cr_assert_eq(kvm.fd, -1);
+    kvm_close(&kvm);
+}
+
+Test(kvm, makes_a_vm)
+{
+    struct loam_diag diag = {0};
+    struct kvm kvm;
+    int vm_fd, before = next_fd();
+
+    NEED_KVM();
+    cr_assert_eq(kvm_open(KVM_DEVICE, &kvm, &diag), LOAM_OK, "%s", diag.text);
+    cr_assert_eq(kvm_create_vm(&kvm, &vm_fd, &diag), LOAM_OK, "%s", diag.text);
+    cr_assert_eq(fcntl(vm_fd, F_GETFD) & FD_CLOEXEC, FD_CLOEXEC);
+    close(vm_fd);
+    kvm_close(&kvm);
+    cr_assert_eq(next_fd(), before);
+}
+
+Test(kvm, says_when_a_vm_is_refused)
+{
+    const struct {
+        int system_errno;
+        enum loam_error error;
+    } cases[] = {{EPERM, LOAM_ERROR_NOT_PERMITTED}, {ENOMEM, LOAM_ERROR_SYSTEM}, {EBUSY, LOAM_ERROR_SYSTEM}};
+
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct loam_diag diag = {0};
+        struct kvm kvm = {.fd = -1};
+        int vm_fd = 7;
+
+        ioctl_fake_reset();
+        ioctl_fake_fail(0, cases[i].system_errno);
+        cr_assert_eq(kvm_create_vm(&kvm, &vm_fd, &diag), cases[i].error);
+        cr_assert_eq(vm_fd, -1);
+        cr_assert_not_null(strstr(diag.text, "KVM_CREATE_VM"));
+    }
+}
+
+Test(kvm, names_what_mends_a_missing_device)
+{
+    struct loam_diag diag = {0};
+    struct kvm kvm;
+
+    cr_assert_eq(kvm_open("/dev/no-such-kvm", &kvm, &diag), LOAM_ERROR_NOT_FOUND);
+    cr_assert_str_eq(diag.text, "/dev/no-such-kvm: not found: load kvm_intel or kvm_amd (modprobe), or enable "
+                                "virtualization in the firmware");
+    cr_assert_eq(kvm.fd, -1);
+}
+
+Test(kvm, refuses_what_is_not_kvm)
+{
+    struct loam_diag diag = {0};
+    struct kvm kvm;
+    int before = next_fd();
+
+    cr_assert_eq(kvm_open("/dev/null", &kvm, &diag), LOAM_ERROR_SYSTEM);
+    cr_assert_eq(diag.system_errno, ENOTTY);
+    cr_assert_not_null(strstr(diag.text, "/dev/null: is not KVM"));
+    cr_assert_eq(kvm.fd, -1);
+    cr_assert_eq(next_fd(), before);
+}
+
+/* As a user without any right; exits 0 if the refusal is as it should be. */
+static int open_as_nobody(const char *path)
+{
+    struct loam_diag diag = {0};
+    struct kvm kvm;
+
+    if (geteuid() == 0 && (setresgid(65534, 65534, 65534) != 0 || setresuid(65534, 65534, 65534) != 0)) {
+        return 2;
+    }
+    if (kvm_open(path, &kvm, &diag) != LOAM_ERROR_NOT_PERMITTED || kvm.fd != -1) {
+        return 3;
+    }
+    return strstr(diag.text, "usermod -aG kvm $USER") != NULL && strchr(diag.text, '\n') == NULL ? 0 : 4;
+}
+
+Test(kvm, names_what_mends_a_missing_right)
+{
+    char path[] = "/tmp/loam-kvm-test-XXXXXX";
+    int status, fd = mkstemp(path);
+    pid_t child;
+
+    cr_assert_geq(fd, 0);
+    cr_assert_eq(fchmod(fd, 0), 0);
+    close(fd);
+    child = fork();
+    if (child == 0) {
+        _exit(open_as_nobody(path));
+    }
+    cr_assert_eq(waitpid(child, &status, 0), child);
+    unlink(path);
+    cr_assert(WIFEXITED(status));
+    cr_assert_eq(WEXITSTATUS(status), 0, "the child says %d", WEXITSTATUS(status));
+}
+
+Test(kvm, refuses_another_version)
+{
+    struct loam_diag diag = {0};
+    struct kvm kvm;
+
+    ioctl_fake_answer(KVM_GET_API_VERSION, 0, 11);
+    cr_assert_eq(kvm_open("/dev/null", &kvm, &diag), LOAM_ERROR_NOT_FOUND);
+    cr_assert_not_null(strstr(diag.text, "KVM API 12 wanted, 11 found"));
+    cr_assert_eq(kvm.fd, -1);
+}
+
+Test(kvm, names_each_capability_that_is_missing)
+{
+    const struct {
+        unsigned long number;
+        const char *name;
+    } cases[] = {
+        {KVM_CAP_USER_MEMORY, "KVM_CAP_USER_MEMORY"},
+        {KVM_CAP_READONLY_MEM, "KVM_CAP_READONLY_MEM"},
+        {KVM_CAP_IRQCHIP, "KVM_CAP_IRQCHIP"},
+        {KVM_CAP_PIT2, "KVM_CAP_PIT2"},
+        {KVM_CAP_IMMEDIATE_EXIT, "KVM_CAP_IMMEDIATE_EXIT"},
+        {KVM_CAP_EXT_CPUID, "KVM_CAP_EXT_CPUID"},
+        {KVM_CAP_SET_TSS_ADDR, "KVM_CAP_SET_TSS_ADDR"},
+        {KVM_CAP_SET_IDENTITY_MAP_ADDR, "IDENTITY_MAP"},
+    };
+    int before = next_fd();
+
+    NEED_KVM();
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct loam_diag diag = {0};
+        struct kvm kvm;
+
+        ioctl_fake_answer(KVM_CHECK_EXTENSION, cases[i].number, 0);
+        cr_assert_eq(kvm_open(KVM_DEVICE, &kvm, &diag), LOAM_ERROR_NOT_FOUND, "%s", cases[i].name);
+        cr_assert_not_null(strstr(diag.text, cases[i].name), "%s", diag.text);
+        cr_assert_eq(next_fd(), before);
+    }
+}
+
+Test(kvm, assumes_what_the_specification_says_where_figures_are_missing)
+{
+    struct kvm kvm;
+
+    NEED_KVM();
+    ioctl_fake_answer(KVM_CHECK_EXTENSION, KVM_CAP_NR_MEMSLOTS, 0);
+    cr_assert_eq(kvm_open(KVM_DEVICE, &kvm, NULL), LOAM_OK);
+    cr_assert_eq(kvm.slot_limit, 32);
+    kvm_close(&kvm);
+    ioctl_fake_answer(KVM_CHECK_EXTENSION, KVM_CAP_NR_VCPUS, 0);
+    cr_assert_eq(kvm_open(KVM_DEVICE, &kvm, NULL), LOAM_OK);
+    cr_assert_eq(kvm.vcpu_recommended, 4);
+    kvm_close(&kvm);
+}
+
+Test(kvm, refuses_a_run_state_that_is_too_small)
+{
+    struct loam_diag diag = {0};
+    struct kvm kvm;
+
+    NEED_KVM();
+    ioctl_fake_answer(KVM_GET_VCPU_MMAP_SIZE, 0, (int)sizeof(struct kvm_run) - 1);
+    cr_assert_eq(kvm_open(KVM_DEVICE, &kvm, &diag), LOAM_ERROR_SYSTEM);
+    cr_assert_not_null(strstr(diag.text, "KVM_GET_VCPU_MMAP_SIZE"));
+}

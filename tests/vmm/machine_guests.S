@@ -1,0 +1,322 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Guests of a few instructions each, for machine_test. A guest is copied to GUEST_BASE and started at its first byte: by the
+ * PVH protocol in 32-bit protected mode without a stack, or in 64-bit mode. It names its own places by AT(label).
+ */
+#include "tests/vmm/machine_guests.h"
+
+#define EXIT_PORT   0xf4
+#define SERIAL_PORT 0x3f8
+#define LINE_STATUS 0x3fd
+
+    .section .rodata
+
+/* guest NAME ... end_guest NAME */
+    .macro guest name
+    .globl guest_\name, guest_\name\()_end
+guest_\name:
+    .set base, guest_\name
+    .code32
+    .endm
+    .macro end_guest name
+guest_\name\()_end:
+    .endm
+
+#define AT(label) (GUEST_BASE + label - base)
+
+    /* Exit with what is in al. */
+    .macro exit_al
+    outb %al, $EXIT_PORT
+9:  hlt
+    jmp 9b
+    .endm
+
+    /* Say one character on the serial line. Uses al, dx. */
+    .macro say character
+    movw $SERIAL_PORT, %dx
+    movb $\character, %al
+    outb %al, %dx
+    .endm
+
+guest exit_byte
+    movl $0xffffff2a, %eax
+    exit_al
+end_guest exit_byte
+
+guest exit_long
+    movl $0x12345678, %eax
+    outl %eax, $EXIT_PORT
+1:  hlt
+    jmp 1b
+end_guest exit_long
+
+/* Writes that are not asked for, and reads, stop nothing. */
+guest exit_odd
+    movl $0x11111111, %eax
+    outw %ax, $EXIT_PORT
+    outb %al, $(EXIT_PORT + 1)
+    inb $EXIT_PORT, %al
+    cmpb $0xff, %al
+    movb $1, %al
+    jne 1f
+    movb $7, %al
+1:  exit_al
+end_guest exit_odd
+
+/* The first of many counts. */
+guest exit_twice
+    movb $3, %al
+    outb %al, $EXIT_PORT
+    movb $4, %al
+    exit_al
+end_guest exit_twice
+
+/* ebx -> the parameters: gives their first byte. */
+guest parameters
+    movb (%ebx), %al
+    exit_al
+end_guest parameters
+
+guest serial_out
+    say 'L'
+    say 'o'
+    say 'a'
+    say 'm'
+    movb $0, %al
+    exit_al
+end_guest serial_out
+
+guest serial_string
+    cld
+    movl $AT(2f), %esi
+    movl $(3f - 2f), %ecx
+    movw $SERIAL_PORT, %dx
+    rep outsb
+    movb $0, %al
+    exit_al
+2:  .ascii "The quick brown fox jumps over the lazy dog."
+3:
+end_guest serial_string
+
+/* Says each byte that comes in, until a q. */
+guest serial_echo
+1:  movw $LINE_STATUS, %dx
+    inb %dx, %al
+    testb $1, %al
+    jz 1b
+    movw $SERIAL_PORT, %dx
+    inb %dx, %al
+    outb %al, %dx
+    cmpb $'q', %al
+    jne 1b
+    movb $0, %al
+    exit_al
+end_guest serial_echo
+
+/* Reads 1, 2 and 4 bytes of the test device, and writes them back to other places of it. */
+guest mmio
+    movl $TEST_DEVICE, %ebx
+    movb 0x01(%ebx), %al
+    movb %al, 0x11(%ebx)
+    movw 0x02(%ebx), %ax
+    movw %ax, 0x22(%ebx)
+    movl 0x04(%ebx), %eax
+    movl %eax, 0x44(%ebx)
+    movb $0, %al
+    exit_al
+end_guest mmio
+
+/* The same with 8 bytes, in 64-bit mode. */
+guest mmio_long
+    .code64
+    movl $TEST_DEVICE, %ebx
+    movq 0x08(%rbx), %rax
+    movq %rax, 0x88(%rbx)
+    movb $0, %al
+    exit_al
+    .code32
+end_guest mmio_long
+
+/* rsi -> the parameters; says by its code that it is 64-bit code in the segments of the protocol. */
+guest parameters_long
+    .code64
+    xorl %eax, %eax
+    movw %cs, %cx
+    cmpw $0x10, %cx
+    jne 1f
+    movw %ss, %cx
+    cmpw $0x18, %cx
+    jne 1f
+    movq $0x100000000, %rcx
+    shrq $32, %rcx
+    cmpl $1, %ecx
+    jne 1f
+    movb (%rsi), %al
+1:  exit_al
+    .code32
+end_guest parameters_long
+
+/* Writes to the read-only page, and exits with what is there then. */
+guest readonly
+    movl $READONLY_PAGE, %ebx
+    movl $0xa5a5a5a5, (%ebx)
+    movl (%ebx), %eax
+    outl %eax, $EXIT_PORT
+1:  hlt
+    jmp 1b
+end_guest readonly
+
+/* Writes and reads where nothing is: memory, then a port. */
+guest unclaimed
+    movl $0xe0000000, %ebx
+    movl $0, (%ebx)
+    movl (%ebx), %ecx
+    movw $0x999, %dx
+    outl %eax, %dx
+    inl %dx, %eax
+    andl %ecx, %eax
+    outl %eax, $EXIT_PORT
+1:  hlt
+    jmp 1b
+end_guest unclaimed
+
+guest virtio_magic
+    movl $0xd0000000, %ebx
+    movl (%ebx), %eax
+    outl %eax, $EXIT_PORT
+1:  hlt
+    jmp 1b
+end_guest virtio_magic
+
+guest halt
+    say '!'
+    cli
+1:  hlt
+    jmp 1b
+end_guest halt
+
+guest loop
+    say '!'
+1:  jmp 1b
+end_guest loop
+
+/* No IDT: an exception has no handler, nor has the double fault that follows. */
+guest triple_fault
+    movl $0x600d600d, %esi
+    movl $0xdeadbeef, %eax
+    ud2
+end_guest triple_fault
+
+/* Code where no memory is: no KVM can fetch it, and none can emulate it. */
+guest no_code
+    movl $0x600d600d, %esi
+    movl $0xe0000000, %eax
+    jmp *%eax
+end_guest no_code
+
+/* Needs an instruction that software seldom emulates. */
+guest rare_instruction
+    movl $0x600d600d, %esi
+    fwait
+    movb $0, %al
+    exit_al
+end_guest rare_instruction
+
+guest reset
+    movb $0x60, %al
+    outb %al, $0x60
+    inb $0x64, %al
+    testb %al, %al
+    movb $1, %al
+    jnz 1f
+    movb $0xfe, %al
+    outb %al, $0x64
+1:  exit_al
+end_guest reset
+
+/* Wakes the second processor, which starts at START_PAGE in real mode, and waits. */
+guest wake
+    movl $0xfee00000, %ebx
+    movl $(1 << 24), 0x310(%ebx)
+    movl $0x4500, 0x300(%ebx)
+    movl $(1 << 24), 0x310(%ebx)
+    movl $(0x4600 | START_PAGE >> 12), 0x300(%ebx)
+1:  pause
+    jmp 1b
+end_guest wake
+
+guest woken
+    .code16
+    movb $0x55, %al
+    exit_al
+    .code32
+end_guest woken
+
+/* Sets up the 8259s and an IDT; line 0 exits with 0x20, line 4 with 0x24. Then as ebx says: with the PIT, or without. */
+    .macro interrupts
+    movl $(GUEST_BASE + 0x2000), %esp
+    lgdt AT(7f)
+    lidt AT(8f)
+    movl $AT(5f), %eax
+    movl $0x24, %ecx
+    call 4f
+    movl $AT(6f), %eax
+    movl $0x20, %ecx
+    call 4f
+    movb $0x11, %al
+    outb %al, $0x20
+    movb $0x20, %al
+    outb %al, $0x21
+    movb $0x04, %al
+    outb %al, $0x21
+    movb $0x01, %al
+    outb %al, $0x21
+    movb $0xee, %al
+    outb %al, $0x21
+    jmp 3f
+4:  movl $(GUEST_BASE + 0x3000), %edi
+    movw %ax, (%edi, %ecx, 8)
+    movw $0x10, 2(%edi, %ecx, 8)
+    movw $0x8e00, 4(%edi, %ecx, 8)
+    shrl $16, %eax
+    movw %ax, 6(%edi, %ecx, 8)
+    ret
+5:  movb $0x24, %al
+    outb %al, $EXIT_PORT
+    iret
+6:  movb $0x20, %al
+    outb %al, $EXIT_PORT
+    iret
+    .balign 8
+2:  .quad 0, 0, 0x00cf9b000000ffff, 0x00cf93000000ffff
+7:  .word 31
+    .long AT(2b)
+    .balign 8
+8:  .word 0x7ff
+    .long GUEST_BASE + 0x3000
+3:
+    .endm
+
+guest interrupt
+    interrupts
+    say '!'
+1:  sti
+    hlt
+    jmp 1b
+end_guest interrupt
+
+/* Channel 0 every 1,193 ticks: a thousand times a second. */
+guest timer
+    interrupts
+    movb $0x34, %al
+    outb %al, $0x43
+    movb $(1193 & 0xff), %al
+    outb %al, $0x40
+    movb $(1193 >> 8), %al
+    outb %al, $0x40
+1:  sti
+    hlt
+    jmp 1b
+end_guest timer
+
+    .section .note.GNU-stack, "", @progbits

@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Guest-physical addresses that machine_test and its guests share; for C and for the assembler. */
+#ifndef LOAM_TESTS_VMM_MACHINE_GUESTS_H
+#define LOAM_TESTS_VMM_MACHINE_GUESTS_H
+
+#define GUEST_BASE    0x200000
+#define READONLY_PAGE 0x300000
+#define START_PAGE    0x8000
+#define TEST_DEVICE   0xd0100000
+
+#endif

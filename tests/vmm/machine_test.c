@@ -1,0 +1,711 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Whole guests, each of a few instructions (machine_guests.S), on real memory and real KVM. */
+#include "vmm/machine.h"
+
+#include "tests/vmm/ioctl_fake.h"
+#include "tests/vmm/machine_guests.h"
+#include "vmm/kvm.h"
+
+#include <criterion/criterion.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* A guest that does not end is a failure, and not a test that hangs. */
+#define TIMEOUT_SECONDS 60
+
+#define RAM_BYTES   (8 * LOAM_MIB)
+#define GUEST_BYTES UINT64_C(0x4000) /* code, stack, tables */
+
+#define GUEST(name) extern const uint8_t guest_##name[], guest_##name##_end[]
+#define LOAD(name)  load(guest_##name, guest_##name##_end)
+
+GUEST(exit_byte);
+GUEST(exit_long);
+GUEST(exit_odd);
+GUEST(exit_twice);
+GUEST(parameters);
+GUEST(parameters_long);
+GUEST(serial_out);
+GUEST(serial_string);
+GUEST(serial_echo);
+GUEST(mmio);
+GUEST(mmio_long);
+GUEST(readonly);
+GUEST(unclaimed);
+GUEST(virtio_magic);
+GUEST(halt);
+GUEST(loop);
+GUEST(triple_fault);
+GUEST(no_code);
+GUEST(rare_instruction);
+GUEST(reset);
+GUEST(wake);
+GUEST(woken);
+GUEST(interrupt);
+GUEST(timer);
+
+/* --- A guest's world ------------------------------------------------------------------------------------------ */
+
+static struct loam_memory *memory;
+static struct machine *machine;
+static struct machine_config config;
+static struct boot_state boot;
+static struct machine_result result;
+
+/* What came over the serial line; posted for each call. */
+static pthread_mutex_t output_lock = PTHREAD_MUTEX_INITIALIZER;
+static char output[256];
+static size_t output_count;
+static sem_t output_came;
+
+static void keep_output(void *self, const uint8_t *bytes, size_t count)
+{
+    (void)self;
+    pthread_mutex_lock(&output_lock);
+    for (size_t i = 0; i < count && output_count + 1 < sizeof output; i++) {
+        output[output_count++] = (char)bytes[i];
+    }
+    pthread_mutex_unlock(&output_lock);
+    sem_post(&output_came);
+}
+
+static void *carve(uint64_t gpa, uint64_t bytes)
+{
+    struct loam_dma_request request = {.owner = "test", .bytes = bytes, .flags = LOAM_DMA_AT, .at = {gpa}};
+    struct loam_dma_buffer buffer;
+    struct loam_diag diag = {0};
+
+    cr_assert_eq(loam_dma_alloc(loam_memory_dma(memory), &request, &buffer, &diag), LOAM_OK, "%s", diag.text);
+    return buffer.hva;
+}
+
+static void set_up(void)
+{
+    struct loam_memory_request request = {.bytes = RAM_BYTES, .pages = LOAM_PAGES_4K, .commit = LOAM_COMMIT_LAZY};
+    struct loam_diag diag = {0};
+    struct loam_plan plan;
+
+    if (access(KVM_DEVICE, R_OK | W_OK) != 0) {
+        cr_skip("no access to " KVM_DEVICE);
+    }
+    ioctl_fake_reset();
+    sem_init(&output_came, 0, 0);
+    cr_assert_eq(loam_plan_make(&request, &plan, &diag), LOAM_OK, "%s", diag.text);
+    cr_assert_eq(loam_memory_create(&plan, &memory, &diag), LOAM_OK, "%s", diag.text);
+    boot = (struct boot_state){.protocol = BOOT_PVH, .entry = GUEST_BASE};
+    config = (struct machine_config){.memory = memory, .vcpu_count = 1, .boot = &boot, .serial_output = keep_output};
+}
+
+static void tear_down(void)
+{
+    machine_destroy(machine);
+    loam_memory_destroy(memory);
+}
+
+TestSuite(machine, .init = set_up, .fini = tear_down, .timeout = TIMEOUT_SECONDS);
+
+static uint8_t *load(const uint8_t *code, const uint8_t *end)
+{
+    uint8_t *place = carve(GUEST_BASE, GUEST_BYTES);
+
+    memcpy(place, code, (size_t)(end - code));
+    return place;
+}
+
+/* 64-bit mode: the first 4 GiB mapped one to one by 2 MiB pages, and the GDT that boot_state describes. */
+static void enter_long_mode(void)
+{
+    uint64_t *tables = carve(GUEST_BASE + GUEST_BYTES, 7 * 4096);
+    uint64_t gpa = GUEST_BASE + GUEST_BYTES;
+    uint64_t *pointers = tables + 512, *directories = tables + 1024, *descriptors = tables + 6 * 512;
+
+    tables[0] = (gpa + 4096) | 3;
+    for (uint64_t i = 0; i < 4; i++) {
+        pointers[i] = (gpa + (2 + i) * 4096) | 3;
+    }
+    for (uint64_t i = 0; i < 2048; i++) {
+        directories[i] = i << 21 | 0x83;
+    }
+    descriptors[2] = UINT64_C(0x00af9b000000ffff);
+    descriptors[3] = UINT64_C(0x00cf93000000ffff);
+    descriptors[4] = UINT64_C(0x00008b0000000067);
+    boot.protocol = BOOT_LINUX;
+    boot.page_tables = loam_gpa_from_u64(gpa);
+    boot.descriptors = loam_gpa_from_u64(gpa + 6 * 4096);
+    boot.descriptor_count = 6;
+}
+
+static void create(void)
+{
+    struct loam_diag diag = {0};
+
+    cr_assert_eq(machine_create(&config, &machine, &diag), LOAM_OK, "%s", diag.text);
+}
+
+static void start(void)
+{
+    struct loam_diag diag = {0};
+
+    cr_assert_eq(machine_start(machine, &diag), LOAM_OK, "%s", diag.text);
+}
+
+static bool is_stop_readable(int milliseconds)
+{
+    struct pollfd stop = {.fd = machine_stop_fd(machine), .events = POLLIN};
+
+    return poll(&stop, 1, milliseconds) == 1;
+}
+
+static void finish(enum machine_stop_reason reason)
+{
+    machine_wait(machine, &result);
+    cr_assert_eq(result.reason, reason, "reason %d wanted, %d found\n%s", reason, result.reason, result.report);
+    cr_assert(is_stop_readable(0));
+    machine_destroy(machine);
+    machine = NULL;
+}
+
+static void run(enum machine_stop_reason reason)
+{
+    create();
+    start();
+    finish(reason);
+}
+
+static void run_to_exit(uint32_t exit_code)
+{
+    run(MACHINE_STOP_EXIT);
+    cr_assert_eq(result.exit_code, exit_code, "0x%" PRIx32 " wanted, 0x%" PRIx32 " found", exit_code, result.exit_code);
+}
+
+/* --- Ends ------------------------------------------------------------------------------------------------------ */
+
+Test(machine, stops_with_the_byte_written_to_the_exit_port)
+{
+    LOAD(exit_byte);
+    run_to_exit(0x2a);
+    cr_assert_eq(result.vcpu, 0);
+    cr_assert_eq(result.exit_count, 1);
+    cr_assert_str_empty(result.report);
+}
+
+Test(machine, stops_with_the_long_word_written_to_the_exit_port)
+{
+    LOAD(exit_long);
+    run_to_exit(0x12345678);
+}
+
+Test(machine, stops_for_no_other_access_to_the_exit_port)
+{
+    LOAD(exit_odd);
+    run_to_exit(7);
+}
+
+Test(machine, keeps_the_first_reason)
+{
+    LOAD(exit_twice);
+    create();
+    start();
+    cr_assert(is_stop_readable(-1));
+    machine_stop(machine);
+    finish(MACHINE_STOP_EXIT);
+    cr_assert_eq(result.exit_code, 3);
+}
+
+Test(machine, resets_through_the_keyboard_controller)
+{
+    LOAD(reset);
+    run(MACHINE_STOP_RESET);
+}
+
+Test(machine, reports_a_triple_fault)
+{
+    LOAD(triple_fault);
+    run(MACHINE_STOP_SHUTDOWN);
+    cr_assert_not_null(strstr(result.report, "vCPU 0: KVM_EXIT_SHUTDOWN (8)\ntriple fault"), "%s", result.report);
+    /* SVM leaves no register of the guest behind after a shutdown. */
+    if (strstr(result.report, "rip 000000000000fff0") == NULL) {
+        cr_assert_not_null(strstr(result.report, "rax 00000000deadbeef"), "%s", result.report);
+        cr_assert_not_null(strstr(result.report, "rsi 00000000600d600d"), "%s", result.report);
+        cr_assert_not_null(strstr(result.report, "cs  0010 base 0000000000000000 limit ffffffff"), "%s", result.report);
+        cr_assert_not_null(strstr(result.report, "be 0d 60 0d 60 b8 ef be ad de | 0f 0b") != NULL
+                               ? result.report
+                               : strstr(result.report, "b8 ef be ad de | 0f 0b"),
+                           "%s", result.report);
+    }
+}
+
+/* Emulators fetch no code from devices: VT-x, SVM and software alike give an emulation failure. */
+Test(machine, reports_code_that_cannot_be_fetched)
+{
+    LOAD(no_code);
+    run(MACHINE_STOP_BROKEN);
+    cr_assert_not_null(strstr(result.report, "KVM_EXIT_INTERNAL_ERROR (17), sub-error 1"), "%s", result.report);
+    cr_assert_not_null(strstr(result.report, "rip 00000000e0000000"), "%s", result.report);
+    cr_assert_not_null(strstr(result.report, "rsi 00000000600d600d"), "%s", result.report);
+    cr_assert_not_null(strstr(result.report, "code ?? ?? ?? ?? ?? ?? ?? ?? | ??"), "%s", result.report);
+}
+
+/* With hardware virtualization the processor carries it out; a KVM that emulates everything may lack it. */
+Test(machine, reports_an_instruction_that_the_emulator_lacks)
+{
+    LOAD(rare_instruction);
+    create();
+    start();
+    machine_wait(machine, &result);
+    if (result.reason == MACHINE_STOP_BROKEN) {
+        cr_assert_not_null(strstr(result.report, "lacks the instruction at RIP (9b"), "%s", result.report);
+        cr_assert_not_null(strstr(result.report, "be 0d 60 0d 60 | 9b b0 00 e6 f4"), "%s", result.report);
+    } else {
+        cr_assert_eq(result.reason, MACHINE_STOP_EXIT, "%s", result.report);
+        cr_assert_eq(result.exit_code, 0);
+    }
+}
+
+/* The guest says a character before it goes to sleep or round in circles: then it is asked to stop. */
+static void stop_once_it_runs(void)
+{
+    create();
+    start();
+    cr_assert_eq(sem_wait(&output_came), 0);
+    cr_assert_not(is_stop_readable(0));
+    machine_stop(machine);
+    finish(MACHINE_STOP_REQUESTED);
+}
+
+Test(machine, stops_a_guest_that_sleeps)
+{
+    LOAD(halt);
+    stop_once_it_runs();
+}
+
+Test(machine, stops_a_guest_that_goes_round_in_circles)
+{
+    LOAD(loop);
+    stop_once_it_runs();
+}
+
+/* At a moment of its own each time: before the thread is there, before KVM_RUN, in it. */
+Test(machine, stops_whenever_it_is_asked)
+{
+    LOAD(loop);
+    for (uint32_t i = 0; i < 60; i++) {
+        create();
+        start();
+        for (volatile uint32_t wait = 0; wait < i * i * 20; wait++) {
+        }
+        machine_stop(machine);
+        finish(MACHINE_STOP_REQUESTED);
+    }
+}
+
+Test(machine, stops_before_it_starts)
+{
+    LOAD(loop);
+    create();
+    machine_stop(machine);
+    cr_assert(is_stop_readable(0));
+    start();
+    finish(MACHINE_STOP_REQUESTED);
+    cr_assert_eq(result.exit_count, 0);
+}
+
+Test(machine, is_destroyed_while_it_runs)
+{
+    LOAD(loop);
+    create();
+    start();
+    cr_assert_eq(sem_wait(&output_came), 0);
+}
+
+/* --- How guests start ------------------------------------------------------------------------------------------ */
+
+Test(machine, hands_a_pvh_guest_its_parameters)
+{
+    uint8_t *parameters = carve(READONLY_PAGE, 4096);
+
+    LOAD(parameters);
+    parameters[0] = 0x77;
+    boot.parameters = loam_gpa_from_u64(READONLY_PAGE);
+    run_to_exit(0x77);
+}
+
+Test(machine, hands_a_64_bit_guest_its_parameters)
+{
+    uint8_t *parameters = carve(READONLY_PAGE, 4096);
+
+    LOAD(parameters_long);
+    enter_long_mode();
+    parameters[0] = 0x66;
+    boot.parameters = loam_gpa_from_u64(READONLY_PAGE);
+    run_to_exit(0x66);
+}
+
+static bool has_vcpus(uint32_t count)
+{
+    struct kvm kvm;
+    bool has = kvm_open(KVM_DEVICE, &kvm, NULL) == LOAM_OK && kvm.vcpu_recommended >= count;
+
+    kvm_close(&kvm);
+    return has;
+}
+
+Test(machine, lets_the_second_vcpu_wait)
+{
+    if (!has_vcpus(2)) {
+        cr_skip("KVM recommends one vCPU");
+    }
+    config.vcpu_count = 2;
+    LOAD(exit_byte);
+    run_to_exit(0x2a);
+    cr_assert_eq(result.vcpu, 0);
+    cr_assert_eq(result.exit_count, 1, "the other one has done nothing");
+}
+
+Test(machine, starts_the_second_vcpu_when_the_first_says_so)
+{
+    if (!has_vcpus(2)) {
+        cr_skip("KVM recommends one vCPU");
+    }
+    config.vcpu_count = 2;
+    LOAD(wake);
+    memcpy(carve(START_PAGE, 4096), guest_woken, (size_t)(guest_woken_end - guest_woken));
+    run_to_exit(0x55);
+    cr_assert_eq(result.vcpu, 1);
+}
+
+/* --- The serial line -------------------------------------------------------------------------------------------- */
+
+Test(machine, hands_on_what_the_guest_says)
+{
+    LOAD(serial_out);
+    run_to_exit(0);
+    cr_assert_str_eq(output, "Loam");
+}
+
+Test(machine, hands_on_what_a_string_instruction_says)
+{
+    LOAD(serial_string);
+    run_to_exit(0);
+    cr_assert_str_eq(output, "The quick brown fox jumps over the lazy dog.");
+}
+
+Test(machine, hands_the_guest_what_is_typed)
+{
+    const char *typed = "What is typed comes back, a hundred characters and more, so that the receiver is full for a "
+                        "while and the rest waits: q";
+    size_t length = strlen(typed), sent = 0;
+
+    LOAD(serial_echo);
+    create();
+    start();
+    while (sent < length) {
+        sent += machine_serial_input(machine, (const uint8_t *)typed + sent, length - sent);
+    }
+    finish(MACHINE_STOP_EXIT);
+    cr_assert_str_eq(output, typed);
+}
+
+/* --- Device memory ---------------------------------------------------------------------------------------------- */
+
+#define ACCESS_MAX 16u
+
+static struct bus_access accesses[ACCESS_MAX];
+static uint32_t access_count;
+
+static void log_access(void *device, struct bus_access *access)
+{
+    (void)device;
+    cr_assert_lt(access_count, ACCESS_MAX);
+    if (!access->is_write) {
+        access->value = UINT64_C(0x8877665544332211);
+    }
+    accesses[access_count++] = *access;
+}
+
+static void add_test_device(uint64_t base)
+{
+    struct bus_device device = {.name = "test", .space = BUS_MMIO, .base = base, .bytes = 4096, .access = log_access};
+
+    cr_assert_eq(bus_add(machine_bus(machine), &device), LOAM_OK);
+}
+
+static void check_access(uint32_t index, uint64_t offset, uint32_t bytes, bool is_write)
+{
+    uint64_t mask = bytes == 8 ? UINT64_MAX : (UINT64_C(1) << (8 * bytes)) - 1;
+
+    cr_assert_eq(accesses[index].offset, offset);
+    cr_assert_eq(accesses[index].bytes, bytes);
+    cr_assert_eq(accesses[index].is_write, is_write);
+    cr_assert_eq(accesses[index].value & mask, UINT64_C(0x8877665544332211) & mask);
+}
+
+Test(machine, hands_accesses_of_each_size_to_a_device)
+{
+    LOAD(mmio);
+    create();
+    add_test_device(TEST_DEVICE);
+    start();
+    finish(MACHINE_STOP_EXIT);
+    cr_assert_eq(access_count, 6);
+    for (uint32_t i = 0; i < 3; i++) {
+        uint32_t bytes = 1u << i;
+
+        check_access(2 * i, bytes, bytes, false);
+        check_access(2 * i + 1, bytes * 0x11, bytes, true);
+    }
+}
+
+Test(machine, hands_accesses_of_8_bytes_to_a_device)
+{
+    LOAD(mmio_long);
+    enter_long_mode();
+    create();
+    add_test_device(TEST_DEVICE);
+    start();
+    finish(MACHINE_STOP_EXIT);
+    cr_assert_eq(access_count, 2);
+    check_access(0, 8, 8, false);
+    check_access(1, 0x88, 8, true);
+}
+
+Test(machine, turns_a_write_to_read_only_memory_into_a_device_access)
+{
+    uint32_t *page = carve(READONLY_PAGE, 4096);
+
+    page[0] = 0x5a5a5a5a;
+    LOAD(readonly);
+    cr_assert_eq(loam_gpa_map_protect(loam_memory_map(memory), (loam_gpa){READONLY_PAGE}, 4096, LOAM_ACCESS_READ),
+                 LOAM_OK);
+    create();
+    add_test_device(READONLY_PAGE);
+    start();
+    finish(MACHINE_STOP_EXIT);
+    cr_assert_eq(result.exit_code, 0x5a5a5a5a, "the guest reads what was there");
+    cr_assert_eq(page[0], 0x5a5a5a5a);
+    cr_assert_eq(access_count, 1);
+    cr_assert(accesses[0].is_write);
+    cr_assert_eq(accesses[0].bytes, 4);
+    cr_assert_eq(accesses[0].value, 0xa5a5a5a5);
+}
+
+Test(machine, answers_with_ones_where_nothing_is)
+{
+    LOAD(unclaimed);
+    run_to_exit(UINT32_MAX);
+}
+
+Test(machine, has_a_virtio_transport)
+{
+    LOAD(virtio_magic);
+    run_to_exit(0x74726976);
+}
+
+Test(machine, keeps_its_devices_addresses_in_the_map_while_it_is_there)
+{
+    struct loam_gpa_map *map = loam_memory_map(memory);
+    const struct loam_gpa_view *view;
+    struct loam_region region;
+
+    create();
+    view = loam_gpa_map_acquire(map);
+    cr_assert_eq(loam_gpa_view_find(view, (loam_gpa){MACHINE_VIRTIO_BASE}, &region), LOAM_OK);
+    loam_gpa_map_release(map, view);
+    cr_assert_eq(region.type, LOAM_REGION_DEVICE);
+    cr_assert_eq(region.bytes, MACHINE_VIRTIO_BYTES);
+    machine_destroy(machine);
+    machine = NULL;
+    view = loam_gpa_map_acquire(map);
+    cr_assert_eq(loam_gpa_view_find(view, (loam_gpa){MACHINE_VIRTIO_BASE}, &region), LOAM_ERROR_NOT_FOUND);
+    loam_gpa_map_release(map, view);
+}
+
+/* --- Interrupts ------------------------------------------------------------------------------------------------- */
+
+Test(machine, interrupts_a_guest_that_sleeps)
+{
+    struct irq_line line;
+
+    LOAD(interrupt);
+    create();
+    line = machine_irq(machine, 4);
+    start();
+    cr_assert_eq(sem_wait(&output_came), 0);
+    irq_set(&line, true);
+    finish(MACHINE_STOP_EXIT);
+    cr_assert_eq(result.exit_code, 0x24);
+}
+
+Test(machine, has_a_timer)
+{
+    LOAD(timer);
+    run_to_exit(0x20);
+}
+
+/* --- What can go wrong ------------------------------------------------------------------------------------------ */
+
+Test(machine, refuses_what_makes_no_machine)
+{
+    struct machine_config bad[] = {config, config, config, config};
+    struct boot_state bad_boot = {.protocol = BOOT_PROTOCOL_COUNT};
+
+    bad[0].memory = NULL;
+    bad[1].boot = NULL;
+    bad[2].vcpu_count = 0;
+    bad[3].boot = &bad_boot;
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        struct loam_diag diag = {0};
+
+        machine = (struct machine *)&config;
+        cr_assert_eq(machine_create(&bad[i], &machine, &diag), LOAM_ERROR_INVALID);
+        cr_assert_null(machine);
+        cr_assert_str_not_empty(diag.text);
+    }
+}
+
+Test(machine, refuses_more_vcpus_than_kvm_recommends)
+{
+    struct loam_diag diag = {0};
+
+    config.vcpu_count = 1u << 20;
+    cr_assert_eq(machine_create(&config, &machine, &diag), LOAM_ERROR_EXHAUSTED);
+    cr_assert_not_null(strstr(diag.text, "1048576 wanted, KVM recommends at most"), "%s", diag.text);
+}
+
+Test(machine, refuses_memory_where_its_devices_are)
+{
+    struct loam_region region = {
+        .start = {MACHINE_VIRTIO_BASE}, .bytes = 4096, .type = LOAM_REGION_DEVICE, .access = LOAM_ACCESS_NONE};
+    struct loam_diag diag = {0};
+
+    cr_assert_eq(loam_gpa_map_insert(loam_memory_map(memory), &region), LOAM_OK);
+    cr_assert_eq(machine_create(&config, &machine, &diag), LOAM_ERROR_OVERLAP);
+    cr_assert_not_null(strstr(diag.text, "0xd0000000"), "%s", diag.text);
+    cr_assert_eq(loam_gpa_map_remove(loam_memory_map(memory), region.start, region.bytes), LOAM_OK,
+                 "it is the caller's, and stays");
+}
+
+Test(machine, says_how_many_slots_there_are)
+{
+    cr_assert_geq(machine_slot_limit(), 32);
+    ioctl_fake_fail(ioctl_fake_count(), ENOTTY);
+    cr_assert_eq(machine_slot_limit(), 0);
+}
+
+static uint32_t count_entries(const char *directory)
+{
+    DIR *entries = opendir(directory);
+    uint32_t count = 0;
+
+    cr_assert_not_null(entries);
+    while (readdir(entries) != NULL) {
+        count++;
+    }
+    closedir(entries);
+    return count;
+}
+
+/* Mappings by what they map: of KVM, and all. Stacks of ended threads are kept by the C library, and are the same each time. */
+static uint32_t count_maps(const char *what)
+{
+    FILE *maps = fopen("/proc/self/maps", "r");
+    char line[512];
+    uint32_t count = 0;
+
+    cr_assert_not_null(maps);
+    while (fgets(line, sizeof line, maps) != NULL) {
+        count += strstr(line, what) != NULL;
+    }
+    fclose(maps);
+    return count;
+}
+
+struct footprint {
+    uint32_t fds, threads, maps, kvm_maps, regions;
+};
+
+static struct footprint measure(void)
+{
+    struct loam_gpa_map *map = loam_memory_map(memory);
+    const struct loam_gpa_view *view = loam_gpa_map_acquire(map);
+    struct footprint footprint = {
+        .fds = count_entries("/proc/self/fd"),
+        .threads = count_entries("/proc/self/task"),
+        .maps = count_maps(""),
+        .kvm_maps = count_maps("kvm"),
+        .regions = loam_gpa_view_count(view),
+    };
+
+    loam_gpa_map_release(map, view);
+    return footprint;
+}
+
+static void check_footprint(const struct footprint *before)
+{
+    struct footprint now = measure();
+
+    cr_assert_eq(now.fds, before->fds, "%" PRIu32 " descriptors before, %" PRIu32 " now", before->fds, now.fds);
+    cr_assert_eq(now.threads, before->threads);
+    cr_assert_eq(now.kvm_maps, 0);
+    cr_assert_eq(now.regions, before->regions);
+    cr_assert_leq(now.maps, before->maps, "%" PRIu32 " mappings before, %" PRIu32 " now", before->maps, now.maps);
+}
+
+Test(machine, leaves_nothing_behind)
+{
+    struct footprint before;
+
+    LOAD(exit_byte);
+    run_to_exit(0x2a);
+    before = measure();
+    for (uint32_t i = 0; i < 50; i++) {
+        run_to_exit(0x2a);
+        check_footprint(&before);
+    }
+}
+
+/* Each of KVM's requests fails once: creation fails, says why, and leaves nothing; the next one works. */
+Test(machine, leaves_nothing_behind_whichever_request_fails)
+{
+    struct footprint before;
+    uint32_t request_count;
+
+    LOAD(exit_byte);
+    run_to_exit(0x2a);
+    before = measure();
+    ioctl_fake_reset();
+    create();
+    request_count = ioctl_fake_count();
+    machine_destroy(machine);
+    cr_assert_gt(request_count, 20);
+    for (uint32_t i = 0; i < request_count; i++) {
+        struct loam_diag diag = {0};
+        enum loam_error error;
+
+        ioctl_fake_reset();
+        ioctl_fake_fail(i, ENOSPC);
+        error = machine_create(&config, &machine, &diag);
+        if (error == LOAM_OK) {
+            /* A figure that has a default, or a timer that need not be there. */
+            machine_destroy(machine);
+            machine = NULL;
+        } else {
+            cr_assert_null(machine);
+            cr_assert_str_not_empty(diag.text);
+            cr_assert_null(strchr(diag.text, '\n'));
+        }
+        check_footprint(&before);
+    }
+    ioctl_fake_reset();
+    run_to_exit(0x2a);
+}
