@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "vmm/file.h"
+
+#include <criterion/criterion.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static char folder[] = "/tmp/loam-file-XXXXXX";
+static char path[64];
+
+static void make_folder(void)
+{
+    cr_assert_not_null(mkdtemp(folder));
+    snprintf(path, sizeof path, "%s/file", folder);
+}
+
+static void remove_folder(void)
+{
+    unlink(path);
+    rmdir(folder);
+}
+
+TestSuite(file, .init = make_folder, .fini = remove_folder);
+
+static void write_file(const char *text)
+{
+    FILE *file = fopen(path, "w");
+
+    cr_assert_not_null(file);
+    fputs(text, file);
+    fclose(file);
+}
+
+static void expect_refusal(const char *name, uint64_t limit_bytes, enum loam_error expected, const char *says)
+{
+    struct boot_file file = {path, 1, path};
+    struct loam_diag diag = {0};
+
+    cr_expect_eq(file_read(name, limit_bytes, &file, &diag), expected, "%s: %s", name, diag.text);
+    cr_expect_not_null(strstr(diag.text, says), "%s does not say %s", diag.text, says);
+    cr_expect_null(file.data, "the output is defined on failure");
+    cr_expect_eq(file.bytes, 0);
+}
+
+Test(file, is_read_whole)
+{
+    struct boot_file file;
+
+    write_file("a kernel");
+    cr_assert_eq(file_read(path, 8, &file, NULL), LOAM_OK);
+    cr_expect_eq(file.bytes, 8);
+    cr_expect_arr_eq(file.data, "a kernel", 8);
+    file_release(&file);
+    cr_expect_null(file.data);
+}
+
+Test(file, that_is_missing)
+{
+    expect_refusal(path, 8, LOAM_ERROR_NOT_FOUND, "no such file");
+    expect_refusal("/dev/null/file", 8, LOAM_ERROR_NOT_FOUND, "no such file");
+}
+
+Test(file, that_is_no_file)
+{
+    expect_refusal(folder, 8, LOAM_ERROR_INVALID, "no regular file");
+    expect_refusal("/dev/zero", 8, LOAM_ERROR_INVALID, "no regular file");
+}
+
+/* A FIFO without a writer must not hang the program. */
+Test(file, that_is_a_fifo)
+{
+    cr_assert_eq(mkfifo(path, 0600), 0);
+    expect_refusal(path, 8, LOAM_ERROR_INVALID, "no regular file");
+}
+
+Test(file, that_is_empty)
+{
+    write_file("");
+    expect_refusal(path, 8, LOAM_ERROR_INVALID, "empty");
+}
+
+Test(file, larger_than_the_guest)
+{
+    write_file("nine bytes");
+    expect_refusal(path, 9, LOAM_ERROR_INVALID, "10 bytes do not fit a guest of 9 bytes");
+}
+
+Test(file, without_permission)
+{
+    if (geteuid() != 0) {
+        cr_skip_test("root only: it becomes somebody else");
+    }
+    write_file("secret");
+    cr_assert_eq(chmod(path, 0600), 0);
+    cr_assert_eq(chmod(folder, 0755), 0);
+    cr_assert_eq(seteuid(65534), 0);
+    expect_refusal(path, 8, LOAM_ERROR_NOT_PERMITTED, "no permission");
+    cr_assert_eq(seteuid(0), 0);
+}
