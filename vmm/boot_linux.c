@@ -21,7 +21,6 @@
 
 /* The last field that is read here; the protocol's later ones are copied if the header has them. */
 #define HEADER_END_MIN (BOOT_LINUX_HEADER_OFFSET + offsetof(struct setup_header, handover_offset))
-#define HEADER_END_MAX (BOOT_LINUX_HEADER_OFFSET + BOOT_LINUX_HEADER_ROOM)
 
 static_assert(sizeof(struct setup_header) <= BOOT_LINUX_HEADER_ROOM, "the header has room in boot_params");
 static_assert(BOOT_MEMORY_E820_MAX == E820_MAX_ENTRIES_ZEROPAGE, "every row has room in boot_params");
@@ -83,7 +82,7 @@ static enum loam_error read_header(const struct boot_file *file, struct boot_lin
     size_t there = file->bytes > BOOT_LINUX_HEADER_OFFSET ? file->bytes - BOOT_LINUX_HEADER_OFFSET : 0;
     uint32_t end;
 
-    there = there < sizeof image->header ? there : sizeof image->header;
+    there = there < sizeof image->header ? there : sizeof image->header; /* its room at most */
     if (there < HEADER_END_MIN - BOOT_LINUX_HEADER_OFFSET) {
         return boot_file_refuse(file, diag, "setup header: the file ends after %zu bytes, within it", file->bytes);
     }
@@ -92,9 +91,11 @@ static enum loam_error read_header(const struct boot_file *file, struct boot_lin
         return boot_file_refuse(file, diag, "jump: 0x%02x at 0x200 is no short jump", image->header[jump]);
     }
     end = JUMP_END_OFFSET + image->header[jump + 1];
-    if (end < HEADER_END_MIN || end > HEADER_END_MAX || end - BOOT_LINUX_HEADER_OFFSET > there) {
-        return boot_file_refuse(file, diag, "jump: the setup header ends at 0x%x, and must end from 0x%zx to 0x%x", end,
-                                HEADER_END_MIN, HEADER_END_MAX);
+    if (end < HEADER_END_MIN || end - BOOT_LINUX_HEADER_OFFSET > there) {
+        return boot_file_refuse(
+            file, diag,
+            "jump: the setup header ends at 0x%x, not between 0x%zx (init_size) and 0x%zx (its room, or the file)", end,
+            HEADER_END_MIN, BOOT_LINUX_HEADER_OFFSET + there);
     }
     image->header_bytes = end - BOOT_LINUX_HEADER_OFFSET;
     memset(image->header + image->header_bytes, 0, sizeof image->header - image->header_bytes);

@@ -10,8 +10,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* RAM of the memory below: [0, 16 MiB) and [4 GiB, 4 GiB + 8 MiB), on 4 KiB pages found on first touch. */
-#define FIXTURE_LOW_BYTES  (16 * LOAM_MIB)
+/* RAM of the memory below: [0, 24 MiB) and [4 GiB, 4 GiB + 8 MiB), on 4 KiB pages found on first touch. */
+#define FIXTURE_LOW_BYTES  (24 * LOAM_MIB)
 #define FIXTURE_HIGH_BYTES (8 * LOAM_MIB)
 
 /* Never fails: the test does. Destroy with loam_memory_destroy. */

@@ -173,14 +173,14 @@ static const struct fixture_case hostile[] = {
 static const struct fixture_case misplaced[] = {
     {"fixed at the null frame", "[0x0, ", {{FIELD(relocatable_kernel), 0}, {FIELD(pref_address), 0}}, 0},
     {"fixed over the legacy window", "[0x90000, ", {{FIELD(relocatable_kernel), 0}, {FIELD(pref_address), 0x90000}}, 0},
-    {"fixed beyond low RAM", "[0x1000000, ", {{FIELD(relocatable_kernel), 0}, {FIELD(pref_address), 0x1000000}}, 0},
+    {"fixed beyond low RAM", "[0x1800000, ", {{FIELD(relocatable_kernel), 0}, {FIELD(pref_address), 0x1800000}}, 0},
     {"fixed across the end of RAM",
-     "[0xff0000, ",
-     {{FIELD(relocatable_kernel), 0}, {FIELD(pref_address), 0xff0000}},
+     "[0x17f0000, ",
+     {{FIELD(relocatable_kernel), 0}, {FIELD(pref_address), 0x17f0000}},
      0},
     {"fixed in the hole", "[0xd0000000, ", {{FIELD(relocatable_kernel), 0}, {FIELD(pref_address), 0xd0000000}}, 0},
-    {"relocatable, from beyond low RAM", "pref_address", {{FIELD(pref_address), 0x1000000}}, 0},
-    {"relocatable, and too large", "init_size", {{FIELD(init_size), 0x1000000}}, 0},
+    {"relocatable, from beyond low RAM", "pref_address", {{FIELD(pref_address), 0x1800000}}, 0},
+    {"relocatable, and too large", "init_size", {{FIELD(init_size), 0x1800000}}, 0},
     {"relocatable, and aligned to 1 GiB", "aligned to 0x40000000", {{FIELD(kernel_alignment), 0x40000000}}, 0},
 };
 
@@ -546,6 +546,22 @@ Test(boot_linux_load, moves_a_relocatable_kernel_up)
     state = load(&request);
     cr_assert_eq(state.image_start.value, PREF + 3 * ALIGN, "0x%" PRIx64, state.image_start.value);
     check_kernel(&state, bytes);
+}
+
+/* check_descriptors puts the TSS's address together from all of its parts. */
+Test(boot_linux_load, finds_room_above_16_mib_for_what_lies_beside_the_kernel)
+{
+    uint8_t bytes[IMAGE_BYTES];
+    struct boot_request request = {.kernel = {bytes, sizeof bytes, "good"}};
+    struct boot_state state;
+
+    build_image(bytes);
+    squat(0x1000, LOAM_LEGACY_START_BYTES - 0x1000);
+    squat(LOAM_MIB, PREF - LOAM_MIB);
+    squat(PREF + INIT_BYTES, 16 * LOAM_MIB - PREF - INIT_BYTES);
+    state = load(&request);
+    cr_assert_eq(state.image_start.value, PREF);
+    cr_assert_geq(state.descriptors.value, 16 * LOAM_MIB);
 }
 
 Test(boot_linux_load, moves_a_relocatable_kernel_to_its_alignment)
