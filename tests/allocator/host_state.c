@@ -27,7 +27,7 @@
 
 #define GUARD_BYTES_MIN   (UINT64_C(64) << 10)
 #define MALLOC_HEAP_BYTES (UINT64_C(64) << 20) /* HEAP_MAX_SIZE of glibc */
-#define PATIENCE_MS       2000
+#define PATIENCE_MS       1000
 
 static const uint64_t pool_page_bytes[HOST_POOL_COUNT] = {UINT64_C(2) << 20, UINT64_C(1) << 30};
 
@@ -40,6 +40,7 @@ struct mapping {
     char name[128];
     bool hugetlb;
     bool advised;
+    bool is_stack; /* a guard of a page lies right below */
 };
 
 static bool parse_header(const char *line, struct mapping *mapping)
@@ -50,6 +51,11 @@ static bool parse_header(const char *line, struct mapping *mapping)
                &parsed.inode, parsed.name) < 4) {
         return false;
     }
+    /* mapping is still the one below */
+    if (mapping->end == parsed.start && strncmp(mapping->access, "---p", 4) == 0 &&
+        mapping->end - mapping->start < GUARD_BYTES_MIN) {
+        parsed.is_stack = true;
+    }
     *mapping = parsed;
     return true;
 }
@@ -58,6 +64,12 @@ static void parse_flags(const char *line, struct mapping *mapping)
 {
     mapping->hugetlb = strstr(line, " ht") != NULL;
     mapping->advised = strstr(line, " hg") != NULL || strstr(line, " nh") != NULL;
+}
+
+/* Since 6.7 the kernel itself advises against huge pages in the stacks of threads. */
+static bool is_advised(const struct mapping *mapping)
+{
+    return mapping->advised && strncmp(mapping->access, "rw-", 3) == 0 && !mapping->is_stack;
 }
 
 /* Without access, nobody's file, and neither the guard of a stack (4 KiB) nor the unused end of an arena of malloc. */
@@ -70,7 +82,7 @@ static bool is_reservation(const struct mapping *mapping)
 static bool is_counted(const struct mapping *mapping)
 {
     return mapping->hugetlb || strncmp(mapping->name, "/memfd:", 7) == 0 ||
-           (!SANITIZED && (mapping->advised || is_reservation(mapping)));
+           (!SANITIZED && (is_advised(mapping) || is_reservation(mapping)));
 }
 
 /* VmFlags is the last line of a mapping. */
@@ -196,11 +208,20 @@ static bool same_state(const struct host_state *before, bool print)
     return equal;
 }
 
+static int64_t now_ms(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
 bool host_state_unchanged(const struct host_state *before)
 {
     static const struct timespec tick = {.tv_nsec = 1000 * 1000};
+    int64_t deadline = now_ms() + PATIENCE_MS;
 
-    for (int i = 0; i < PATIENCE_MS; i++) {
+    while (now_ms() < deadline) {
         if (same_state(before, false)) {
             return true;
         }
@@ -250,15 +271,20 @@ static bool read_setting(const char *path, char value[256])
     return ok;
 }
 
-/* The keeper: sleeps until the test closes its end of the pipe or dies, then restores. It outlives signals of a terminal. */
+/*
+ * The keeper: sleeps until the test closes its end of the pipe or dies, then restores. It outlives signals of a terminal, and
+ * holds no descriptor but its end: not the output that somebody reads to its end, and not the pipe of another keeper.
+ */
 static void keep(int pipe_fd, const char *path, const char *value)
 {
     char byte;
 
+    dup2(pipe_fd, STDIN_FILENO);
+    close_range(STDIN_FILENO + 1, ~0u, 0);
     prctl(PR_SET_NAME, "setting-keeper");
     signal(SIGINT, SIG_IGN);
     signal(SIGTERM, SIG_IGN);
-    while (read(pipe_fd, &byte, 1) < 0 && errno == EINTR) {
+    while (read(STDIN_FILENO, &byte, 1) < 0 && errno == EINTR) {
     }
     write_file(path, value);
     _exit(0);

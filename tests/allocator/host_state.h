@@ -43,7 +43,7 @@ struct host_state host_state_take(void);
 
 /*
  * Whether the host is as it was. The kernel takes its time to bury a thread that was joined and to free huge pages, so a
- * difference counts when it has lasted two seconds; then it goes to stderr, one line a figure.
+ * difference counts when it has lasted a second; then it goes to stderr, one line a figure.
  */
 bool host_state_unchanged(const struct host_state *before);
 

@@ -1,0 +1,645 @@
+// SPDX-License-Identifier: Apache-2.0
+/* The real system calls, reached through the fake, and the fake itself. */
+#include "allocator/prim.h"
+#include "tests/allocator/host_state.h"
+#include "tests/allocator/prim_fake.h"
+
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/audit.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define KIB       1024u
+#define MIB       (1024u * KIB)
+#define PAGE      4096u
+#define NO_SEALS  0x0002u /* MFD_ALLOW_SEALING */
+#define NO_NOEXEC 0x0008u /* MFD_NOEXEC_SEAL */
+
+static struct host_state before;
+
+static void take(void)
+{
+    before = host_state_take();
+}
+
+static void check(void)
+{
+    cr_assert(prim_fake_clean());
+    cr_assert(host_state_unchanged(&before));
+}
+
+TestSuite(prim, .init = take, .fini = check);
+
+/* From now on the kernel answers error_number to system call number, where (argument & mask) != 0. */
+static void refuse(uint32_t number, uint32_t argument, uint32_t mask, uint32_t error_number)
+{
+    struct sock_filter filter[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, number, 0, 3),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (uint32_t)offsetof(struct seccomp_data, args) + 8 * argument),
+        BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, mask, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | error_number),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog program = {.len = sizeof filter / sizeof filter[0], .filter = filter};
+
+    cr_assert_eq(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+    cr_assert_eq(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program), 0);
+}
+
+/* Address space with nothing in it. */
+static char *free_space(size_t bytes)
+{
+    void *address;
+
+    cr_assert(loam_prim_reserve(bytes, &address));
+    cr_assert(loam_prim_unmap(address, bytes));
+    return address;
+}
+
+static char *anonymous(size_t bytes)
+{
+    char *address = free_space(bytes);
+
+    cr_assert(loam_prim_map_anonymous(address, bytes, 0, false));
+    return address;
+}
+
+static size_t resident_pages(void *address, size_t bytes)
+{
+    unsigned char *present = calloc(bytes / PAGE, 1);
+    size_t count = 0;
+
+    cr_assert_eq(mincore(address, bytes, present), 0);
+    for (size_t i = 0; i < bytes / PAGE; i++) {
+        count += present[i] & 1;
+    }
+    free(present);
+    return count;
+}
+
+/* --- Address space ------------------------------------------------------------------------------------------------ */
+
+Test(prim, memory_is_never_mapped_over_anything)
+{
+    char *address = anonymous(3 * PAGE);
+    int fd;
+
+    address[PAGE] = 7;
+    cr_assert(loam_prim_memfd("test", 0, PAGE, &fd));
+    cr_assert(!loam_prim_map_fd(address + PAGE, PAGE, fd, 0));
+    cr_assert_eq(errno, EEXIST);
+    cr_assert(!loam_prim_map_anonymous(address + PAGE, PAGE, 0, false));
+    cr_assert_eq(errno, EEXIST);
+    cr_assert_eq(address[PAGE], 7);
+    cr_assert(loam_prim_close(fd));
+    cr_assert(loam_prim_unmap(address, 3 * PAGE));
+}
+
+Test(prim, populate_gives_every_page_and_keeps_contents)
+{
+    char *address = anonymous(MIB);
+
+    cr_assert(loam_prim_advise_huge(address, MIB, false));
+    address[5 * PAGE] = 42;
+    cr_assert_eq(resident_pages(address, MIB), 1);
+    cr_assert(loam_prim_populate(address, MIB));
+    cr_assert_eq(resident_pages(address, MIB), MIB / PAGE);
+    cr_assert_eq(address[5 * PAGE], 42);
+    cr_assert(loam_prim_unmap(address, MIB));
+}
+
+Test(prim, populate_answers_where_a_touch_would_kill)
+{
+    char *address = free_space(2 * PAGE);
+    int fd;
+
+    cr_assert(loam_prim_memfd("test", 0, PAGE, &fd));
+    cr_assert(loam_prim_map_fd(address, 2 * PAGE, fd, 0), "one page more than the file has");
+    cr_assert(!loam_prim_populate(address, 2 * PAGE));
+    cr_assert_eq(errno, EFAULT);
+    cr_assert(loam_prim_close(fd));
+    cr_assert(loam_prim_unmap(address, 2 * PAGE));
+}
+
+Test(prim, memory_binds_to_a_node_that_is_there)
+{
+    char *address = anonymous(PAGE);
+
+    cr_assert(loam_prim_bind_node(address, PAGE, 0) || errno == ENOSYS);
+    cr_assert(!loam_prim_bind_node(address, PAGE, 1023));
+    cr_assert(!loam_prim_bind_node(address, PAGE, 1024));
+    cr_assert_eq(errno, EINVAL);
+    cr_assert(loam_prim_populate(address, PAGE));
+    cr_assert(loam_prim_unmap(address, PAGE));
+}
+
+Test(prim, lock_populates)
+{
+    char *address = anonymous(4 * PAGE);
+
+    cr_assert(loam_prim_lock(address, 4 * PAGE));
+    cr_assert_eq(resident_pages(address, 4 * PAGE), 4);
+    cr_assert(loam_prim_unmap(address, 4 * PAGE));
+}
+
+Test(prim, a_call_that_is_always_told_to_come_back_ends)
+{
+    char *address = anonymous(PAGE);
+
+    refuse(SYS_madvise, 2, ~0u, EAGAIN);
+    cr_assert(!loam_prim_populate(address, PAGE));
+    cr_assert_eq(errno, EAGAIN);
+    cr_assert(loam_prim_unmap(address, PAGE));
+}
+
+static void nothing(int number)
+{
+    (void)number;
+}
+
+/* A timer that never stops must neither fail the call nor keep it from ending. */
+Test(prim, allocate_gets_done_under_a_hail_of_signals)
+{
+    struct sigaction action = {.sa_handler = nothing};
+    timer_t timer;
+    struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGALRM};
+    struct itimerspec often = {{0, 200 * 1000}, {0, 200 * 1000}};
+    struct itimerspec never = {0};
+    struct stat status;
+    int fd;
+
+    sigaction(SIGALRM, &action, NULL);
+    cr_assert(loam_prim_memfd("test", 0, 8 * MIB, &fd));
+    cr_assert_eq(timer_create(CLOCK_MONOTONIC, &event, &timer), 0);
+    timer_settime(timer, 0, &often, NULL);
+    bool ok = loam_prim_allocate(fd, 0, 8 * MIB);
+    int error = errno;
+    timer_settime(timer, 0, &never, NULL);
+    timer_delete(timer);
+    cr_assert(ok || error == EINTR, "%s", strerror(error));
+    if (ok) {
+        cr_assert_eq(fstat(fd, &status), 0);
+        cr_assert_eq(status.st_blocks, 8 * MIB / 512);
+    }
+    cr_assert(loam_prim_close(fd));
+}
+
+/* --- Files -------------------------------------------------------------------------------------------------------- */
+
+static int test_memfd(void)
+{
+    int fd;
+
+    cr_assert(loam_prim_memfd("test", 0, 4 * PAGE, &fd));
+    cr_assert(fcntl(fd, F_GETFD) & FD_CLOEXEC);
+    return fd;
+}
+
+Test(prim, a_memfd_is_sealed_against_a_change_of_size)
+{
+    int fd = test_memfd();
+
+    cr_assert_eq(fcntl(fd, F_GET_SEALS) & (F_SEAL_SHRINK | F_SEAL_GROW), F_SEAL_SHRINK | F_SEAL_GROW);
+    cr_assert_eq(ftruncate(fd, PAGE), -1);
+    cr_assert_eq(ftruncate(fd, 5 * PAGE), -1);
+    cr_assert(loam_prim_close(fd));
+}
+
+Test(prim, a_memfd_comes_also_from_a_kernel_that_cannot_forbid_execution)
+{
+    refuse(SYS_memfd_create, 1, NO_NOEXEC, EINVAL);
+    int fd = test_memfd();
+
+    cr_assert_eq(fcntl(fd, F_GET_SEALS) & (F_SEAL_SHRINK | F_SEAL_GROW), F_SEAL_SHRINK | F_SEAL_GROW);
+    cr_assert(loam_prim_close(fd));
+}
+
+Test(prim, a_memfd_comes_also_from_a_kernel_that_cannot_seal)
+{
+    refuse(SYS_memfd_create, 1, NO_SEALS | NO_NOEXEC, EINVAL);
+    cr_assert(loam_prim_close(test_memfd()));
+}
+
+Test(prim, a_memfd_too_large_leaves_no_descriptor)
+{
+    int fd = 7;
+
+    cr_assert(!loam_prim_memfd("test", 0, SIZE_MAX - PAGE + 1, &fd));
+    cr_assert_eq(errno, EFBIG);
+    cr_assert_eq(fd, -1);
+}
+
+Test(prim, punched_pages_are_gone_and_read_as_zero)
+{
+    char *address = free_space(4 * PAGE);
+    struct stat status;
+    int fd = test_memfd();
+
+    cr_assert(loam_prim_map_fd(address, 4 * PAGE, fd, 0));
+    memset(address, 1, 4 * PAGE);
+    cr_assert(loam_prim_punch(fd, PAGE, 2 * PAGE));
+    cr_assert_eq(address[0], 1);
+    cr_assert_eq(address[PAGE], 0);
+    cr_assert_eq(address[3 * PAGE - 1], 0);
+    cr_assert_eq(address[3 * PAGE], 1);
+    cr_assert(loam_prim_punch(fd, 0, 4 * PAGE));
+    cr_assert_eq(fstat(fd, &status), 0);
+    cr_assert_eq(status.st_blocks, 0);
+    cr_assert(loam_prim_unmap(address, 4 * PAGE));
+    cr_assert(loam_prim_close(fd));
+}
+
+/* --- Threads, heap, figures --------------------------------------------------------------------------------------- */
+
+static void *blocked_signals(void *argument)
+{
+    pthread_sigmask(SIG_SETMASK, NULL, argument);
+    return NULL;
+}
+
+Test(prim, a_thread_takes_no_signals_and_its_starter_keeps_its_own)
+{
+    sigset_t in_thread, mine;
+    pthread_t thread;
+
+    sigemptyset(&in_thread);
+    cr_assert(loam_prim_thread_start(&thread, blocked_signals, &in_thread));
+    loam_prim_thread_join(thread);
+    cr_assert(sigismember(&in_thread, SIGINT) && sigismember(&in_thread, SIGTERM));
+    pthread_sigmask(SIG_SETMASK, NULL, &mine);
+    cr_assert(!sigismember(&mine, SIGINT));
+}
+
+Test(prim, heap_blocks_are_zeroed_and_aligned)
+{
+    void *blocks[64];
+
+    for (size_t i = 0; i < 64; i++) {
+        size_t bytes = i * i * 37 + 1;
+        unsigned char *block;
+
+        cr_assert(loam_prim_heap_alloc(bytes, &blocks[i]));
+        block = blocks[i];
+        cr_assert_eq((uintptr_t)block % 64, 0);
+        for (size_t j = 0; j < bytes; j++) {
+            cr_assert_eq(block[j], 0, "byte %zu of %zu", j, bytes);
+        }
+        memset(block, 0xff, bytes);
+        if (i % 3 == 0) {
+            loam_prim_heap_free(block);
+            blocks[i] = NULL;
+        }
+    }
+    for (size_t i = 0; i < 64; i++) {
+        loam_prim_heap_free(blocks[i]);
+    }
+}
+
+Test(prim, a_large_heap_block_is_not_touched)
+{
+    void *memory;
+    char *page;
+
+    cr_assert(loam_prim_heap_alloc(64 * MIB, &memory));
+    page = (char *)(((uintptr_t)memory + PAGE) & ~(uintptr_t)(PAGE - 1));
+    cr_assert_lt(resident_pages(page, 63 * MIB), 63 * MIB / PAGE / 10);
+    loam_prim_heap_free(memory);
+}
+
+Test(prim, a_heap_block_beyond_all_memory_is_refused)
+{
+    static const size_t sizes[] = {SIZE_MAX, SIZE_MAX - 63, SIZE_MAX - 72, SIZE_MAX / 2 + 1};
+
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        void *memory = &before;
+
+        cr_assert(!loam_prim_heap_alloc(sizes[i], &memory));
+        cr_assert_eq(errno, ENOMEM);
+        cr_assert_null(memory);
+    }
+}
+
+Test(prim, processors_are_those_that_the_thread_may_use)
+{
+    cpu_set_t all, one;
+    size_t first = 0;
+
+    cr_assert_eq(sched_getaffinity(0, sizeof all, &all), 0);
+    cr_assert_eq(loam_prim_cpu_count(), (uint32_t)CPU_COUNT(&all));
+    while (!CPU_ISSET(first, &all)) {
+        first++;
+    }
+    CPU_ZERO(&one);
+    CPU_SET(first, &one);
+    cr_assert_eq(sched_setaffinity(0, sizeof one, &one), 0);
+    cr_assert_eq(loam_prim_cpu_count(), 1);
+    refuse(SYS_sched_getaffinity, 1, ~0u, EINVAL);
+    cr_assert_eq(loam_prim_cpu_count(), 1, "at least 1, whatever the kernel says");
+}
+
+Test(prim, a_text_fits_with_its_end_or_is_refused)
+{
+    char path[] = "/tmp/loam-prim-XXXXXX", text[9];
+    int fd = mkstemp(path);
+
+    cr_assert_geq(fd, 0);
+    cr_assert_eq(write(fd, "12345678", 8), 8);
+    cr_assert(loam_prim_read_text(path, text, 9));
+    cr_assert_str_eq(text, "12345678");
+    cr_assert(!loam_prim_read_text(path, text, 8));
+    cr_assert_eq(errno, EFBIG);
+    cr_assert_str_eq(text, "");
+    close(fd);
+    unlink(path);
+    cr_assert(!loam_prim_read_text(path, text, 9));
+    cr_assert_eq(errno, ENOENT);
+    cr_assert_str_eq(text, "");
+    cr_assert(!loam_prim_read_text("/", text, 9));
+    cr_assert_eq(errno, EISDIR);
+}
+
+Test(prim, memlock_is_the_soft_limit_unless_the_caller_is_above_it)
+{
+    struct rlimit limit = {.rlim_cur = 64 * KIB, .rlim_max = 64 * KIB};
+    uint64_t bytes;
+
+    cr_assert_eq(setrlimit(RLIMIT_MEMLOCK, &limit), 0);
+    cr_assert(loam_prim_memlock_limit(&bytes));
+    cr_assert_eq(bytes, geteuid() == 0 ? UINT64_MAX : 64 * KIB);
+    refuse(SYS_capget, 0, ~0u, EPERM);
+    cr_assert(loam_prim_memlock_limit(&bytes));
+    cr_assert_eq(bytes, 64 * KIB);
+}
+
+/* --- The fake ----------------------------------------------------------------------------------------------------- */
+
+Test(prim, the_chosen_calls_fail_and_no_others)
+{
+    void *memory;
+
+    prim_fake_fail(PRIM_HEAP_ALLOC, 2, 2, ENOMEM);
+    for (int i = 1; i <= 5; i++) {
+        bool chosen = i == 2 || i == 3;
+
+        errno = 0;
+        cr_assert_eq(loam_prim_heap_alloc(8, &memory), !chosen, "call %d", i);
+        cr_assert_eq(errno, chosen ? ENOMEM : 0);
+        cr_assert_eq(memory == NULL, chosen);
+        loam_prim_heap_free(memory);
+    }
+    cr_assert_eq(prim_fake_failed_count(), 2);
+    cr_assert_eq(prim_fake_call_count(PRIM_HEAP_ALLOC), 5);
+}
+
+Test(prim, the_nth_call_of_all_counts_those_that_can_fail)
+{
+    void *memory, *address;
+    int fd;
+
+    prim_fake_fail(PRIM_ANY, 3, 1, EIO);
+    prim_fake_fail_also(PRIM_RESERVE, 1, 1, EPERM);
+    cr_assert(loam_prim_heap_alloc(8, &memory));
+    loam_prim_heap_free(memory);
+    loam_prim_cpu_count();
+    cr_assert(!loam_prim_reserve(PAGE, &address));
+    cr_assert_eq(errno, EPERM);
+    cr_assert(!loam_prim_memfd("x", 0, PAGE, &fd));
+    cr_assert_eq(errno, EIO);
+    cr_assert_eq(fd, -1);
+    cr_assert_eq(prim_fake_failed_count(), 2);
+    prim_fake_fail_none();
+    cr_assert(loam_prim_memfd("x", 0, PAGE, &fd));
+    cr_assert(loam_prim_close(fd));
+}
+
+Test(prim, a_close_that_fails_has_closed)
+{
+    int fd = test_memfd();
+
+    prim_fake_fail(PRIM_CLOSE, 1, 1, EIO);
+    cr_assert(!loam_prim_close(fd));
+    cr_assert_eq(errno, EIO);
+    cr_assert_eq(fcntl(fd, F_GETFD), -1);
+}
+
+/* In the middle of so much that the C library, which maps from the top, does not get there. */
+static char *secluded_space(void)
+{
+    return free_space((size_t)64 << 30) + ((size_t)32 << 30);
+}
+
+/* The account against an oracle with a flag a page. */
+Test(prim, the_account_of_mappings_is_exact)
+{
+    enum { PAGES = 64 };
+    bool mapped[PAGES + 1] = {false};
+    uint64_t seed = 20240607;
+    char *base = secluded_space();
+
+    for (int step = 0; step < 4000; step++) {
+        seed = seed * 6364136223846793005u + 1442695040888963407u;
+        uint32_t first = (uint32_t)(seed >> 40) % PAGES, count = 1 + (uint32_t)(seed >> 50) % 8, runs = 0;
+        uint64_t bytes = 0;
+
+        count = first + count > PAGES ? PAGES - first : count;
+        bool any = false, all = true;
+        for (uint32_t i = first; i < first + count; i++) {
+            any |= mapped[i];
+            all &= mapped[i];
+        }
+        if (all) {
+            cr_assert(loam_prim_unmap(base + first * PAGE, count * PAGE));
+        } else {
+            cr_assert_eq(loam_prim_map_anonymous(base + first * PAGE, count * PAGE, 0, true), !any);
+        }
+        for (uint32_t i = first; i < first + count && (all || !any); i++) {
+            mapped[i] = !all;
+        }
+        for (uint32_t i = 0; i < PAGES; i++) {
+            runs += mapped[i] && !mapped[i + 1];
+            bytes += mapped[i] ? PAGE : 0;
+        }
+        cr_assert_eq(prim_fake_live().mapping_count, runs, "step %d", step);
+        cr_assert_eq(prim_fake_live().mapped_bytes, bytes, "step %d", step);
+    }
+    for (uint32_t i = 0; i < PAGES; i++) {
+        cr_assert(!mapped[i] || loam_prim_unmap(base + i * PAGE, PAGE));
+    }
+}
+
+Test(prim, the_account_names_what_is_left)
+{
+    struct prim_fake_live live;
+    void *address, *memory;
+    int fd = test_memfd();
+
+    cr_assert(loam_prim_reserve(2 * PAGE, &address));
+    cr_assert(loam_prim_heap_alloc(100, &memory));
+    live = prim_fake_live();
+    cr_assert_eq(live.mapping_count, 1);
+    cr_assert_eq(live.mapped_bytes, 2 * PAGE);
+    cr_assert_eq(live.fd_count, 1);
+    cr_assert_eq(live.heap_count, 1);
+    cr_assert_eq(live.heap_bytes, 100);
+    cr_assert_eq(live.thread_count, 0);
+    cr_assert(!prim_fake_clean());
+    loam_prim_heap_free(memory);
+    cr_assert(loam_prim_close(fd));
+    cr_assert(loam_prim_unmap(address, 2 * PAGE));
+}
+
+Test(prim, a_call_is_recorded_with_its_arguments_and_result)
+{
+    struct prim_fake_record record;
+    void *address;
+
+    cr_assert(loam_prim_reserve(2 * PAGE, &address));
+    cr_assert(loam_prim_unmap(address, PAGE));
+    prim_fake_fail(PRIM_ANY, 1, 1, EINVAL);
+    cr_assert(!loam_prim_advise_huge((char *)address + PAGE, PAGE, true));
+    cr_assert(loam_prim_unmap((char *)address + PAGE, PAGE));
+    cr_assert_eq(prim_fake_record_count(), 4);
+    record = prim_fake_record(0);
+    cr_assert(record.kind == PRIM_RESERVE && record.ok && record.address == address && record.bytes == 2 * PAGE);
+    record = prim_fake_record(2);
+    cr_assert(record.kind == PRIM_ADVISE_HUGE && !record.ok && record.on_purpose && record.flag);
+    cr_assert_eq(record.error_number, EINVAL);
+    cr_assert(pthread_equal(record.thread, pthread_self()));
+    prim_fake_forget();
+    cr_assert_eq(prim_fake_record_count(), 0);
+}
+
+Test(prim, scripts_stand_for_the_host)
+{
+    char text[64];
+    uint64_t bytes;
+
+    prim_fake_script_text("/proc/meminfo", "MemFree: 1 kB\n");
+    prim_fake_script_text_error("/proc/self/maps", EACCES);
+    prim_fake_script_memlock(12345);
+    prim_fake_script_cpu_count(48);
+    cr_assert(loam_prim_read_text("/proc/meminfo", text, sizeof text));
+    cr_assert_str_eq(text, "MemFree: 1 kB\n");
+    cr_assert(!loam_prim_read_text("/proc/meminfo", text, 14));
+    cr_assert_eq(errno, EFBIG);
+    cr_assert(!loam_prim_read_text("/proc/self/maps", text, sizeof text));
+    cr_assert_eq(errno, EACCES);
+    cr_assert(loam_prim_read_text("/proc/sys/kernel/ostype", text, sizeof text));
+    prim_fake_script_only(true);
+    cr_assert(!loam_prim_read_text("/proc/sys/kernel/ostype", text, sizeof text));
+    cr_assert_eq(errno, ENOENT);
+    cr_assert(loam_prim_memlock_limit(&bytes));
+    cr_assert_eq(bytes, 12345);
+    prim_fake_script_memlock_error(EPERM);
+    cr_assert(!loam_prim_memlock_limit(&bytes));
+    cr_assert_eq(loam_prim_cpu_count(), 48);
+    prim_fake_script_none();
+    cr_assert(loam_prim_read_text("/proc/sys/kernel/ostype", text, sizeof text));
+    cr_assert_neq(loam_prim_cpu_count(), 48);
+}
+
+static void *many_calls(void *argument)
+{
+    for (int i = 0; i < 200; i++) {
+        void *memory, *address;
+
+        if (loam_prim_heap_alloc(64, &memory) && loam_prim_reserve(PAGE, &address)) {
+            atomic_fetch_add((_Atomic uint32_t *)argument, loam_prim_unmap(address, PAGE));
+        }
+        loam_prim_heap_free(memory);
+    }
+    return NULL;
+}
+
+Test(prim, the_fake_keeps_count_of_many_threads)
+{
+    _Atomic uint32_t done = 0;
+    pthread_t threads[8];
+
+    for (int i = 0; i < 8; i++) {
+        cr_assert(loam_prim_thread_start(&threads[i], many_calls, &done));
+    }
+    for (int i = 0; i < 8; i++) {
+        loam_prim_thread_join(threads[i]);
+    }
+    cr_assert_eq(done, 1600);
+    cr_assert_eq(prim_fake_call_count(PRIM_UNMAP), 1600);
+    cr_assert_eq(prim_fake_call_count(PRIM_ANY), 4 * 1600 + 16);
+}
+
+/* --- Misuse ends the test ----------------------------------------------------------------------------------------- */
+
+Test(prim_misuse, unmapping_what_is_not_mapped, .signal = SIGABRT)
+{
+    loam_prim_unmap(free_space(PAGE), PAGE);
+}
+
+Test(prim_misuse, unmapping_beyond_the_end, .signal = SIGABRT)
+{
+    loam_prim_unmap(anonymous(PAGE), 2 * PAGE);
+}
+
+Test(prim_misuse, populating_a_part_of_a_page, .signal = SIGABRT)
+{
+    loam_prim_populate(anonymous(PAGE), 100);
+}
+
+Test(prim_misuse, closing_twice, .signal = SIGABRT)
+{
+    int fd = test_memfd();
+
+    cr_assert(loam_prim_close(fd));
+    loam_prim_close(fd);
+}
+
+Test(prim_misuse, freeing_twice, .signal = SIGABRT)
+{
+    void *memory;
+
+    cr_assert(loam_prim_heap_alloc(8, &memory));
+    loam_prim_heap_free(memory);
+    loam_prim_heap_free(memory);
+}
+
+Test(prim_misuse, hugetlb_memory_without_reservation, .signal = SIGABRT)
+{
+    loam_prim_map_anonymous(free_space(2 * MIB), 2 * MIB, 21, true);
+}
+
+/* --- The helper that watches the host ----------------------------------------------------------------------------- */
+
+Test(host_state, a_leak_of_each_kind_is_seen)
+{
+    struct host_state start = host_state_take();
+    void *reserved = mmap(NULL, 64 * KIB, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    int fd;
+
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) && !defined(LOAM_TEST_SANITIZED)
+    cr_assert(!host_state_unchanged(&start), "a reservation");
+#endif
+    munmap(reserved, 64 * KIB);
+    cr_assert(host_state_unchanged(&start));
+    fd = memfd_create("leak", 0);
+    cr_assert(!host_state_unchanged(&start), "a descriptor");
+    cr_assert_eq(ftruncate(fd, PAGE), 0);
+    reserved = mmap(NULL, PAGE, PROT_READ, MAP_SHARED, fd, 0);
+    close(fd);
+    cr_assert(!host_state_unchanged(&start), "a mapping of a memfd");
+    munmap(reserved, PAGE);
+    cr_assert(host_state_unchanged(&start));
+}
