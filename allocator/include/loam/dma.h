@@ -49,17 +49,19 @@ enum {
 
 /* What is wanted. Everything but owner and bytes may stay zero. */
 struct loam_dma_request {
-    const char *owner;       /* 1 to LOAM_DMA_OWNER_MAX characters; copied */
-    uint64_t bytes;          /* rounded up to whole frames */
-    uint64_t align_bytes;    /* a power of two up to 4 GiB; 0 or below a frame: a frame */
-    uint64_t boundary_bytes; /* the buffer crosses no multiple: a power of two, at least bytes; 0: none */
-    loam_gpa limit;          /* the buffer ends at or below; 0: no limit; LOAM_DMA32_END_BYTES for 32-bit devices */
-    loam_gpa at;             /* with LOAM_DMA_AT: a multiple of the frame size */
-    uint32_t flags;          /* LOAM_DMA_... */
+    const char *owner;    /* 1 to LOAM_DMA_OWNER_MAX printable ASCII characters; copied */
+    uint64_t bytes;       /* rounded up to whole frames; LOAM_FRAME_COUNT_MAX frames at most */
+    uint64_t align_bytes; /* a power of two up to 4 GiB; 0 or below a frame: a frame */
+    uint64_t
+        boundary_bytes; /* the buffer crosses no multiple: a power of two, at least bytes; 0 or below a frame: none */
+    loam_gpa
+        limit; /* the buffer ends at or below; rounded down to whole frames; 0: no limit; LOAM_DMA32_END_BYTES for 32-bit devices */
+    loam_gpa at;    /* with LOAM_DMA_AT: a multiple of the frame size */
+    uint32_t flags; /* LOAM_DMA_... */
 };
 
 struct loam_dma_buffer {
-    uint64_t id;    /* never used twice in a ledger; 0 is none */
+    uint64_t id; /* never used twice in a ledger; 0 is none */
     loam_gpa gpa;
     void *hva;
     uint64_t bytes; /* whole frames */
@@ -69,13 +71,14 @@ struct loam_dma_buffer {
  * Carve one buffer, zeroed unless the request says otherwise. *buffer is zero on failure.
  * LOAM_ERROR_INVALID: a member is out of its range. LOAM_ERROR_BUSY: at is taken. LOAM_ERROR_NOT_FOUND: at is no RAM.
  * LOAM_ERROR_EXHAUSTED: no free range fits. LOAM_ERROR_NOT_PERMITTED: the frames are not writable memory in one region
- * of the map. diag (NULL: not wanted) names the owner and the constraint.
+ * of the map. LOAM_ERROR_SYSTEM: no memory for the ledger. diag (NULL: not wanted) names the owner and the constraint.
  */
 LOAM_MUST_USE enum loam_error loam_dma_alloc(struct loam_dma *dma, const struct loam_dma_request *request,
                                              struct loam_dma_buffer *buffer, struct loam_diag *diag);
 
 /*
  * Give a buffer back. LOAM_ERROR_NOT_FOUND: no such buffer, or released already. LOAM_ERROR_BUSY: it is pinned.
+ * LOAM_ERROR_CORRUPT: its frames were freed past the ledger; the entry stays, for loam_dma_validate to name.
  */
 LOAM_MUST_USE enum loam_error loam_dma_release(struct loam_dma *dma, uint64_t id);
 
@@ -135,7 +138,10 @@ LOAM_MUST_USE enum loam_error loam_dma_find(const struct loam_dma *dma, loam_gpa
  */
 LOAM_MUST_USE enum loam_error loam_dma_json(const struct loam_dma *dma, char **text);
 
-/* Hold the ledger against the allocator and the map. LOAM_ERROR_CORRUPT: diag says what disagrees. */
+/*
+ * Hold the ledger against the allocator (each entry is exactly one allocated block) and the map (each lies whole where its
+ * HVA says; the guest may meanwhile be denied to write it). LOAM_ERROR_CORRUPT: diag says what disagrees.
+ */
 LOAM_MUST_USE enum loam_error loam_dma_validate(const struct loam_dma *dma, struct loam_diag *diag);
 
 #endif

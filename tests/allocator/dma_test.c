@@ -1,0 +1,1124 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "loam/dma.h"
+
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <jansson.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define PAGE LOAM_FRAME_BYTES
+
+/* --- Heap that fails when told to; linked with --wrap ------------------------------------------------------------ */
+
+void *__real_malloc(size_t bytes);
+void *__real_calloc(size_t count, size_t bytes);
+void *__real_realloc(void *memory, size_t bytes);
+void *__wrap_malloc(size_t bytes);
+void *__wrap_calloc(size_t count, size_t bytes);
+void *__wrap_realloc(void *memory, size_t bytes);
+
+static atomic_int heap_failure;  /* fails the n-th call from now; 0: none */
+static void *_Atomic last_entry; /* the ledger's newest entry, to set what no test has the time to count up to */
+
+static bool heap_fails(void)
+{
+    bool fails = atomic_load(&heap_failure) > 0 && atomic_fetch_sub(&heap_failure, 1) == 1;
+
+    if (fails) {
+        errno = ENOMEM;
+    }
+    return fails;
+}
+
+void *__wrap_malloc(size_t bytes)
+{
+    return heap_fails() ? NULL : __real_malloc(bytes);
+}
+
+void *__wrap_calloc(size_t count, size_t bytes)
+{
+    void *memory = heap_fails() ? NULL : __real_calloc(count, bytes);
+
+    if (bytes == sizeof(struct loam_dma_entry)) {
+        atomic_store(&last_entry, memory);
+    }
+    return memory;
+}
+
+void *__wrap_realloc(void *memory, size_t bytes)
+{
+    return heap_fails() ? NULL : __real_realloc(memory, bytes);
+}
+
+/* --- A guest of three sections ----------------------------------------------------------------------------------- */
+
+/* RAM below 3 MiB, up to 4 GiB, and from there on: the latter two touch, and are two sections and two regions. */
+static const struct part {
+    uint64_t start;
+    uint64_t frames;
+} parts[] = {{LOAM_MIB, 512}, {4 * LOAM_GIB - LOAM_MIB, 256}, {4 * LOAM_GIB, 512}};
+
+#define PART_COUNT  (sizeof parts / sizeof *parts)
+#define FRAME_COUNT 1280u
+
+static struct guest {
+    struct loam_frame *frame;
+    struct loam_gpa_map *map;
+    struct loam_dma *dma;
+    char *host[PART_COUNT];
+    void *section[PART_COUNT];
+} guest;
+
+static struct loam_region region_of(size_t part)
+{
+    return (struct loam_region){.start = {parts[part].start},
+                                .bytes = parts[part].frames * PAGE,
+                                .hva = guest.host[part],
+                                .backing = (uint32_t)part,
+                                .type = LOAM_REGION_RAM,
+                                .access = LOAM_ACCESS_WRITE};
+}
+
+static void add_part(size_t part)
+{
+    size_t host_bytes = parts[part].frames * PAGE;
+    loam_pfn start = {parts[part].start / PAGE};
+    size_t bytes = loam_frame_section_bytes(guest.frame, start, parts[part].frames);
+    struct loam_region region;
+
+    /* Host memory of two parts must not be contiguous by chance: a guard page between. */
+    guest.host[part] = aligned_alloc(PAGE, host_bytes + PAGE);
+    memset(guest.host[part], 0xa5, host_bytes);
+    guest.section[part] = aligned_alloc(LOAM_FRAME_METADATA_ALIGN, loam_align_up(bytes, LOAM_FRAME_METADATA_ALIGN));
+    region = region_of(part);
+    cr_assert_eq(loam_gpa_map_insert(guest.map, &region), LOAM_OK);
+    cr_assert_eq(loam_frame_section_add(guest.frame, start, parts[part].frames, guest.section[part], bytes, NULL),
+                 LOAM_OK);
+}
+
+static void set_up(void)
+{
+    size_t bytes = loam_align_up(loam_frame_bytes(NULL), 64);
+    void *memory = aligned_alloc(64, bytes);
+
+    cr_assert_eq(loam_frame_init(memory, bytes, NULL, &guest.frame), LOAM_OK);
+    bytes = loam_gpa_map_bytes(NULL);
+    memory = aligned_alloc(64, bytes);
+    cr_assert_eq(loam_gpa_map_init(memory, bytes, NULL, &guest.map), LOAM_OK);
+    for (size_t i = 0; i < PART_COUNT; i++) {
+        add_part(i);
+    }
+    cr_assert_eq(loam_dma_create(guest.frame, guest.map, &guest.dma), LOAM_OK);
+}
+
+static uint64_t free_frames(void)
+{
+    return loam_frame_stats(guest.frame).free_frames;
+}
+
+static void tear_down(void)
+{
+    loam_dma_destroy(guest.dma);
+    for (size_t i = 0; i < PART_COUNT; i++) {
+        free(guest.host[i]);
+        free(guest.section[i]);
+    }
+    free(guest.map);
+    free(guest.frame);
+}
+
+TestSuite(dma, .init = set_up, .fini = tear_down);
+
+static void assert_valid(void)
+{
+    struct loam_diag diag = {0};
+
+    cr_assert_eq(loam_dma_validate(guest.dma, &diag), LOAM_OK, "%s", diag.text);
+}
+
+/* Expect an error of alloc that leaves no trace. */
+static void assert_refused(struct loam_dma_request request, enum loam_error expected)
+{
+    struct loam_dma_buffer buffer = {1, {1}, &buffer, 1};
+    struct loam_diag diag = {0};
+    uint64_t free_before = free_frames();
+    uint32_t count = loam_dma_count(guest.dma);
+    enum loam_error error = loam_dma_alloc(guest.dma, &request, &buffer, &diag);
+
+    cr_assert_eq(error, expected, "%s instead of %s: %s", loam_error_name(error), loam_error_name(expected), diag.text);
+    cr_assert_eq(diag.error, expected);
+    cr_assert_neq(diag.text[0], 0);
+    cr_assert_null(strchr(diag.text, '\n'));
+    cr_assert_eq(buffer.id, 0);
+    cr_assert_eq(buffer.gpa.value, 0);
+    cr_assert_null(buffer.hva);
+    cr_assert_eq(buffer.bytes, 0);
+    cr_assert_eq(loam_dma_count(guest.dma), count);
+    cr_assert_eq(free_frames(), free_before);
+    cr_assert_eq(loam_dma_alloc(guest.dma, &request, &buffer, NULL), expected);
+    assert_valid();
+}
+
+static struct loam_dma_buffer alloc(struct loam_dma_request request)
+{
+    struct loam_dma_buffer buffer;
+    struct loam_diag diag = {0};
+
+    request.owner = request.owner == NULL ? "test" : request.owner;
+    cr_assert_eq(loam_dma_alloc(guest.dma, &request, &buffer, &diag), LOAM_OK, "%s", diag.text);
+    return buffer;
+}
+
+static bool all_bytes(const void *memory, uint64_t bytes, char value)
+{
+    const char *p = memory;
+
+    return p[0] == value && memcmp(p, p + 1, bytes - 1) == 0;
+}
+
+/* xorshift64*: Vigna, 2016. */
+static uint64_t next_random(uint64_t *state)
+{
+    *state ^= *state >> 12;
+    *state ^= *state << 25;
+    *state ^= *state >> 27;
+    return *state * UINT64_C(0x2545f4914f6cdd1d);
+}
+
+/* --- Lifecycle --------------------------------------------------------------------------------------------------- */
+
+Test(dma, create_checks_its_arguments_and_survives_a_full_heap)
+{
+    struct loam_dma *dma = guest.dma;
+
+    cr_assert_eq(loam_dma_create(NULL, guest.map, &dma), LOAM_ERROR_INVALID);
+    cr_assert_null(dma);
+    cr_assert_eq(loam_dma_create(guest.frame, NULL, &dma), LOAM_ERROR_INVALID);
+    heap_failure = 1;
+    cr_assert_eq(loam_dma_create(guest.frame, guest.map, &dma), LOAM_ERROR_SYSTEM);
+    cr_assert_null(dma);
+    cr_assert_eq(loam_dma_destroy(NULL), 0);
+}
+
+Test(dma, destroy_counts_and_frees_what_is_left)
+{
+    struct loam_dma_buffer pinned = alloc((struct loam_dma_request){.bytes = 3 * PAGE});
+
+    alloc((struct loam_dma_request){.bytes = 5 * PAGE});
+    cr_assert_eq(loam_dma_pin(guest.dma, pinned.id), LOAM_OK);
+    cr_assert_eq(free_frames(), FRAME_COUNT - 8);
+    cr_assert_eq(loam_dma_destroy(guest.dma), 2);
+    cr_assert_eq(free_frames(), FRAME_COUNT);
+    cr_assert_eq(loam_dma_create(guest.frame, guest.map, &guest.dma), LOAM_OK);
+    cr_assert_eq(loam_dma_count(guest.dma), 0);
+}
+
+/* --- Buffers ----------------------------------------------------------------------------------------------------- */
+
+Test(dma, a_buffer_is_whole_zeroed_frames_at_one_gpa_and_hva)
+{
+    struct loam_dma_buffer buffer = alloc((struct loam_dma_request){.bytes = PAGE + 1, .owner = "two pages"});
+    const struct loam_gpa_view *view = loam_gpa_map_acquire(guest.map);
+    struct loam_dma_entry entry;
+    void *hva;
+
+    cr_assert_eq(buffer.id, 1);
+    cr_assert_eq(buffer.bytes, 2 * PAGE);
+    cr_assert_eq(loam_gpa_view_translate(view, buffer.gpa, buffer.bytes, LOAM_ACCESS_WRITE, &hva), LOAM_OK);
+    loam_gpa_map_release(guest.map, view);
+    cr_assert_eq(hva, buffer.hva);
+    cr_assert(all_bytes(buffer.hva, buffer.bytes, 0));
+    cr_assert_eq(free_frames(), FRAME_COUNT - 2);
+    cr_assert_eq(loam_dma_find(guest.dma, (loam_gpa){buffer.gpa.value + buffer.bytes - 1}, &entry), LOAM_OK);
+    cr_assert_str_eq(entry.owner, "two pages");
+    cr_assert_eq(entry.pin_count, 0);
+    cr_assert_eq(entry.buffer.id, buffer.id);
+    cr_assert_eq(loam_dma_find(guest.dma, (loam_gpa){buffer.gpa.value + buffer.bytes}, &entry), LOAM_ERROR_NOT_FOUND);
+    cr_assert_eq(loam_dma_find(guest.dma, (loam_gpa){buffer.gpa.value - 1}, &entry), LOAM_ERROR_NOT_FOUND);
+    cr_assert_eq(entry.buffer.id, 0);
+    assert_valid();
+    cr_assert_eq(loam_dma_release(guest.dma, buffer.id), LOAM_OK);
+    cr_assert_eq(free_frames(), FRAME_COUNT);
+}
+
+Test(dma, only_the_buffer_is_zeroed_and_only_if_wanted)
+{
+    struct loam_dma_buffer buffer =
+        alloc((struct loam_dma_request){.bytes = 2 * PAGE, .at = {LOAM_MIB + PAGE}, .flags = LOAM_DMA_AT});
+
+    cr_assert_eq(buffer.hva, guest.host[0] + PAGE);
+    cr_assert(all_bytes(guest.host[0], PAGE, (char)0xa5));
+    cr_assert(all_bytes(guest.host[0] + PAGE, 2 * PAGE, 0));
+    cr_assert(all_bytes(guest.host[0] + 3 * PAGE, PAGE, (char)0xa5));
+    buffer = alloc(
+        (struct loam_dma_request){.bytes = PAGE, .at = {LOAM_MIB + 3 * PAGE}, .flags = LOAM_DMA_AT | LOAM_DMA_NO_ZERO});
+    cr_assert(all_bytes(buffer.hva, PAGE, (char)0xa5));
+}
+
+Test(dma, malformed_requests_are_refused)
+{
+    const struct loam_dma_request good = {.owner = "x", .bytes = PAGE};
+    char name[LOAM_DMA_OWNER_MAX + 2];
+    struct loam_dma_request bad;
+
+#define BAD(member, value)                                                                                             \
+    bad = good;                                                                                                        \
+    bad.member = value;                                                                                                \
+    assert_refused(bad, LOAM_ERROR_INVALID)
+    memset(name, 'n', sizeof name);
+    name[LOAM_DMA_OWNER_MAX + 1] = '\0';
+    BAD(owner, NULL);
+    BAD(owner, "");
+    BAD(owner, name);
+    BAD(owner, "two\nlines");
+    BAD(owner, "\xff");
+    BAD(owner, "\x7f");
+    BAD(bytes, 0);
+    BAD(bytes, 4 * LOAM_GIB + 1);
+    BAD(bytes, UINT64_MAX);
+    BAD(align_bytes, 3);
+    BAD(align_bytes, 3 * PAGE);
+    BAD(align_bytes, 8 * LOAM_GIB);
+    BAD(align_bytes, UINT64_C(1) << 63);
+    BAD(boundary_bytes, PAGE / 2);
+    BAD(boundary_bytes, 3 * PAGE);
+    BAD(flags, 1u << 2);
+    BAD(flags, UINT32_MAX);
+#undef BAD
+    bad = (struct loam_dma_request){.owner = "x", .bytes = PAGE, .flags = LOAM_DMA_AT, .at = {LOAM_MIB + 8}};
+    assert_refused(bad, LOAM_ERROR_INVALID);
+    bad.at.value = LOAM_GPA_END;
+    assert_refused(bad, LOAM_ERROR_INVALID);
+    bad.at.value = UINT64_MAX - PAGE + 1;
+    assert_refused(bad, LOAM_ERROR_INVALID);
+    bad.at.value = LOAM_MIB + PAGE;
+    bad.align_bytes = 2 * PAGE;
+    assert_refused(bad, LOAM_ERROR_INVALID);
+    bad.align_bytes = 0;
+    bad.limit.value = LOAM_MIB + 2 * PAGE - 1;
+    assert_refused(bad, LOAM_ERROR_INVALID);
+    bad.limit.value = 1;
+    assert_refused(bad, LOAM_ERROR_INVALID);
+    bad.limit.value = 0;
+    bad.bytes = bad.boundary_bytes = 2 * PAGE;
+    assert_refused(bad, LOAM_ERROR_INVALID);
+    cr_assert_eq(loam_dma_count(guest.dma), 0);
+}
+
+Test(dma, owners_of_one_and_of_63_characters_are_kept_whole)
+{
+    char name[LOAM_DMA_OWNER_MAX + 1];
+    struct loam_dma_entry entry;
+
+    memset(name, '~', sizeof name);
+    name[LOAM_DMA_OWNER_MAX] = '\0';
+    alloc((struct loam_dma_request){.owner = name, .bytes = 1, .at = {LOAM_MIB}, .flags = LOAM_DMA_AT});
+    alloc((struct loam_dma_request){.owner = " ", .bytes = 1, .at = {LOAM_MIB + PAGE}, .flags = LOAM_DMA_AT});
+    cr_assert_eq(loam_dma_entry_at(guest.dma, 0, &entry), LOAM_OK);
+    cr_assert_str_eq(entry.owner, name);
+    cr_assert_eq(loam_dma_entry_at(guest.dma, 1, &entry), LOAM_OK);
+    cr_assert_str_eq(entry.owner, " ");
+    cr_assert_eq(loam_dma_entry_at(guest.dma, 2, &entry), LOAM_ERROR_NOT_FOUND);
+    cr_assert_eq(entry.owner[0], 0);
+}
+
+Test(dma, places_that_are_taken_or_no_ram)
+{
+    struct loam_dma_request request = {
+        .owner = "here", .bytes = 2 * PAGE, .at = {LOAM_MIB + PAGE}, .flags = LOAM_DMA_AT};
+    struct loam_dma_buffer buffer = alloc(request);
+    struct loam_diag diag = {0};
+    loam_pfn frame;
+
+    cr_assert_eq(buffer.gpa.value, LOAM_MIB + PAGE);
+    for (uint64_t i = 0; i <= 2; i++) {
+        request.at.value = LOAM_MIB + i * PAGE;
+        assert_refused(request, LOAM_ERROR_BUSY);
+    }
+    cr_assert_eq(loam_dma_alloc(guest.dma, &request, &buffer, &diag), LOAM_ERROR_BUSY);
+    cr_assert_not_null(strstr(diag.text, "taken by \"here\" at GPA 0x101000"), "%s", diag.text);
+    request.at.value = LOAM_MIB - PAGE;
+    assert_refused(request, LOAM_ERROR_NOT_FOUND);
+    request.at.value = 3 * LOAM_MIB - PAGE;
+    assert_refused(request, LOAM_ERROR_NOT_FOUND);
+    request.at.value = 4 * LOAM_GIB - PAGE;
+    assert_refused(request, LOAM_ERROR_NOT_FOUND); /* two sections: no block spans them */
+    cr_assert_eq(loam_frame_alloc_order(guest.frame, 0, &frame), LOAM_OK);
+    request.at.value = frame.value * PAGE;
+    request.bytes = PAGE;
+    assert_refused(request, LOAM_ERROR_BUSY);
+    cr_assert_eq(loam_frame_free(guest.frame, frame, 1), LOAM_OK);
+}
+
+Test(dma, limits_are_rounded_down_and_hold)
+{
+    struct loam_dma_request request = {.owner = "low", .bytes = PAGE, .limit = {LOAM_DMA32_END_BYTES}};
+    struct loam_dma_buffer buffer;
+
+    for (uint32_t i = 0; i < 768; i++) {
+        buffer = alloc(request);
+        cr_assert_leq(buffer.gpa.value + buffer.bytes, LOAM_DMA32_END_BYTES);
+    }
+    assert_refused(request, LOAM_ERROR_EXHAUSTED);
+    cr_assert_eq(free_frames(), 512);
+    request.limit.value = UINT64_MAX;
+    buffer = alloc(request);
+    cr_assert_geq(buffer.gpa.value, LOAM_DMA32_END_BYTES);
+    cr_assert_eq(loam_dma_release(guest.dma, buffer.id), LOAM_OK);
+    request.limit.value = 4 * LOAM_GIB + PAGE;
+    buffer = alloc(request);
+    cr_assert_eq(buffer.gpa.value, 4 * LOAM_GIB);
+    cr_assert_eq(loam_dma_release(guest.dma, buffer.id), LOAM_OK);
+    request.limit.value--;
+    assert_refused(request, LOAM_ERROR_EXHAUSTED);
+    request.limit.value = 1; /* less than a frame is not "none" */
+    assert_refused(request, LOAM_ERROR_EXHAUSTED);
+    request.limit.value = PAGE;
+    request.bytes = PAGE + 1;
+    assert_refused(request, LOAM_ERROR_EXHAUSTED);
+}
+
+Test(dma, alignment_and_boundary_hold)
+{
+    /* A page in front, so that nothing is aligned by chance. */
+    alloc((struct loam_dma_request){.bytes = PAGE, .at = {LOAM_MIB}, .flags = LOAM_DMA_AT});
+    for (uint64_t align = 1; align <= LOAM_MIB; align *= 2) {
+        struct loam_dma_buffer buffer = alloc((struct loam_dma_request){.bytes = PAGE, .align_bytes = align});
+
+        cr_assert_eq(buffer.gpa.value % align, 0);
+    }
+    for (uint64_t boundary = 4 * PAGE; boundary <= LOAM_MIB / 4; boundary *= 2) {
+        struct loam_dma_buffer buffer = alloc((struct loam_dma_request){.bytes = 3 * PAGE, .boundary_bytes = boundary});
+
+        cr_assert_eq(buffer.gpa.value / boundary, (buffer.gpa.value + buffer.bytes - 1) / boundary);
+    }
+    /* Below a frame the boundary says nothing: what was asked for starts the frame. */
+    cr_assert_eq(alloc((struct loam_dma_request){.bytes = 512, .boundary_bytes = 512}).bytes, PAGE);
+    assert_valid();
+}
+
+Test(dma, requests_that_no_free_range_fits)
+{
+    assert_refused((struct loam_dma_request){.owner = "big", .bytes = 513 * PAGE}, LOAM_ERROR_EXHAUSTED);
+    assert_refused((struct loam_dma_request){.owner = "big", .bytes = 4 * LOAM_GIB}, LOAM_ERROR_EXHAUSTED);
+    assert_refused(
+        (struct loam_dma_request){.owner = "x", .bytes = PAGE, .align_bytes = 4 * LOAM_GIB, .limit = {1 << 30}},
+        LOAM_ERROR_EXHAUSTED);
+    cr_assert_eq(alloc((struct loam_dma_request){.bytes = PAGE, .align_bytes = 4 * LOAM_GIB}).gpa.value, 4 * LOAM_GIB);
+}
+
+Test(dma, frames_that_the_map_does_not_let_write_are_given_back)
+{
+    struct loam_dma_request request = {.owner = "x", .bytes = PAGE, .at = {LOAM_MIB + PAGE}, .flags = LOAM_DMA_AT};
+
+    cr_assert_eq(loam_gpa_map_protect(guest.map, request.at, PAGE, LOAM_ACCESS_READ), LOAM_OK);
+    assert_refused(request, LOAM_ERROR_NOT_PERMITTED);
+    cr_assert(all_bytes(guest.host[0] + PAGE, PAGE, (char)0xa5));
+    request.at.value = LOAM_MIB;
+    request.bytes = 2 * PAGE;
+    assert_refused(request, LOAM_ERROR_NOT_PERMITTED);
+    cr_assert(all_bytes(guest.host[0], PAGE, (char)0xa5));
+    cr_assert_eq(loam_gpa_map_remove(guest.map, (loam_gpa){LOAM_MIB + PAGE}, PAGE), LOAM_OK);
+    assert_refused(request, LOAM_ERROR_NOT_PERMITTED);
+}
+
+Test(dma, a_full_heap_leaves_nothing_behind)
+{
+    struct loam_dma_request request = {.owner = "x", .bytes = PAGE};
+    struct loam_dma_buffer buffer;
+    struct loam_diag diag = {0};
+    int failures = 0;
+
+    for (int n = 1; n < 10; n++) {
+        heap_failure = n;
+        if (loam_dma_alloc(guest.dma, &request, &buffer, &diag) == LOAM_OK) {
+            break;
+        }
+        cr_assert_eq(heap_failure, 0);
+        cr_assert_eq(diag.error, LOAM_ERROR_SYSTEM);
+        cr_assert_eq(diag.system_errno, ENOMEM);
+        cr_assert_eq(buffer.id, 0);
+        cr_assert_eq(free_frames(), FRAME_COUNT);
+        cr_assert_eq(loam_dma_count(guest.dma), 0);
+        failures++;
+    }
+    heap_failure = 0;
+    cr_assert_eq(failures, 3, "the entry and both arrays");
+    cr_assert_eq(loam_dma_count(guest.dma), 1);
+    assert_valid();
+}
+
+/* --- Release and pins -------------------------------------------------------------------------------------------- */
+
+Test(dma, pins_nest_and_release_refuses_what_is_pinned)
+{
+    struct loam_dma_buffer buffer = alloc((struct loam_dma_request){.bytes = PAGE});
+    struct loam_dma_entry entry;
+
+    cr_assert_eq(loam_dma_unpin(guest.dma, buffer.id), LOAM_ERROR_INVALID);
+    cr_assert_eq(loam_dma_pin(guest.dma, buffer.id), LOAM_OK);
+    cr_assert_eq(loam_dma_pin(guest.dma, buffer.id), LOAM_OK);
+    cr_assert_eq(loam_dma_entry_at(guest.dma, 0, &entry), LOAM_OK);
+    cr_assert_eq(entry.pin_count, 2);
+    cr_assert_eq(loam_dma_release(guest.dma, buffer.id), LOAM_ERROR_BUSY);
+    cr_assert_eq(loam_dma_unpin(guest.dma, buffer.id), LOAM_OK);
+    cr_assert_eq(loam_dma_release(guest.dma, buffer.id), LOAM_ERROR_BUSY);
+    cr_assert_eq(loam_dma_unpin(guest.dma, buffer.id), LOAM_OK);
+    cr_assert_eq(loam_dma_unpin(guest.dma, buffer.id), LOAM_ERROR_INVALID);
+    cr_assert_eq(free_frames(), FRAME_COUNT - 1);
+    cr_assert_eq(loam_dma_release(guest.dma, buffer.id), LOAM_OK);
+    cr_assert_eq(free_frames(), FRAME_COUNT);
+}
+
+Test(dma, pins_end_at_uint32_max)
+{
+    struct loam_dma_buffer buffer = alloc((struct loam_dma_request){.bytes = PAGE});
+    struct loam_dma_entry *entry = last_entry;
+
+    cr_assert_eq(entry->buffer.id, buffer.id);
+    entry->pin_count = UINT32_MAX - 1;
+    cr_assert_eq(loam_dma_pin(guest.dma, buffer.id), LOAM_OK);
+    cr_assert_eq(loam_dma_pin(guest.dma, buffer.id), LOAM_ERROR_EXHAUSTED);
+    cr_assert_eq(entry->pin_count, UINT32_MAX);
+}
+
+Test(dma, ids_that_are_none_any_more_or_never_were)
+{
+    struct loam_dma_buffer first = alloc((struct loam_dma_request){.bytes = PAGE});
+    struct loam_dma_buffer second = alloc((struct loam_dma_request){.bytes = PAGE});
+    const uint64_t none[] = {0, first.id, second.id + 1, UINT64_MAX};
+
+    cr_assert_eq(loam_dma_release(guest.dma, first.id), LOAM_OK);
+    for (size_t i = 0; i < 4; i++) {
+        cr_assert_eq(loam_dma_release(guest.dma, none[i]), LOAM_ERROR_NOT_FOUND);
+        cr_assert_eq(loam_dma_pin(guest.dma, none[i]), LOAM_ERROR_NOT_FOUND);
+        cr_assert_eq(loam_dma_unpin(guest.dma, none[i]), LOAM_ERROR_NOT_FOUND);
+    }
+    cr_assert_eq(loam_dma_release(guest.dma, second.id), LOAM_OK);
+    cr_assert_gt(alloc((struct loam_dma_request){.bytes = PAGE}).id, second.id);
+}
+
+/* --- Virtqueues -------------------------------------------------------------------------------------------------- */
+
+/* Virtio 1.2, section 2.7.2: the legacy formula's parts, with the alignments of the table in section 2.7. */
+static uint64_t round_up(uint64_t value, uint64_t align)
+{
+    while (value % align != 0) {
+        value++;
+    }
+    return value;
+}
+
+/* The structures as sections 2.7.5, 2.7.6 and 2.7.8 declare them, for one element; both rings end with a 16-bit event. */
+struct descriptor {
+    uint64_t address;
+    uint32_t length;
+    uint16_t flags;
+    uint16_t next;
+};
+
+struct used_element {
+    uint32_t id;
+    uint32_t length;
+};
+
+Test(dma, virtqueue_layouts_are_those_of_the_specification)
+{
+    struct loam_virtqueue_layout layout;
+
+    for (uint32_t size = 0; size <= 2 * LOAM_VIRTQUEUE_SIZE_MAX; size++) {
+        bool valid = size == 1 << 0 || size == 1 << 1 || size == 1 << 2 || size == 1 << 3 || size == 1 << 4 ||
+                     size == 1 << 5 || size == 1 << 6 || size == 1 << 7 || size == 1 << 8 || size == 1 << 9 ||
+                     size == 1 << 10 || size == 1 << 11 || size == 1 << 12 || size == 1 << 13 || size == 1 << 14 ||
+                     size == 1 << 15;
+        uint64_t available = round_up(sizeof(struct descriptor) * size, 2);
+        uint64_t used = round_up(available + sizeof(uint16_t) * (2 + size + 1), 4);
+        uint64_t end = used + sizeof(uint16_t) * 2 + sizeof(struct used_element) * size + sizeof(uint16_t);
+
+        cr_assert_eq(loam_virtqueue_layout(size, &layout), valid ? LOAM_OK : LOAM_ERROR_INVALID, "size %u", size);
+        cr_assert_eq(layout.descriptors_offset_bytes, 0);
+        cr_assert_eq(layout.available_offset_bytes, valid ? available : 0, "size %u", size);
+        cr_assert_eq(layout.used_offset_bytes, valid ? used : 0, "size %u", size);
+        cr_assert_eq(layout.bytes, valid ? end : 0, "size %u", size);
+    }
+    cr_assert_eq(loam_virtqueue_layout(UINT32_MAX, &layout), LOAM_ERROR_INVALID);
+    cr_assert_eq(loam_virtqueue_layout(1u << 31, &layout), LOAM_ERROR_INVALID);
+}
+
+Test(dma, rings_of_every_size_are_carved_below_the_limit)
+{
+    for (uint32_t size = 1; size <= LOAM_VIRTQUEUE_SIZE_MAX; size *= 2) {
+        struct loam_virtqueue_layout layout;
+        struct loam_virtqueue_rings rings;
+
+        cr_assert_eq(loam_virtqueue_layout(size, &layout), LOAM_OK);
+        cr_assert_eq(loam_dma_alloc_virtqueue(guest.dma, "rings", size, (loam_gpa){LOAM_DMA32_END_BYTES}, &rings, NULL),
+                     LOAM_OK);
+        cr_assert_eq(rings.queue_size, size);
+        cr_assert_eq(rings.descriptors.value % 16, 0);
+        cr_assert_eq(rings.available.value % 2, 0);
+        cr_assert_eq(rings.used.value % 4, 0);
+        cr_assert_eq(rings.descriptors.value, rings.buffer.gpa.value + layout.descriptors_offset_bytes);
+        cr_assert_eq(rings.available.value, rings.buffer.gpa.value + layout.available_offset_bytes);
+        cr_assert_eq(rings.used.value, rings.buffer.gpa.value + layout.used_offset_bytes);
+        cr_assert_geq(rings.buffer.bytes, layout.bytes);
+        cr_assert_leq(rings.buffer.gpa.value + rings.buffer.bytes, LOAM_DMA32_END_BYTES);
+        cr_assert(all_bytes(rings.buffer.hva, rings.buffer.bytes, 0));
+        cr_assert_eq(loam_dma_release(guest.dma, rings.buffer.id), LOAM_OK);
+    }
+}
+
+Test(dma, rings_are_refused_for_a_bad_size_owner_or_limit)
+{
+    struct loam_virtqueue_rings rings;
+    struct loam_diag diag = {0};
+
+    cr_assert_eq(loam_dma_alloc_virtqueue(guest.dma, "x", 3, (loam_gpa){0}, &rings, &diag), LOAM_ERROR_INVALID);
+    cr_assert_eq(rings.queue_size, 0);
+    cr_assert_eq(diag.error, LOAM_ERROR_INVALID);
+    cr_assert_eq(loam_dma_alloc_virtqueue(guest.dma, NULL, 3, (loam_gpa){0}, &rings, &diag), LOAM_ERROR_INVALID);
+    cr_assert_eq(loam_dma_alloc_virtqueue(guest.dma, NULL, 4, (loam_gpa){0}, &rings, &diag), LOAM_ERROR_INVALID);
+    cr_assert_eq(loam_dma_alloc_virtqueue(guest.dma, "x", 4, (loam_gpa){LOAM_MIB}, &rings, &diag),
+                 LOAM_ERROR_EXHAUSTED);
+    cr_assert_eq(rings.queue_size, 0);
+    cr_assert_eq(rings.used.value, 0);
+    cr_assert_eq(rings.buffer.id, 0);
+    cr_assert_eq(free_frames(), FRAME_COUNT);
+}
+
+/* --- JSON -------------------------------------------------------------------------------------------------------- */
+
+static int64_t integer(const json_t *row, const char *key)
+{
+    const json_t *value = json_object_get(row, key);
+
+    cr_assert(json_is_integer(value), "%s", key);
+    return json_integer_value(value);
+}
+
+Test(dma, json_of_one_buffer_and_of_none)
+{
+    char *text;
+
+    cr_assert_eq(loam_dma_json(guest.dma, &text), LOAM_OK);
+    cr_assert_str_eq(text, "[]");
+    free(text);
+    alloc((struct loam_dma_request){.owner = "rng \"rings\"", .bytes = PAGE, .at = {LOAM_MIB}, .flags = LOAM_DMA_AT});
+    cr_assert_eq(loam_dma_json(guest.dma, &text), LOAM_OK);
+    cr_assert_str_eq(text, "[{\"id\":1,\"owner\":\"rng \\\"rings\\\"\",\"gpa\":1048576,\"bytes\":4096,\"pins\":0}]");
+    free(text);
+}
+
+Test(dma, json_names_every_leak_in_order_of_gpa)
+{
+    struct loam_dma_entry entry;
+    struct loam_dma_buffer buffer;
+    json_t *rows;
+    char *text, owner[32];
+
+    for (int i = 0; i < 100; i++) {
+        snprintf(owner, sizeof owner, "owner %d \\ <&>", i);
+        buffer = alloc((struct loam_dma_request){
+            .owner = owner, .bytes = PAGE * (uint64_t)(1 + i % 3), .limit = {i % 2 == 0 ? LOAM_DMA32_END_BYTES : 0}});
+        for (int pins = i % 4; pins > 0; pins--) {
+            cr_assert_eq(loam_dma_pin(guest.dma, buffer.id), LOAM_OK);
+        }
+    }
+    cr_assert_eq(loam_dma_json(guest.dma, &text), LOAM_OK);
+    rows = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
+    free(text);
+    cr_assert_eq(json_array_size(rows), 100);
+    for (uint32_t i = 0; i < 100; i++) {
+        const json_t *row = json_array_get(rows, i);
+
+        cr_assert_eq(loam_dma_entry_at(guest.dma, i, &entry), LOAM_OK);
+        cr_assert_eq(json_object_size(row), 5);
+        cr_assert_eq(integer(row, "id"), (int64_t)entry.buffer.id);
+        cr_assert_eq(integer(row, "gpa"), (int64_t)entry.buffer.gpa.value);
+        cr_assert_eq(integer(row, "bytes"), (int64_t)entry.buffer.bytes);
+        cr_assert_eq(integer(row, "pins"), (int64_t)entry.pin_count);
+        cr_assert_str_eq(json_string_value(json_object_get(row, "owner")), entry.owner);
+        cr_assert(i == 0 || integer(row, "gpa") > integer(json_array_get(rows, i - 1), "gpa"));
+    }
+    json_decref(rows);
+}
+
+static int json_failure;
+
+static void *json_malloc(size_t bytes)
+{
+    return json_failure > 0 && --json_failure == 0 ? NULL : __real_malloc(bytes);
+}
+
+Test(dma, json_survives_a_full_heap_at_every_point)
+{
+    char *text = NULL;
+    int failures = 0;
+
+    alloc((struct loam_dma_request){.bytes = PAGE});
+    alloc((struct loam_dma_request){.bytes = PAGE});
+    json_set_alloc_funcs(json_malloc, free);
+    for (int n = 1; n < 1000; n++) {
+        json_failure = n;
+        if (loam_dma_json(guest.dma, &text) == LOAM_OK) {
+            break;
+        }
+        cr_assert_null(text);
+        failures++;
+    }
+    cr_assert_gt(failures, 10);
+    cr_assert_gt(json_failure, 0);
+    cr_assert_not_null(text);
+    free(text);
+    json_failure = 0;
+    heap_failure = 1;
+    cr_assert_eq(loam_dma_json(guest.dma, &text), LOAM_ERROR_SYSTEM);
+    cr_assert_null(text);
+}
+
+/* --- Validate ---------------------------------------------------------------------------------------------------- */
+
+static void assert_corrupt(const char *words)
+{
+    struct loam_diag diag = {0};
+
+    cr_assert_eq(loam_dma_validate(guest.dma, &diag), LOAM_ERROR_CORRUPT);
+    cr_assert_not_null(strstr(diag.text, words), "%s", diag.text);
+}
+
+Test(dma, validate_sees_frames_freed_past_the_ledger)
+{
+    struct loam_dma_buffer buffer = alloc((struct loam_dma_request){.owner = "victim", .bytes = 2 * PAGE});
+    loam_pfn start = {buffer.gpa.value / PAGE}, again;
+
+    cr_assert_eq(loam_frame_free(guest.frame, start, 2), LOAM_OK);
+    assert_corrupt("victim");
+    cr_assert_eq(loam_dma_release(guest.dma, buffer.id), LOAM_ERROR_CORRUPT);
+    cr_assert_eq(loam_dma_count(guest.dma), 1);
+    cr_assert_eq(loam_frame_alloc(guest.frame,
+                                  &(struct loam_frame_request){.count_frames = 1, .flags = LOAM_FRAME_AT, .at = start},
+                                  &(struct loam_frame_block){0}),
+                 LOAM_OK);
+    assert_corrupt("victim");
+    cr_assert_eq(loam_frame_free(guest.frame, start, 1), LOAM_OK);
+    again = start;
+    cr_assert_eq(loam_frame_alloc(guest.frame,
+                                  &(struct loam_frame_request){.count_frames = 2, .flags = LOAM_FRAME_AT, .at = again},
+                                  &(struct loam_frame_block){0}),
+                 LOAM_OK);
+    assert_valid();
+    cr_assert_eq(loam_dma_release(guest.dma, buffer.id), LOAM_OK);
+}
+
+Test(dma, validate_holds_the_ledger_against_the_map)
+{
+    struct loam_region region = region_of(0);
+
+    alloc((struct loam_dma_request){.owner = "victim", .bytes = 2 * PAGE, .at = {LOAM_MIB}, .flags = LOAM_DMA_AT});
+    cr_assert_eq(loam_gpa_map_protect(guest.map, region.start, PAGE, LOAM_ACCESS_READ), LOAM_OK);
+    assert_valid(); /* the guest may not write it now, and it lies where it lay */
+    cr_assert_eq(loam_gpa_map_protect(guest.map, region.start, PAGE, LOAM_ACCESS_WRITE), LOAM_OK);
+    cr_assert_eq(loam_gpa_map_remove(guest.map, (loam_gpa){LOAM_MIB + PAGE}, PAGE), LOAM_OK);
+    assert_corrupt("victim");
+    region.start.value += PAGE;
+    region.bytes = PAGE;
+    cr_assert_eq(loam_gpa_map_insert(guest.map, &region), LOAM_OK);
+    assert_corrupt("victim"); /* in two pieces */
+    cr_assert_eq(loam_gpa_map_remove(guest.map, (loam_gpa){LOAM_MIB}, 2 * PAGE), LOAM_OK);
+    region.start.value = LOAM_MIB;
+    region.bytes = 2 * PAGE;
+    region.hva = guest.host[0] + PAGE;
+    cr_assert_eq(loam_gpa_map_insert(guest.map, &region), LOAM_OK);
+    assert_corrupt("victim"); /* elsewhere */
+}
+
+Test(dma, validate_holds_the_arrays_against_each_other)
+{
+    struct loam_dma_buffer first = alloc((struct loam_dma_request){.owner = "first", .bytes = PAGE});
+    struct loam_dma_buffer second;
+    struct loam_dma_entry *entry;
+
+    second = alloc((struct loam_dma_request){.owner = "second", .bytes = PAGE});
+    entry = last_entry;
+    entry->buffer.id = first.id;
+    assert_corrupt("id");
+    entry->buffer.id = 7;
+    assert_corrupt("id");
+    entry->buffer.id = 2;
+    assert_valid();
+    entry->buffer.gpa = first.gpa;
+    assert_corrupt("");
+    entry->buffer.gpa = second.gpa;
+    assert_valid();
+}
+
+/* --- Against a naive list ---------------------------------------------------------------------------------------- */
+
+#define STEP_COUNT 200000u
+#define LIST_MAX   FRAME_COUNT
+
+struct naive_buffer {
+    uint64_t id;
+    uint64_t gpa;
+    uint64_t frames;
+    uint32_t pins;
+    char *hva;
+    char owner[8];
+};
+
+/* One run: the list, in no order, and what each frame is used for. */
+struct trial {
+    uint64_t random;
+    uint64_t step;
+    uint64_t last_id;
+    uint32_t count;
+    uint32_t refused[LOAM_ERROR_COUNT];
+    struct naive_buffer list[LIST_MAX];
+    bool used[PART_COUNT][512];
+};
+
+#define SEED                           UINT64_C(0x10a3d3adbeef)
+#define TRIAL_ASSERT(trial, condition) cr_assert(condition, "seed %#lx, step %lu", SEED, (trial)->step)
+
+static uint64_t below(struct trial *trial, uint64_t end)
+{
+    return next_random(&trial->random) % end;
+}
+
+/* The part that holds all of the frames from gpa on; PART_COUNT if none does. */
+static size_t part_of(uint64_t gpa, uint64_t frames)
+{
+    for (size_t i = 0; i < PART_COUNT; i++) {
+        if (gpa >= parts[i].start && gpa + frames * PAGE <= parts[i].start + parts[i].frames * PAGE) {
+            return i;
+        }
+    }
+    return PART_COUNT;
+}
+
+static bool any_used(const struct trial *trial, size_t part, uint64_t gpa, uint64_t frames)
+{
+    for (uint64_t i = 0; i < frames; i++) {
+        if (trial->used[part][(gpa - parts[part].start) / PAGE + i]) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Whether a block from gpa on would keep to the request. */
+static bool keeps_to(const struct loam_dma_request *request, uint64_t gpa, uint64_t frames)
+{
+    return (request->align_bytes == 0 || gpa % request->align_bytes == 0) &&
+           (request->boundary_bytes < PAGE ||
+            gpa / request->boundary_bytes == (gpa + frames * PAGE - 1) / request->boundary_bytes) &&
+           (request->limit.value == 0 || gpa + frames * PAGE <= request->limit.value);
+}
+
+/* What alloc has to answer: tried frame by frame. */
+static enum loam_error expect(const struct trial *trial, const struct loam_dma_request *request, uint64_t frames)
+{
+    if ((request->flags & LOAM_DMA_AT) != 0) {
+        size_t part = part_of(request->at.value, frames);
+
+        if (!keeps_to(request, request->at.value, frames)) {
+            return LOAM_ERROR_INVALID;
+        }
+        if (part == PART_COUNT) {
+            return LOAM_ERROR_NOT_FOUND;
+        }
+        return any_used(trial, part, request->at.value, frames) ? LOAM_ERROR_BUSY : LOAM_OK;
+    }
+    for (size_t part = 0; part < PART_COUNT; part++) {
+        for (uint64_t i = 0; i + frames <= parts[part].frames; i++) {
+            uint64_t gpa = parts[part].start + i * PAGE;
+
+            if (keeps_to(request, gpa, frames) && !any_used(trial, part, gpa, frames)) {
+                return LOAM_OK;
+            }
+        }
+    }
+    return LOAM_ERROR_EXHAUSTED;
+}
+
+static struct loam_dma_request random_request(struct trial *trial)
+{
+    struct loam_dma_request request = {.bytes = 1 + below(trial, below(trial, 8) == 0 ? 40 * PAGE : 4 * PAGE)};
+    const struct part *part = &parts[below(trial, PART_COUNT)];
+
+    if (below(trial, 4) == 0) {
+        request.align_bytes = UINT64_C(1) << below(trial, 20);
+    }
+    if (below(trial, 4) == 0) {
+        for (request.boundary_bytes = PAGE >> below(trial, 3); request.boundary_bytes < request.bytes;) {
+            request.boundary_bytes *= 2;
+        }
+    }
+    if (below(trial, 3) == 0) {
+        request.limit.value = part->start + below(trial, part->frames * PAGE);
+    }
+    if (below(trial, 4) == 0) {
+        request.flags |= LOAM_DMA_AT;
+        request.at.value = part->start + below(trial, part->frames) * PAGE;
+    }
+    return request;
+}
+
+static void mark(struct trial *trial, const struct naive_buffer *buffer, bool used)
+{
+    size_t part = part_of(buffer->gpa, buffer->frames);
+
+    for (uint64_t i = 0; i < buffer->frames; i++) {
+        trial->used[part][(buffer->gpa - parts[part].start) / PAGE + i] = used;
+    }
+}
+
+/* The buffer's first and last words hold its id, so that one that is handed out twice shows. */
+static void check_new(struct trial *trial, const struct loam_dma_request *request, uint64_t frames,
+                      const struct loam_dma_buffer *buffer)
+{
+    size_t part = part_of(buffer->gpa.value, frames);
+    struct naive_buffer *added = &trial->list[trial->count++];
+
+    TRIAL_ASSERT(trial, buffer->bytes == frames * PAGE && part < PART_COUNT);
+    TRIAL_ASSERT(trial, keeps_to(request, buffer->gpa.value, frames));
+    TRIAL_ASSERT(trial, !any_used(trial, part, buffer->gpa.value, frames));
+    TRIAL_ASSERT(trial, buffer->hva == guest.host[part] + (buffer->gpa.value - parts[part].start));
+    TRIAL_ASSERT(trial, all_bytes(buffer->hva, buffer->bytes, 0));
+    TRIAL_ASSERT(trial, buffer->id > trial->last_id);
+    trial->last_id = buffer->id;
+    *added = (struct naive_buffer){buffer->id, buffer->gpa.value, frames, 0, buffer->hva, ""};
+    memcpy(added->owner, request->owner, strlen(request->owner));
+    memset(buffer->hva, 0xff, buffer->bytes);
+    memcpy(buffer->hva, &buffer->id, 8);
+    memcpy((char *)buffer->hva + buffer->bytes - 8, &buffer->id, 8);
+    mark(trial, added, true);
+}
+
+static void try_alloc(struct trial *trial)
+{
+    struct loam_dma_request request = random_request(trial);
+    uint64_t frames = (request.bytes + PAGE - 1) / PAGE;
+    enum loam_error expected = expect(trial, &request, frames);
+    struct loam_dma_buffer buffer;
+    char owner[8];
+
+    snprintf(owner, sizeof owner, "%lu", below(trial, 1000000));
+    request.owner = owner;
+    trial->refused[expected]++;
+    TRIAL_ASSERT(trial, loam_dma_alloc(guest.dma, &request, &buffer, NULL) == expected);
+    if (expected == LOAM_OK) {
+        check_new(trial, &request, frames, &buffer);
+    } else {
+        TRIAL_ASSERT(trial, buffer.id == 0 && buffer.hva == NULL);
+    }
+}
+
+/* An id, in most cases of a buffer that is there; which, or NULL. */
+static struct naive_buffer *random_buffer(struct trial *trial, uint64_t *id)
+{
+    *id = below(trial, trial->last_id + 2);
+    if (trial->count > 0 && below(trial, 8) != 0) {
+        *id = trial->list[below(trial, trial->count)].id;
+    }
+    for (uint32_t i = 0; i < trial->count; i++) {
+        if (trial->list[i].id == *id) {
+            return &trial->list[i];
+        }
+    }
+    return NULL;
+}
+
+static void try_release(struct trial *trial)
+{
+    uint64_t id;
+    struct naive_buffer *buffer = random_buffer(trial, &id);
+    enum loam_error expected = buffer == NULL ? LOAM_ERROR_NOT_FOUND : buffer->pins != 0 ? LOAM_ERROR_BUSY : LOAM_OK;
+
+    if (expected == LOAM_OK) {
+        TRIAL_ASSERT(trial, memcmp(buffer->hva, &id, 8) == 0);
+        TRIAL_ASSERT(trial, memcmp(buffer->hva + buffer->frames * PAGE - 8, &id, 8) == 0);
+        mark(trial, buffer, false);
+        *buffer = trial->list[--trial->count];
+    }
+    TRIAL_ASSERT(trial, loam_dma_release(guest.dma, id) == expected);
+}
+
+static void try_pin(struct trial *trial, bool pin)
+{
+    uint64_t id;
+    struct naive_buffer *buffer = random_buffer(trial, &id);
+    enum loam_error expected = buffer == NULL              ? LOAM_ERROR_NOT_FOUND
+                               : !pin && buffer->pins == 0 ? LOAM_ERROR_INVALID
+                                                           : LOAM_OK;
+
+    TRIAL_ASSERT(trial, (pin ? loam_dma_pin(guest.dma, id) : loam_dma_unpin(guest.dma, id)) == expected);
+    if (expected == LOAM_OK) {
+        buffer->pins += pin ? 1u : UINT32_MAX;
+    }
+}
+
+static void check_entry(struct trial *trial, const struct loam_dma_entry *entry)
+{
+    const struct naive_buffer *buffer = NULL;
+
+    for (uint32_t i = 0; i < trial->count; i++) {
+        buffer = trial->list[i].id == entry->buffer.id ? &trial->list[i] : buffer;
+    }
+    TRIAL_ASSERT(trial, buffer != NULL);
+    TRIAL_ASSERT(trial, entry->buffer.gpa.value == buffer->gpa && entry->buffer.bytes == buffer->frames * PAGE);
+    TRIAL_ASSERT(trial, entry->buffer.hva == buffer->hva && entry->pin_count == buffer->pins);
+    TRIAL_ASSERT(trial, strcmp(entry->owner, buffer->owner) == 0);
+}
+
+static void try_find(struct trial *trial)
+{
+    const struct part *part = &parts[below(trial, PART_COUNT)];
+    uint64_t gpa = part->start + below(trial, part->frames * PAGE);
+    bool used = any_used(trial, (size_t)(part - parts), gpa - gpa % PAGE, 1);
+    struct loam_dma_entry entry;
+
+    TRIAL_ASSERT(trial, loam_dma_find(guest.dma, (loam_gpa){gpa}, &entry) == (used ? LOAM_OK : LOAM_ERROR_NOT_FOUND));
+    if (used) {
+        TRIAL_ASSERT(trial, loam_fits(gpa - entry.buffer.gpa.value, 1, entry.buffer.bytes));
+        check_entry(trial, &entry);
+    }
+}
+
+/* All of the ledger. */
+static void check_ledger(struct trial *trial)
+{
+    struct loam_dma_entry entry;
+    uint64_t last_gpa = 0;
+
+    TRIAL_ASSERT(trial, loam_dma_count(guest.dma) == trial->count);
+    for (uint32_t i = 0; i < trial->count; i++) {
+        TRIAL_ASSERT(trial, loam_dma_entry_at(guest.dma, i, &entry) == LOAM_OK);
+        TRIAL_ASSERT(trial, entry.buffer.gpa.value > last_gpa);
+        last_gpa = entry.buffer.gpa.value;
+        check_entry(trial, &entry);
+    }
+    TRIAL_ASSERT(trial, loam_dma_entry_at(guest.dma, trial->count, &entry) == LOAM_ERROR_NOT_FOUND);
+    assert_valid();
+}
+
+Test(dma, agrees_with_a_naive_list_over_random_operations, .timeout = 300)
+{
+    struct trial *trial = calloc(1, sizeof *trial);
+
+    trial->random = SEED;
+    for (trial->step = 0; trial->step < STEP_COUNT; trial->step++) {
+        uint64_t dice = below(trial, 100);
+
+        /* The tide: by turns more is taken than given back, and less. */
+        if (dice < (trial->step / 2000 % 2 == 0 ? 45u : 20u)) {
+            try_alloc(trial);
+        } else if (dice < 65) {
+            try_release(trial);
+        } else if (dice < 85) {
+            try_pin(trial, dice < 71);
+        } else {
+            try_find(trial);
+        }
+        if (trial->step % 256 == 0) {
+            check_ledger(trial);
+        }
+    }
+    check_ledger(trial);
+    TRIAL_ASSERT(trial, trial->refused[LOAM_OK] > STEP_COUNT / 20 && trial->refused[LOAM_ERROR_EXHAUSTED] > 1000);
+    TRIAL_ASSERT(trial, trial->refused[LOAM_ERROR_BUSY] > 1000 && trial->refused[LOAM_ERROR_INVALID] > 1000);
+    free(trial);
+}
+
+/* --- Threads ----------------------------------------------------------------------------------------------------- */
+
+static atomic_ulong wrong;
+static atomic_bool stop;
+
+static void *carve_and_release(void *argument)
+{
+    uint64_t random = (uintptr_t)argument;
+    char owner[32];
+
+    snprintf(owner, sizeof owner, "thread %lu", random);
+    for (uint32_t i = 0; i < 10000; i++) {
+        struct loam_dma_request request = {.owner = owner, .bytes = 1 + next_random(&random) % (8 * PAGE)};
+        struct loam_dma_buffer buffer;
+        struct loam_dma_entry entry;
+
+        if (loam_dma_alloc(guest.dma, &request, &buffer, NULL) != LOAM_OK) {
+            atomic_fetch_add(&wrong, 1);
+            continue;
+        }
+        atomic_fetch_add(&wrong, !all_bytes(buffer.hva, buffer.bytes, 0));
+        memset(buffer.hva, (int)(uintptr_t)argument, buffer.bytes);
+        atomic_fetch_add(&wrong, loam_dma_pin(guest.dma, buffer.id) != LOAM_OK);
+        atomic_fetch_add(&wrong, loam_dma_find(guest.dma, buffer.gpa, &entry) != LOAM_OK ||
+                                     strcmp(entry.owner, owner) != 0 || entry.pin_count != 1);
+        atomic_fetch_add(&wrong, loam_dma_release(guest.dma, buffer.id) != LOAM_ERROR_BUSY);
+        atomic_fetch_add(&wrong, loam_dma_unpin(guest.dma, buffer.id) != LOAM_OK);
+        atomic_fetch_add(&wrong, !all_bytes(buffer.hva, buffer.bytes, (char)(uintptr_t)argument));
+        atomic_fetch_add(&wrong, loam_dma_release(guest.dma, buffer.id) != LOAM_OK);
+    }
+    return NULL;
+}
+
+static void *look_on(void *argument)
+{
+    (void)argument;
+    while (!atomic_load(&stop)) {
+        struct loam_dma_entry entry;
+        char *text;
+        json_t *rows;
+
+        atomic_fetch_add(&wrong, loam_dma_validate(guest.dma, NULL) != LOAM_OK);
+        atomic_fetch_add(&wrong, loam_dma_count(guest.dma) > 3);
+        atomic_fetch_add(&wrong, loam_dma_entry_at(guest.dma, 3, &entry) != LOAM_ERROR_NOT_FOUND);
+        atomic_fetch_add(&wrong, loam_dma_json(guest.dma, &text) != LOAM_OK);
+        rows = json_loads(text, 0, NULL);
+        atomic_fetch_add(&wrong, json_array_size(rows) > 3);
+        json_decref(rows);
+        free(text);
+    }
+    return NULL;
+}
+
+/* The map changes elsewhere: views come and go under the ledger. */
+static void *change_map(void *argument)
+{
+    const struct loam_region device = {.start = {8 * LOAM_GIB}, .bytes = PAGE, .type = LOAM_REGION_DEVICE};
+
+    (void)argument;
+    while (!atomic_load(&stop)) {
+        while (loam_gpa_map_insert(guest.map, &device) == LOAM_ERROR_BUSY) {
+        }
+        while (loam_gpa_map_remove(guest.map, device.start, device.bytes) == LOAM_ERROR_BUSY) {
+        }
+    }
+    return NULL;
+}
+
+Test(dma, threads_carve_and_release_while_others_look, .timeout = 300)
+{
+    pthread_t carvers[3], others[2];
+
+    cr_assert_eq(pthread_create(&others[0], NULL, look_on, NULL), 0);
+    cr_assert_eq(pthread_create(&others[1], NULL, change_map, NULL), 0);
+    for (uintptr_t i = 0; i < 3; i++) {
+        cr_assert_eq(pthread_create(&carvers[i], NULL, carve_and_release, (void *)(i + 1)), 0);
+    }
+    for (size_t i = 0; i < 3; i++) {
+        pthread_join(carvers[i], NULL);
+    }
+    atomic_store(&stop, true);
+    pthread_join(others[0], NULL);
+    pthread_join(others[1], NULL);
+    cr_assert_eq(atomic_load(&wrong), 0);
+    cr_assert_eq(loam_dma_count(guest.dma), 0);
+    cr_assert_eq(free_frames(), FRAME_COUNT);
+    cr_assert_eq(loam_frame_validate(guest.frame, NULL), LOAM_OK);
+}
