@@ -12,6 +12,20 @@
 
 #define POOL_2M "/sys/kernel/mm/hugepages/hugepages-2048kB/"
 
+/* --- Heap that fails when told to; linked with --wrap=calloc: the ledger's heap is not prim's -------------------------- */
+
+static uint32_t calloc_count, calloc_fails; /* which is to fail, counted from 1; 0: none */
+
+void *__real_calloc(size_t count, size_t bytes);
+void *__wrap_calloc(size_t count, size_t bytes);
+
+void *__wrap_calloc(size_t count, size_t bytes)
+{
+    return ++calloc_count == calloc_fails ? NULL : __real_calloc(count, bytes);
+}
+
+/* --- What is asked for ---------------------------------------------------------------------------------------------- */
+
 /* RAM on one side of the hole, and on both. */
 #define SMALL_BYTES (8 * LOAM_MIB)
 
@@ -70,11 +84,11 @@ static void assert_refused(const struct loam_plan *plan, enum loam_error expecte
     cr_expect(host_state_unchanged(&before), "%s", what);
 }
 
-/* Pages from the host's pool for a test; false, and the test skipped, where there are none to be had. */
-static bool raise_pool(struct host_pool *pool, enum loam_pages pages, uint64_t page_count)
+/* Pages from the host's pool for a test; false, and a reason, where there are none to be had. */
+static bool raise_pool(struct host_setting *pool, enum loam_pages pages, uint64_t page_count)
 {
     if (pages != LOAM_PAGES_1G && pages != LOAM_PAGES_2M) {
-        *pool = (struct host_pool){0};
+        *pool = (struct host_setting){0};
         return true;
     }
     return host_pool_raise(pool, loam_pages_bytes(pages), page_count);
@@ -199,13 +213,13 @@ static void assert_plan_is_carried_out(const struct loam_memory_request *request
 static void assert_kind_is_carried_out(enum loam_pages pages)
 {
     struct loam_memory_request small = one_part(pages), split = two_parts(pages);
-    struct host_pool pool;
+    struct host_setting pool = {0};
 
     if (raise_pool(&pool, pages, SMALL_BYTES / loam_pages_bytes(pages))) {
         assert_plan_is_carried_out(&small);
         assert_plan_is_carried_out(&split);
     }
-    host_pool_restore(&pool);
+    host_setting_restore(&pool);
     if (pool.reason[0] != '\0') {
         cr_skip("%s", pool.reason);
     }
@@ -235,12 +249,12 @@ Test(memory, carries_a_plan_out_on_2m_pages)
 Test(memory, carries_a_plan_out_on_1g_pages)
 {
     struct loam_memory_request request = {.bytes = LOAM_GIB, .pages = LOAM_PAGES_1G};
-    struct host_pool pool;
+    struct host_setting pool = {0};
 
     if (raise_pool(&pool, LOAM_PAGES_1G, 1)) {
         assert_plan_is_carried_out(&request);
     }
-    host_pool_restore(&pool);
+    host_setting_restore(&pool);
     if (pool.reason[0] != '\0') {
         cr_skip("%s", pool.reason);
     }
@@ -248,10 +262,10 @@ Test(memory, carries_a_plan_out_on_1g_pages)
 
 Test(memory, carries_a_plan_out_on_whatever_the_host_has)
 {
-    assert_kind_is_carried_out(LOAM_PAGES_AUTO == 0 ? LOAM_PAGES_4K : LOAM_PAGES_AUTO);
-    struct loam_memory_request request = two_parts(LOAM_PAGES_AUTO);
+    struct loam_memory_request small = one_part(LOAM_PAGES_AUTO), split = two_parts(LOAM_PAGES_AUTO);
 
-    assert_plan_is_carried_out(&request);
+    assert_plan_is_carried_out(&small);
+    assert_plan_is_carried_out(&split);
 }
 
 /* Every way to share, commit, bind and lock. */
@@ -507,7 +521,7 @@ Test(memory, refuses_a_plan_gone_stale)
 Test(memory, refuses_a_plan_whose_pool_was_shrunk)
 {
     struct loam_memory_request request = two_parts(LOAM_PAGES_2M);
-    struct host_pool pool;
+    struct host_setting pool = {0};
     struct loam_plan plan;
     bool raised;
 
@@ -516,7 +530,7 @@ Test(memory, refuses_a_plan_whose_pool_was_shrunk)
     }
     raised = host_pool_raise(&pool, 2 * LOAM_MIB, SMALL_BYTES / (2 * LOAM_MIB));
     plan = make_plan(&request);
-    host_pool_restore(&pool);
+    host_setting_restore(&pool);
     if (!raised) {
         cr_skip("%s", pool.reason);
     }
@@ -574,7 +588,7 @@ static bool fail_call(const struct loam_plan *plan, uint32_t n, int error_number
 
 static void fail_every_call(const struct loam_memory_request *request)
 {
-    static const int errors[] = {ENOMEM, EIO, EINVAL};
+    static const int errors[] = {ENOMEM, EIO, EPERM};
 
     for (size_t i = 0; i < sizeof errors / sizeof errors[0]; i++) {
         struct loam_plan plan = make_plan(request);
@@ -591,7 +605,7 @@ static void fail_every_call(const struct loam_memory_request *request)
 static void fail_every_call_of_kind(enum loam_pages pages, enum loam_sharing sharing)
 {
     struct loam_memory_request small = one_part(pages), split = two_parts(pages);
-    struct host_pool pool;
+    struct host_setting pool = {0};
 
     small.sharing = sharing;
     split.sharing = sharing;
@@ -602,7 +616,7 @@ static void fail_every_call_of_kind(enum loam_pages pages, enum loam_sharing sha
         fail_every_call(&small);
         fail_every_call(&split);
     }
-    host_pool_restore(&pool);
+    host_setting_restore(&pool);
     if (pool.reason[0] != '\0') {
         cr_skip("%s", pool.reason);
     }
@@ -637,4 +651,31 @@ Test(memory, leaks_nothing_when_calls_fail_shared_2m)
 Test(memory, leaks_nothing_when_calls_fail_private_2m)
 {
     fail_every_call_of_kind(LOAM_PAGES_2M, LOAM_SHARING_PRIVATE);
+}
+
+Test(memory, leaks_nothing_when_the_heap_is_exhausted)
+{
+    struct loam_memory_request request = two_parts(LOAM_PAGES_4K);
+    struct loam_plan plan = make_plan(&request);
+    enum loam_error error = LOAM_ERROR_SYSTEM;
+    uint32_t n;
+
+    for (n = 1; error != LOAM_OK; n++) {
+        struct host_state before = host_state_take();
+        struct loam_diag diag = {0};
+        struct loam_memory *memory;
+
+        calloc_count = 0;
+        calloc_fails = n;
+        errno = ENOMEM;
+        error = loam_memory_create(&plan, &memory, &diag);
+        calloc_fails = 0;
+        cr_assert_eq(error == LOAM_OK, calloc_count < n, "heap call %" PRIu32 ": %s", n, loam_error_name(error));
+        cr_expect(error == LOAM_OK || (memory == NULL && diag.error == error && diag.text[0] != '\0'),
+                  "heap call %" PRIu32, n);
+        loam_memory_destroy(memory);
+        cr_assert(prim_fake_clean(), "heap call %" PRIu32, n);
+        cr_assert(host_state_unchanged(&before), "heap call %" PRIu32, n);
+    }
+    cr_expect_gt(n, 10, "creation takes only %" PRIu32 " blocks", n);
 }
