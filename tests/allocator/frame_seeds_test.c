@@ -16,12 +16,35 @@ static loam_pfn pfn(uint64_t value)
     return loam_pfn_from_u64(value);
 }
 
+/* Memory that a test leaves behind is freed after it. */
+static void *kept[128];
+static size_t kept_count;
+
+static void *keep_aligned(size_t align, size_t bytes)
+{
+    void *memory = aligned_alloc(align, bytes);
+
+    cr_assert_not_null(memory);
+    cr_assert_lt(kept_count, sizeof kept / sizeof kept[0]);
+    kept[kept_count++] = memory;
+    return memory;
+}
+
+static void free_kept(void)
+{
+    while (kept_count > 0) {
+        free(kept[--kept_count]);
+    }
+}
+
+TestSuite(frame_seeds, .fini = free_kept);
+
 static struct loam_frame *make(void)
 {
     size_t bytes = loam_frame_bytes(NULL);
     struct loam_frame *frame;
 
-    cr_assert_eq(loam_frame_init(aligned_alloc(64, (bytes + 63) / 64 * 64), bytes, NULL, &frame), LOAM_OK);
+    cr_assert_eq(loam_frame_init(keep_aligned(64, (bytes + 63) / 64 * 64), bytes, NULL, &frame), LOAM_OK);
     return frame;
 }
 
@@ -29,7 +52,7 @@ static enum loam_error try_add(struct loam_frame *frame, uint64_t start, uint64_
 {
     size_t bytes = loam_frame_section_bytes(frame, pfn(start), count);
 
-    return loam_frame_section_add(frame, pfn(start), count, aligned_alloc(64, (bytes + 63) / 64 * 64), bytes, NULL);
+    return loam_frame_section_add(frame, pfn(start), count, keep_aligned(64, (bytes + 63) / 64 * 64), bytes, NULL);
 }
 
 static struct loam_frame *make_with(uint64_t start, uint64_t count)
@@ -78,7 +101,7 @@ Test(frame_seeds, metadata_align)
 {
     struct loam_frame *frame = make();
     size_t bytes = loam_frame_section_bytes(frame, pfn(0), 512);
-    char *metadata = aligned_alloc(64, 512);
+    char *metadata = keep_aligned(64, 512);
 
     /* The seeds round a misaligned region up; here it is refused. */
     cr_assert_eq(loam_frame_section_add(frame, pfn(0), 512, metadata + 32, bytes, NULL), LOAM_ERROR_INVALID);
@@ -99,7 +122,7 @@ Test(frame_seeds, metadata_layout_for_pages)
 /* The prefix is the smallest that holds the metadata of what it leaves, for every size of region. */
 Test(frame_seeds, compute_region_layout)
 {
-    char *region = aligned_alloc(4096, 60 * 4096);
+    char *region = keep_aligned(4096, 60 * 4096);
 
     for (uint64_t count = 2; count <= 60; count++) {
         struct loam_frame *frame = make();
@@ -116,7 +139,7 @@ Test(frame_seeds, compute_region_layout)
 Test(frame_seeds, compute_region_layout_with_heap_align)
 {
     struct loam_frame *frame = make();
-    char *region = aligned_alloc(4096, 2048 * 4096);
+    char *region = keep_aligned(4096, 2048 * 4096);
     uint64_t start;
 
     /* The heap need not start aligned: frame numbers are absolute, so that blocks in it are aligned all the same. */
@@ -128,7 +151,7 @@ Test(frame_seeds, compute_region_layout_with_heap_align)
 Test(frame_seeds, available_heap_pages)
 {
     struct loam_frame *frame = make();
-    char *region = aligned_alloc(4096, 4096);
+    char *region = keep_aligned(4096, 4096);
 
     /* Metadata would fill all of it. */
     cr_assert_eq(loam_frame_section_add_in_prefix(frame, region, pfn(8), 1, NULL), LOAM_ERROR_INVALID);
@@ -139,13 +162,12 @@ Test(frame_seeds, can_manage_pages)
     struct loam_frame *frame = make();
     struct loam_frame_section section;
     uint64_t count = 65536;
-    char *region = aligned_alloc(4096, count * 4096);
+    char *region = keep_aligned(4096, count * 4096);
 
     cr_assert_eq(loam_frame_section_add_in_prefix(frame, region, pfn(0), count, NULL), LOAM_OK);
     cr_assert_eq(loam_frame_section_at(frame, 0, &section), LOAM_OK);
     /* 128 chunks of 160 bytes are 5 frames exactly. */
     cr_assert_eq(section.managed_frames, count - 5);
-    free(region);
 }
 
 Test(frame_seeds, normalize_region)
@@ -153,7 +175,7 @@ Test(frame_seeds, normalize_region)
     struct loam_frame *frame = make();
 
     /* The second seed trims a region to whole pages; here a range is counted in frames, and a bad one is refused. */
-    cr_assert_eq(loam_frame_section_add(frame, pfn(3), 0, aligned_alloc(64, 512), 512, NULL), LOAM_ERROR_INVALID);
+    cr_assert_eq(loam_frame_section_add(frame, pfn(3), 0, keep_aligned(64, 512), 512, NULL), LOAM_ERROR_INVALID);
     cr_assert_eq(try_add(frame, 3, 5), LOAM_OK);
     cr_assert_eq(free_frames(frame), 5, "nothing is trimmed");
 }
@@ -178,7 +200,7 @@ Test(frame_seeds, default)
 Test(frame_seeds, reset)
 {
     size_t bytes = loam_frame_bytes(NULL);
-    void *memory = aligned_alloc(64, (bytes + 63) / 64 * 64);
+    void *memory = keep_aligned(64, (bytes + 63) / 64 * 64);
     struct loam_frame *frame;
 
     cr_assert_eq(loam_frame_init(memory, bytes, NULL, &frame), LOAM_OK);
@@ -227,7 +249,7 @@ Test(frame_seeds, add_region)
 Test(frame_seeds, add_region_raw)
 {
     struct loam_frame *frame = make_with(100, 100);
-    void *metadata = aligned_alloc(64, 4096);
+    void *metadata = keep_aligned(64, 4096);
 
     cr_assert_eq(try_add(frame, 99, 2), LOAM_ERROR_OVERLAP);
     cr_assert_eq(try_add(frame, 199, 1), LOAM_ERROR_OVERLAP);
@@ -308,7 +330,7 @@ Test(frame_seeds, find_section_by_addr)
 Test(frame_seeds, total_pages)
 {
     struct loam_frame *frame = make_with(0, 300);
-    char *region = aligned_alloc(4096, 20 * 4096);
+    char *region = keep_aligned(4096, 20 * 4096);
 
     cr_assert_eq(loam_frame_section_add_in_prefix(frame, region, pfn(1000), 20, NULL), LOAM_OK);
     cr_assert_eq(loam_frame_stats(frame).total_frames, 320, "with the prefix, which the seeds leave out");

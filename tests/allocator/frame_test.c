@@ -26,6 +26,27 @@ static loam_pfn pfn(uint64_t value)
     return loam_pfn_from_u64(value);
 }
 
+/* Memory that a test leaves behind is freed after it. */
+static void *kept[2100];
+static size_t kept_count;
+
+static void *keep(void *memory)
+{
+    cr_assert_not_null(memory);
+    cr_assert_lt(kept_count, sizeof kept / sizeof kept[0]);
+    kept[kept_count++] = memory;
+    return memory;
+}
+
+static void free_kept(void)
+{
+    while (kept_count > 0) {
+        free(kept[--kept_count]);
+    }
+}
+
+TestSuite(frame, .fini = free_kept);
+
 static void *metadata_alloc(size_t bytes)
 {
     void *memory = aligned_alloc(LOAM_FRAME_METADATA_ALIGN, (bytes + 63) / 64 * 64);
@@ -40,7 +61,7 @@ static struct loam_frame *make(const struct loam_frame_config *config)
     size_t bytes = loam_frame_bytes(config);
     struct loam_frame *frame;
 
-    cr_assert_eq(loam_frame_init(metadata_alloc(bytes), bytes, config, &frame), LOAM_OK);
+    cr_assert_eq(loam_frame_init(keep(metadata_alloc(bytes)), bytes, config, &frame), LOAM_OK);
     return frame;
 }
 
@@ -49,7 +70,8 @@ static uint32_t add(struct loam_frame *frame, uint64_t start, uint64_t count)
     size_t bytes = loam_frame_section_bytes(frame, pfn(start), count);
     uint32_t section;
 
-    cr_assert_eq(loam_frame_section_add(frame, pfn(start), count, metadata_alloc(bytes), bytes, &section), LOAM_OK);
+    cr_assert_eq(loam_frame_section_add(frame, pfn(start), count, keep(metadata_alloc(bytes)), bytes, &section),
+                 LOAM_OK);
     return section;
 }
 
@@ -94,7 +116,7 @@ Test(frame, init_refuses_what_is_malformed)
 {
     struct loam_frame_config bad = {.frame_shift = 11};
     size_t bytes = loam_frame_bytes(NULL);
-    char *memory = metadata_alloc(bytes + 64);
+    char *memory = keep(metadata_alloc(bytes + 64));
     struct loam_frame *frame;
 
     cr_assert_eq(loam_frame_init(memory, bytes - 1, NULL, &frame), LOAM_ERROR_INVALID);
@@ -136,7 +158,7 @@ Test(frame, section_add_refuses_what_is_malformed)
 {
     struct loam_frame *frame = make(&(struct loam_frame_config){.section_capacity = 1});
     size_t bytes = loam_frame_section_bytes(frame, pfn(10), 100);
-    char *metadata = metadata_alloc(bytes + 64);
+    char *metadata = keep(metadata_alloc(bytes + 64));
     uint32_t section = 7;
 
     cr_assert_eq(loam_frame_section_add(frame, pfn(10), 0, metadata, bytes, &section), LOAM_ERROR_INVALID);
@@ -146,7 +168,7 @@ Test(frame, section_add_refuses_what_is_malformed)
     cr_assert_eq(loam_frame_section_add(frame, pfn(10), 100, metadata + 1, bytes, NULL), LOAM_ERROR_INVALID);
     cr_assert_eq(loam_frame_section_add(frame, pfn(10), 100, metadata, bytes - 1, NULL), LOAM_ERROR_INVALID);
     cr_assert_eq(loam_frame_section_add(frame, pfn(10), 100, metadata, bytes, NULL), LOAM_OK);
-    metadata = metadata_alloc(bytes);
+    metadata = keep(metadata_alloc(bytes));
     cr_assert_eq(loam_frame_section_add(frame, pfn(109), 100, metadata, bytes, NULL), LOAM_ERROR_OVERLAP);
     cr_assert_eq(loam_frame_section_add(frame, pfn(110), 100, metadata, bytes, NULL), LOAM_ERROR_EXHAUSTED);
     cr_assert_eq(loam_frame_section_count(frame), 1);
@@ -157,7 +179,7 @@ Test(frame, section_add_does_not_touch_the_bitmaps_of_free_chunks)
 {
     struct loam_frame *frame = make(NULL);
     size_t bytes = loam_frame_section_bytes(frame, pfn(0), 64 * 512);
-    unsigned char *metadata = metadata_alloc(bytes);
+    unsigned char *metadata = keep(metadata_alloc(bytes));
 
     cr_assert_eq(loam_frame_section_add(frame, pfn(0), 64 * 512, metadata, bytes, NULL), LOAM_OK);
     for (size_t i = bytes - 64 * 128; i < bytes; i++) {
@@ -243,7 +265,7 @@ Test(frame, prefix_holds_the_metadata_and_is_never_handed_out)
 {
     struct loam_frame *frame = make(NULL);
     uint64_t frames = 4096, start, taken = 0;
-    void *region = aligned_alloc(4096, frames * 4096);
+    void *region = keep(aligned_alloc(4096, frames * 4096));
     struct loam_frame_section section;
     char text[200];
 
@@ -269,7 +291,7 @@ Test(frame, prefix_holds_the_metadata_and_is_never_handed_out)
 Test(frame, prefix_is_refused_where_region_is_too_small_or_overlaps)
 {
     struct loam_frame *frame = make(NULL);
-    char *region = aligned_alloc(4096, 3 * 4096);
+    char *region = keep(aligned_alloc(4096, 3 * 4096));
 
     cr_assert_eq(loam_frame_section_add_in_prefix(frame, region, pfn(5), 1, NULL), LOAM_ERROR_INVALID);
     cr_assert_eq(loam_frame_section_add_in_prefix(frame, region, pfn(5), 0, NULL), LOAM_ERROR_INVALID);
@@ -894,6 +916,12 @@ static void world_make(struct world *world, const struct geometry *geometry, uin
     }
 }
 
+static void world_drop(struct world *world)
+{
+    frame_oracle_destroy(&world->oracle);
+    free(world->arena);
+}
+
 /* Everything can be freed, everything merges again, every section can go. */
 static void world_end(struct world *world)
 {
@@ -913,8 +941,7 @@ static void world_end(struct world *world)
     cr_assert(world->served > world->turn / 20 && world->refused > world->turn / 100,
               "%s: too few requests served (%" PRIu64 ") or refused (%" PRIu64 ") to show anything",
               world->geometry->name, world->served, world->refused);
-    frame_oracle_destroy(&world->oracle);
-    free(world->arena);
+    world_drop(world);
 }
 
 static void play(const struct geometry *geometry, uint64_t seed)
@@ -1131,7 +1158,7 @@ static void damage(struct world *world, char *arena, uint64_t flips)
 Test(frame, validate_survives_damage_and_finds_most_of_it)
 {
     uint64_t tries = 20000, found = 0, named = 0;
-    char *arena = metadata_alloc(ARENA_BYTES);
+    char *arena = keep(metadata_alloc(ARENA_BYTES));
     struct world world;
 
     world_make(&world, &moving, 11);
@@ -1149,6 +1176,7 @@ Test(frame, validate_survives_damage_and_finds_most_of_it)
         }
         cr_assert_eq(loam_frame_validate((struct loam_frame *)arena, NULL) != LOAM_OK, diag.error != LOAM_OK);
     }
+    world_drop(&world);
     cr_assert_eq(named, found);
     cr_assert_gt(found * 10, tries * 6, "%" PRIu64 " of %" PRIu64 " found", found, tries);
 }
@@ -1156,7 +1184,7 @@ Test(frame, validate_survives_damage_and_finds_most_of_it)
 Test(frame, validate_survives_random_bytes)
 {
     struct world world;
-    char *arena = metadata_alloc(ARENA_BYTES);
+    char *arena = keep(metadata_alloc(ARENA_BYTES));
 
     world_make(&world, &moving, 12);
     for (int i = 0; i < 2000; i++) {
@@ -1168,6 +1196,7 @@ Test(frame, validate_survives_random_bytes)
         }
         (void)!loam_frame_validate((struct loam_frame *)arena, NULL);
     }
+    world_drop(&world);
     memset(arena, 0, ARENA_BYTES);
     cr_assert_eq(loam_frame_validate((struct loam_frame *)arena, NULL), LOAM_ERROR_CORRUPT);
 }
