@@ -112,7 +112,7 @@ uint32_t loam_frame_section_count(const struct loam_frame *frame);
 LOAM_MUST_USE enum loam_error loam_frame_section_at(const struct loam_frame *frame, uint32_t index,
                                                     struct loam_frame_section *section);
 
-/* The section that holds pfn. O(log sections). LOAM_ERROR_NOT_FOUND: none does. */
+/* The section that manages pfn. O(log sections). LOAM_ERROR_NOT_FOUND: none does; a prefix of metadata is not managed. */
 LOAM_MUST_USE enum loam_error loam_frame_section_find(const struct loam_frame *frame, loam_pfn pfn,
                                                       struct loam_frame_section *section);
 
@@ -147,8 +147,9 @@ struct loam_frame_block {
  * allows serves first. A request whose limit is 4 GiB or less, or that carries LOAM_FRAME_AT, may enter the DMA32
  * reserve; any other must leave it untouched. A request that some free block can serve is served.
  * LOAM_ERROR_INVALID: a member is out of its range, or members contradict each other (at misaligned, at beyond the
- * limit, at crossing the boundary). LOAM_ERROR_NOT_FOUND: at or section is not managed. LOAM_ERROR_BUSY: at is taken in
- * part or in whole. LOAM_ERROR_EXHAUSTED: no free block fits.
+ * limit, at crossing the boundary, at in another section). LOAM_ERROR_NOT_FOUND: there is no such section, or the frames
+ * from at on are not all managed by one. LOAM_ERROR_BUSY: at is taken in part or in whole. LOAM_ERROR_EXHAUSTED: no free
+ * block fits.
  */
 LOAM_MUST_USE enum loam_error loam_frame_alloc(struct loam_frame *frame, const struct loam_frame_request *request,
                                                struct loam_frame_block *block);
@@ -156,7 +157,7 @@ LOAM_MUST_USE enum loam_error loam_frame_alloc(struct loam_frame *frame, const s
 /* 2^order frames at their natural alignment, order 0 to LOAM_FRAME_ORDER_MAX. Errors as loam_frame_alloc. */
 LOAM_MUST_USE enum loam_error loam_frame_alloc_order(struct loam_frame *frame, uint32_t order, loam_pfn *start);
 
-/* The same, below limit (LOAM_DMA32_END_BYTES >> frame shift for the DMA32 zone). */
+/* The same, ending at or below limit (LOAM_DMA32_END_BYTES >> frame shift for the DMA32 zone; 0: no limit). */
 LOAM_MUST_USE enum loam_error loam_frame_alloc_order_below(struct loam_frame *frame, uint32_t order, loam_pfn limit,
                                                            loam_pfn *start);
 
