@@ -5,6 +5,7 @@
  */
 #include "vmm/vcpu.h"
 
+#include "vmm/assist.h"
 #include "vmm/decode.h"
 
 #include <errno.h>
@@ -446,7 +447,7 @@ enum vcpu_event vcpu_run(struct vcpu *vcpu, struct bus *bus)
     switch (vcpu->run_errno) {
     case 0:
         vcpu->exit_count++;
-        return vcpu_dispatch(vcpu->run, vcpu->run_bytes, bus);
+        return assist_instruction(vcpu->fd, vcpu->run) ? VCPU_RAN : vcpu_dispatch(vcpu->run, vcpu->run_bytes, bus);
     case EINTR:
         return VCPU_INTERRUPTED;
     case EAGAIN: /* a vCPU that waited for INIT and SIPI has got one */
