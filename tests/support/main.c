@@ -2,6 +2,7 @@
 /*
  * The main of every test: Criterion's own, and beside it
  *   - the JUnit report where Bazel asks for one, from which tools/test counts the cases really run;
+ *   - a program without a case fails;
  *   - sanitizer reports of the test processes count as failures, also those that come when a test has
  *     already ended, such as leaks.
  */
@@ -65,6 +66,10 @@ int main(int argc, char *argv[])
     setenv("ASAN_OPTIONS", sanitizer_options, 1);
     setenv("UBSAN_OPTIONS", sanitizer_options, 1);
     setenv("TSAN_OPTIONS", sanitizer_options, 1);
+    if (tests->tests == 0) {
+        fprintf(stderr, "no test case is in this program: was it linked without its sections?\n");
+        return 1;
+    }
     criterion_options.jobs = 1;
     if (report != NULL) {
         criterion_add_output("xml", report);

@@ -28,6 +28,8 @@ def loam_test(name, srcs = None, deps = [], copts = [], **kwargs):
         srcs = [name + ".c"] if srcs == None else srcs,
         deps = deps + ["//tests/support:main"],
         copts = WARNINGS + copts,
+        # Criterion finds its cases in a section that nobody refers to.
+        linkopts = ["-Wl,--no-gc-sections"],
         linkstatic = True,
         **kwargs
     )
