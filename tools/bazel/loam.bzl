@@ -21,7 +21,7 @@ def loam_module(name, srcs = None, hdrs = None, copts = [], visibility = ["//vis
         **kwargs
     )
 
-def loam_test(name, srcs = None, deps = [], copts = [], **kwargs):
+def loam_test(name, srcs = None, deps = [], copts = [], linkopts = [], **kwargs):
     """A Criterion test: NAME.c, linked with the project's test main."""
     native.cc_test(
         name = name,
@@ -29,7 +29,7 @@ def loam_test(name, srcs = None, deps = [], copts = [], **kwargs):
         deps = deps + ["//tests/support:main"],
         copts = WARNINGS + copts,
         # Criterion finds its cases in a section that nobody refers to.
-        linkopts = ["-Wl,--no-gc-sections"],
+        linkopts = linkopts + ["-Wl,--no-gc-sections"],
         linkstatic = True,
         **kwargs
     )
