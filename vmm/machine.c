@@ -12,6 +12,7 @@
 #include "vmm/machine.h"
 
 #include "vmm/kvm.h"
+#include "vmm/pit.h"
 #include "vmm/serial.h"
 #include "vmm/slots.h"
 #include "vmm/vcpu.h"
@@ -21,8 +22,10 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -58,6 +61,7 @@ struct machine {
     struct slots slots;
     struct bus bus;
     struct serial serial;
+    struct pit pit;
     struct virtio_rng rng;
     bool has_virtio_range; /* in the map */
     bool has_rng;
@@ -100,7 +104,7 @@ static void announce_stop(struct machine *machine)
         struct machine_vcpu *vcpu = &machine->vcpus[i];
 
         vcpu_request_exit(&vcpu->vcpu);
-        if (vcpu->is_running) {
+        if (vcpu->is_running && !pthread_equal(vcpu->self, pthread_self())) {
             pthread_kill(vcpu->self, SIGRTMIN);
         }
     }
@@ -162,6 +166,17 @@ static void keyboard_data_access(void *self, struct bus_access *access)
     }
 }
 
+static void pit_failed(void *self, const struct loam_diag *diag)
+{
+    struct machine *machine = self;
+
+    if (claim_stop(machine, MACHINE_STOP_BROKEN)) {
+        machine->stop_vcpu = current_vcpu;
+        snprintf(machine->report, sizeof machine->report, "vCPU %" PRIu32 ": %s\n", current_vcpu, diag->text);
+        announce_stop(machine);
+    }
+}
+
 static enum loam_error add_rng(struct machine *machine, struct loam_diag *diag)
 {
     struct irq_line irq = machine_irq(machine, MACHINE_VIRTIO_IRQ);
@@ -178,10 +193,13 @@ static enum loam_error add_devices(struct machine *machine, struct loam_diag *di
         {"exit", BUS_PIO, MACHINE_EXIT_PORT, EXIT_PORT_BYTES, exit_access, machine},
         {"i8042 data", BUS_PIO, KEYBOARD_DATA_PORT, 1, keyboard_data_access, machine},
         {"i8042", BUS_PIO, MACHINE_KEYBOARD_PORT, 1, keyboard_access, machine},
+        {"pit", BUS_PIO, PIT_PORT, PIT_BYTES, pit_access, &machine->pit},
+        {"speaker", BUS_PIO, PIT_SPEAKER_PORT, 1, pit_speaker_access, &machine->pit},
         {"virtio-rng", BUS_MMIO, MACHINE_VIRTIO_BASE, VIRTIO_MMIO_BYTES, virtio_mmio_access, &machine->rng.mmio},
     };
     enum loam_error error = add_rng(machine, diag);
 
+    pit_init(&machine->pit, machine->vm_fd, pit_failed, machine);
     for (size_t i = 0; error == LOAM_OK && i < sizeof devices / sizeof devices[0]; i++) {
         error = bus_add(&machine->bus, &devices[i]);
         if (error != LOAM_OK) {
@@ -262,7 +280,6 @@ static enum loam_error show_memory(struct machine *machine, struct loam_diag *di
 static enum loam_error furnish_vm(struct machine *machine, struct loam_diag *diag)
 {
     uint64_t identity_map = IDENTITY_MAP_ADDRESS;
-    struct kvm_pit_config pit = {.flags = KVM_PIT_SPEAKER_DUMMY};
     enum loam_error error;
 
     if (kvm_ioctl_number(machine->vm_fd, KVM_SET_TSS_ADDR, TSS_ADDRESS) < 0) {
@@ -277,9 +294,6 @@ static enum loam_error furnish_vm(struct machine *machine, struct loam_diag *dia
     }
     if (kvm_ioctl_number(machine->vm_fd, KVM_CREATE_IRQCHIP, 0) < 0) {
         return loam_fail(diag, LOAM_ERROR_SYSTEM, "KVM_CREATE_IRQCHIP");
-    }
-    if (kvm_ioctl(machine->vm_fd, KVM_CREATE_PIT2, &pit) < 0) {
-        return loam_fail(diag, LOAM_ERROR_SYSTEM, "KVM_CREATE_PIT2");
     }
     return LOAM_OK;
 }
@@ -367,13 +381,17 @@ enum loam_error machine_create(const struct machine_config *config, struct machi
 
 /* --- Destruction ---------------------------------------------------------------------------------------------- */
 
-/* KVM forgets a VM when its last descriptor and the last mapping of a vCPU are gone. */
+/*
+ * KVM forgets a VM when its last descriptor and the last mapping of a vCPU are gone. Slots go first: their deletion hurries
+ * the grace periods that the VM's end then waits for (Linux 6.18: 6 ms in all instead of 13).
+ */
 static void close_vm(struct machine *machine)
 {
     for (uint32_t i = 0; i < machine->vcpu_count; i++) {
         vcpu_destroy(&machine->vcpus[i].vcpu);
     }
     if (machine->vm_fd >= 0) {
+        (void)!slots_clear(&machine->slots, NULL);
         close(machine->vm_fd);
     }
     slots_destroy(&machine->slots);

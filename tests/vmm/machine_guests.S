@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Guests of a few instructions each, for machine_test. A guest is copied to GUEST_BASE and started at its first byte: by the
- * PVH protocol in 32-bit protected mode without a stack, or in 64-bit mode. It names its own places by AT(label).
+ * PVH protocol in 32-bit protected mode without a stack, or in 64-bit mode. It names its own places by AT.
  */
 #include "tests/vmm/machine_guests.h"
 
@@ -15,14 +15,13 @@
     .macro guest name
     .globl guest_\name, guest_\name\()_end
 guest_\name:
-    .set base, guest_\name
     .code32
     .endm
     .macro end_guest name
 guest_\name\()_end:
     .endm
 
-#define AT(label) (GUEST_BASE + label - base)
+#define AT(guest, label) (GUEST_BASE + label - guest)
 
     /* Exit with what is in al. */
     .macro exit_al
@@ -88,7 +87,7 @@ end_guest serial_out
 
 guest serial_string
     cld
-    movl $AT(2f), %esi
+    movl $AT(guest_serial_string, 2f), %esi
     movl $(3f - 2f), %ecx
     movw $SERIAL_PORT, %dx
     rep outsb
@@ -217,7 +216,7 @@ end_guest no_code
 /* Needs an instruction that software seldom emulates. */
 guest rare_instruction
     movl $0x600d600d, %esi
-    fwait
+    paddb %mm0, %mm0
     movb $0, %al
     exit_al
 end_guest rare_instruction
@@ -252,15 +251,15 @@ guest woken
     .code32
 end_guest woken
 
-/* Sets up the 8259s and an IDT; line 0 exits with 0x20, line 4 with 0x24. Then as ebx says: with the PIT, or without. */
-    .macro interrupts
+/* Sets up the 8259s and an IDT; line 0 exits with 0x20, line 4 with 0x24. */
+    .macro interrupts guest
     movl $(GUEST_BASE + 0x2000), %esp
-    lgdt AT(7f)
-    lidt AT(8f)
-    movl $AT(5f), %eax
+    lgdt AT(\guest, 7f)
+    lidt AT(\guest, 8f)
+    movl $AT(\guest, 5f), %eax
     movl $0x24, %ecx
     call 4f
-    movl $AT(6f), %eax
+    movl $AT(\guest, 6f), %eax
     movl $0x20, %ecx
     call 4f
     movb $0x11, %al
@@ -290,7 +289,7 @@ end_guest woken
     .balign 8
 2:  .quad 0, 0, 0x00cf9b000000ffff, 0x00cf93000000ffff
 7:  .word 31
-    .long AT(2b)
+    .long AT(\guest, 2b)
     .balign 8
 8:  .word 0x7ff
     .long GUEST_BASE + 0x3000
@@ -298,7 +297,7 @@ end_guest woken
     .endm
 
 guest interrupt
-    interrupts
+    interrupts guest_interrupt
     say '!'
 1:  sti
     hlt
@@ -307,7 +306,7 @@ end_guest interrupt
 
 /* Channel 0 every 1,193 ticks: a thousand times a second. */
 guest timer
-    interrupts
+    interrupts guest_timer
     movb $0x34, %al
     outb %al, $0x43
     movb $(1193 & 0xff), %al

@@ -23,6 +23,15 @@
 /* A guest that does not end is a failure, and not a test that hangs. */
 #define TIMEOUT_SECONDS 60
 
+/* ThreadSanitizer maps memory of its own as it goes along. */
+#define MAPS_BY_ITSELF false
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#undef MAPS_BY_ITSELF
+#define MAPS_BY_ITSELF true
+#endif
+#endif
+
 #define RAM_BYTES   (8 * LOAM_MIB)
 #define GUEST_BYTES UINT64_C(0x4000) /* code, stack, tables */
 
@@ -238,10 +247,7 @@ Test(machine, reports_a_triple_fault)
         cr_assert_not_null(strstr(result.report, "rax 00000000deadbeef"), "%s", result.report);
         cr_assert_not_null(strstr(result.report, "rsi 00000000600d600d"), "%s", result.report);
         cr_assert_not_null(strstr(result.report, "cs  0010 base 0000000000000000 limit ffffffff"), "%s", result.report);
-        cr_assert_not_null(strstr(result.report, "be 0d 60 0d 60 b8 ef be ad de | 0f 0b") != NULL
-                               ? result.report
-                               : strstr(result.report, "b8 ef be ad de | 0f 0b"),
-                           "%s", result.report);
+        cr_assert_not_null(strstr(result.report, "60 b8 ef be ad de | 0f 0b"), "%s", result.report);
     }
 }
 
@@ -264,8 +270,8 @@ Test(machine, reports_an_instruction_that_the_emulator_lacks)
     start();
     machine_wait(machine, &result);
     if (result.reason == MACHINE_STOP_BROKEN) {
-        cr_assert_not_null(strstr(result.report, "lacks the instruction at RIP (9b"), "%s", result.report);
-        cr_assert_not_null(strstr(result.report, "be 0d 60 0d 60 | 9b b0 00 e6 f4"), "%s", result.report);
+        cr_assert_not_null(strstr(result.report, "lacks the instruction at RIP (0f fc c0"), "%s", result.report);
+        cr_assert_not_null(strstr(result.report, "be 0d 60 0d 60 | 0f fc c0 b0 00 e6 f4"), "%s", result.report);
     } else {
         cr_assert_eq(result.reason, MACHINE_STOP_EXIT, "%s", result.report);
         cr_assert_eq(result.exit_code, 0);
@@ -552,6 +558,18 @@ Test(machine, has_a_timer)
     run_to_exit(0x20);
 }
 
+/* The timer is made by the guest's first access to it: that can fail, too. */
+Test(machine, says_that_a_timer_cannot_be_had)
+{
+    LOAD(timer);
+    create();
+    ioctl_fake_reset();
+    ioctl_fake_fail(0, ENOMEM);
+    start();
+    finish(MACHINE_STOP_BROKEN);
+    cr_assert_str_eq(result.report, "vCPU 0: KVM_CREATE_PIT2: Cannot allocate memory\n");
+}
+
 /* --- What can go wrong ------------------------------------------------------------------------------------------ */
 
 Test(machine, refuses_what_makes_no_machine)
@@ -658,7 +676,9 @@ static void check_footprint(const struct footprint *before)
     cr_assert_eq(now.threads, before->threads);
     cr_assert_eq(now.kvm_maps, 0);
     cr_assert_eq(now.regions, before->regions);
-    cr_assert_leq(now.maps, before->maps, "%" PRIu32 " mappings before, %" PRIu32 " now", before->maps, now.maps);
+    if (!MAPS_BY_ITSELF) {
+        cr_assert_leq(now.maps, before->maps, "%" PRIu32 " mappings before, %" PRIu32 " now", before->maps, now.maps);
+    }
 }
 
 Test(machine, leaves_nothing_behind)

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * The PIT (Intel 8254) and the port beside it that gates its third channel, as KVM has them in the kernel: made when
+ * the guest first touches one of its ports.
+ *
+ * Why not before: the destruction of a VM that has one waits for several grace periods of the kernel, 16 ms on Linux 6.18
+ * where all else takes less than 1 ms, and most guests that only live for milliseconds never look at a PIT. The first
+ * access, which came here, is carried out on the new PIT through its state; from then on KVM answers the ports itself.
+ *
+ * Threads: the access functions come from the bus, one at a time.
+ */
+#ifndef LOAM_VMM_PIT_H
+#define LOAM_VMM_PIT_H
+
+#include "loam/error.h"
+#include "vmm/bus.h"
+#include "vmm/kvm.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define PIT_PORT         0x40u /* counters 0 to 2, and the control word */
+#define PIT_BYTES        4u
+#define PIT_SPEAKER_PORT 0x61u /* system control port B */
+
+/* KVM cannot make the PIT, or take its state: diag says why. From within an access. */
+typedef void pit_failed_fn(void *self, const struct loam_diag *diag);
+
+struct pit {
+    int vm_fd; /* the caller's; the VM has an irqchip */
+    bool is_made;
+    pit_failed_fn *failed;
+    void *self;
+};
+
+/* Nothing is made yet; there is nothing to destroy: the PIT goes with its VM. */
+void pit_init(struct pit *pit, int vm_fd, pit_failed_fn *failed, void *self);
+
+/* bus_access_fn for PIT_BYTES ports from PIT_PORT, and for the one at PIT_SPEAKER_PORT. */
+void pit_access(void *pit, struct bus_access *access);
+void pit_speaker_access(void *pit, struct bus_access *access);
+
+/*
+ * What a byte written to a port of the PIT (offset 0 to 3) does to a state in which nothing counts yet: a control word
+ * prepares its channel, a count is loaded. Pure.
+ */
+void pit_apply(struct kvm_pit_state2 *state, uint64_t offset, uint8_t value);
+
+#endif
