@@ -17,6 +17,9 @@ def loam_module(name, srcs = None, hdrs = None, copts = [], visibility = ["//vis
         srcs = [name + ".c"] if srcs == None else srcs,
         hdrs = [name + ".h"] if hdrs == None else hdrs,
         copts = WARNINGS + copts,
+        # Whole modules, in whatever order the linker meets them: a shared library exports what nothing in it uses.
+        alwayslink = True,
+        linkstatic = True,
         visibility = visibility,
         **kwargs
     )
