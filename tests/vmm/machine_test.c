@@ -23,13 +23,17 @@
 /* A guest that does not end is a failure, and not a test that hangs. */
 #define TIMEOUT_SECONDS 60
 
-/* ThreadSanitizer maps memory of its own as it goes along. */
-#define MAPS_BY_ITSELF false
+/* Sanitizers map memory of their own as they go along. */
 #if defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#undef MAPS_BY_ITSELF
+#if __has_feature(thread_sanitizer) || __has_feature(address_sanitizer)
 #define MAPS_BY_ITSELF true
 #endif
+#endif
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define MAPS_BY_ITSELF true
+#endif
+#ifndef MAPS_BY_ITSELF
+#define MAPS_BY_ITSELF false
 #endif
 
 #define RAM_BYTES   (8 * LOAM_MIB)
