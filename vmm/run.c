@@ -77,8 +77,9 @@ static int check_kvm(struct run *run)
 static int read_files(struct run *run)
 {
     const struct options *options = run->options;
+    enum boot_protocol protocol;
     struct loam_diag diag = {0};
-    enum loam_error error = LOAM_OK;
+    enum loam_error error;
 
     if (options->kernel == NULL) {
         run->kernel = (struct boot_file){loam_guest_selftest, loam_guest_selftest_bytes, "self-test"};
@@ -87,6 +88,9 @@ static int read_files(struct run *run)
     error = file_read(options->kernel, options->memory.bytes, &run->kernel, &diag);
     if (error == LOAM_OK && options->initrd != NULL) {
         error = file_read(options->initrd, options->memory.bytes, &run->initrd, &diag);
+    }
+    if (error == LOAM_OK) {
+        error = boot_detect(&run->kernel, &protocol, &diag);
     }
     return error == LOAM_OK ? EXIT_CODE_PASS : fail(run, EXIT_CODE_USAGE, &diag);
 }
@@ -280,7 +284,7 @@ static void open_report(struct run *run, const struct options *options)
 int run_command(const struct options *options)
 {
     int (*const steps[])(struct run *) = {
-        check_kvm,    make_plan, read_files, make_memory, options->kernel != NULL ? load_kernel : load_selftest,
+        check_kvm,    read_files, make_plan, make_memory, options->kernel != NULL ? load_kernel : load_selftest,
         make_machine, go,
     };
     struct loam_diag diag = {0};

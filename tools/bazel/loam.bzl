@@ -10,7 +10,7 @@ WARNINGS = [
     "-Werror",
 ]
 
-def loam_module(name, srcs = None, hdrs = None, copts = [], visibility = ["//visibility:private"], **kwargs):
+def loam_module(name, srcs = None, hdrs = None, copts = [], visibility = ["//:__subpackages__"], **kwargs):
     """A module: NAME.c and NAME.h unless it says otherwise."""
     native.cc_library(
         name = name,
