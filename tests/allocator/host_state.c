@@ -154,6 +154,11 @@ static struct host_pool_state take_pool(uint64_t page_bytes)
     };
 }
 
+bool host_state_counts_private(void)
+{
+    return !SANITIZED;
+}
+
 struct host_state host_state_take(void)
 {
     struct host_state state = {

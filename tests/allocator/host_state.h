@@ -41,6 +41,9 @@ struct host_state {
 
 struct host_state host_state_take(void);
 
+/* Whether private memory and reservations are counted: not under a sanitizer. */
+bool host_state_counts_private(void);
+
 /*
  * Whether the host is as it was. The kernel takes its time to bury a thread that was joined and to free huge pages, so a
  * difference counts when it has lasted a second; then it goes to stderr, one line a figure.

@@ -317,15 +317,19 @@ Test(prim, a_large_heap_block_is_not_touched)
 
     cr_assert(loam_prim_heap_alloc(64 * MIB, &memory));
     page = (char *)(((uintptr_t)memory + PAGE) & ~(uintptr_t)(PAGE - 1));
-    cr_assert_lt(resident_pages(page, 63 * MIB), 63 * MIB / PAGE / 10);
+    if (host_state_counts_private()) { /* a sanitizer's calloc touches what it likes */
+        cr_assert_lt(resident_pages(page, 63 * MIB), 63 * MIB / PAGE / 10);
+    }
     loam_prim_heap_free(memory);
 }
 
 Test(prim, a_heap_block_beyond_all_memory_is_refused)
 {
-    static const size_t sizes[] = {SIZE_MAX, SIZE_MAX - 63, SIZE_MAX - 72, SIZE_MAX / 2 + 1};
+    /* The last two get as far as calloc, which sanitizers do not let fail. */
+    static const size_t sizes[] = {SIZE_MAX, SIZE_MAX - 63, SIZE_MAX - 71, SIZE_MAX - 72, SIZE_MAX / 2 + 1};
+    size_t count = host_state_counts_private() ? 5 : 3;
 
-    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+    for (size_t i = 0; i < count; i++) {
         void *memory = &before;
 
         cr_assert(!loam_prim_heap_alloc(sizes[i], &memory));
@@ -629,9 +633,9 @@ Test(host_state, a_leak_of_each_kind_is_seen)
     void *reserved = mmap(NULL, 64 * KIB, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     int fd;
 
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) && !defined(LOAM_TEST_SANITIZED)
-    cr_assert(!host_state_unchanged(&start), "a reservation");
-#endif
+    if (host_state_counts_private()) {
+        cr_assert(!host_state_unchanged(&start), "a reservation");
+    }
     munmap(reserved, 64 * KIB);
     cr_assert(host_state_unchanged(&start));
     fd = memfd_create("leak", 0);
