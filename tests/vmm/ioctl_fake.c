@@ -15,12 +15,14 @@ static int fail_error;
 static bool has_answer;
 static unsigned long answered_request, answered_argument;
 static int given_answer;
+static void (*run_hook)(void);
 
 void ioctl_fake_reset(void)
 {
     count = 0;
     fail_index = UINT32_MAX;
     has_answer = false;
+    run_hook = NULL;
 }
 
 uint32_t ioctl_fake_count(void)
@@ -42,6 +44,11 @@ void ioctl_fake_answer(unsigned long request, unsigned long argument, int answer
     given_answer = answer;
 }
 
+void ioctl_fake_before_run(void (*hook)(void))
+{
+    run_hook = hook;
+}
+
 /* KVM_RUN and KVM_IRQ_LINE come from vCPU threads, and are not counted. */
 static bool is_counted(unsigned long request)
 {
@@ -56,6 +63,12 @@ int ioctl(int fd, unsigned long request, ...)
     va_start(arguments, request);
     argument = va_arg(arguments, unsigned long);
     va_end(arguments);
+    if (request == KVM_RUN && run_hook != NULL) {
+        void (*hook)(void) = run_hook;
+
+        run_hook = NULL;
+        hook();
+    }
     if (is_counted(request)) {
         if (count++ == fail_index) {
             errno = fail_error;

@@ -20,4 +20,7 @@ void ioctl_fake_fail(uint32_t index, int error);
 /* Requests with this number and argument are answered so, and the system is not asked. */
 void ioctl_fake_answer(unsigned long request, unsigned long argument, int answer);
 
+/* The next KVM_RUN calls hook first, on its own thread, and then goes on. */
+void ioctl_fake_before_run(void (*hook)(void));
+
 #endif

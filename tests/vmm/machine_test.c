@@ -319,6 +319,22 @@ Test(machine, stops_whenever_it_is_asked)
     }
 }
 
+static void stop_machine(void)
+{
+    machine_stop(machine);
+}
+
+/* The one moment that a signal alone would miss: the vCPU has seen no end, and is about to enter the guest. */
+Test(machine, stops_between_its_last_look_and_the_guest)
+{
+    LOAD(loop);
+    create();
+    ioctl_fake_before_run(stop_machine);
+    start();
+    finish(MACHINE_STOP_REQUESTED);
+    cr_assert_eq(result.exit_count, 0);
+}
+
 Test(machine, stops_before_it_starts)
 {
     LOAD(loop);

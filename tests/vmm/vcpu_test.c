@@ -120,6 +120,8 @@ Test(vcpu, takes_data_up_to_the_end_of_the_run_state_and_no_further)
     cr_assert_eq(dispatch(), VCPU_BROKEN);
     set_io(KVM_EXIT_IO_OUT, 4, UINT32_MAX, 4096);
     cr_assert_eq(dispatch(), VCPU_BROKEN);
+    set_io(KVM_EXIT_IO_OUT, 4, (UINT32_C(1) << 30) + 1, 4096);
+    cr_assert_eq(dispatch(), VCPU_BROKEN, "in 32 bits that would be 4 bytes");
     set_io(KVM_EXIT_IO_OUT, 4, 1, UINT64_MAX - 1);
     cr_assert_eq(dispatch(), VCPU_BROKEN);
     cr_assert_eq(log_count, 0, "a refused access reaches no device");
