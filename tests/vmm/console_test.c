@@ -254,10 +254,24 @@ Test(console_terminal, restore_leaves_errno)
     open_pty();
 }
 
-/* Ways out of a process that has a raw terminal. */
-static void leave_by_exit(void)
+static void restore(int number)
 {
-    exit(0);
+    (void)number;
+    console_restore();
+}
+
+Test(console_terminal, restores_from_a_signal_handler)
+{
+    static const int numbers[] = {SIGTERM, SIGINT, SIGHUP, SIGQUIT};
+    struct console console;
+
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
+        cr_assert_neq(signal(numbers[i], restore), SIG_ERR);
+        cr_assert_eq(console_raw(&console, slave, NULL), LOAM_OK);
+        cr_assert_not(as_before());
+        cr_assert_eq(raise(numbers[i]), 0);
+        cr_assert(as_before(), "signal %d", numbers[i]);
+    }
 }
 
 /* Runs after console_restore and before a leak checker, which has no business in a forked child. */
@@ -266,59 +280,35 @@ static void end_now(void)
     _exit(0);
 }
 
-static void restore_and_die(int number)
+Test(console_terminal, restores_at_exit)
 {
-    console_restore();
-    signal(number, SIG_DFL);
-    raise(number);
-}
+    int ready[2], go[2], status;
+    char byte = 0;
+    pid_t child;
 
-static void leave_by_signal(void)
-{
-    signal(SIGTERM, restore_and_die);
-    raise(SIGTERM);
-}
+    cr_assert_eq(pipe(ready), 0);
+    cr_assert_eq(pipe(go), 0);
+    child = fork();
+    cr_assert_geq(child, 0);
+    if (child == 0) {
+        static struct console console;
 
-static void leave_by_abort(void)
-{
-    signal(SIGABRT, restore_and_die);
-    abort();
-}
-
-Test(console_terminal, every_way_out_restores)
-{
-    static void (*const ways[])(void) = {leave_by_exit, leave_by_signal, leave_by_abort};
-
-    for (size_t i = 0; i < sizeof ways / sizeof ways[0]; i++) {
-        int ready[2], go[2], status;
-        char byte = 0;
-        pid_t child;
-
-        cr_assert_eq(pipe(ready), 0);
-        cr_assert_eq(pipe(go), 0);
-        child = fork();
-        cr_assert_geq(child, 0);
-        if (child == 0) {
-            static struct console console;
-
-            if (atexit(end_now) != 0 || console_raw(&console, slave, NULL) != LOAM_OK ||
-                write(ready[1], &byte, 1) != 1 || read(go[0], &byte, 1) != 1) {
-                _exit(99);
-            }
-            ways[i]();
-            _exit(98);
+        if (atexit(end_now) != 0 || console_raw(&console, slave, NULL) != LOAM_OK || write(ready[1], &byte, 1) != 1 ||
+            read(go[0], &byte, 1) != 1) {
+            _exit(99);
         }
-        cr_assert_eq(read(ready[0], &byte, 1), 1);
-        cr_assert_not(as_before(), "raw while the child lives");
-        cr_assert_eq(write(go[1], &byte, 1), 1);
-        cr_assert_eq(waitpid(child, &status, 0), child);
-        cr_assert(!WIFEXITED(status) || WEXITSTATUS(status) == 0, "way %zu: exit %d", i, WEXITSTATUS(status));
-        cr_assert(as_before(), "way %zu", i);
-        close(ready[0]);
-        close(ready[1]);
-        close(go[0]);
-        close(go[1]);
+        exit(0);
     }
+    cr_assert_eq(read(ready[0], &byte, 1), 1);
+    cr_assert_not(as_before(), "raw while the child lives");
+    cr_assert_eq(write(go[1], &byte, 1), 1);
+    cr_assert_eq(waitpid(child, &status, 0), child);
+    cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0, "status 0x%x", (unsigned)status);
+    cr_assert(as_before());
+    close(ready[0]);
+    close(ready[1]);
+    close(go[0]);
+    close(go[1]);
 }
 
 /* In a process group of its own, in the background of the session that owns the terminal. */
