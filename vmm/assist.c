@@ -1,91 +1,117 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "vmm/assist.h"
 
+#include "vmm/assist_decode.h"
+#include "vmm/assist_memory.h"
+#include "vmm/assist_vcpu.h"
+#include "vmm/assist_x87.h"
+
 #include <stdint.h>
+#include <string.h>
 
 #define OPCODE_FWAIT 0x9bu
 #define OPCODE_INT3  0xccu
 
-/* Exceptions (Intel SDM volume 3A, table 6-1). */
-#define VECTOR_BREAKPOINT 3u
-#define VECTOR_NO_DEVICE  7u
-#define VECTOR_FPU_ERROR  16u
+/* count <= ASSIST_DECODE_BYTES_MAX */
+struct code {
+    uint8_t bytes[ASSIST_DECODE_BYTES_MAX];
+    size_t count;
+};
 
-#define CR0_MP (UINT64_C(1) << 1)
-#define CR0_TS (UINT64_C(1) << 3)
-#define CR0_NE (UINT64_C(1) << 5)
-
-#define FPU_EXCEPTIONS 0x3fu /* in the status word, and masked in the control word */
-
-/* The first byte of the instruction that was given up on; false: this exit is none of that kind, or KVM does not say. */
-static bool failed_opcode(const struct kvm_run *run, uint8_t *opcode)
+/* The bytes of the instruction that was given up on; false: this exit is none of that kind, or KVM does not say. */
+static bool failed_code(const struct kvm_run *run, struct code *code)
 {
     if (run->exit_reason != KVM_EXIT_INTERNAL_ERROR || run->internal.suberror != KVM_INTERNAL_ERROR_EMULATION ||
         run->emulation_failure.ndata < 3 ||
         (run->emulation_failure.flags & KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES) == 0 ||
-        run->emulation_failure.insn_size == 0) {
+        run->emulation_failure.insn_size > sizeof code->bytes) {
         return false;
     }
-    *opcode = run->emulation_failure.insn_bytes[0];
+    code->count = run->emulation_failure.insn_size;
+    memcpy(code->bytes, run->emulation_failure.insn_bytes, code->count);
+    return code->count > 0;
+}
+
+/* KVM fetches up to the end of a page, and further only if it knows the instruction: read the byte that follows. */
+static bool fetch_more(const struct assist_vcpu *vcpu, struct code *code)
+{
+    struct assist_memory memory = assist_vcpu_memory(vcpu);
+    struct assist_span span;
+    uint64_t linear;
+
+    if (code->count == sizeof code->bytes ||
+        !assist_memory_linear(&memory, ASSIST_SEGMENT_CS, vcpu->regs.rip + code->count, 1, ASSIST_FETCH, &linear) ||
+        !assist_memory_find(&memory, linear, 1, ASSIST_FETCH, &span)) {
+        return false;
+    }
+    assist_memory_load(&span, &code->bytes[code->count++]);
     return true;
 }
 
-static bool step_over_byte(int vcpu_fd)
+static bool decode(const struct assist_vcpu *vcpu, struct code *code, struct assist_instruction *instruction)
 {
-    struct kvm_regs regs;
+    enum assist_decoded decoded;
 
-    if (kvm_ioctl(vcpu_fd, KVM_GET_REGS, &regs) < 0) {
-        return false;
-    }
-    regs.rip++;
-    return kvm_ioctl(vcpu_fd, KVM_SET_REGS, &regs) == 0;
-}
-
-static bool inject(int vcpu_fd, uint8_t vector)
-{
-    struct kvm_vcpu_events events;
-
-    if (kvm_ioctl(vcpu_fd, KVM_GET_VCPU_EVENTS, &events) < 0 || events.exception.injected != 0) {
-        return false;
-    }
-    events.exception.injected = 1;
-    events.exception.nr = vector;
-    events.exception.has_error_code = 0;
-    events.flags = 0;
-    return kvm_ioctl(vcpu_fd, KVM_SET_VCPU_EVENTS, &events) == 0;
+    do {
+        decoded = assist_decode(code->bytes, code->count, assist_vcpu_mode(vcpu), instruction);
+    } while (decoded == ASSIST_TRUNCATED && fetch_more(vcpu, code));
+    return decoded == ASSIST_DECODED;
 }
 
 /* FWAIT raises what the FPU has pending, and does nothing else (Intel SDM volume 2, WAIT/FWAIT). */
-static bool assist_fwait(int vcpu_fd)
+static bool assist_fwait(struct assist_vcpu *vcpu, uint8_t length)
 {
-    struct kvm_sregs sregs;
+    const uint64_t lazy = ASSIST_CR0_MP | ASSIST_CR0_TS;
     struct kvm_fpu fpu;
 
-    if (kvm_ioctl(vcpu_fd, KVM_GET_SREGS, &sregs) < 0 || kvm_ioctl(vcpu_fd, KVM_GET_FPU, &fpu) < 0) {
+    if ((vcpu->sregs.cr0 & lazy) == lazy) {
+        return assist_vcpu_raise(vcpu, ASSIST_NO_DEVICE);
+    }
+    if (kvm_ioctl(vcpu->fd, KVM_GET_FPU, &fpu) < 0) {
         return false;
     }
-    if ((sregs.cr0 & (CR0_MP | CR0_TS)) == (CR0_MP | CR0_TS)) {
-        return inject(vcpu_fd, VECTOR_NO_DEVICE);
+    if (assist_x87_is_pending(&fpu)) {
+        return (vcpu->sregs.cr0 & ASSIST_CR0_NE) != 0 && assist_vcpu_raise(vcpu, ASSIST_FPU_ERROR);
     }
-    if ((fpu.fsw & ~fpu.fcw & FPU_EXCEPTIONS) != 0) {
-        return (sregs.cr0 & CR0_NE) != 0 && inject(vcpu_fd, VECTOR_FPU_ERROR);
-    }
-    return step_over_byte(vcpu_fd);
+    return assist_vcpu_commit(vcpu, length);
 }
 
-bool assist_instruction(int vcpu_fd, const struct kvm_run *run)
+/* A trap: the handler returns behind it. Whether the IDT's gate is open to a user is not known here, so users are refused. */
+static bool assist_int3(struct assist_vcpu *vcpu, uint8_t length)
 {
-    uint8_t opcode;
+    return assist_memory_privilege(&vcpu->sregs) < 3 && assist_vcpu_commit(vcpu, length) &&
+           assist_vcpu_raise(vcpu, ASSIST_BREAKPOINT);
+}
 
-    if (!failed_opcode(run, &opcode)) {
+static bool carry_out(struct assist_vcpu *vcpu, struct code *code)
+{
+    struct assist_instruction instruction;
+
+    if (!decode(vcpu, code, &instruction)) {
         return false;
     }
-    switch (opcode) {
+    switch (instruction.opcode) {
     case OPCODE_FWAIT:
-        return assist_fwait(vcpu_fd);
-    case OPCODE_INT3: /* a trap: the handler returns behind it */
-        return step_over_byte(vcpu_fd) && inject(vcpu_fd, VECTOR_BREAKPOINT);
+        return assist_fwait(vcpu, instruction.length);
+    case OPCODE_INT3:
+        return assist_int3(vcpu, instruction.length);
     default:
+        return assist_x87(vcpu, &instruction);
+    }
+}
+
+bool assist_instruction(int vcpu_fd, const struct kvm_run *run, struct loam_gpa_map *map)
+{
+    const struct loam_gpa_view *view;
+    struct assist_vcpu vcpu;
+    struct code code;
+    bool is_done;
+
+    if (!failed_code(run, &code)) {
         return false;
     }
+    view = loam_gpa_map_acquire(map);
+    is_done = assist_vcpu_read(&vcpu, vcpu_fd, view) && carry_out(&vcpu, &code);
+    loam_gpa_map_release(map, view);
+    return is_done;
 }

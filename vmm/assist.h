@@ -1,23 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * Assist: instructions that KVM's emulator gives up on, and that a few lines carry out.
+ * Assist: instructions that KVM's emulator gives up on, and that are carried out here: FWAIT, INT3 and x87.
  *
  * A processor with VT-x or AMD-V runs them itself; a KVM without either emulates every instruction and lacks some that
- * guests meet early. What is not listed here stays what it is: a guest that cannot go on.
+ * guests meet early. What is not listed here, or cannot be done exactly, stays what it is: a guest that cannot go on.
  *
  * Threads: the vCPU's own, after KVM_RUN has returned.
  */
 #ifndef LOAM_VMM_ASSIST_H
 #define LOAM_VMM_ASSIST_H
 
+#include "loam/gpa_map.h"
 #include "vmm/kvm.h"
 
 #include <stdbool.h>
 
 /*
- * Carry out the instruction at which run, the last exit of vcpu_fd, stopped: FWAIT or INT3. Returns whether that is done
- * and the guest can go on; if not, nothing has changed.
+ * Carry out the instruction at which run, the last exit of vcpu_fd, stopped. map says where its operand lies. Returns
+ * whether that is done and the guest can go on; if not, nothing has changed (but for accessed and dirty bits of the guest's
+ * page tables).
  */
-bool assist_instruction(int vcpu_fd, const struct kvm_run *run);
+bool assist_instruction(int vcpu_fd, const struct kvm_run *run, struct loam_gpa_map *map);
 
 #endif

@@ -511,7 +511,7 @@ static void *vcpu_thread(void *argument)
     current_vcpu = vcpu->vcpu.index;
     enter_running(vcpu, true);
     while (!is_stopping(vcpu->machine)) {
-        settle(vcpu, vcpu_run(&vcpu->vcpu, &vcpu->machine->bus));
+        settle(vcpu, vcpu_run(&vcpu->vcpu, &vcpu->machine->bus, vcpu->machine->map));
     }
     enter_running(vcpu, false);
     return NULL;

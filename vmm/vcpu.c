@@ -439,7 +439,7 @@ enum vcpu_event vcpu_dispatch(struct kvm_run *run, size_t run_bytes, struct bus 
     }
 }
 
-enum vcpu_event vcpu_run(struct vcpu *vcpu, struct bus *bus)
+enum vcpu_event vcpu_run(struct vcpu *vcpu, struct bus *bus, struct loam_gpa_map *map)
 {
     int result = ioctl(vcpu->fd, KVM_RUN, 0);
 
@@ -447,7 +447,8 @@ enum vcpu_event vcpu_run(struct vcpu *vcpu, struct bus *bus)
     switch (vcpu->run_errno) {
     case 0:
         vcpu->exit_count++;
-        return assist_instruction(vcpu->fd, vcpu->run) ? VCPU_RAN : vcpu_dispatch(vcpu->run, vcpu->run_bytes, bus);
+        return assist_instruction(vcpu->fd, vcpu->run, map) ? VCPU_RAN
+                                                            : vcpu_dispatch(vcpu->run, vcpu->run_bytes, bus);
     case EINTR:
         return VCPU_INTERRUPTED;
     case EAGAIN: /* a vCPU that waited for INIT and SIPI has got one */

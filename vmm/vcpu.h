@@ -88,8 +88,11 @@ LOAM_MUST_USE enum loam_error vcpu_boot(struct vcpu *vcpu, const struct boot_sta
 
 /* --- Running ---------------------------------------------------------------------------------------------------- */
 
-/* Enter the guest once, and carry out on bus what its exit asks for. */
-enum vcpu_event vcpu_run(struct vcpu *vcpu, struct bus *bus);
+/*
+ * Enter the guest once, and carry out on bus what its exit asks for, or in the memory of map what KVM's emulator lacks
+ * (assist.h).
+ */
+enum vcpu_event vcpu_run(struct vcpu *vcpu, struct bus *bus, struct loam_gpa_map *map);
 
 /*
  * Carry out what run, the last exit, asks for. The part of vcpu_run that meets no KVM: pure but for bus and for the data

@@ -510,8 +510,8 @@ Test(vcpu, does_not_enter_once_an_exit_is_requested)
     make_vcpus();
     for (uint32_t i = 0; i < 2 && i < kvm.vcpu_recommended; i++) {
         vcpu_request_exit(&vcpus[i]);
-        cr_assert_eq(vcpu_run(&vcpus[i], &bus), VCPU_INTERRUPTED);
-        cr_assert_eq(vcpu_run(&vcpus[i], &bus), VCPU_INTERRUPTED, "the request stands");
+        cr_assert_eq(vcpu_run(&vcpus[i], &bus, NULL), VCPU_INTERRUPTED);
+        cr_assert_eq(vcpu_run(&vcpus[i], &bus, NULL), VCPU_INTERRUPTED, "the request stands");
         cr_assert_eq(vcpus[i].exit_count, 0);
     }
     drop_vcpus();
