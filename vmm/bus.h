@@ -22,10 +22,10 @@ enum bus_space {
 
 /* One access within a device. The guest chose offset and bytes: a device answers any, and asserts nothing. */
 struct bus_access {
-    uint64_t offset;  /* from the device's base; offset + bytes lies within the device */
-    uint32_t bytes;   /* 1, 2, 4 or 8 */
+    uint64_t offset; /* from the device's base; offset + bytes lies within the device */
+    uint32_t bytes;  /* 1, 2, 4 or 8 */
     bool is_write;
-    uint64_t value;   /* little-endian; what is written, or what the device answers (all ones before it is asked) */
+    uint64_t value; /* little-endian; what is written, or what the device answers (all ones before it is asked) */
 };
 
 typedef void bus_access_fn(void *device, struct bus_access *access);

@@ -161,7 +161,7 @@ static void write_fifo_control(struct serial *serial, uint8_t value)
         clear_receiver(serial);
     }
     serial->fifo_enabled = enabled;
-    serial->fifo_control = enabled ? value : 0; /* the other bits are not programmed without the first */
+    serial->fifo_control = value;
 }
 
 /* Drivers rely on an interrupt at the moment when they enable that of an empty transmitter. */
