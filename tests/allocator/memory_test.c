@@ -12,16 +12,54 @@
 
 #define POOL_2M "/sys/kernel/mm/hugepages/hugepages-2048kB/"
 
-/* --- Heap that fails when told to; linked with --wrap=calloc: the ledger's heap is not prim's -------------------------- */
+/* --- Heap that fails when told to, and is counted: linked with --wrap, since the ledger's heap is not prim's ------------ */
+
+enum { BLOCK_MAX = 4096 };
 
 static uint32_t calloc_count, calloc_fails; /* which is to fail, counted from 1; 0: none */
+static void *blocks[BLOCK_MAX];             /* live ones of calloc */
 
 void *__real_calloc(size_t count, size_t bytes);
+void __real_free(void *memory);
 void *__wrap_calloc(size_t count, size_t bytes);
+void __wrap_free(void *memory);
+
+/* Put is where was was; false where it is not. */
+static bool swap_block(void *was, void *is)
+{
+    for (uint32_t i = 0; i < BLOCK_MAX; i++) {
+        if (blocks[i] == was) {
+            blocks[i] = is;
+            return true;
+        }
+    }
+    return false;
+}
 
 void *__wrap_calloc(size_t count, size_t bytes)
 {
-    return ++calloc_count == calloc_fails ? NULL : __real_calloc(count, bytes);
+    void *memory = ++calloc_count == calloc_fails ? NULL : __real_calloc(count, bytes);
+
+    cr_assert(memory == NULL || swap_block(NULL, memory), "more than %d blocks", BLOCK_MAX);
+    return memory;
+}
+
+void __wrap_free(void *memory)
+{
+    if (memory != NULL) {
+        swap_block(memory, NULL);
+    }
+    __real_free(memory);
+}
+
+static uint32_t block_count(void)
+{
+    uint32_t count = 0;
+
+    for (uint32_t i = 0; i < BLOCK_MAX; i++) {
+        count += blocks[i] != NULL;
+    }
+    return count;
 }
 
 /* --- What is asked for ---------------------------------------------------------------------------------------------- */
@@ -420,6 +458,46 @@ Test(memory, notices_a_region_beside_its_backing)
     cr_expect(prim_fake_clean());
 }
 
+/* Frames that are freed past the ledger: every part is asked, and the one that knows says so. */
+Test(memory, notices_a_ledger_without_frames)
+{
+    struct loam_memory_request request = one_part(LOAM_PAGES_4K);
+    struct loam_plan plan = make_plan(&request);
+    struct loam_memory *memory = create(&plan);
+    struct loam_dma_request wanted = {.owner = "robbed", .bytes = 4096};
+    struct loam_diag diag = {0};
+    struct loam_dma_buffer buffer;
+
+    cr_assert_eq(loam_dma_alloc(loam_memory_dma(memory), &wanted, &buffer, &diag), LOAM_OK, "%s", diag.text);
+    assert_valid(memory);
+    cr_assert_eq(loam_frame_free(loam_memory_frame(memory), loam_pfn_from_gpa(buffer.gpa, LOAM_FRAME_SHIFT), 1),
+                 LOAM_OK);
+    cr_expect_eq(loam_memory_validate(memory, &diag), LOAM_ERROR_CORRUPT);
+    cr_expect_not_null(strstr(diag.text, "robbed"), "%s", diag.text);
+    loam_memory_destroy(memory);
+    cr_expect(prim_fake_clean());
+}
+
+Test(memory, keeps_the_reserve_that_was_asked)
+{
+    static const uint64_t asked_bytes[] = {4096, SMALL_BYTES, UINT64_MAX},
+                          expected_frames[] = {1, SMALL_BYTES / 4096, 0};
+
+    for (size_t i = 0; i < 3; i++) {
+        struct loam_memory_request request = one_part(LOAM_PAGES_4K);
+        struct loam_memory *memory;
+        struct loam_plan plan;
+
+        request.dma32_reserve_bytes = asked_bytes[i];
+        plan = make_plan(&request);
+        memory = create(&plan);
+        cr_expect_eq(loam_frame_stats(loam_memory_frame(memory)).dma32_reserve_frames, expected_frames[i], "case %zu",
+                     i);
+        loam_memory_destroy(memory);
+    }
+    cr_expect(prim_fake_clean());
+}
+
 Test(memory, destroys_nothing_where_there_is_nothing)
 {
     loam_memory_destroy(NULL);
@@ -662,6 +740,7 @@ Test(memory, leaks_nothing_when_the_heap_is_exhausted)
 
     for (n = 1; error != LOAM_OK; n++) {
         struct host_state before = host_state_take();
+        uint32_t blocks_before = block_count();
         struct loam_diag diag = {0};
         struct loam_memory *memory;
 
@@ -675,6 +754,7 @@ Test(memory, leaks_nothing_when_the_heap_is_exhausted)
                   "heap call %" PRIu32, n);
         loam_memory_destroy(memory);
         cr_assert(prim_fake_clean(), "heap call %" PRIu32, n);
+        cr_assert_eq(block_count(), blocks_before, "heap call %" PRIu32 " leaks", n);
         cr_assert(host_state_unchanged(&before), "heap call %" PRIu32, n);
     }
     cr_expect_gt(n, 10, "creation takes only %" PRIu32 " blocks", n);

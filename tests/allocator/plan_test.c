@@ -1068,8 +1068,8 @@ Test(plan, refuses_figures_that_are_none)
         "18446744073709551616\n",
         "99999999999999999999999999\n",
         "MemAvailable: lots\nNode 0 MemFree: -4 kB\nVmLck:\tx kB\n",
-        "MemAvailable: 18446744073709551615 kB\nNode 0 MemFree: 99999999999999999999 kB\n"
-        "VmLck: 18014398509481984 kB\n"};
+        ("MemAvailable: 18446744073709551615 kB\nNode 0 MemFree: 99999999999999999999 kB\n"
+         "VmLck: 18014398509481984 kB\n")};
     struct loam_memory_request request = request_2m;
 
     request.bind_node = true;
