@@ -584,7 +584,7 @@ Test(memory, refuses_a_plan_gone_stale)
     struct loam_memory_request request = {.bytes = pages * 2 * LOAM_MIB, .pages = LOAM_PAGES_2M};
     struct loam_plan plan;
 
-    for (int part_count = 1; part_count <= 2; part_count++) {
+    for (uint32_t part_count = 1; part_count <= 2; part_count++) {
         prim_fake_script_text(POOL_2M "free_hugepages", "1000000\n");
         prim_fake_script_text(POOL_2M "resv_hugepages", "0\n");
         plan = make_plan(&request);
