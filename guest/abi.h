@@ -23,6 +23,15 @@
 #define LOAM_ABI_PORT_EXIT     0x00f4u /* 8- or 32-bit writes: enum loam_abi_exit; the machine stops */
 #define LOAM_ABI_PORT_SERIAL   0x03f8u /* COM1, a 16550 */
 
+/*
+ * An ELF note by which a guest says what it does without; other hypervisors pass it over. Its descriptor is a 32-bit word.
+ * A guest without interrupts never enables them: a VMM may leave out the interrupt controllers, whose removal costs more
+ * than a short guest's whole life, and take its first HLT for its end.
+ */
+#define LOAM_ABI_NOTE_NAME          "Loam"
+#define LOAM_ABI_NOTE_WITHOUT       1u
+#define LOAM_ABI_WITHOUT_INTERRUPTS 1u
+
 /* What stops the machine. Any other value is the guest's own failure code. */
 enum loam_abi_exit {
     LOAM_ABI_EXIT_PASS = 0,

@@ -34,6 +34,15 @@
     .asciz "Xen"
     .quad start
 
+    /* guest/abi.h: LOAM_ABI_NOTE_WITHOUT, LOAM_ABI_WITHOUT_INTERRUPTS */
+    .balign 4
+    .long 5
+    .long 4
+    .long 1
+    .asciz "Loam"
+    .balign 4
+    .long 1
+
     .section .text.start, "ax", @progbits
     .code32
     .globl start

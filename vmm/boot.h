@@ -59,6 +59,7 @@ struct boot_state {
     loam_gpa page_tables;      /* the PML4, which maps the first 4 GiB one to one; BOOT_LINUX only */
     loam_gpa descriptors;      /* of the GDT; BOOT_LINUX only */
     uint32_t descriptor_count; /* of 8 bytes: the GDT's limit is 8 * descriptor_count - 1 */
+    bool without_interrupts;   /* the guest says that it never enables them (guest/abi.h) */
     loam_gpa image_start;      /* the kernel's own range: from its lowest frame to the end of its highest */
     uint64_t image_bytes;
 };

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "vmm/boot_pvh.h"
 
+#include "guest/abi.h"
+
 #include "loam/dma.h"
 #include "loam/gpa_map.h"
 #include "vmm/boot_file.h"
@@ -258,13 +260,29 @@ static bool read_note(const struct boot_file *file, const struct program_header 
            (note->header.n_descsz == 0 || loam_fits(note->descriptor_offset, note->header.n_descsz, p->file_bytes));
 }
 
-static bool note_is_entry(const struct boot_file *file, const struct program_header *p, const struct note *note)
+/* name is that of a note with its zero, name_bytes long. */
+static bool note_is(const struct boot_file *file, const struct program_header *p, const struct note *note,
+                    const char *name, size_t name_bytes, uint32_t type)
 {
-    char name[sizeof XEN_NOTE_NAME];
+    char found[8];
 
-    return note->header.n_type == XEN_NOTE_PVH_ENTRY && note->header.n_namesz == sizeof name &&
-           boot_file_read(file, p->offset + note->name_offset, name, sizeof name) &&
-           memcmp(name, XEN_NOTE_NAME, sizeof name) == 0;
+    return note->header.n_type == type && note->header.n_namesz == name_bytes && name_bytes <= sizeof found &&
+           boot_file_read(file, p->offset + note->name_offset, found, name_bytes) &&
+           memcmp(found, name, name_bytes) == 0;
+}
+
+static enum loam_error take_without(const struct boot_file *file, const struct program_header *p,
+                                    const struct note *note, struct boot_pvh_image *image, struct loam_diag *diag)
+{
+    uint32_t without;
+
+    if (note->header.n_descsz != sizeof without) {
+        return boot_file_refuse(file, diag, "Loam note: n_descsz is %" PRIu32 " bytes, and its word has 4",
+                                note->header.n_descsz);
+    }
+    boot_file_read(file, p->offset + note->descriptor_offset, &without, sizeof without);
+    image->without_interrupts = (without & LOAM_ABI_WITHOUT_INTERRUPTS) != 0;
+    return LOAM_OK;
 }
 
 static enum loam_error take_entry(const struct boot_file *file, const struct program_header *p, const struct note *note,
@@ -315,8 +333,10 @@ static enum loam_error scan_notes(const struct boot_file *file, struct boot_pvh_
                                     " (n_namesz, n_descsz) does not lie within its segment of 0x%" PRIx64 " bytes",
                                     p->index, offset, p->file_bytes);
         }
-        if (note_is_entry(file, p, &note)) {
+        if (note_is(file, p, &note, XEN_NOTE_NAME, sizeof XEN_NOTE_NAME, XEN_NOTE_PVH_ENTRY)) {
             error = take_entry(file, p, &note, image, diag);
+        } else if (note_is(file, p, &note, LOAM_ABI_NOTE_NAME, sizeof LOAM_ABI_NOTE_NAME, LOAM_ABI_NOTE_WITHOUT)) {
+            error = take_without(file, p, &note, image, diag);
         }
     }
     return error;
@@ -601,6 +621,7 @@ enum loam_error boot_pvh_load(struct loam_memory *memory, const struct boot_requ
     }
     state->protocol = BOOT_PVH;
     state->entry = image.entry;
+    state->without_interrupts = image.without_interrupts;
     state->image_start = loam_gpa_from_u64(first_frame_of(&image.segments[0]));
     state->image_bytes = end_of(&image.segments[image.segment_count - 1]) - state->image_start.value;
     return LOAM_OK;

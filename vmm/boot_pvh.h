@@ -88,6 +88,7 @@ struct boot_pvh_image {
     uint32_t segment_count; /* 1 to BOOT_PVH_SEGMENT_MAX */
     struct boot_pvh_segment segments[BOOT_PVH_SEGMENT_MAX];
     uint64_t entry;
+    bool without_interrupts; /* the file has Loam's note that says so */
 };
 
 /* Check a file. *image is zero on failure. LOAM_ERROR_INVALID: diag names the field and what is wrong with it. */

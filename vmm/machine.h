@@ -5,7 +5,7 @@
  *     machine_create -> bus_add(machine_bus(m), ...) -> machine_start -> [machine_stop_fd readable] -> machine_wait
  *                    -> machine_destroy
  *
- * Each vCPU runs on a thread of its own. Whatever ends the run (the guest writes the exit port, resets, halts for good or breaks;
+ * Each vCPU runs on a thread of its own. Whatever ends the run (the guest writes the exit port, resets, halts without interrupts or breaks;
  * the caller calls machine_stop) makes machine_stop_fd readable; the first reason counts. A guest can stop itself, but
  * cannot stop, corrupt or slow the host.
  *
@@ -24,13 +24,13 @@
 #include <stdint.h>
 
 /* Where things are: the map of an x86-64 PC as far as this machine has it. */
-#define MACHINE_SERIAL_PORT       0x3f8u
-#define MACHINE_SERIAL_IRQ        4u
-#define MACHINE_EXIT_PORT         0xf4u        /* as QEMU's isa-debug-exit,iobase=0xf4,iosize=4 */
-#define MACHINE_KEYBOARD_PORT     0x64u        /* i8042 command port: 0xfe is a reset */
-#define MACHINE_VIRTIO_BASE       0xd0000000ul /* virtio-mmio transport n at + n * MACHINE_VIRTIO_BYTES */
-#define MACHINE_VIRTIO_BYTES      0x1000ul
-#define MACHINE_VIRTIO_IRQ        5u           /* transport n at + n */
+#define MACHINE_SERIAL_PORT   0x3f8u
+#define MACHINE_SERIAL_IRQ    4u
+#define MACHINE_EXIT_PORT     0xf4u        /* as QEMU's isa-debug-exit,iobase=0xf4,iosize=4 */
+#define MACHINE_KEYBOARD_PORT 0x64u        /* i8042 command port: 0xfe is a reset */
+#define MACHINE_VIRTIO_BASE   0xd0000000ul /* virtio-mmio transport n at + n * MACHINE_VIRTIO_BYTES */
+#define MACHINE_VIRTIO_BYTES  0x1000ul
+#define MACHINE_VIRTIO_IRQ    5u /* transport n at + n */
 
 /* Opaque. */
 struct machine;
@@ -48,6 +48,7 @@ enum machine_stop_reason {
     MACHINE_STOP_NONE,
     MACHINE_STOP_EXIT,      /* the guest wrote exit_code to the exit port */
     MACHINE_STOP_RESET,     /* the guest asked for a reset through the i8042 */
+    MACHINE_STOP_HALT,      /* HLT, in a machine that has no interrupts to end it */
     MACHINE_STOP_SHUTDOWN,  /* triple fault */
     MACHINE_STOP_BROKEN,    /* KVM cannot go on */
     MACHINE_STOP_REQUESTED, /* machine_stop */
@@ -56,14 +57,15 @@ enum machine_stop_reason {
 
 struct machine_result {
     enum machine_stop_reason reason;
-    uint32_t exit_code;   /* MACHINE_STOP_EXIT */
-    uint32_t vcpu;        /* the vCPU that ended it */
-    char report[4096];    /* SHUTDOWN, BROKEN: what KVM said, the registers and the bytes at RIP; several lines */
-    uint64_t exit_count;  /* VM exits, of all vCPUs */
+    uint32_t exit_code;  /* MACHINE_STOP_EXIT */
+    uint32_t vcpu;       /* the vCPU that ended it */
+    char report[4096];   /* SHUTDOWN, BROKEN: what KVM said, the registers and the bytes at RIP; several lines */
+    uint64_t exit_count; /* VM exits, of all vCPUs */
 };
 
 /*
- * Open /dev/kvm, ask for every capability that is needed, and set up VM, slots, irqchip, PIT, vCPUs and devices.
+ * Open /dev/kvm, ask for every capability that is needed, and set up VM, slots, irqchip, PIT, vCPUs and devices. A guest of
+ * one vCPU that does without interrupts (boot_state) gets no interrupt controllers and no PIT.
  * LOAM_ERROR_NOT_FOUND, LOAM_ERROR_NOT_PERMITTED: no /dev/kvm, or no right to it. LOAM_ERROR_EXHAUSTED: more vCPUs or slots than KVM
  * offers. LOAM_ERROR_SYSTEM: a call failed. diag names the capability or the call, and what mends it.
  */

@@ -198,7 +198,8 @@ static int judge_exit(struct run *run, uint32_t code, uint32_t passed)
 static int judge_machine(struct run *run, const struct machine_result *result)
 {
     uint32_t passed = run->attest != NULL ? attest_passed_count(run->attest) : 0;
-    const char *reason = result->reason == MACHINE_STOP_RESET      ? "the guest reset itself"
+    const char *reason = result->reason == MACHINE_STOP_RESET  ? "the guest reset itself"
+                         : result->reason == MACHINE_STOP_HALT ? "the guest halted, and has no interrupts to wake it"
                          : result->reason == MACHINE_STOP_SHUTDOWN ? "the guest ended in a triple fault"
                                                                    : "KVM could not go on";
 

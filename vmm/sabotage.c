@@ -9,8 +9,8 @@
 #include <string.h>
 #include <time.h>
 
-#define STUCK_MASK        UINT64_C(0x0000000000001000)
-#define STUCK_NANOSECONDS 20000 /* between two strikes of the stuck bit */
+#define STUCK_MASK        (UINT64_C(1) << 40) /* clear in what an address test writes */
+#define STUCK_NANOSECONDS 20000               /* between two strikes of the stuck bit */
 
 typedef void strike_fn(struct loam_memory *memory, struct loam_abi_table *table);
 

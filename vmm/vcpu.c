@@ -339,7 +339,7 @@ static enum loam_error wire_apic(struct vcpu *vcpu, struct loam_diag *diag)
     return kvm_ioctl(vcpu->fd, KVM_SET_LAPIC, &apic) < 0 ? failed(vcpu, "KVM_SET_LAPIC", diag) : LOAM_OK;
 }
 
-enum loam_error vcpu_boot(struct vcpu *vcpu, const struct boot_state *boot, struct loam_diag *diag)
+enum loam_error vcpu_boot(struct vcpu *vcpu, const struct boot_state *boot, bool has_apic, struct loam_diag *diag)
 {
     struct kvm_fpu fpu = {.fcw = FPU_CONTROL, .mxcsr = MXCSR_RESET};
     struct kvm_regs regs;
@@ -359,7 +359,7 @@ enum loam_error vcpu_boot(struct vcpu *vcpu, const struct boot_state *boot, stru
     if (kvm_ioctl(vcpu->fd, KVM_SET_FPU, &fpu) < 0) {
         return failed(vcpu, "KVM_SET_FPU", diag);
     }
-    return wire_apic(vcpu, diag);
+    return has_apic ? wire_apic(vcpu, diag) : LOAM_OK;
 }
 
 /* --- Running -------------------------------------------------------------------------------------------------- */
@@ -425,6 +425,8 @@ enum vcpu_event vcpu_dispatch(struct kvm_run *run, size_t run_bytes, struct bus 
         return dispatch_io(run, run_bytes, bus);
     case KVM_EXIT_MMIO:
         return dispatch_mmio(run, bus);
+    case KVM_EXIT_HLT: /* with interrupt controllers in the kernel, KVM waits there itself */
+        return VCPU_HALTED;
     case KVM_EXIT_SHUTDOWN:
         return VCPU_SHUTDOWN;
     case KVM_EXIT_SYSTEM_EVENT:
@@ -433,7 +435,6 @@ enum vcpu_event vcpu_dispatch(struct kvm_run *run, size_t run_bytes, struct bus 
     case KVM_EXIT_NMI:
     case KVM_EXIT_IRQ_WINDOW_OPEN:
         return VCPU_RAN;
-    /* HLT among them: with interrupt controllers in the kernel, KVM waits there itself. */
     default:
         return VCPU_BROKEN;
     }
@@ -447,8 +448,7 @@ enum vcpu_event vcpu_run(struct vcpu *vcpu, struct bus *bus, struct loam_gpa_map
     switch (vcpu->run_errno) {
     case 0:
         vcpu->exit_count++;
-        return assist_instruction(vcpu->fd, vcpu->run, map) ? VCPU_RAN
-                                                            : vcpu_dispatch(vcpu->run, vcpu->run_bytes, bus);
+        return assist_instruction(vcpu->fd, vcpu->run, map) ? VCPU_RAN : vcpu_dispatch(vcpu->run, vcpu->run_bytes, bus);
     case EINTR:
         return VCPU_INTERRUPTED;
     case EAGAIN: /* a vCPU that waited for INIT and SIPI has got one */

@@ -47,6 +47,7 @@ enum vcpu_event {
     VCPU_RAN,         /* whatever the exit asked for is done: go on */
     VCPU_INTERRUPTED, /* by a signal or a request: see who wants what */
     VCPU_RESET,       /* the guest asked for a reset */
+    VCPU_HALTED,      /* HLT in a VM without interrupt controllers: nothing can end it */
     VCPU_SHUTDOWN,    /* triple fault, or the guest asked for a shutdown */
     VCPU_BROKEN,      /* KVM cannot go on, or says what this VMM does not know: vcpu_describe */
     VCPU_EVENT_COUNT
@@ -67,8 +68,8 @@ void vcpu_cpuid_adapt(struct vcpu_cpuid *cpuid, uint32_t index, uint32_t count, 
 /* --- Lifecycle -------------------------------------------------------------------------------------------------- */
 
 /*
- * Add vCPU index to the VM, whose interrupt controllers are in the kernel and there already. vCPU 0 is runnable,
- * the others wait for INIT and SIPI. On failure *vcpu is as vcpu_destroy leaves it. LOAM_ERROR_SYSTEM.
+ * Add vCPU index to the VM. Interrupt controllers in the kernel are there already: vCPU 0 is runnable then, the others wait
+ * for INIT and SIPI. In a VM without them there is vCPU 0 only. On failure *vcpu is as vcpu_destroy leaves it. LOAM_ERROR_SYSTEM.
  */
 LOAM_MUST_USE enum loam_error vcpu_create(const struct kvm *kvm, int vm_fd, uint32_t index,
                                           const struct vcpu_cpuid *cpuid, struct vcpu *vcpu, struct loam_diag *diag);
@@ -83,8 +84,12 @@ void vcpu_destroy(struct vcpu *vcpu);
 void vcpu_boot_regs(const struct boot_state *boot, struct kvm_regs *regs);
 void vcpu_boot_sregs(const struct boot_state *boot, struct kvm_sregs *sregs);
 
-/* Bring the first vCPU into the state in which boot starts. LOAM_ERROR_SYSTEM: KVM refused it. */
-LOAM_MUST_USE enum loam_error vcpu_boot(struct vcpu *vcpu, const struct boot_state *boot, struct loam_diag *diag);
+/*
+ * Bring the first vCPU into the state in which boot starts. has_apic: the VM's interrupt controllers are in the kernel, and this
+ * vCPU's local APIC is wired to them. LOAM_ERROR_SYSTEM: KVM refused it.
+ */
+LOAM_MUST_USE enum loam_error vcpu_boot(struct vcpu *vcpu, const struct boot_state *boot, bool has_apic,
+                                        struct loam_diag *diag);
 
 /* --- Running ---------------------------------------------------------------------------------------------------- */
 

@@ -112,6 +112,46 @@ Test(boot_pvh, inspect_takes_notes_of_4_and_8_bytes_at_4_and_8)
     }
 }
 
+/* Loam's own note; a word with other bits, another type or another name says nothing. */
+Test(boot_pvh, inspect_reads_what_the_guest_does_without)
+{
+    static const struct {
+        const char *name;
+        uint32_t type, word;
+        bool without_interrupts;
+    } notes[] = {{"Loam", 1, 1, true},  {"Loam", 1, 3, true},  {"Loam", 1, 2, false},
+                 {"Loam", 2, 1, false}, {"Lime", 1, 1, false}, {"Loa", 1, 1, false}};
+    uint32_t entry = 0x100004;
+
+    for (size_t i = 0; i < sizeof notes / sizeof notes[0]; i++) {
+        struct elf_builder_segment segments[2] = {{PT_LOAD, 0x200, 0x100000, 0x10, 0x10, 16},
+                                                  {PT_NOTE, 0x100, 0, 0, 0, 4}};
+        struct boot_pvh_image image;
+        uint8_t file[0x210] = {0};
+        size_t bytes = elf_builder_note(file + 0x100, "Xen", 18, &entry, 4, 4);
+
+        bytes += elf_builder_note(file + 0x100 + bytes, notes[i].name, notes[i].type, &notes[i].word, 4, 4);
+        segments[1].file_bytes = bytes;
+        elf_builder_headers(file, true, segments, 2);
+        cr_assert_eq(inspect(file, sizeof file, &image, NULL), LOAM_OK);
+        cr_expect_eq(image.without_interrupts, notes[i].without_interrupts, "note %zu", i);
+    }
+}
+
+Test(boot_pvh, inspect_refuses_a_note_of_loam_of_another_size)
+{
+    struct elf_builder_segment segments[2] = {{PT_LOAD, 0x200, 0x100000, 0x10, 0x10, 16}, {PT_NOTE, 0x100, 0, 0, 0, 4}};
+    uint64_t word = 1;
+    struct boot_pvh_image image;
+    struct loam_diag diag = {0};
+    uint8_t file[0x210] = {0};
+
+    segments[1].file_bytes = elf_builder_note(file + 0x100, "Loam", 1, &word, 8, 4);
+    elf_builder_headers(file, true, segments, 2);
+    cr_assert_eq(inspect(file, sizeof file, &image, &diag), LOAM_ERROR_INVALID);
+    cr_assert_not_null(strstr(diag.text, "n_descsz"), "%s", diag.text);
+}
+
 Test(boot_pvh, inspect_takes_the_same_entry_twice)
 {
     struct elf_builder_segment segments[3] = {

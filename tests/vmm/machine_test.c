@@ -299,6 +299,33 @@ Test(machine, stops_a_guest_that_sleeps)
     stop_once_it_runs();
 }
 
+/* Without interrupt controllers nothing can wake it: its sleep is its end. */
+Test(machine, ends_with_a_halt_where_there_are_no_interrupts)
+{
+    LOAD(halt);
+    boot.without_interrupts = true;
+    run(MACHINE_STOP_HALT);
+}
+
+/* A second vCPU is started by interrupts, whatever the guest says. */
+Test(machine, keeps_interrupts_for_two_vcpus)
+{
+    LOAD(halt);
+    boot.without_interrupts = true;
+    config.vcpu_count = 2;
+    stop_once_it_runs();
+}
+
+Test(machine, connects_no_lines_where_there_are_no_interrupts)
+{
+    LOAD(halt);
+    boot.without_interrupts = true;
+    create();
+    cr_assert_null(machine_irq(machine, MACHINE_SERIAL_IRQ).set);
+    start();
+    finish(MACHINE_STOP_HALT);
+}
+
 Test(machine, stops_a_guest_that_goes_round_in_circles)
 {
     LOAD(loop);

@@ -207,7 +207,7 @@ Test(vcpu, knows_what_each_exit_asks_for)
     } cases[] = {{KVM_EXIT_INTR, VCPU_RAN},          {KVM_EXIT_IRQ_WINDOW_OPEN, VCPU_RAN},
                  {KVM_EXIT_NMI, VCPU_RAN},           {KVM_EXIT_SHUTDOWN, VCPU_SHUTDOWN},
                  {KVM_EXIT_FAIL_ENTRY, VCPU_BROKEN}, {KVM_EXIT_INTERNAL_ERROR, VCPU_BROKEN},
-                 {KVM_EXIT_UNKNOWN, VCPU_BROKEN},    {KVM_EXIT_HLT, VCPU_BROKEN},
+                 {KVM_EXIT_UNKNOWN, VCPU_BROKEN},    {KVM_EXIT_HLT, VCPU_HALTED},
                  {KVM_EXIT_DEBUG, VCPU_BROKEN},      {KVM_EXIT_MEMORY_FAULT, VCPU_BROKEN},
                  {UINT32_MAX, VCPU_BROKEN}};
 
@@ -451,7 +451,7 @@ static void check_boot(const struct boot_state *boot)
     struct kvm_sregs wanted, found;
     struct kvm_regs regs;
 
-    cr_assert_eq(vcpu_boot(&vcpus[0], boot, &diag), LOAM_OK, "%s", diag.text);
+    cr_assert_eq(vcpu_boot(&vcpus[0], boot, true, &diag), LOAM_OK, "%s", diag.text);
     cr_assert_eq(kvm_ioctl(vcpus[0].fd, KVM_GET_SREGS, &found), 0);
     wanted = found;
     vcpu_boot_sregs(boot, &wanted);
@@ -480,7 +480,7 @@ Test(vcpu, wires_the_apic_and_sets_the_floating_point_unit)
     uint32_t lint0, lint1;
 
     make_vcpus();
-    cr_assert_eq(vcpu_boot(&vcpus[0], &pvh, &diag), LOAM_OK, "%s", diag.text);
+    cr_assert_eq(vcpu_boot(&vcpus[0], &pvh, true, &diag), LOAM_OK, "%s", diag.text);
     cr_assert_eq(kvm_ioctl(vcpus[0].fd, KVM_GET_LAPIC, &apic), 0);
     memcpy(&lint0, apic.regs + 0x350, 4);
     memcpy(&lint1, apic.regs + 0x360, 4);
