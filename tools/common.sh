@@ -66,11 +66,12 @@ pool_raise() {
 }
 
 pool_return() {
-    local page_bytes file
+    local page_bytes file left
     for page_bytes in "${!lent[@]}"; do
         [ "${lent[$page_bytes]}" -gt 0 ] || continue
         file=$(pool_file "$page_bytes")
-        echo $(($(cat "$file") - lent[$page_bytes])) >"$file"
+        left=$(($(cat "$file") - lent[$page_bytes]))
+        echo $((left > 0 ? left : 0)) >"$file" # somebody else may have lowered it meanwhile
         echo "hugepages: the pool of $((page_bytes / 1048576)) MiB pages is back at $(cat "$file")" >&2
         lent[$page_bytes]=0
     done

@@ -96,8 +96,7 @@ static void drain(int *fd, char *text, size_t *bytes)
     }
 }
 
-/* Wait for output and take it. false: nothing more will come, or time is up. */
-static bool step(struct process *process)
+bool process_read(struct process *process)
 {
     struct pollfd fds[] = {{.fd = process->output, .events = POLLIN}, {.fd = process->error, .events = POLLIN}};
     int64_t left = process->deadline - now_milliseconds();
@@ -121,7 +120,7 @@ static bool step(struct process *process)
 bool process_expect(struct process *process, const char *text)
 {
     while (memmem(process->out, process->out_bytes, text, strlen(text)) == NULL) {
-        if (!step(process)) {
+        if (!process_read(process)) {
             return false;
         }
     }
@@ -137,7 +136,7 @@ int process_wait(struct process *process)
 {
     int status = 0;
 
-    while (step(process)) {
+    while (process_read(process)) {
     }
     if (process->timed_out) {
         kill(process->pid, SIGKILL);

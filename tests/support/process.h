@@ -30,6 +30,9 @@ bool process_start(struct process *process, char *const argv[], int timeout_mill
 /* The same on a new terminal of its own: input and output are the terminal. */
 bool process_start_on_terminal(struct process *process, char *const argv[], int timeout_milliseconds);
 
+/* Wait for output and take what there is. false: nothing more will come, or time is up. */
+bool process_read(struct process *process);
+
 /* Read on until text stands in its output (out), or it ends or time is up. Returns whether text is there. */
 bool process_expect(struct process *process, const char *text);
 
