@@ -160,8 +160,12 @@ static bool unescape(struct span span, char *text, size_t bytes)
             text[0] = '\0';
             return false;
         }
-        text[used++] = escaped ? (char)((c[1] - '0') << 6 | (c[2] - '0') << 3 | (c[3] - '0')) : *c;
-        i += escaped ? 3 : 0;
+        text[used] = *c;
+        if (escaped) {
+            text[used] = (char)((c[1] - '0') << 6 | (c[2] - '0') << 3 | (c[3] - '0'));
+            i += 3;
+        }
+        used++;
     }
     text[used] = '\0';
     return true;

@@ -10,6 +10,12 @@ WARNINGS = [
     "-Werror",
 ]
 
+# Link options of a program that needs no library at run time; a sanitizer needs its own.
+STATIC = select({
+    "//:sanitized": [],
+    "//conditions:default": ["-static"],
+})
+
 def loam_module(name, srcs = None, hdrs = None, copts = [], visibility = ["//:__subpackages__"], **kwargs):
     """A module: NAME.c and NAME.h unless it says otherwise."""
     native.cc_library(
