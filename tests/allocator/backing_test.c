@@ -927,31 +927,29 @@ Test(backing, a_range_to_populate_lies_within)
     loam_backing_destroy(backing);
 }
 
-/* Fail count populate calls from the first-th on; what is reported is held against the record of the calls. */
-static void fail_parts(uint32_t first, uint32_t count, int error_number, enum loam_error expected)
+/* Populate all of the backing; what is reported is held against the record of the calls. Failures are set up. */
+static void populate_with_failures(struct loam_backing *backing, enum loam_error expected)
 {
-    struct loam_backing *backing = lazy(16 * LOAM_MIB, 4);
     struct loam_backing_info info = loam_backing_info(backing);
     const char *lowest = (const char *)UINTPTR_MAX;
     struct loam_diag diag = {0};
     uint64_t missing = 0;
+    int error_number = 0;
     char text[128];
-    uint32_t parts;
 
     prim_fake_forget();
-    prim_fake_fail(PRIM_POPULATE, first, count, error_number);
     cr_assert_eq(loam_backing_populate(backing, 0, info.bytes, &diag), expected);
-    parts = prim_fake_call_count(PRIM_POPULATE);
     for (uint32_t i = 0; i < prim_fake_record_count(); i++) {
         struct prim_fake_record record = prim_fake_record(i);
 
-        if (record.on_purpose) {
-            missing += record.bytes;
-            lowest = (const char *)record.address < lowest ? record.address : lowest;
+        missing += record.on_purpose ? record.bytes : 0;
+        if (record.on_purpose && (const char *)record.address < lowest) {
+            lowest = record.address;
+            error_number = record.error_number;
         }
     }
     snprintf(text, sizeof text, "%" PRIu32 " of %" PRIu32 " parts failed, the first at HVA %p, GPA %#" PRIx64,
-             prim_fake_failed_count(), parts, (const void *)lowest,
+             prim_fake_failed_count(), prim_fake_call_count(PRIM_POPULATE), (const void *)lowest,
              info.gpa.value + (uint64_t)(lowest - (char *)info.hva));
     assert_text(&diag, text);
     cr_assert_eq(diag.system_errno, error_number);
@@ -960,6 +958,14 @@ static void fail_parts(uint32_t first, uint32_t count, int error_number, enum lo
     cr_assert_eq(present_bytes(&info), info.bytes - missing, "the other parts are populated");
     cr_assert_not(loam_backing_info(backing).populated);
     prim_fake_fail_none();
+}
+
+static void fail_parts(uint32_t first, uint32_t count, int error_number, enum loam_error expected)
+{
+    struct loam_backing *backing = lazy(16 * LOAM_MIB, 4);
+
+    prim_fake_fail(PRIM_POPULATE, first, count, error_number);
+    populate_with_failures(backing, expected);
     loam_backing_destroy(backing);
 }
 
@@ -969,6 +975,22 @@ Test(backing, every_part_that_fails_is_reported)
     fail_parts(4, 1, ENOMEM, LOAM_ERROR_EXHAUSTED);
     fail_parts(2, 2, EFAULT, LOAM_ERROR_EXHAUSTED);
     fail_parts(1, 100, EHWPOISON, LOAM_ERROR_SYSTEM);
+}
+
+/* Failures fall to whichever worker meets them: often enough repeated, the lowest is met by the first and by the last. */
+Test(backing, of_the_failures_of_many_workers_the_lowest_is_the_first)
+{
+    for (int i = 0; i < 40; i++) {
+        struct loam_backing *backing = lazy(32 * LOAM_MIB, 8);
+
+        prim_fake_fail(PRIM_POPULATE, 1, 1, EIO);
+        prim_fake_fail_also(PRIM_POPULATE, 3, 1, EHWPOISON);
+        prim_fake_fail_also(PRIM_POPULATE, 4, 1, EINTR);
+        prim_fake_fail_also(PRIM_POPULATE, 6, 1, EPERM);
+        prim_fake_fail_also(PRIM_POPULATE, 8, 1, EBUSY);
+        populate_with_failures(backing, LOAM_ERROR_SYSTEM);
+        loam_backing_destroy(backing);
+    }
 }
 
 Test(backing, a_failed_part_fails_the_creation)

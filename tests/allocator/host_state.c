@@ -159,14 +159,23 @@ bool host_state_counts_private(void)
     return !SANITIZED;
 }
 
-struct host_state host_state_take(void)
+struct host_state host_state_take_process(void)
 {
     struct host_state state = {
         .fd_count = count_entries("/proc/self/fd"),
         .thread_count = count_entries("/proc/self/task"),
+        .process_only = true,
     };
 
     count_mappings(&state);
+    return state;
+}
+
+struct host_state host_state_take(void)
+{
+    struct host_state state = host_state_take_process();
+
+    state.process_only = false;
     for (int i = 0; i < HOST_POOL_COUNT; i++) {
         state.pools[i] = take_pool(pool_page_bytes[i]);
     }
@@ -200,7 +209,7 @@ static bool same_pool(uint64_t page_bytes, const struct host_pool_state *before,
 
 static bool same_state(const struct host_state *before, bool print)
 {
-    struct host_state after = host_state_take();
+    struct host_state after = before->process_only ? host_state_take_process() : host_state_take();
     bool equal = true;
 
     equal &= same("mappings", before->mapping_count, after.mapping_count, print);

@@ -36,10 +36,14 @@ struct host_state {
     uint64_t mapping_bytes;
     uint32_t fd_count;
     uint32_t thread_count;
+    bool process_only; /* the pools are all 0 */
     struct host_pool_state pools[HOST_POOL_COUNT];
 };
 
 struct host_state host_state_take(void);
+
+/* The same without the pools, for tests that take no hugepages and may run beside others that do. */
+struct host_state host_state_take_process(void);
 
 /* Whether private memory and reservations are counted: not under a sanitizer. */
 bool host_state_counts_private(void);

@@ -33,7 +33,7 @@ static struct host_state before;
 
 static void take(void)
 {
-    before = host_state_take();
+    before = host_state_take_process();
 }
 
 static void check(void)
@@ -629,7 +629,7 @@ Test(prim_misuse, hugetlb_memory_without_reservation, .signal = SIGABRT)
 
 Test(host_state, a_leak_of_each_kind_is_seen)
 {
-    struct host_state start = host_state_take();
+    struct host_state start = host_state_take_process();
     void *reserved = mmap(NULL, 64 * KIB, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     int fd;
 
