@@ -39,7 +39,7 @@ struct attest_outcome {
     bool host_passed;
     struct loam_abi_result result; /* as the guest gave it */
     uint64_t nanoseconds;          /* from the guest's BEGIN to its DONE */
-    char text[256];                /* one line: the figures, or what is wrong */
+    char text[256];                /* one line: how many of what, or what is wrong */
 };
 
 /* Told of each check on a vCPU thread; outcome NULL: the check begins. */
@@ -62,8 +62,7 @@ struct boot_module attest_module(const struct attest *attest);
 LOAM_MUST_USE enum loam_error attest_publish(struct attest *attest, const struct boot_state *boot,
                                              struct loam_diag *diag);
 
-LOAM_MUST_USE enum loam_error attest_attach(struct attest *attest, struct machine *machine,
-                                            struct loam_diag *diag);
+LOAM_MUST_USE enum loam_error attest_attach(struct attest *attest, struct machine *machine, struct loam_diag *diag);
 
 /* Checks that guest and host agree have passed; LOAM_ABI_CHECK_COUNT is a pass. After machine_wait. */
 uint32_t attest_passed_count(const struct attest *attest);

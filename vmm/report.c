@@ -89,12 +89,27 @@ static void print_plan(struct report *report, const struct loam_plan *plan)
     }
 }
 
+static void print_begin(struct report *report, enum loam_abi_check check)
+{
+    if (!report->has_checks) {
+        fprintf(report->out, "checks\n");
+        report->has_checks = true;
+    }
+    if (report->is_terminal) {
+        fprintf(report->out, AGAIN "  %-9s ...", attest_check_name(check));
+        fflush(report->out);
+    }
+}
+
 static void print_check(struct report *report, const struct attest_outcome *outcome)
 {
     bool good = outcome->guest_passed && outcome->host_passed;
+    char figures[sizeof outcome->text + 64];
 
-    fprintf(report->out, "%s  %-9s %s  %-44s %8.1f ms\n", report->is_terminal ? AGAIN : "",
-            attest_check_name(outcome->check), mark(report, good, good ? "pass" : "FAIL"), outcome->text,
+    snprintf(figures, sizeof figures, "%s%s%s", outcome->text, good ? ", " : "",
+             good ? amount_of(outcome->result.bytes).text : "");
+    fprintf(report->out, "%s  %-9s %s  %-36s %8.1f ms\n", report->is_terminal ? AGAIN : "",
+            attest_check_name(outcome->check), mark(report, good, good ? "pass" : "FAIL"), figures,
             (double)outcome->nanoseconds / 1e6);
     fflush(report->out);
 }
@@ -171,9 +186,8 @@ void report_check(struct report *report, enum loam_abi_check check, const struct
         }
     } else if (outcome != NULL) {
         print_check(report, outcome);
-    } else if (report->is_terminal) {
-        fprintf(report->out, AGAIN "  %-9s ...", attest_check_name(check));
-        fflush(report->out);
+    } else {
+        print_begin(report, check);
     }
 }
 

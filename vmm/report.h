@@ -23,6 +23,7 @@
 struct report {
     FILE *out;        /* text; or the JSON object at the end */
     bool is_terminal; /* of out */
+    bool has_checks;  /* one has begun */
     json_t *root;     /* NULL: text */
     json_t *checks;   /* in root */
 };
