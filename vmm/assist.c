@@ -67,7 +67,7 @@ static bool assist_fwait(struct assist_vcpu *vcpu, uint8_t length)
     if ((vcpu->sregs.cr0 & lazy) == lazy) {
         return assist_vcpu_raise(vcpu, ASSIST_NO_DEVICE);
     }
-    if (kvm_ioctl(vcpu->fd, KVM_GET_FPU, &fpu) < 0) {
+    if (!assist_vcpu_read_fpu(vcpu, &fpu)) {
         return false;
     }
     if (assist_x87_is_pending(&fpu)) {

@@ -29,12 +29,16 @@
 /* The arithmetic flags: CF, PF, AF, ZF, SF and OF. */
 #define ASSIST_RFLAGS_ARITHMETIC UINT64_C(0x8d5)
 
+/* Of struct kvm_xsave: the image of XSAVE in its standard form. */
+#define ASSIST_VCPU_XSAVE_BYTES 4096
+
 struct assist_vcpu {
     int fd;
     const struct loam_gpa_view *view; /* the caller's */
     struct kvm_regs regs;             /* as they were; an assist changes them before it commits */
     struct kvm_sregs sregs;
     struct kvm_vcpu_events events;
+    _Alignas(8) uint8_t xsave[ASSIST_VCPU_XSAVE_BYTES]; /* after assist_vcpu_read_fpu */
 };
 
 /*
@@ -47,6 +51,16 @@ enum assist_mode assist_vcpu_mode(const struct assist_vcpu *vcpu);
 
 /* For assist_memory; holds as long as vcpu. */
 struct assist_memory assist_vcpu_memory(const struct assist_vcpu *vcpu);
+
+/*
+ * The FPU's state. Not by KVM_GET_FPU and KVM_SET_FPU: they read and write an image whose x87 part counts for nothing while
+ * the FPU is in its initial state, so that after FNINIT the old state is read, and what is written is lost. false: KVM
+ * refuses.
+ */
+bool assist_vcpu_read_fpu(struct assist_vcpu *vcpu, struct kvm_fpu *fpu);
+
+/* The x87 part of *fpu becomes the vCPU's; after assist_vcpu_read_fpu. */
+bool assist_vcpu_write_fpu(struct assist_vcpu *vcpu, const struct kvm_fpu *fpu);
 
 /*
  * The instruction is done: write the registers back with RIP length bytes on, and end what lasts for one instruction. The

@@ -357,7 +357,7 @@ static bool execute_and_commit(struct assist_vcpu *vcpu, const struct assist_ins
     if (form->is_write && !instruction->has_memory) {
         memcpy(&vcpu->regs.rax, operand, form->bytes);
     }
-    if (kvm_ioctl(vcpu->fd, KVM_SET_FPU, fpu) < 0 || !assist_vcpu_commit(vcpu, instruction->length)) {
+    if (!assist_vcpu_write_fpu(vcpu, fpu) || !assist_vcpu_commit(vcpu, instruction->length)) {
         return false;
     }
     if (form->is_write && instruction->has_memory) {
@@ -377,7 +377,7 @@ bool assist_x87(struct assist_vcpu *vcpu, const struct assist_instruction *instr
     if ((vcpu->sregs.cr0 & (ASSIST_CR0_EM | ASSIST_CR0_TS)) != 0) {
         return assist_vcpu_raise(vcpu, ASSIST_NO_DEVICE);
     }
-    if (kvm_ioctl(vcpu->fd, KVM_GET_FPU, &fpu) < 0) {
+    if (!assist_vcpu_read_fpu(vcpu, &fpu)) {
         return false;
     }
     if (waits(form.kind) && assist_x87_is_pending(&fpu)) {
