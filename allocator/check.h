@@ -6,11 +6,11 @@
 #ifndef LOAM_CHECK_H
 #define LOAM_CHECK_H
 
-#define CHECK(condition)                                                                                     \
-    do {                                                                                                     \
-        if (__builtin_expect(!(condition), 0)) {                                                             \
-            __builtin_trap();                                                                                \
-        }                                                                                                    \
+#define CHECK(condition)                                                                                               \
+    do {                                                                                                               \
+        if (__builtin_expect(!(condition), 0)) {                                                                       \
+            __builtin_trap();                                                                                          \
+        }                                                                                                              \
     } while (0)
 
 #ifdef NDEBUG

@@ -52,10 +52,10 @@ enum loam_abi_check {
     LOAM_ABI_CHECK_COUNT
 };
 
-#define LOAM_ABI_ORDER                                                                                       \
-    {                                                                                                        \
-        LOAM_ABI_CHECK_PATTERN, LOAM_ABI_CHECK_DMA32, LOAM_ABI_CHECK_ECHO, LOAM_ABI_CHECK_READONLY,          \
-            LOAM_ABI_CHECK_HOLE, LOAM_ABI_CHECK_RING, LOAM_ABI_CHECK_RAM, LOAM_ABI_CHECK_ALIAS               \
+#define LOAM_ABI_ORDER                                                                                                 \
+    {                                                                                                                  \
+        LOAM_ABI_CHECK_PATTERN, LOAM_ABI_CHECK_DMA32, LOAM_ABI_CHECK_ECHO, LOAM_ABI_CHECK_READONLY,                    \
+            LOAM_ABI_CHECK_HOLE, LOAM_ABI_CHECK_RING, LOAM_ABI_CHECK_RAM, LOAM_ABI_CHECK_ALIAS                         \
     }
 
 enum loam_abi_event {

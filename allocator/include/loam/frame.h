@@ -24,11 +24,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define LOAM_FRAME_ORDER_MAX     20 /* the largest block: 2^20 frames, 4 GiB of 4 KiB frames */
-#define LOAM_FRAME_COUNT_MAX     (UINT64_C(1) << LOAM_FRAME_ORDER_MAX)
-#define LOAM_FRAME_ALIGN_MAX     (UINT64_C(1) << LOAM_FRAME_ORDER_MAX) /* in frames */
-#define LOAM_FRAME_CHUNK_FRAMES  512                                   /* what one 2 MiB hugepage backs */
-#define LOAM_FRAME_SECTION_MAX   65536
+#define LOAM_FRAME_ORDER_MAX      20 /* the largest block: 2^20 frames, 4 GiB of 4 KiB frames */
+#define LOAM_FRAME_COUNT_MAX      (UINT64_C(1) << LOAM_FRAME_ORDER_MAX)
+#define LOAM_FRAME_ALIGN_MAX      (UINT64_C(1) << LOAM_FRAME_ORDER_MAX) /* in frames */
+#define LOAM_FRAME_CHUNK_FRAMES   512                                   /* what one 2 MiB hugepage backs */
+#define LOAM_FRAME_SECTION_MAX    65536
 #define LOAM_FRAME_METADATA_ALIGN 64 /* of every piece of metadata memory, in bytes */
 
 /* Opaque; lies at the start of the metadata memory given to loam_frame_init. */
@@ -44,8 +44,8 @@ enum loam_frame_zone {
 
 /* Zero members mean what their comment says. */
 struct loam_frame_config {
-    uint32_t frame_shift;       /* 12, 14 or 16; 0: 12 */
-    uint32_t section_capacity;  /* sections there can ever be at once, 1 to LOAM_FRAME_SECTION_MAX; 0: 16 */
+    uint32_t frame_shift;          /* 12, 14 or 16; 0: 12 */
+    uint32_t section_capacity;     /* sections there can ever be at once, 1 to LOAM_FRAME_SECTION_MAX; 0: 16 */
     uint64_t dma32_reserve_frames; /* free frames below 4 GiB that requests without a limit must leave; 0: none */
 };
 
@@ -65,10 +65,10 @@ LOAM_MUST_USE enum loam_error loam_frame_init(void *memory, size_t bytes, const 
 
 /* A section as a caller sees it. */
 struct loam_frame_section {
-    uint32_t id;            /* stays with the section for its life; ids of removed sections are used again */
-    loam_pfn start;         /* first managed frame */
+    uint32_t id;             /* stays with the section for its life; ids of removed sections are used again */
+    loam_pfn start;          /* first managed frame */
     uint64_t managed_frames; /* frames that can be handed out */
-    uint64_t total_frames;  /* and with them those that metadata in the section's prefix takes */
+    uint64_t total_frames;   /* and with them those that metadata in the section's prefix takes */
     uint64_t free_frames;
     uint64_t metadata_bytes;
 };
@@ -184,8 +184,8 @@ enum loam_frame_tag {
 
 struct loam_frame_info {
     enum loam_frame_state state;
-    enum loam_frame_tag tag; /* LOAM_FRAME_ALLOCATED only */
-    uint32_t section;        /* not with LOAM_FRAME_UNMANAGED */
+    enum loam_frame_tag tag;       /* LOAM_FRAME_ALLOCATED only */
+    uint32_t section;              /* not with LOAM_FRAME_UNMANAGED */
     struct loam_frame_block block; /* LOAM_FRAME_ALLOCATED: the whole block that holds the frame */
 };
 
