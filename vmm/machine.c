@@ -230,10 +230,10 @@ static enum loam_error open_kvm(struct kvm *kvm, uint32_t vcpu_count, struct loa
     enum loam_error error = kvm_open(KVM_DEVICE, kvm, diag);
 
     if (error == LOAM_OK && vcpu_count > kvm->vcpu_recommended) {
+        error = loam_fail(diag, LOAM_ERROR_EXHAUSTED,
+                          "vCPUs: %" PRIu32 " wanted, KVM recommends at most %" PRIu32 " on this host: ask for fewer",
+                          vcpu_count, kvm->vcpu_recommended);
         kvm_close(kvm);
-        return loam_fail(diag, LOAM_ERROR_EXHAUSTED,
-                         "vCPUs: %" PRIu32 " wanted, KVM recommends at most %" PRIu32 " on this host: ask for fewer",
-                         vcpu_count, kvm->vcpu_recommended);
     }
     return error;
 }

@@ -645,6 +645,7 @@ Test(machine, refuses_more_vcpus_than_kvm_recommends)
     config.vcpu_count = 1u << 20;
     cr_assert_eq(machine_create(&config, &machine, &diag), LOAM_ERROR_EXHAUSTED);
     cr_assert_not_null(strstr(diag.text, "1048576 wanted, KVM recommends at most"), "%s", diag.text);
+    cr_assert_null(strstr(diag.text, "at most 0 "), "%s", diag.text);
 }
 
 Test(machine, refuses_memory_where_its_devices_are)
