@@ -1,0 +1,344 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * Answers from a table that its caller holds, and the tables derived from it. Nothing here writes to a table, and nothing
+ * here is ordered against anything: loam_gpa_map_acquire has done that.
+ */
+#include "loam/gpa_map.h"
+
+#include "allocator/gpa_view.h"
+
+#include <string.h>
+
+/* --- Regions as values ----------------------------------------------------------------------------------------- */
+
+struct loam_region gpa_view_clip(const struct loam_region *region, uint64_t start, uint64_t end)
+{
+    uint64_t from = region->start.value > start ? region->start.value : start;
+    uint64_t to = gpa_view_end_of(region) < end ? gpa_view_end_of(region) : end;
+    uint64_t skipped_bytes = from - region->start.value;
+    struct loam_region part = *region;
+
+    if (from >= to) {
+        return (struct loam_region){0};
+    }
+    part.start.value = from;
+    part.bytes = to - from;
+    if (gpa_view_is_memory(region)) {
+        part.hva = (char *)region->hva + skipped_bytes;
+        part.backing_offset += skipped_bytes;
+    }
+    return part;
+}
+
+/* --- Search ---------------------------------------------------------------------------------------------------- */
+
+/*
+ * The last row that starts at or below gpa, which lies in [first, first + span_bytes). The buckets leave one or two
+ * candidates where regions are of like size; where they are not, binary search does the rest. The last step needs no
+ * condition: where low is the only candidate, the next start (or the sentinel) lies above gpa.
+ */
+static inline uint32_t last_row_below(const struct loam_gpa_view *view, uint64_t gpa)
+{
+    const uint32_t *bucket = gpa_view_buckets(view) + ((gpa - view->first) >> view->bucket_shift);
+    uint32_t low = bucket[0];
+    uint32_t candidate_count = bucket[1] - low + 1;
+
+    while (__builtin_expect(candidate_count > 2, 0)) {
+        uint32_t half = candidate_count / 2;
+        uint32_t upper = 0u - (uint32_t)(view->starts[low + half] <= gpa);
+
+        /* Opaque, or clang makes a branch of it, which at random addresses is foretold wrongly every other time. */
+        __asm__("" : "+r"(upper));
+        low += half & upper;
+        candidate_count -= half;
+    }
+    return low + (view->starts[low + 1] <= gpa);
+}
+
+/* The region that holds gpa; NULL if none does. */
+static inline const struct loam_region *region_holding(const struct loam_gpa_view *view, uint64_t gpa)
+{
+    const struct loam_region *region;
+
+    if (gpa - view->first >= view->span_bytes) {
+        return NULL;
+    }
+    region = gpa_view_region_at(view, last_row_below(view, gpa));
+    return gpa - region->start.value < region->bytes ? region : NULL;
+}
+
+uint32_t gpa_view_row_holding(const struct loam_gpa_view *view, uint64_t gpa)
+{
+    bool found = region_holding(view, gpa) != NULL;
+
+    return found ? last_row_below(view, gpa) : view->count;
+}
+
+/* --- Walking a range ------------------------------------------------------------------------------------------- */
+
+struct walk {
+    const struct loam_gpa_view *view;
+    uint64_t at;
+    uint64_t end;
+    uint32_t row;
+    enum loam_access access;
+};
+
+static enum loam_error walk_start(struct walk *walk, const struct loam_gpa_view *view, loam_gpa gpa, uint64_t bytes,
+                                  enum loam_access access)
+{
+    if (!gpa_view_access_valid(access) || !loam_gpa_range_valid(gpa, bytes)) {
+        return LOAM_ERROR_INVALID;
+    }
+    *walk = (struct walk){view, gpa.value, gpa.value + bytes, gpa_view_row_holding(view, gpa.value), access};
+    return LOAM_OK;
+}
+
+/* The next part of the range, as far as one region reaches; only while walk->at < walk->end. */
+static enum loam_error walk_next(struct walk *walk, struct loam_piece *part)
+{
+    const struct loam_region *region = gpa_view_region_at(walk->view, walk->row);
+    struct loam_region inside;
+
+    if (walk->row >= walk->view->count || region->start.value > walk->at || !gpa_view_is_memory(region)) {
+        return LOAM_ERROR_NOT_FOUND;
+    }
+    if (region->access < walk->access) {
+        return LOAM_ERROR_NOT_PERMITTED;
+    }
+    inside = gpa_view_clip(region, walk->at, walk->end);
+    *part = (struct loam_piece){inside.start, inside.hva, inside.bytes};
+    walk->at = gpa_view_end_of(&inside);
+    walk->row++;
+    return LOAM_OK;
+}
+
+/* Whether all of a range may be accessed; on LOAM_OK, *walk stands at its start again. */
+static enum loam_error walk_checked(struct walk *walk, const struct loam_gpa_view *view, loam_gpa gpa, uint64_t bytes,
+                                    enum loam_access access)
+{
+    struct loam_piece part;
+    struct walk ahead;
+    enum loam_error error = walk_start(walk, view, gpa, bytes, access);
+
+    for (ahead = *walk; error == LOAM_OK && ahead.at < ahead.end;) {
+        error = walk_next(&ahead, &part);
+    }
+    return error;
+}
+
+static bool host_contiguous(const void *hva, uint64_t bytes, const void *next)
+{
+    return (uintptr_t)hva + bytes == (uintptr_t)next;
+}
+
+/* --- Views ----------------------------------------------------------------------------------------------------- */
+
+uint64_t loam_gpa_view_generation(const struct loam_gpa_view *view)
+{
+    return view->generation;
+}
+
+uint32_t loam_gpa_view_count(const struct loam_gpa_view *view)
+{
+    return view->count;
+}
+
+enum loam_error loam_gpa_view_region(const struct loam_gpa_view *view, uint32_t index, struct loam_region *region)
+{
+    bool found = index < view->count;
+
+    *region = found ? *gpa_view_region_at(view, index) : (struct loam_region){0};
+    return found ? LOAM_OK : LOAM_ERROR_NOT_FOUND;
+}
+
+enum loam_error loam_gpa_view_find(const struct loam_gpa_view *view, loam_gpa gpa, struct loam_region *region)
+{
+    const struct loam_region *found = region_holding(view, gpa.value);
+
+    *region = found != NULL ? *found : (struct loam_region){0};
+    return found != NULL ? LOAM_OK : LOAM_ERROR_NOT_FOUND;
+}
+
+/* Why translation was refused: the first reason in the header's order. */
+static __attribute__((noinline)) enum loam_error why_not(const struct loam_gpa_view *view, loam_gpa gpa, uint64_t bytes,
+                                                         enum loam_access access)
+{
+    const struct loam_region *region = region_holding(view, gpa.value);
+
+    if (!gpa_view_access_valid(access) || !loam_gpa_range_valid(gpa, bytes)) {
+        return LOAM_ERROR_INVALID;
+    }
+    if (region == NULL || !gpa_view_is_memory(region)) {
+        return LOAM_ERROR_NOT_FOUND;
+    }
+    return region->access < access ? LOAM_ERROR_NOT_PERMITTED : LOAM_ERROR_OVERLAP;
+}
+
+/*
+ * The way of a range that is granted has as few branches as can be: a device grants LOAM_ACCESS_NONE, and what is no access
+ * or no byte wraps to more than any region grants or has left.
+ */
+enum loam_error loam_gpa_view_translate(const struct loam_gpa_view *view, loam_gpa gpa, uint64_t bytes,
+                                        enum loam_access access, void **hva)
+{
+    const struct loam_region *region = region_holding(view, gpa.value);
+
+    if (region != NULL) {
+        uint64_t offset_bytes = gpa.value - region->start.value;
+
+        if (bytes - 1 < region->bytes - offset_bytes && (unsigned)access - 1 < (unsigned)region->access) {
+            *hva = (char *)region->hva + offset_bytes;
+            return LOAM_OK;
+        }
+    }
+    *hva = NULL;
+    return why_not(view, gpa, bytes, access);
+}
+
+enum loam_error loam_gpa_view_pieces(const struct loam_gpa_view *view, loam_gpa gpa, uint64_t bytes,
+                                     enum loam_access access, struct loam_piece *pieces, uint32_t capacity,
+                                     uint32_t *count)
+{
+    struct loam_piece piece = {0}, part;
+    struct walk walk;
+    enum loam_error error = walk_checked(&walk, view, gpa, bytes, access);
+
+    *count = 0;
+    while (error == LOAM_OK && walk.at < walk.end) {
+        error = walk_next(&walk, &part);
+        if (*count > 0 && host_contiguous(piece.hva, piece.bytes, part.hva)) {
+            piece.bytes += part.bytes;
+        } else {
+            piece = part;
+            ++*count;
+        }
+        if (*count <= capacity) {
+            pieces[*count - 1] = piece;
+        }
+    }
+    return error == LOAM_OK && *count > capacity ? LOAM_ERROR_EXHAUSTED : error;
+}
+
+enum loam_error loam_gpa_view_gpa_from_hva(const struct loam_gpa_view *view, const void *hva, uint64_t bytes,
+                                           loam_gpa *gpa)
+{
+    *gpa = (loam_gpa){0};
+    if (bytes == 0) {
+        return LOAM_ERROR_INVALID;
+    }
+    for (uint32_t i = 0; i < view->count; i++) {
+        const struct loam_region *region = gpa_view_region_at(view, i);
+        /* Below the region this wraps, to more than any region's bytes: the map refuses what wraps. */
+        uint64_t offset_bytes = (uintptr_t)hva - (uintptr_t)region->hva;
+
+        if (gpa_view_is_memory(region) && loam_fits(offset_bytes, bytes, region->bytes)) {
+            gpa->value = region->start.value + offset_bytes;
+            return LOAM_OK;
+        }
+    }
+    return LOAM_ERROR_NOT_FOUND;
+}
+
+enum loam_error loam_gpa_view_read(const struct loam_gpa_view *view, loam_gpa gpa, void *buffer, uint64_t bytes)
+{
+    struct loam_piece part;
+    struct walk walk;
+    void *hva;
+    enum loam_error error = loam_gpa_view_translate(view, gpa, bytes, LOAM_ACCESS_READ, &hva);
+
+    if (error == LOAM_OK) {
+        memcpy(buffer, hva, bytes);
+        return LOAM_OK;
+    }
+    error = walk_checked(&walk, view, gpa, bytes, LOAM_ACCESS_READ);
+    while (error == LOAM_OK && walk.at < walk.end) {
+        error = walk_next(&walk, &part);
+        memcpy((char *)buffer + (part.start.value - gpa.value), part.hva, part.bytes);
+    }
+    return error;
+}
+
+enum loam_error loam_gpa_view_write(const struct loam_gpa_view *view, loam_gpa gpa, const void *buffer, uint64_t bytes)
+{
+    struct loam_piece part;
+    struct walk walk;
+    void *hva;
+    enum loam_error error = loam_gpa_view_translate(view, gpa, bytes, LOAM_ACCESS_WRITE, &hva);
+
+    if (error == LOAM_OK) {
+        memcpy(hva, buffer, bytes);
+        return LOAM_OK;
+    }
+    error = walk_checked(&walk, view, gpa, bytes, LOAM_ACCESS_WRITE);
+    while (error == LOAM_OK && walk.at < walk.end) {
+        error = walk_next(&walk, &part);
+        memcpy(part.hva, (const char *)buffer + (part.start.value - gpa.value), part.bytes);
+    }
+    return error;
+}
+
+/* --- Derived tables -------------------------------------------------------------------------------------------- */
+
+/* Whether region can lie in the same slot, which ends where region starts in the guest or before. */
+static bool slot_continues(const struct loam_slot *slot, const struct loam_region *region)
+{
+    return slot->start.value + slot->bytes == region->start.value &&
+           host_contiguous(slot->hva, slot->bytes, region->hva) &&
+           slot->read_only == (region->access != LOAM_ACCESS_WRITE);
+}
+
+enum loam_error loam_gpa_view_slots(const struct loam_gpa_view *view, struct loam_slot *slots, uint32_t capacity,
+                                    uint32_t *count)
+{
+    struct loam_slot slot = {0};
+
+    *count = 0;
+    for (uint32_t i = 0; i < view->count; i++) {
+        const struct loam_region *region = gpa_view_region_at(view, i);
+
+        if (!gpa_view_is_memory(region)) {
+            continue;
+        }
+        if (*count > 0 && slot_continues(&slot, region)) {
+            slot.bytes += region->bytes;
+        } else {
+            slot = (struct loam_slot){region->start, region->bytes, region->hva, region->access != LOAM_ACCESS_WRITE};
+            ++*count;
+        }
+        if (*count <= capacity) {
+            slots[*count - 1] = slot;
+        }
+    }
+    return *count > capacity ? LOAM_ERROR_EXHAUSTED : LOAM_OK;
+}
+
+static uint32_t e820_type(const struct loam_region *region)
+{
+    return region->type == LOAM_REGION_RAM && region->access == LOAM_ACCESS_WRITE ? LOAM_E820_RAM : LOAM_E820_RESERVED;
+}
+
+enum loam_error loam_gpa_view_e820(const struct loam_gpa_view *view, struct loam_e820_entry *entries, uint32_t capacity,
+                                   uint32_t *count)
+{
+    struct loam_e820_entry entry = {0};
+
+    *count = 0;
+    for (uint32_t i = 0; i < view->count; i++) {
+        const struct loam_region *region = gpa_view_region_at(view, i);
+
+        if (!gpa_view_is_memory(region)) {
+            continue;
+        }
+        if (*count > 0 && entry.start + entry.bytes == region->start.value && entry.type == e820_type(region)) {
+            entry.bytes += region->bytes;
+        } else {
+            entry = (struct loam_e820_entry){region->start.value, region->bytes, e820_type(region)};
+            ++*count;
+        }
+        if (*count <= capacity) {
+            entries[*count - 1] = entry;
+        }
+    }
+    return *count > capacity ? LOAM_ERROR_EXHAUSTED : LOAM_OK;
+}

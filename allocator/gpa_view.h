@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * What a table of the map looks like: gpa_map.c builds and publishes it, gpa_view.c answers from it. Private to the two.
+ *
+ * Whoever calls a function here holds the table: as a reader, between acquire and release, or as a changer, who holds the
+ * map's change_lock. Nothing here writes to it.
+ */
+#ifndef LOAM_GPA_VIEW_H
+#define LOAM_GPA_VIEW_H
+
+#include "loam/gpa_map.h"
+
+#include <assert.h>
+#include <stdalign.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define GPA_VIEW_CACHE_LINE_BYTES 64
+
+/* A row fills one cache line, so that a lookup at random misses once at most. */
+struct gpa_view_row {
+    alignas(GPA_VIEW_CACHE_LINE_BYTES) struct loam_region region;
+};
+
+static_assert(sizeof(struct gpa_view_row) == GPA_VIEW_CACHE_LINE_BYTES, "a row is one cache line");
+
+/*
+ * Invariants of a published table, which nobody writes until it is neither current nor held:
+ *   rows[i].start + rows[i].bytes <= rows[i + 1].start      sorted and disjoint
+ *   no two neighbouring rows continue each other            canonical: see continues() in gpa_map.c
+ *   starts[i] == rows[i].start, starts[count] == UINT64_MAX the dense copy that searches read, and its sentinel
+ *   first == rows[0].start, first + span_bytes == end of the last row; span_bytes == 0 == count for an empty table
+ *   buckets[b] == the last row that starts at or below first + (b << bucket_shift)
+ *
+ * What readers write stands on a line of its own.
+ */
+struct loam_gpa_view {
+    alignas(GPA_VIEW_CACHE_LINE_BYTES) _Atomic uint32_t reader_count;
+
+    alignas(GPA_VIEW_CACHE_LINE_BYTES) uint64_t first;
+    uint64_t span_bytes;
+    size_t buckets_offset_bytes; /* from the view */
+    size_t rows_offset_bytes;
+    uint32_t bucket_shift;
+    uint32_t count;
+    uint32_t capacity;
+    bool complete; /* false while, and after, a change that failed was built here */
+    uint64_t generation;
+
+    alignas(GPA_VIEW_CACHE_LINE_BYTES) uint64_t starts[]; /* capacity + 1; then buckets, then rows */
+};
+
+/* --- A table's parts -------------------------------------------------------------------------------------------- */
+
+static inline const uint32_t *gpa_view_buckets(const struct loam_gpa_view *view)
+{
+    return (const void *)((const char *)view + view->buckets_offset_bytes);
+}
+
+static inline const struct gpa_view_row *gpa_view_rows(const struct loam_gpa_view *view)
+{
+    return (const void *)((const char *)view + view->rows_offset_bytes);
+}
+
+static inline const struct loam_region *gpa_view_region_at(const struct loam_gpa_view *view, uint32_t index)
+{
+    return &gpa_view_rows(view)[index].region;
+}
+
+/* The row whose region holds gpa; count if none does. */
+uint32_t gpa_view_row_holding(const struct loam_gpa_view *view, uint64_t gpa);
+
+/* --- Regions and accesses as values ----------------------------------------------------------------------------- */
+
+static inline uint64_t gpa_view_end_of(const struct loam_region *region)
+{
+    return region->start.value + region->bytes;
+}
+
+static inline bool gpa_view_is_memory(const struct loam_region *region)
+{
+    return region->type != LOAM_REGION_DEVICE;
+}
+
+/* Whether access is one that can be asked for. */
+static inline bool gpa_view_access_valid(enum loam_access access)
+{
+    return access == LOAM_ACCESS_READ || access == LOAM_ACCESS_WRITE;
+}
+
+/* What of region lies in [start, end); its bytes are 0 if nothing does. */
+struct loam_region gpa_view_clip(const struct loam_region *region, uint64_t start, uint64_t end);
+
+#endif
