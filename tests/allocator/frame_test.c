@@ -4,8 +4,6 @@
 #include "tests/allocator/frame_fixture.h"
 
 #include <criterion/criterion.h>
-#include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
