@@ -13,21 +13,19 @@
  */
 #include "loam/backing.h"
 
+#include "allocator/backing_pool.h"
+#include "allocator/backing_populate.h"
 #include "allocator/prim.h"
 
 #include <errno.h>
 #include <inttypes.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define GUARD_BYTES          (64 * LOAM_KIB)
-#define SLICE_BYTES_MAX      (16 * LOAM_MIB) /* what a worker takes at a time: small enough that all end together */
-#define BYTES_PER_THREAD     (64 * LOAM_MIB)
 #define PLACE_ATTEMPT_MAX    16
 #define UNMAP_ATTEMPT_MAX    3
-#define PATH_BYTES           128
 #define THP_ANONYMOUS_SWITCH "/sys/kernel/mm/transparent_hugepage/enabled"
 #define THP_SHARED_SWITCH    "/sys/kernel/mm/transparent_hugepage/shmem_enabled"
 
@@ -131,59 +129,7 @@ static enum loam_error call_failed(const struct loam_backing *backing, const cha
                     shortage, diag);
 }
 
-static bool read_number(const char *path, uint64_t *value)
-{
-    char text[64];
-    char *end = text;
-
-    *value = 0;
-    if (!loam_prim_read_text(path, text, sizeof text)) {
-        return false;
-    }
-    *value = strtoull(text, &end, 10);
-    return end != text;
-}
-
-/* The folder of a pool's figures: the host's, or one node's part. */
-static void pool_folder(char folder[PATH_BYTES], enum loam_pages pages, int32_t node)
-{
-    uint64_t kib = page_kinds[pages].bytes / LOAM_KIB;
-
-    if (node == LOAM_NODE_ANY) {
-        snprintf(folder, PATH_BYTES, "/sys/kernel/mm/hugepages/hugepages-%" PRIu64 "kB", kib);
-    } else {
-        snprintf(folder, PATH_BYTES, "/sys/devices/system/node/node%" PRId32 "/hugepages/hugepages-%" PRIu64 "kB", node,
-                 kib);
-    }
-}
-
-struct pool {
-    char total_path[PATH_BYTES + 32];
-    uint64_t total;
-    uint64_t available; /* pages that are free and not promised to another mapping */
-};
-
-/* A node's part has no figure for promises: the kernel makes them for the host as a whole. */
-static bool read_pool(enum loam_pages pages, int32_t node, struct pool *pool)
-{
-    char folder[PATH_BYTES], path[PATH_BYTES + 32];
-    uint64_t free_pages, reserved = 0;
-
-    pool_folder(folder, pages, node);
-    snprintf(pool->total_path, sizeof pool->total_path, "%s/nr_hugepages", folder);
-    snprintf(path, sizeof path, "%s/free_hugepages", folder);
-    if (!read_number(pool->total_path, &pool->total) || !read_number(path, &free_pages)) {
-        return false;
-    }
-    snprintf(path, sizeof path, "%s/resv_hugepages", folder);
-    if (node == LOAM_NODE_ANY && !read_number(path, &reserved)) {
-        return false;
-    }
-    pool->available = free_pages > reserved ? free_pages - reserved : 0;
-    return true;
-}
-
-static enum loam_error pool_too_small(const struct loam_backing *backing, int32_t node, const struct pool *pool,
+static enum loam_error pool_too_small(const struct loam_backing *backing, int32_t node, const struct backing_pool *pool,
                                       struct loam_diag *diag)
 {
     const struct page_kind *kind = &page_kinds[backing->info.pages];
@@ -205,14 +151,15 @@ static enum loam_error hugetlb_failed(const struct loam_backing *backing, const 
     const struct page_kind *kind = &page_kinds[backing->info.pages];
     uint64_t wanted = backing->info.bytes / kind->bytes;
     int saved = errno;
-    struct pool pool;
+    struct backing_pool pool;
 
-    if ((saved == ENODEV || saved == EINVAL) && !read_pool(backing->info.pages, LOAM_NODE_ANY, &pool)) {
+    if ((saved == ENODEV || saved == EINVAL) &&
+        !backing_pool_read(page_kinds[backing->info.pages].bytes, LOAM_NODE_ANY, &pool)) {
         return loam_fail(diag, LOAM_ERROR_EXHAUSTED,
                          "hugepages: %" PRIu64 " x %s wanted, but this host has no pages of that size: ask for others",
                          wanted, kind->unit);
     }
-    if (is_shortage(saved) && read_pool(backing->info.pages, LOAM_NODE_ANY, &pool)) {
+    if (is_shortage(saved) && backing_pool_read(page_kinds[backing->info.pages].bytes, LOAM_NODE_ANY, &pool)) {
         if (pool.available < wanted) {
             return pool_too_small(backing, LOAM_NODE_ANY, &pool, diag);
         }
@@ -329,135 +276,32 @@ static bool map_memory(struct loam_backing *backing)
 
 /* --- Populating --------------------------------------------------------------------------------------------------- */
 
-/* Slice number i is [start + i * slice_bytes, start + min(bytes, (i + 1) * slice_bytes)). */
-struct populate_job {
-    char *start;
-    uint64_t bytes;
-    uint64_t slice_bytes;
-    uint64_t slice_count;
-    _Atomic uint64_t next; /* slice that nobody has claimed */
-};
-
-/* What one worker saw; its own until it is joined. */
-struct populate_worker {
-    struct populate_job *job;
-    pthread_t thread;
-    uint64_t failed_count;
-    uint64_t first_failed; /* slice, with the lowest address; slice_count: none */
-    int error_number;      /* of it */
-};
-
-static void populate_slice(struct populate_worker *worker, uint64_t slice)
+/* One line for all parts that failed, which names the lowest. */
+static enum loam_error populate_failed(const struct loam_backing *backing, uint64_t offset, uint64_t bytes,
+                                       const struct backing_populate_result *result, struct loam_diag *diag)
 {
-    struct populate_job *job = worker->job;
-    uint64_t offset = slice * job->slice_bytes;
-    uint64_t rest = job->bytes - offset;
+    uint64_t at = offset + result->first_failed_offset;
 
-    if (loam_prim_populate(job->start + offset, rest < job->slice_bytes ? rest : job->slice_bytes)) {
-        return;
-    }
-    worker->failed_count++;
-    if (slice < worker->first_failed) {
-        worker->first_failed = slice;
-        worker->error_number = errno;
-    }
-}
-
-static void *populate_run(void *argument)
-{
-    struct populate_worker *worker = argument;
-    struct populate_job *job = worker->job;
-
-    for (;;) {
-        /* relaxed: it only shares out numbers; results are read after the join */
-        uint64_t slice = atomic_fetch_add_explicit(&job->next, 1, memory_order_relaxed);
-
-        if (slice >= job->slice_count) {
-            return NULL;
-        }
-        populate_slice(worker, slice);
-    }
-}
-
-static uint32_t worker_count(const struct loam_backing *backing, uint64_t bytes)
-{
-    uint64_t count = backing->thread_count;
-    uint64_t useful = bytes / BYTES_PER_THREAD;
-
-    if (count == 0) {
-        count = loam_prim_cpu_count();
-        count = count < useful ? count : useful;
-    }
-    count = count < LOAM_BACKING_THREAD_MAX ? count : LOAM_BACKING_THREAD_MAX;
-    return count > 0 ? (uint32_t)count : 1;
-}
-
-static struct populate_job make_job(const struct loam_backing *backing, uint64_t offset, uint64_t bytes,
-                                    uint32_t workers)
-{
-    uint64_t unit = backing->info.page_bytes;
-    uint64_t slice_bytes = bytes / workers < SLICE_BYTES_MAX ? bytes / workers : SLICE_BYTES_MAX;
-
-    slice_bytes = slice_bytes > unit ? loam_align_down(slice_bytes, unit) : unit;
-    return (struct populate_job){
-        .start = (char *)backing->info.hva + offset,
-        .bytes = bytes,
-        .slice_bytes = slice_bytes,
-        .slice_count = bytes / slice_bytes + (bytes % slice_bytes != 0),
-    };
-}
-
-/* Run on this thread and up to count - 1 more. Where a thread does not start, the others do its share. */
-static void run_workers(struct populate_worker *workers, uint32_t count)
-{
-    uint32_t started = 1;
-
-    while (started < count && loam_prim_thread_start(&workers[started].thread, populate_run, &workers[started])) {
-        started++;
-    }
-    populate_run(&workers[0]);
-    for (uint32_t i = 1; i < started; i++) {
-        loam_prim_thread_join(workers[i].thread);
-    }
-}
-
-static enum loam_error populate_result(const struct loam_backing *backing, const struct populate_job *job,
-                                       const struct populate_worker *workers, uint32_t count, struct loam_diag *diag)
-{
-    const struct populate_worker *first = &workers[0];
-    uint64_t failed_count = 0;
-    char *address;
-
-    for (uint32_t i = 0; i < count; i++) {
-        failed_count += workers[i].failed_count;
-        first = workers[i].first_failed < first->first_failed ? &workers[i] : first;
-    }
-    if (failed_count == 0) {
-        return LOAM_OK;
-    }
-    address = job->start + first->first_failed * job->slice_bytes;
-    errno = first->error_number;
+    errno = result->error_number;
     return classify(loam_fail(diag, LOAM_ERROR_SYSTEM,
                               "populate: %s of %s pages: %" PRIu64 " of %" PRIu64
                               " parts failed, the first at HVA %p, GPA %#" PRIx64,
-                              amount_of(job->bytes).text, page_kinds[backing->info.pages].unit, failed_count,
-                              job->slice_count, (void *)address,
-                              backing->info.gpa.value + (uint64_t)(address - (char *)backing->info.hva)),
-                    is_shortage(first->error_number), diag);
+                              amount_of(bytes).text, page_kinds[backing->info.pages].unit, result->failed_count,
+                              result->part_count, (void *)((char *)backing->info.hva + at),
+                              backing->info.gpa.value + at),
+                    is_shortage(result->error_number), diag);
 }
 
 static enum loam_error populate(struct loam_backing *backing, uint64_t offset, uint64_t bytes, struct loam_diag *diag)
 {
-    struct populate_worker workers[LOAM_BACKING_THREAD_MAX];
-    uint32_t count = worker_count(backing, bytes);
-    struct populate_job job = make_job(backing, offset, bytes, count);
+    struct backing_populate_result result = backing_populate(&(struct backing_populate_range){
+        .start = (char *)backing->info.hva + offset,
+        .bytes = bytes,
+        .page_bytes = backing->info.page_bytes,
+        .thread_count = backing->thread_count,
+    });
 
-    count = count < job.slice_count ? count : (uint32_t)job.slice_count;
-    for (uint32_t i = 0; i < count; i++) {
-        workers[i] = (struct populate_worker){.job = &job, .first_failed = job.slice_count};
-    }
-    run_workers(workers, count);
-    return populate_result(backing, &job, workers, count, diag);
+    return result.failed_count == 0 ? LOAM_OK : populate_failed(backing, offset, bytes, &result, diag);
 }
 
 /* --- The steps of create ------------------------------------------------------------------------------------------ */
@@ -541,9 +385,9 @@ static enum loam_error advise(struct loam_backing *backing, struct loam_diag *di
 static enum loam_error check_node_pool(const struct loam_backing *backing, struct loam_diag *diag)
 {
     const struct loam_backing_info *info = &backing->info;
-    struct pool pool;
+    struct backing_pool pool;
 
-    if (is_hugetlb(info->pages) && read_pool(info->pages, info->node, &pool) &&
+    if (is_hugetlb(info->pages) && backing_pool_read(info->page_bytes, info->node, &pool) &&
         pool.available < info->bytes / info->page_bytes) {
         return pool_too_small(backing, info->node, &pool, diag);
     }
