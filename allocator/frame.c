@@ -357,8 +357,8 @@ enum loam_error loam_frame_section_find(const struct loam_frame *frame, loam_pfn
 /* --- Allocation ------------------------------------------------------------------------------------------------ */
 
 /*
- * The lowest frame that a request which may not enter the DMA32 reserve may start at; 0: any. Of a block that starts at s
- * below 4 GiB, min(zone_end - s, count) frames count, and no more than budget of them may.
+ * The lowest frame that a request which may not enter the DMA32 reserve may start at; 0: any. Of a block that starts at
+ * s below 4 GiB, min(zone_end - s, count) frames count, and no more than budget of them may.
  */
 static uint64_t reserve_floor(const struct loam_frame *frame, uint64_t count)
 {

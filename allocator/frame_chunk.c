@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * A chunk that is managed whole is in the buddy as soon as all its frames are free, and out of the buddy as soon as one is
- * taken. A chunk at a ragged end of a section is PARTIAL for ever: the frames beyond the end are marked as used. So a
- * block of three chunks or more has WHOLE pieces in all but its first and last chunk, and each of them knows the
+ * A chunk that is managed whole is in the buddy as soon as all its frames are free, and out of the buddy as soon as one
+ * is taken. A chunk at a ragged end of a section is PARTIAL for ever: the frames beyond the end are marked as used. So
+ * a block of three chunks or more has WHOLE pieces in all but its first and last chunk, and each of them knows the
  * whole block.
  */
 #include "allocator/frame_chunk.h"
@@ -232,8 +232,8 @@ bool loam_frame_chunk_merge_spare(struct loam_frame *frame, enum loam_frame_zone
 }
 
 /*
- * Put a piece of chunks into the buddy. It stands by unmerged until the next one comes or somebody asks for more than there
- * seems to be: who frees and allocates in turn does not split and merge eleven times a turn.
+ * Put a piece of chunks into the buddy. It stands by unmerged until the next one comes or somebody asks for more than
+ * there seems to be: who frees and allocates in turn does not split and merge eleven times a turn.
  */
 static void buddy_give(struct loam_frame *frame, const struct frame_section *section, uint64_t chunk, uint32_t order)
 {
@@ -322,8 +322,8 @@ void loam_frame_chunk_lower_fit(struct loam_frame *frame, struct frame_section *
 /* --- Blocks ---------------------------------------------------------------------------------------------------- */
 
 /*
- * A block, cut at the borders of chunks: frames of its first chunk, whole chunks, frames of its last chunk. Head and tail
- * are empty where the block starts and ends at borders; a block inside one chunk is all head.
+ * A block, cut at the borders of chunks: frames of its first chunk, whole chunks, frames of its last chunk. Head and
+ * tail are empty where the block starts and ends at borders; a block inside one chunk is all head.
  */
 struct cut {
     uint64_t head; /* the chunk */

@@ -5,8 +5,8 @@
  *     allocator memory:  struct loam_frame | struct frame_section x capacity | struct frame_index x capacity
  *     section metadata:  struct frame_chunk x chunks | struct frame_map x chunks
  *
- * Nothing here is a pointer: a section's metadata is found by its offset from the allocator, a chunk by a link, which is
- * its section's id and its index there. So the whole may lie at different addresses in different processes.
+ * Nothing here is a pointer: a section's metadata is found by its offset from the allocator, a chunk by a link, which
+ * is its section's id and its index there. So the whole may lie at different addresses in different processes.
  *
  * Whoever calls a function of frame*.c other than those of loam/frame.h holds the allocator's lock.
  */

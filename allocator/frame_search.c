@@ -18,8 +18,8 @@ static bool crosses(const struct frame_want *want, uint64_t start)
 }
 
 /*
- * The lowest place in [from, to). Where the first aligned place crosses a boundary, the block fits behind that boundary:
- * count <= boundary, and align <= boundary, or an aligned place would not cross.
+ * The lowest place in [from, to). Where the first aligned place crosses a boundary, the block fits behind that
+ * boundary: count <= boundary, and align <= boundary, or an aligned place would not cross.
  */
 static bool fit_low(const struct frame_want *want, uint64_t from, uint64_t to, uint64_t *start)
 {
@@ -83,8 +83,8 @@ static bool fit_in_chunk(const struct frame_map *map, const struct frame_want *w
 }
 
 /*
- * The fullest partly used chunk that may hold a block of the order. Each that turns out not to is filed lower, and rises
- * only when frames in it are freed: so failures are paid for by frees.
+ * The fullest partly used chunk that may hold a block of the order. Each that turns out not to is filed lower, and
+ * rises only when frames in it are freed: so failures are paid for by frees.
  */
 static bool search_partial(struct loam_frame *frame, const struct frame_want *want, enum loam_frame_zone zone,
                            uint32_t order, struct frame_section **section, uint64_t *start)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * From the ground up: first what says where things lie, then each section from its lowest frame to its highest, then the
- * lists, then the sums.
+ * From the ground up: first what says where things lie, then each section from its lowest frame to its highest, then
+ * the lists, then the sums.
  */
 #include "allocator/frame_validate.h"
 

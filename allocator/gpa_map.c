@@ -397,14 +397,15 @@ enum loam_error loam_gpa_map_protect(struct loam_gpa_map *map, loam_gpa start, u
 /* --- Acquire and release --------------------------------------------------------------------------------------- */
 
 /*
- * A reader counts itself in at the table that it saw as current, and looks again. All four operations are seq_cst, so they
- * stand in one order S:
+ * A reader counts itself in at the table that it saw as current, and looks again. All four operations are seq_cst, so
+ * they stand in one order S:
  *     reader:  R1 reader_count[t] += 1    R2 current == t ?
  *     changer: C1 current = u             C2 reader_count[t] == 0 ?    (t != u; then it writes t; then C3 current = t)
- * Each looks after it has told the other. If R1 comes before C2 in S, C2 finds the count raised and leaves t alone until it
- * falls. If C2 comes before R1, then C1 comes before R2, so R2 finds u or something newer. Only C3 makes that t again, and
- * then R2 reads from C3 and sees all that was written to t before it. In every case a reader that found t at R2 reads a
- * finished table, which stays so until the reader counts itself out. One that found something else has read nothing of t.
+ * Each looks after it has told the other. If R1 comes before C2 in S, C2 finds the count raised and leaves t alone until
+ * it falls. If C2 comes before R1, then C1 comes before R2, so R2 finds u or something newer. Only C3 makes that t again,
+ * and then R2 reads from C3 and sees all that was written to t before it. In every case a reader that found t at R2 reads
+ * a finished table, which stays so until the reader counts itself out. One that found something else has read nothing of
+ * t.
  * With acquire and release alone, R2 could pass R1 and C2 could pass C1, each side missing the other.
  */
 const struct loam_gpa_view *loam_gpa_map_acquire(struct loam_gpa_map *map)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * Answers from a table that its caller holds, and the tables derived from it. Nothing here writes to a table, and nothing
- * here is ordered against anything: loam_gpa_map_acquire has done that.
+ * Answers from a table that its caller holds, and the tables derived from it. Nothing here writes to a table, and
+ * nothing here is ordered against anything: loam_gpa_map_acquire has done that.
  */
 #include "loam/gpa_map.h"
 
@@ -176,8 +176,8 @@ static __attribute__((noinline)) enum loam_error why_not(const struct loam_gpa_v
 }
 
 /*
- * The way of a range that is granted has as few branches as can be: a device grants LOAM_ACCESS_NONE, and what is no access
- * or no byte wraps to more than any region grants or has left.
+ * The way of a range that is granted has as few branches as can be: a device grants LOAM_ACCESS_NONE, and what is no
+ * access or no byte wraps to more than any region grants or has left.
  */
 enum loam_error loam_gpa_view_translate(const struct loam_gpa_view *view, loam_gpa gpa, uint64_t bytes,
                                         enum loam_access access, void **hva)

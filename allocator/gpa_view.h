@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * What a table of the map looks like: gpa_map.c builds and publishes it, gpa_view.c answers from it. Private to the two.
+ * What a table of the map looks like: gpa_map.c builds and publishes it, gpa_view.c answers from it. Private to the
+ * two.
  *
- * Whoever calls a function here holds the table: as a reader, between acquire and release, or as a changer, who holds the
- * map's change_lock. Nothing here writes to it.
+ * Whoever calls a function here holds the table: as a reader, between acquire and release, or as a changer, who holds
+ * the map's change_lock. Nothing here writes to it.
  */
 #ifndef LOAM_GPA_VIEW_H
 #define LOAM_GPA_VIEW_H

@@ -2,7 +2,8 @@
 /*
  * Invariants, for each part i of the plan, from the end of creation on:
  *   backings[i] holds parts[i], byte for byte: same GPA, same bytes, the plan's page kind
- *   every region of the map whose backing is i: hva == backings[i].hva + backing_offset, start == parts[i].start + backing_offset
+ *   every region of the map whose backing is i: hva == backings[i].hva + backing_offset,
+ *                                               start == parts[i].start + backing_offset
  *   one section of the frame allocator is parts[i], frame for frame
  *   every buffer of the ledger is allocated frames of one section, in one region
  *
@@ -143,7 +144,7 @@ static enum loam_error add_sections(struct loam_memory *memory, struct loam_diag
     return error;
 }
 
-/* What no one shall get: a null pointer's target, and what the E820 map gives as reserved. Fresh memory is zero already. */
+/* What no one shall get: a null pointer's target, and what the E820 map gives as reserved. Fresh memory is zero. */
 static enum loam_error carve_kept(struct loam_memory *memory, struct loam_diag *diag)
 {
     static const struct loam_dma_request kept[] = {

@@ -172,8 +172,8 @@ static bool unescape(struct span span, char *text, size_t bytes)
 }
 
 /*
- * The group's folder. False: the mount does not show it, as in some containers, or not so that we could name it; dir is the
- * mount point then, whose limits hold for all that is below.
+ * The group's folder. False: the mount does not show it, as in some containers, or not so that we could name it; dir is
+ * the mount point then, whose limits hold for all that is below.
  */
 static bool group_folder(const struct mount *mount, struct span group, char dir[LOAM_PLAN_CGROUP_PATH_MAX],
                          size_t *mount_length)

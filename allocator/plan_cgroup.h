@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * The limits that control groups set on this process: its own group's and those above, in version 1 and version 2, which a
- * host can have at once (cgroups(7); Linux: Documentation/admin-guide/cgroup-v2.rst, cgroup-v1/memory.rst, hugetlb.rst).
+ * The limits that control groups set on this process: its own group's and those above, in version 1 and version 2,
+ * which a host can have at once (cgroups(7); Linux: Documentation/admin-guide/cgroup-v2.rst, cgroup-v1/memory.rst,
+ * hugetlb.rst).
  *
  * Groups are found through /proc/self/cgroup and /proc/self/mountinfo. A file that is not there sets no limit.
  *

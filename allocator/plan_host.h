@@ -2,9 +2,9 @@
 /*
  * The host's figures, as the plan needs them: pools of hugepages, NUMA nodes, free memory, locks.
  *
- * Everything is read from /proc and /sys at the call, and nothing is kept. What a file says is checked before it is used:
- * a figure that is none is LOAM_ERROR_SYSTEM with EBADMSG, and diag names the file. A file that is not there is no error
- * where its absence has a meaning, which each function states.
+ * Everything is read from /proc and /sys at the call, and nothing is kept. What a file says is checked before it is
+ * used: a figure that is none is LOAM_ERROR_SYSTEM with EBADMSG, and diag names the file. A file that is not there is
+ * no error where its absence has a meaning, which each function states.
  *
  * Private to the allocator. Threads: any.
  */
@@ -18,7 +18,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* /sys/kernel/mm/hugepages/hugepages-NkB. pages is 1G or 2M. present false: this kernel has no such pages; the rest is 0. */
+/* /sys/kernel/mm/hugepages/hugepages-NkB. pages is 1G or 2M. present false: this kernel has no such pages; the rest is
+ * 0. */
 struct loam_plan_host_pool {
     bool present;
     uint64_t total_pages;   /* surplus ones included */

@@ -13,8 +13,8 @@
 #include "loam/plan.h"
 
 /*
- * Check the request and write it, its zeros replaced, and the layout into *plan, whose other members become zero; no page
- * kind is chosen yet. LOAM_ERROR_INVALID: diag says which member, and what would do.
+ * Check the request and write it, its zeros replaced, and the layout into *plan, whose other members become zero; no
+ * page kind is chosen yet. LOAM_ERROR_INVALID: diag says which member, and what would do.
  */
 LOAM_MUST_USE enum loam_error loam_plan_layout(const struct loam_memory_request *request, struct loam_plan *plan,
                                                struct loam_diag *diag);

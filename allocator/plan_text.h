@@ -2,8 +2,8 @@
 /*
  * Small files of figures, as /proc and /sys have them, read with every figure checked.
  *
- * A figure that is none, or does not fit, is LOAM_ERROR_SYSTEM with EBADMSG, and diag names the file. A file that is not
- * there, or not for this process to read, is no error but has no figures: the caller knows what that means.
+ * A figure that is none, or does not fit, is LOAM_ERROR_SYSTEM with EBADMSG, and diag names the file. A file that is
+ * not there, or not for this process to read, is no error but has no figures: the caller knows what that means.
  *
  * Private to the allocator. Threads: any.
  */
@@ -31,8 +31,8 @@ LOAM_MUST_USE enum loam_error loam_plan_text_figure(const char *path, uint64_t *
                                                     struct loam_diag *diag);
 
 /*
- * A figure of a table that was read from path, in bytes: the one after label, times unit_bytes. Where the table lacks it,
- * *bytes is 0, and needed says whether that is an error.
+ * A figure of a table that was read from path, in bytes: the one after label, times unit_bytes. Where the table lacks
+ * it, *bytes is 0, and needed says whether that is an error.
  */
 LOAM_MUST_USE enum loam_error loam_plan_text_labelled(const char *path, const char *text, const char *label,
                                                       uint64_t unit_bytes, bool needed, uint64_t *bytes,

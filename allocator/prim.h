@@ -27,15 +27,16 @@
 bool LOAM_PRIM(reserve)(size_t bytes, void **address);
 
 /*
- * Map fd from offset on at [address, address + bytes); shared, readable and writable. Nothing is ever replaced: errno is
- * EEXIST where something is mapped there. (A call that replaces would, when it fails on kernels before 6.12, leave a hole
- * that another thread may have filled before its caller could clean up.)
+ * Map fd from offset on at [address, address + bytes); shared, readable and writable. Nothing is ever replaced: errno
+ * is EEXIST where something is mapped there. (A call that replaces would, when it fails on kernels before 6.12, leave a
+ * hole that another thread may have filled before its caller could clean up.)
  */
 bool LOAM_PRIM(map_fd)(void *address, size_t bytes, int fd, off_t offset);
 
 /*
  * The same with private anonymous memory. huge_shift: 0 for ordinary pages, else log2 of the hugetlb page, whose pages
- * are reserved in the pool at once. no_reserve: ordinary pages are not counted against the commit limit; false for hugetlb.
+ * are reserved in the pool at once. no_reserve: ordinary pages are not counted against the commit limit; false for
+ * hugetlb.
  */
 bool LOAM_PRIM(map_anonymous)(void *address, size_t bytes, uint32_t huge_shift, bool no_reserve);
 
@@ -43,7 +44,8 @@ bool LOAM_PRIM(unmap)(void *address, size_t bytes);
 
 /*
  * Give every page of the range its memory, as if written; contents stay. The calling thread's node and policy decide
- * where. Part may be populated on failure. EFAULT: a write would have raised SIGBUS. Needs Linux 5.14; EINVAL before it.
+ * where. Part may be populated on failure. EFAULT: a write would have raised SIGBUS. Needs Linux 5.14; EINVAL before
+ * it.
  */
 bool LOAM_PRIM(populate)(void *address, size_t bytes);
 
@@ -89,7 +91,8 @@ void LOAM_PRIM(heap_free)(void *memory);
 /* Processors that this thread may run on; at least 1. */
 uint32_t LOAM_PRIM(cpu_count)(void);
 
-/* A small file, such as one under /proc or /sys, as a string of at most bytes - 1 characters; more are an error (EFBIG). */
+/* A small file, such as one under /proc or /sys, as a string of at most bytes - 1 characters; more are an error
+ * (EFBIG). */
 bool LOAM_PRIM(read_text)(const char *path, char *text, size_t bytes);
 
 /* RLIMIT_MEMLOCK in bytes, soft; UINT64_MAX when unlimited or when the caller may lock without limit. */

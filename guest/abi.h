@@ -3,9 +3,9 @@
  * What the host promises to the self-test guest, and what the guest reports back: the one header that both include.
  *
  * The host writes one page, the table, and hands its GPA over as the first PVH boot module, whose command line is
- * LOAM_ABI_MODULE. The guest checks each range from the inside, stores a result for each check in the table, and rings the
- * doorbell: a 32-bit write to an I/O port, which stops the vCPU until the host has looked. The table is guest memory, so
- * the host trusts nothing that it reads there: it fetches once, checks, uses.
+ * LOAM_ABI_MODULE. The guest checks each range from the inside, stores a result for each check in the table, and rings
+ * the doorbell: a 32-bit write to an I/O port, which stops the vCPU until the host has looked. The table is guest
+ * memory, so the host trusts nothing that it reads there: it fetches once, checks, uses.
  *
  * Freestanding: no library, no allocation. All integers are little-endian, all addresses guest-physical.
  */
@@ -24,9 +24,9 @@
 #define LOAM_ABI_PORT_SERIAL   0x03f8u /* COM1, a 16550 */
 
 /*
- * An ELF note by which a guest says what it does without; other hypervisors pass it over. Its descriptor is a 32-bit word.
- * A guest without interrupts never enables them: a VMM may leave out the interrupt controllers, whose removal costs more
- * than a short guest's whole life, and take its first HLT for its end.
+ * An ELF note by which a guest says what it does without; other hypervisors pass it over. Its descriptor is a 32-bit
+ * word. A guest without interrupts never enables them: a VMM may leave out the interrupt controllers, whose removal
+ * costs more than a short guest's whole life, and take its first HLT for its end.
  */
 #define LOAM_ABI_NOTE_NAME          "Loam"
 #define LOAM_ABI_NOTE_WITHOUT       1u
@@ -39,7 +39,8 @@ enum loam_abi_exit {
     LOAM_ABI_EXIT_NO_TABLE = 2, /* no table was handed over: another hypervisor */
 };
 
-/* The checks, by number. The guest runs them in the order of LOAM_ABI_ORDER: what reads comes before what overwrites. */
+/* The checks, by number. The guest runs them in the order of LOAM_ABI_ORDER: what reads comes before what overwrites.
+ */
 enum loam_abi_check {
     LOAM_ABI_CHECK_RAM,      /* every page of RAM, low and high, holds what is written at both its ends */
     LOAM_ABI_CHECK_PATTERN,  /* what the host wrote through an HVA, the guest reads at its GPA */
@@ -128,7 +129,8 @@ _Static_assert(sizeof(struct loam_abi_range) == 32, "laid out alike on both side
 _Static_assert(sizeof(struct loam_abi_result) == 56, "laid out alike on both sides");
 _Static_assert(sizeof(struct loam_abi_table) <= LOAM_ABI_BYTES, "one page");
 
-/* How many times each access check tries: read-only and hole ranges are each probed at so many places, evenly spread. */
+/* How many times each access check tries: read-only and hole ranges are each probed at so many places, evenly spread.
+ */
 #define LOAM_ABI_PROBE_COUNT 8u
 
 /* What the guest writes where a write must not land. */

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Exceptions: none is expected, so each is reported on the console and ends the machine. A broken promise is never silent. */
+/* Exceptions: none is expected, so each is reported on the console and ends the machine. A broken promise is never
+ * silent. */
 #ifndef LOAM_GUEST_EXCEPTIONS_H
 #define LOAM_GUEST_EXCEPTIONS_H
 

@@ -20,8 +20,9 @@ static uint32_t table_count;
 static bool has_pages_of_1g;
 
 /*
- * CPUID alone is not to be trusted: a KVM with shadow paging has no pages of 1 GiB, but where it cannot intercept CPUID, the guest
- * sees the machine's own answer. So one is tried, on the last entry, over the first GiB, which is there.
+ * CPUID alone is not to be trusted: a KVM with shadow paging has no pages of 1 GiB, but where it cannot intercept
+ * CPUID, the guest sees the machine's own answer. So one is tried, on the last entry, over the first GiB, which is
+ * there.
  */
 void paging_init(void)
 {

@@ -106,7 +106,8 @@ static inline void platform_flush_translations(void)
     __asm__ volatile("movq %%cr3, %0\n\tmovq %0, %%cr3" : "=r"(cr3) : : "memory");
 }
 
-/* Stores before come before stores after, as the device sees them: x86 keeps their order, the compiler has to as well. */
+/* Stores before come before stores after, as the device sees them: x86 keeps their order, the compiler has to as well.
+ */
 static inline void platform_store_barrier(void)
 {
     __asm__ volatile("" : : : "memory");
@@ -128,7 +129,8 @@ _Noreturn static inline void platform_halt(void)
 _Noreturn void platform_exit(uint32_t code);
 
 /*
- * Whether a read at gpa comes back (start.S): false if it faults, which is not reported. Not to be called while another call runs.
+ * Whether a read at gpa comes back (start.S): false if it faults, which is not reported. Not to be called while another
+ * call runs.
  */
 bool platform_probe(uint64_t gpa);
 

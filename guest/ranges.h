@@ -30,8 +30,8 @@ struct ranges_cursor {
 
 /*
  * The next piece of a KIND_RAM range without its KIND_KEPT pages: whole pages, as long as possible, in the table's
- * order, ascending within a range. A page of which any byte is kept is left out. RAM that is not ranges_valid for whole pages is
- * passed over, as is every kept range that is not ranges_valid for bytes. Returns false after the last.
+ * order, ascending within a range. A page of which any byte is kept is left out. RAM that is not ranges_valid for whole
+ * pages is passed over, as is every kept range that is not ranges_valid for bytes. Returns false after the last.
  * range_count is at most LOAM_ABI_RANGE_MAX.
  */
 bool ranges_next_piece(const struct loam_abi_table *table, struct ranges_cursor *cursor, struct ranges_piece *piece);

@@ -166,7 +166,8 @@ static void submit(const struct rng_driver *driver, uint16_t slot, uint64_t gpa,
     set(driver, REGISTER_QUEUE_NOTIFY, 0);
 }
 
-/* The device first publishes the buffer, then raises the interrupt (section 2.7.8): seen the one, the other is there. */
+/* The device first publishes the buffer, then raises the interrupt (section 2.7.8): seen the one, the other is there.
+ */
 static bool complete(struct rng_driver *driver, struct rng_fault *fault)
 {
     uint16_t count = (uint16_t)(driver->request_count + 1);

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * A driver for one virtio entropy device behind a virtio-mmio transport, by the letter of virtio 1.2: one queue, one request
- * at a time, polled. It believes nothing the device says: each deviation is a fault, with where, what was due and what came.
+ * A driver for one virtio entropy device behind a virtio-mmio transport, by the letter of virtio 1.2: one queue, one
+ * request at a time, polled. It believes nothing the device says: each deviation is a fault, with where, what was due
+ * and what came.
  */
 #ifndef LOAM_GUEST_RNG_DRIVER_H
 #define LOAM_GUEST_RNG_DRIVER_H
@@ -30,8 +31,8 @@ struct rng_fault {
 bool rng_start(struct rng_driver *driver, struct rng_fault *fault);
 
 /*
- * Have the device write bytes, at least 1, at gpa, and wait, not forever. *written is what it says it wrote: 1 to bytes.
- * The interrupt is seen in InterruptStatus and acknowledged.
+ * Have the device write bytes, at least 1, at gpa, and wait, not forever. *written is what it says it wrote: 1 to
+ * bytes. The interrupt is seen in InterruptStatus and acknowledged.
  */
 bool rng_request(struct rng_driver *driver, uint64_t gpa, uint32_t bytes, uint32_t *written, struct rng_fault *fault);
 

@@ -339,7 +339,8 @@ static void check_dma32(struct run *run)
 #define PART_BYTES    (2 * REQUEST_BYTES)
 #define UNTOUCHED     UINT8_C(0xa5)
 
-/* The one range of a kind, usable, at least minimum_bytes long and below 4 GiB; NULL, with an error, if there is none. */
+/* The one range of a kind, usable, at least minimum_bytes long and below 4 GiB; NULL, with an error, if there is none.
+ */
 static const struct loam_abi_range *ring_part(struct run *run, uint32_t kind, uint64_t align_bytes,
                                               uint64_t minimum_bytes)
 {

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * Loops over pages, in as few instructions a page as there can be: on the weakest host, which emulates each, one costs
- * 0.8 to 1.9 us, and a guest of 6 GiB has 1.6 million pages. Bodies are unrolled, so that counting costs next to nothing.
+ * 0.8 to 1.9 us, and a guest of 6 GiB has 1.6 million pages. Bodies are unrolled, so that counting costs next to
+ * nothing.
  *
  * A sweep that compares stops at the first difference and says where; the caller looks closer.
  */
@@ -69,9 +70,9 @@ static inline uint64_t sweep_check_own(uint64_t gpa, uint64_t end)
 }
 
 /*
- * Write and read back at SWEEP_UNROLL page boundaries, from gpa on: 8 bytes astride each, so that one access tests the end
- * of a page and the start of the next: 3 instructions a page. gpa and end are page-aligned, a multiple of SWEEP_BYTES
- * apart, and mapped from 4 bytes before gpa on. Each block has a value of its own, from its address.
+ * Write and read back at SWEEP_UNROLL page boundaries, from gpa on: 8 bytes astride each, so that one access tests the
+ * end of a page and the start of the next: 3 instructions a page. gpa and end are page-aligned, a multiple of
+ * SWEEP_BYTES apart, and mapped from 4 bytes before gpa on. Each block has a value of its own, from its address.
  * Returns the first block with a difference in it, or end.
  */
 static inline uint64_t sweep_seam_value(uint64_t block)

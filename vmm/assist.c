@@ -76,7 +76,8 @@ static bool assist_fwait(struct assist_vcpu *vcpu, uint8_t length)
     return assist_vcpu_commit(vcpu, length);
 }
 
-/* A trap: the handler returns behind it. Whether the IDT's gate is open to a user is not known here, so users are refused. */
+/* A trap: the handler returns behind it. Whether the IDT's gate is open to a user is not known here, so users are
+ * refused. */
 static bool assist_int3(struct assist_vcpu *vcpu, uint8_t length)
 {
     return assist_memory_privilege(&vcpu->sregs) < 3 && assist_vcpu_commit(vcpu, length) &&

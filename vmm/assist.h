@@ -17,8 +17,8 @@
 
 /*
  * Carry out the instruction at which run, the last exit of vcpu_fd, stopped. map says where its operand lies. Returns
- * whether that is done and the guest can go on; if not, nothing has changed (but for accessed and dirty bits of the guest's
- * page tables).
+ * whether that is done and the guest can go on; if not, nothing has changed (but for accessed and dirty bits of the
+ * guest's page tables).
  */
 bool assist_instruction(int vcpu_fd, const struct kvm_run *run, struct loam_gpa_map *map);
 

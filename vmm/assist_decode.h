@@ -3,7 +3,8 @@
  * The instruction format of x86-64 as far as Loam's assists need it: prefixes, opcode, ModRM, SIB and displacement
  * (Intel SDM volume 2, chapter 2).
  *
- * What is decoded is a guest's: every byte is bounded by the count given, and whatever is not understood in full is refused.
+ * What is decoded is a guest's: every byte is bounded by the count given, and whatever is not understood in full is
+ * refused.
  *
  * Pure; any thread.
  */
@@ -58,8 +59,8 @@ enum assist_decoded {
 };
 
 /*
- * Decode FWAIT, INT3 or an x87 instruction (opcodes 0xd8 to 0xdf) from count bytes. *instruction is defined only if it is
- * ASSIST_DECODED. Refused beside the unknown: LOCK, REP, more than one segment override, and 16-bit addresses.
+ * Decode FWAIT, INT3 or an x87 instruction (opcodes 0xd8 to 0xdf) from count bytes. *instruction is defined only if it
+ * is ASSIST_DECODED. Refused beside the unknown: LOCK, REP, more than one segment override, and 16-bit addresses.
  */
 enum assist_decoded assist_decode(const uint8_t *bytes, size_t count, enum assist_mode mode,
                                   struct assist_instruction *instruction);

@@ -2,8 +2,8 @@
 /*
  * Reference: Intel SDM volume 3A, chapters 3 (segments) and 4 (paging).
  *
- * An entry is read, judged, and only then marked as accessed or dirty, by a compare-and-exchange, as a processor does: an
- * entry that has changed meanwhile is not marked, and the walk starts again.
+ * An entry is read, judged, and only then marked as accessed or dirty, by a compare-and-exchange, as a processor does:
+ * an entry that has changed meanwhile is not marked, and the walk starts again.
  */
 #include "vmm/assist_memory.h"
 

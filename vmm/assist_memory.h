@@ -2,9 +2,10 @@
 /*
  * Guest memory as an instruction of the guest reaches it: segment, page tables, host memory.
  *
- * The walk is Loam's own, because KVM_TRANSLATE does not say whether a page may be written, and sets no dirty bit. It covers
- * flat memory without paging, 32-bit, PAE and 4-level paging. Whatever would raise an exception, reaches a device, or stands
- * under protection keys or 5-level paging is refused: the caller then knows that the instruction cannot be carried out here.
+ * The walk is Loam's own, because KVM_TRANSLATE does not say whether a page may be written, and sets no dirty bit. It
+ * covers flat memory without paging, 32-bit, PAE and 4-level paging. Whatever would raise an exception, reaches a
+ * device, or stands under protection keys or 5-level paging is refused: the caller then knows that the instruction
+ * cannot be carried out here.
  *
  * Threads: any; the view is the caller's. Page tables may change meanwhile, as they may under a processor's walk.
  */
@@ -44,8 +45,8 @@ bool assist_memory_is_long(const struct kvm_sregs *sregs);
 unsigned int assist_memory_privilege(const struct kvm_sregs *sregs);
 
 /*
- * The linear address of [offset, offset + bytes) in a segment. false: the segment does not grant it, it lies beyond its limit
- * or wraps, or the address is not canonical.
+ * The linear address of [offset, offset + bytes) in a segment. false: the segment does not grant it, it lies beyond its
+ * limit or wraps, or the address is not canonical.
  */
 bool assist_memory_linear(const struct assist_memory *memory, enum assist_segment segment, uint64_t offset,
                           size_t bytes, enum assist_access access, uint64_t *linear);

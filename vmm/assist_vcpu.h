@@ -53,9 +53,9 @@ enum assist_mode assist_vcpu_mode(const struct assist_vcpu *vcpu);
 struct assist_memory assist_vcpu_memory(const struct assist_vcpu *vcpu);
 
 /*
- * The FPU's state. Not by KVM_GET_FPU and KVM_SET_FPU: they read and write an image whose x87 part counts for nothing while
- * the FPU is in its initial state, so that after FNINIT the old state is read, and what is written is lost. false: KVM
- * refuses.
+ * The FPU's state. Not by KVM_GET_FPU and KVM_SET_FPU: they read and write an image whose x87 part counts for nothing
+ * while the FPU is in its initial state, so that after FNINIT the old state is read, and what is written is lost.
+ * false: KVM refuses.
  */
 bool assist_vcpu_read_fpu(struct assist_vcpu *vcpu, struct kvm_fpu *fpu);
 
@@ -63,12 +63,13 @@ bool assist_vcpu_read_fpu(struct assist_vcpu *vcpu, struct kvm_fpu *fpu);
 bool assist_vcpu_write_fpu(struct assist_vcpu *vcpu, const struct kvm_fpu *fpu);
 
 /*
- * The instruction is done: write the registers back with RIP length bytes on, and end what lasts for one instruction. The
- * guest's breakpoint registers do not see it. false: KVM refuses, and nothing has changed.
+ * The instruction is done: write the registers back with RIP length bytes on, and end what lasts for one instruction.
+ * The guest's breakpoint registers do not see it. false: KVM refuses, and nothing has changed.
  */
 bool assist_vcpu_commit(struct assist_vcpu *vcpu, uint8_t length);
 
-/* The instruction raises an exception without error code; RIP and registers stay. false: KVM refuses, nothing has changed. */
+/* The instruction raises an exception without error code; RIP and registers stay. false: KVM refuses, nothing has
+ * changed. */
 bool assist_vcpu_raise(struct assist_vcpu *vcpu, uint8_t vector);
 
 #endif

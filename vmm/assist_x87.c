@@ -2,8 +2,8 @@
 /*
  * References: Intel SDM volume 1, chapter 8; volume 2, table A-7 to A-22 (escape opcodes), FXSAVE.
  *
- * An exception flag of the status word is sticky, so that whether an instruction has raised it shows only if it was clear
- * before: the flags are cleared for the run and joined afterwards.
+ * An exception flag of the status word is sticky, so that whether an instruction has raised it shows only if it was
+ * clear before: the flags are cleared for the run and joined afterwards.
  */
 #include "vmm/assist_x87.h"
 

@@ -2,10 +2,10 @@
 /*
  * The x87 instructions, run for the guest on the host's own FPU.
  *
- * Host and guest are the same processor, so the result is the one that the guest's own FPU would give. All exceptions are
- * masked meanwhile, and the guest's mask decides afterwards: an instruction that raises what the guest has not masked is
- * refused as a whole, because a masked result would be wrong. FLDENV, FNSTENV, FRSTOR and FNSAVE, whose layout depends on the
- * mode, are refused, and so are encodings that no manual documents.
+ * Host and guest are the same processor, so the result is the one that the guest's own FPU would give. All exceptions
+ * are masked meanwhile, and the guest's mask decides afterwards: an instruction that raises what the guest has not
+ * masked is refused as a whole, because a masked result would be wrong. FLDENV, FNSTENV, FRSTOR and FNSAVE, whose
+ * layout depends on the mode, are refused, and so are encodings that no manual documents.
  *
  * Threads: any.
  */
@@ -36,7 +36,8 @@ enum assist_x87_kind {
     ASSIST_X87_FNINIT,
 };
 
-/* bytes <= ASSIST_X87_OPERAND_MAX, and 0 for a register form; FNSTSW AX is a register form that writes the operand, too. */
+/* bytes <= ASSIST_X87_OPERAND_MAX, and 0 for a register form; FNSTSW AX is a register form that writes the operand,
+ * too. */
 struct assist_x87_form {
     enum assist_x87_kind kind;
     uint8_t bytes;
@@ -51,8 +52,8 @@ bool assist_x87_is_pending(const struct kvm_fpu *fpu);
 
 /*
  * Carry out one instruction on fpu, the arithmetic flags of rflags, and operand (ASSIST_X87_OPERAND_MAX bytes, read
- * or written as its form says). Nothing is pending in fpu, unless the form is one that does not wait. The last opcode and
- * the pointers stay as they are, but for FNINIT. false: refused, and nothing has changed but operand.
+ * or written as its form says). Nothing is pending in fpu, unless the form is one that does not wait. The last opcode
+ * and the pointers stay as they are, but for FNINIT. false: refused, and nothing has changed but operand.
  */
 bool assist_x87_execute(const struct assist_instruction *instruction, struct kvm_fpu *fpu, uint64_t *rflags,
                         uint8_t *operand);

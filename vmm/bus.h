@@ -55,8 +55,8 @@ void bus_destroy(struct bus *bus);
 LOAM_MUST_USE enum loam_error bus_add(struct bus *bus, const struct bus_device *device);
 
 /*
- * Carry out one access of 1, 2, 4 or 8 bytes at data, which is read or written in place. Where no device answers, or the
- * access goes beyond one, reads give all ones and writes are lost, as on a PC. Returns whether a device answered.
+ * Carry out one access of 1, 2, 4 or 8 bytes at data, which is read or written in place. Where no device answers, or
+ * the access goes beyond one, reads give all ones and writes are lost, as on a PC. Returns whether a device answered.
  */
 bool bus_dispatch(struct bus *bus, enum bus_space space, uint64_t address, void *data, uint32_t bytes, bool is_write);
 

@@ -5,9 +5,9 @@
  *     machine_create -> bus_add(machine_bus(m), ...) -> machine_start -> [machine_stop_fd readable] -> machine_wait
  *                    -> machine_destroy
  *
- * Each vCPU runs on a thread of its own. Whatever ends the run (the guest writes the exit port, resets, halts without interrupts or breaks;
- * the caller calls machine_stop) makes machine_stop_fd readable; the first reason counts. A guest can stop itself, but
- * cannot stop, corrupt or slow the host.
+ * Each vCPU runs on a thread of its own. Whatever ends the run (the guest writes the exit port, resets, halts without
+ * interrupts or breaks; the caller calls machine_stop) makes machine_stop_fd readable; the first reason counts. A guest
+ * can stop itself, but cannot stop, corrupt or slow the host.
  *
  * Threads: machine_stop and machine_serial_input from any; all else from the creating thread.
  */
@@ -64,10 +64,10 @@ struct machine_result {
 };
 
 /*
- * Open /dev/kvm, ask for every capability that is needed, and set up VM, slots, irqchip, PIT, vCPUs and devices. A guest of
- * one vCPU that does without interrupts (boot_state) gets no interrupt controllers and no PIT.
- * LOAM_ERROR_NOT_FOUND, LOAM_ERROR_NOT_PERMITTED: no /dev/kvm, or no right to it. LOAM_ERROR_EXHAUSTED: more vCPUs or slots than KVM
- * offers. LOAM_ERROR_SYSTEM: a call failed. diag names the capability or the call, and what mends it.
+ * Open /dev/kvm, ask for every capability that is needed, and set up VM, slots, irqchip, PIT, vCPUs and devices. A
+ * guest of one vCPU that does without interrupts (boot_state) gets no interrupt controllers and no PIT.
+ * LOAM_ERROR_NOT_FOUND, LOAM_ERROR_NOT_PERMITTED: no /dev/kvm, or no right to it. LOAM_ERROR_EXHAUSTED: more vCPUs or
+ * slots than KVM offers. LOAM_ERROR_SYSTEM: a call failed. diag names the capability or the call, and what mends it.
  */
 LOAM_MUST_USE enum loam_error machine_create(const struct machine_config *config, struct machine **machine,
                                              struct loam_diag *diag);

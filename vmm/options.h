@@ -30,8 +30,8 @@ struct options {
 };
 
 /*
- * Read argv[1..] of a command into *options; argv[0] is "loam run" or "loam plan". Strings stay in argv. On bad usage one line goes to
- * stderr and the process ends with EXIT_CODE_USAGE; after --help it ends with EXIT_CODE_PASS.
+ * Read argv[1..] of a command into *options; argv[0] is "loam run" or "loam plan". Strings stay in argv. On bad usage
+ * one line goes to stderr and the process ends with EXIT_CODE_USAGE; after --help it ends with EXIT_CODE_PASS.
  */
 void options_read(int argc, char *argv[], struct options *options);
 

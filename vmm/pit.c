@@ -97,8 +97,8 @@ static enum loam_error exchange(const struct pit *pit, uint64_t port, uint8_t va
 }
 
 /*
- * Bytes of a wide access go to ports one after the other, as on the PC's bus. A new PIT reads as zeros. An access that another
- * vCPU began before the PIT was made comes here as well.
+ * Bytes of a wide access go to ports one after the other, as on the PC's bus. A new PIT reads as zeros. An access that
+ * another vCPU began before the PIT was made comes here as well.
  */
 static void carry_out(struct pit *pit, uint64_t port, struct bus_access *access)
 {

@@ -3,9 +3,10 @@
  * The PIT (Intel 8254) and the port beside it that gates its third channel, as KVM has them in the kernel: made when
  * the guest first touches one of its ports.
  *
- * Why not before: the destruction of a VM that has one waits for several grace periods of the kernel, 16 ms on Linux 6.18
- * where all else takes less than 1 ms, and most guests that only live for milliseconds never look at a PIT. The first
- * access, which came here, is carried out on the new PIT through its state; from then on KVM answers the ports itself.
+ * Why not before: the destruction of a VM that has one waits for several grace periods of the kernel, 16 ms on
+ * Linux 6.18 where all else takes less than 1 ms, and most guests that only live for milliseconds never look at a PIT.
+ * The first access, which came here, is carried out on the new PIT through its state; from then on KVM answers the
+ * ports itself.
  *
  * Threads: the access functions come from the bus, one at a time.
  */

@@ -34,8 +34,8 @@ LOAM_MUST_USE enum loam_error session_open(struct session *session, struct loam_
 void session_close(struct session *session);
 
 /*
- * Watch a started machine until something ends it, and stop it. input_fd (-1: none) feeds the guest's serial line; if it is a
- * terminal, it is raw meanwhile and Ctrl-a x leaves. timeout_milliseconds 0: none.
+ * Watch a started machine until something ends it, and stop it. input_fd (-1: none) feeds the guest's serial line; if
+ * it is a terminal, it is raw meanwhile and Ctrl-a x leaves. timeout_milliseconds 0: none.
  */
 LOAM_MUST_USE enum loam_error session_watch(struct session *session, struct machine *machine, int input_fd,
                                             uint64_t timeout_milliseconds, enum session_end *end,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * Numbers: a set of n slots that keeps k of the installed ones leaves at least n - k of the numbers 0 to n - 1 unused by
- * those k, so that the new slots' numbers always lie below n, and n <= limit.
+ * Numbers: a set of n slots that keeps k of the installed ones leaves at least n - k of the numbers 0 to n - 1 unused
+ * by those k, so that the new slots' numbers always lie below n, and n <= limit.
  */
 #include "vmm/slots.h"
 

@@ -65,9 +65,9 @@ LOAM_MUST_USE enum loam_error slots_prepare(const struct slots *slots, const str
                                             struct slots_change *change, struct loam_diag *diag);
 
 /*
- * Carry out a change that was prepared from the set that is installed now; change is empty afterwards, whatever comes of it.
- * LOAM_ERROR_SYSTEM: KVM refused a slot, and the old set is installed again. LOAM_ERROR_CORRUPT: KVM refused that too:
- * the VM's memory is no set that is known, and the VM can only be destroyed.
+ * Carry out a change that was prepared from the set that is installed now; change is empty afterwards, whatever comes
+ * of it. LOAM_ERROR_SYSTEM: KVM refused a slot, and the old set is installed again. LOAM_ERROR_CORRUPT: KVM refused
+ * that too: the VM's memory is no set that is known, and the VM can only be destroyed.
  */
 LOAM_MUST_USE enum loam_error slots_commit(struct slots *slots, struct slots_change *change, struct loam_diag *diag);
 

@@ -302,7 +302,8 @@ void vcpu_boot_sregs(const struct boot_state *boot, struct kvm_sregs *sregs)
     sregs->ds = sregs->es = sregs->fs = sregs->gs = sregs->ss = data;
     sregs->tr = task_segment();
     sregs->ldt = (struct kvm_segment){.type = TYPE_LDT, .unusable = 1};
-    /* Without a table in boot, PVH guests bring their own before they load a segment; an exception is a triple fault. */
+    /* Without a table in boot, PVH guests bring their own before they load a segment; an exception is a triple fault.
+     */
     sregs->gdt = (struct kvm_dtable){0};
     sregs->idt = (struct kvm_dtable){0};
     if (boot->descriptor_count > 0) {
@@ -460,7 +461,8 @@ enum vcpu_event vcpu_run(struct vcpu *vcpu, struct bus *bus, struct loam_gpa_map
 
 void vcpu_request_exit(struct vcpu *vcpu)
 {
-    /* KVM reads it when KVM_RUN starts; sequentially consistent, for callers that decide next whether to send a signal. */
+    /* KVM reads it when KVM_RUN starts; sequentially consistent, for callers that decide next whether to send a signal.
+     */
     __atomic_store_n(&vcpu->run->immediate_exit, 1, __ATOMIC_SEQ_CST);
 }
 

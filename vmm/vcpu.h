@@ -60,16 +60,17 @@ LOAM_MUST_USE enum loam_error vcpu_cpuid_supported(const struct kvm *kvm, struct
                                                    struct loam_diag *diag);
 
 /*
- * Make of it what vCPU index of count sees: its APIC id, the hypervisor bit, and a topology of one socket with count cores of one
- * thread. has_deadline_timer: as struct kvm. Pure; may be applied again, for another vCPU.
+ * Make of it what vCPU index of count sees: its APIC id, the hypervisor bit, and a topology of one socket with count
+ * cores of one thread. has_deadline_timer: as struct kvm. Pure; may be applied again, for another vCPU.
  */
 void vcpu_cpuid_adapt(struct vcpu_cpuid *cpuid, uint32_t index, uint32_t count, bool has_deadline_timer);
 
 /* --- Lifecycle -------------------------------------------------------------------------------------------------- */
 
 /*
- * Add vCPU index to the VM. Interrupt controllers in the kernel are there already: vCPU 0 is runnable then, the others wait
- * for INIT and SIPI. In a VM without them there is vCPU 0 only. On failure *vcpu is as vcpu_destroy leaves it. LOAM_ERROR_SYSTEM.
+ * Add vCPU index to the VM. Interrupt controllers in the kernel are there already: vCPU 0 is runnable then, the others
+ * wait for INIT and SIPI. In a VM without them there is vCPU 0 only. On failure *vcpu is as vcpu_destroy leaves it.
+ * LOAM_ERROR_SYSTEM.
  */
 LOAM_MUST_USE enum loam_error vcpu_create(const struct kvm *kvm, int vm_fd, uint32_t index,
                                           const struct vcpu_cpuid *cpuid, struct vcpu *vcpu, struct loam_diag *diag);
@@ -78,15 +79,15 @@ LOAM_MUST_USE enum loam_error vcpu_create(const struct kvm *kvm, int vm_fd, uint
 void vcpu_destroy(struct vcpu *vcpu);
 
 /*
- * The registers with which a boot protocol starts. Pure. sregs is KVM's own state after creation, of which the local APIC's
- * base stays.
+ * The registers with which a boot protocol starts. Pure. sregs is KVM's own state after creation, of which the local
+ * APIC's base stays.
  */
 void vcpu_boot_regs(const struct boot_state *boot, struct kvm_regs *regs);
 void vcpu_boot_sregs(const struct boot_state *boot, struct kvm_sregs *sregs);
 
 /*
- * Bring the first vCPU into the state in which boot starts. has_apic: the VM's interrupt controllers are in the kernel, and this
- * vCPU's local APIC is wired to them. LOAM_ERROR_SYSTEM: KVM refused it.
+ * Bring the first vCPU into the state in which boot starts. has_apic: the VM's interrupt controllers are in the kernel,
+ * and this vCPU's local APIC is wired to them. LOAM_ERROR_SYSTEM: KVM refused it.
  */
 LOAM_MUST_USE enum loam_error vcpu_boot(struct vcpu *vcpu, const struct boot_state *boot, bool has_apic,
                                         struct loam_diag *diag);
@@ -100,8 +101,8 @@ LOAM_MUST_USE enum loam_error vcpu_boot(struct vcpu *vcpu, const struct boot_sta
 enum vcpu_event vcpu_run(struct vcpu *vcpu, struct bus *bus, struct loam_gpa_map *map);
 
 /*
- * Carry out what run, the last exit, asks for. The part of vcpu_run that meets no KVM: pure but for bus and for the data
- * of run that a read fills in.
+ * Carry out what run, the last exit, asks for. The part of vcpu_run that meets no KVM: pure but for bus and for the
+ * data of run that a read fills in.
  */
 enum vcpu_event vcpu_dispatch(struct kvm_run *run, size_t run_bytes, struct bus *bus);
 

@@ -513,7 +513,8 @@ static uint64_t round_up(uint64_t value, uint64_t align)
     return value;
 }
 
-/* The structures as sections 2.7.5, 2.7.6 and 2.7.8 declare them, for one element; both rings end with a 16-bit event. */
+/* The structures as sections 2.7.5, 2.7.6 and 2.7.8 declare them, for one element; both rings end with a 16-bit event.
+ */
 struct descriptor {
     uint64_t address;
     uint32_t length;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * A naive model of the frame allocator, to hold the real one against: one cell a frame, every question answered by looking
- * at every cell. It does not predict where a block will lie. It judges: whether the answer is one that loam/frame.h
- * allows, and keeps the books of what was answered.
+ * A naive model of the frame allocator, to hold the real one against: one cell a frame, every question answered by
+ * looking at every cell. It does not predict where a block will lie. It judges: whether the answer is one that
+ * loam/frame.h allows, and keeps the books of what was answered.
  *
  * A judgement that is false leaves the reason in oracle.why. One thread.
  */

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * The frame allocator under threads, under every sequence of a small world, and under more than a million random operations
- * held against frame_oracle, which knows nothing but cells; and its metadata, moved and damaged.
+ * The frame allocator under threads, under every sequence of a small world, and under more than a million random
+ * operations held against frame_oracle, which knows nothing but cells; and its metadata, moved and damaged.
  */
 #include "loam/frame.h"
 #include "tests/allocator/frame_fixture.h"

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * The frame allocator against the two versions of the module that it was built after: one test for each function there, under
- * that function's name, on what the function is for. allocator/README.md has the table, with each difference and its reason.
+ * The frame allocator against the two versions of the module that it was built after: one test for each function there,
+ * under that function's name, on what the function is for. allocator/README.md has the table, with each difference and
+ * its reason.
  */
 #include "loam/frame.h"
 
@@ -523,7 +524,8 @@ Test(frame_seeds, page_flags)
 
 /* --- Free lists ------------------------------------------------------------------------------------------------ */
 
-/* Pushed, popped and removed from the middle: blocks of every order, in and out, and each list is whole after each step. */
+/* Pushed, popped and removed from the middle: blocks of every order, in and out, and each list is whole after each
+ * step. */
 Test(frame_seeds, free_list)
 {
     struct loam_frame *frame = make_with(0, 65536);

@@ -1134,7 +1134,8 @@ struct shared {
     uint32_t thread;
 };
 
-/* Generation g has protected stripe g % STRIPES last, as g / STRIPES is odd or even: each table tells its generation. */
+/* Generation g has protected stripe g % STRIPES last, as g / STRIPES is odd or even: each table tells its generation.
+ */
 static enum loam_access access_of(uint64_t generation, uint64_t stripe)
 {
     uint64_t last = generation - (generation - stripe) % STRIPES;

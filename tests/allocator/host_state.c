@@ -286,8 +286,9 @@ static bool read_setting(const char *path, char value[256])
 }
 
 /*
- * The keeper: sleeps until the test closes its end of the pipe or dies, then restores. It outlives signals of a terminal, and
- * holds no descriptor but its end: not the output that somebody reads to its end, and not the pipe of another keeper.
+ * The keeper: sleeps until the test closes its end of the pipe or dies, then restores. It outlives signals of a
+ * terminal, and holds no descriptor but its end: not the output that somebody reads to its end, and not the pipe of
+ * another keeper.
  */
 static void keep(int pipe_fd, const char *path, const char *value)
 {

@@ -6,12 +6,13 @@
  *     ... create, use and destroy ...
  *     cr_assert(host_state_unchanged(&before));
  *
- * Mappings counted are those that Loam makes and that a C library does not: of memfds, of hugetlb pages, without access and
- * of at least 64 KiB (guards and reservations), and with advice on transparent huge pages. Heap, stacks and arenas of malloc
- * are not. Under a sanitizer, which reserves and advises memory of its own, only memfds and hugetlb pages are.
+ * Mappings counted are those that Loam makes and that a C library does not: of memfds, of hugetlb pages, without access
+ * and of at least 64 KiB (guards and reservations), and with advice on transparent huge pages. Heap, stacks and arenas
+ * of malloc are not. Under a sanitizer, which reserves and advises memory of its own, only memfds and hugetlb pages
+ * are.
  *
- * Threads: one at a time, and while nothing else changes the process. Figures of the pools are the whole machine's: tests that
- * look at them run alone (tag "exclusive").
+ * Threads: one at a time, and while nothing else changes the process. Figures of the pools are the whole machine's:
+ * tests that look at them run alone (tag "exclusive").
  */
 #ifndef LOAM_TESTS_HOST_STATE_H
 #define LOAM_TESTS_HOST_STATE_H
@@ -49,8 +50,8 @@ struct host_state host_state_take_process(void);
 bool host_state_counts_private(void);
 
 /*
- * Whether the host is as it was. The kernel takes its time to bury a thread that was joined and to free huge pages, so a
- * difference counts when it has lasted a second; then it goes to stderr, one line a figure.
+ * Whether the host is as it was. The kernel takes its time to bury a thread that was joined and to free huge pages, so
+ * a difference counts when it has lasted a second; then it goes to stderr, one line a figure.
  */
 bool host_state_unchanged(const struct host_state *before);
 
@@ -58,8 +59,8 @@ bool host_state_unchanged(const struct host_state *before);
 uint64_t host_pool_available(uint64_t page_bytes);
 
 /*
- * A file under /proc or /sys that holds a setting, changed for a test. A process of its own holds the old value and writes it
- * back when the test ends, however it ends: the host is as it was also after a crash. Start it as {0}.
+ * A file under /proc or /sys that holds a setting, changed for a test. A process of its own holds the old value and
+ * writes it back when the test ends, however it ends: the host is as it was also after a crash. Start it as {0}.
  */
 struct host_setting {
     pid_t keeper; /* 0: nothing to restore */
@@ -68,8 +69,8 @@ struct host_setting {
 };
 
 /*
- * Write text to the file at path. False: it cannot be done, nothing is changed, and reason says why in one line, for cr_skip.
- * Call it before anything is mapped.
+ * Write text to the file at path. False: it cannot be done, nothing is changed, and reason says why in one line, for
+ * cr_skip. Call it before anything is mapped.
  */
 bool host_setting_change(struct host_setting *setting, const char *path, const char *text);
 
@@ -77,9 +78,9 @@ bool host_setting_change(struct host_setting *setting, const char *path, const c
 void host_setting_restore(struct host_setting *setting);
 
 /*
- * See to it that at least page_count pages of page_bytes are available: raise the pool if need be. False: they cannot be had (no
- * such pages, not root, memory too fragmented), the pool is as it was, and pool->reason says why. Pages in use when the pool is
- * restored become surplus: give everything back first.
+ * See to it that at least page_count pages of page_bytes are available: raise the pool if need be. False: they cannot
+ * be had (no such pages, not root, memory too fragmented), the pool is as it was, and pool->reason says why. Pages in
+ * use when the pool is restored become surplus: give everything back first.
  */
 bool host_pool_raise(struct host_setting *pool, uint64_t page_bytes, uint64_t page_count);
 

@@ -12,7 +12,8 @@
 
 #define POOL_2M "/sys/kernel/mm/hugepages/hugepages-2048kB/"
 
-/* --- Heap that fails when told to, and is counted: linked with --wrap, since the ledger's heap is not prim's ------------ */
+/* --- Heap that fails when told to, and is counted: linked with --wrap, since the ledger's heap is not prim's
+ * ------------ */
 
 enum { BLOCK_MAX = 4096 };
 
@@ -62,7 +63,8 @@ static uint32_t block_count(void)
     return count;
 }
 
-/* --- What is asked for ---------------------------------------------------------------------------------------------- */
+/* --- What is asked for ----------------------------------------------------------------------------------------------
+ */
 
 /* RAM on one side of the hole, and on both. */
 #define SMALL_BYTES (8 * LOAM_MIB)
@@ -132,7 +134,8 @@ static bool raise_pool(struct host_setting *pool, enum loam_pages pages, uint64_
     return host_pool_raise(pool, loam_pages_bytes(pages), page_count);
 }
 
-/* --- What is made is what was planned ------------------------------------------------------------------------------- */
+/* --- What is made is what was planned -------------------------------------------------------------------------------
+ */
 
 static void assert_backings(struct loam_memory *memory, const struct loam_plan *plan)
 {
@@ -504,7 +507,8 @@ Test(memory, destroys_nothing_where_there_is_nothing)
     cr_expect_eq(prim_fake_record_count(), 0);
 }
 
-/* --- Plans that are refused ----------------------------------------------------------------------------------------- */
+/* --- Plans that are refused -----------------------------------------------------------------------------------------
+ */
 
 Test(memory, refuses_a_plan_that_falls_short)
 {
@@ -613,7 +617,8 @@ Test(memory, refuses_a_plan_whose_pool_was_shrunk)
     assert_refused(&plan, LOAM_ERROR_EXHAUSTED, "pool shrunk");
 }
 
-/* --- Every call failed once ------------------------------------------------------------------------------------------- */
+/* --- Every call failed once
+ * ------------------------------------------------------------------------------------------- */
 
 static enum prim_kind kind_failed(void)
 {

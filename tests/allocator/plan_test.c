@@ -565,7 +565,8 @@ Test(plan, tells_that_there_is_no_such_node)
     }
 }
 
-/* --- Memory of the host --------------------------------------------------------------------------------------------- */
+/* --- Memory of the host ---------------------------------------------------------------------------------------------
+ */
 
 Test(plan, holds_ordinary_memory_against_what_is_available)
 {

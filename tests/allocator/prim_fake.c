@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * One lock guards everything here. It is held over the real calls that make or end a mapping or a descriptor, so that the
- * account never disagrees with the kernel while another thread reuses the same address or number; it is not held over
- * calls that only work on what is there, so that workers populate in parallel.
+ * One lock guards everything here. It is held over the real calls that make or end a mapping or a descriptor, so that
+ * the account never disagrees with the kernel while another thread reuses the same address or number; it is not held
+ * over calls that only work on what is there, so that workers populate in parallel.
  *
- * ranges: sorted, disjoint, and not adjacent: ranges[i].value < ranges[i + 1].key, where key is the start and value the end.
+ * ranges: sorted, disjoint, and not adjacent: ranges[i].value < ranges[i + 1].key, where key is the start and value the
+ * end.
  */
 #include "tests/allocator/prim_fake.h"
 

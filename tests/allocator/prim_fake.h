@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * The test's own loam_prim_*: each hands on to the real system call, keeps an account of what is live, records the call,
- * and fails any that the test chose. Link //tests/allocator:prim_fake in place of //allocator:prim.
+ * The test's own loam_prim_*: each hands on to the real system call, keeps an account of what is live, records the
+ * call, and fails any that the test chose. Link //tests/allocator:prim_fake in place of //allocator:prim.
  *
  *     for (uint32_t n = 1;; n++) {
  *         prim_fake_fail(PRIM_ANY, n, 1, ENOMEM);
@@ -10,8 +10,9 @@
  *         cr_assert(error != LOAM_OK && prim_fake_clean());
  *     }
  *
- * Misuse ends the test with abort() and a line on stderr: a range unmapped, populated, advised, bound or locked that is not
- * mapped, a descriptor that is not open, memory freed twice, a thread joined twice, arguments outside prim.h's pre-conditions.
+ * Misuse ends the test with abort() and a line on stderr: a range unmapped, populated, advised, bound or locked that is
+ * not mapped, a descriptor that is not open, memory freed twice, a thread joined twice, arguments outside prim.h's
+ * pre-conditions.
  *
  * Threads: the loam_prim_* from any, as the real ones. The prim_fake_* queries from any; what sets up (fail, script,
  * forget) while no call is under way.
@@ -24,7 +25,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* The calls of prim.h. Those after PRIM_FALLIBLE_COUNT cannot fail: they are recorded, but no failure counts or meets them. */
+/* The calls of prim.h. Those after PRIM_FALLIBLE_COUNT cannot fail: they are recorded, but no failure counts or meets
+ * them. */
 enum prim_kind {
     PRIM_RESERVE,
     PRIM_MAP_FD,
@@ -56,8 +58,9 @@ const char *prim_kind_name(enum prim_kind kind);
 /* --- Failures --------------------------------------------------------------------------------------------------- */
 
 /*
- * From now on, fail the calls of this kind whose number is in [first, first + count), counted from 1 at this call. They do
- * nothing (close: closes), set errno to error_number, and return false with their outputs zero. Replaces all earlier failures.
+ * From now on, fail the calls of this kind whose number is in [first, first + count), counted from 1 at this call. They
+ * do nothing (close: closes), set errno to error_number, and return false with their outputs zero. Replaces all earlier
+ * failures.
  */
 void prim_fake_fail(enum prim_kind kind, uint32_t first, uint32_t count, int error_number);
 
@@ -72,13 +75,15 @@ uint32_t prim_fake_failed_count(void);
 
 /* --- Scripts: what the host is said to be ------------------------------------------------------------------------- */
 
-/* read_text of path answers text, which is copied; EFBIG where it does not fit. Replaces an earlier answer for the path. */
+/* read_text of path answers text, which is copied; EFBIG where it does not fit. Replaces an earlier answer for the
+ * path. */
 void prim_fake_script_text(const char *path, const char *text);
 
 /* read_text of path fails with error_number. */
 void prim_fake_script_text_error(const char *path, int error_number);
 
-/* Paths without a script: read from the host (false, the start), or ENOENT (true), so that a test depends on no host. */
+/* Paths without a script: read from the host (false, the start), or ENOENT (true), so that a test depends on no host.
+ */
 void prim_fake_script_only(bool only);
 
 /* memlock_limit answers bytes; memlock_limit fails with error_number. */

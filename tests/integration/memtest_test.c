@@ -189,7 +189,8 @@ static void check_terminal(const struct termios *before)
     cr_expect_eq(now.c_oflag, before->c_oflag, "0x%x wanted, 0x%x found", before->c_oflag, now.c_oflag);
 }
 
-/* Without nopause it waits for a key before it starts: F1 leads to its settings, and there F2 to the range it will test. */
+/* Without nopause it waits for a key before it starts: F1 leads to its settings, and there F2 to the range it will
+ * test. */
 Test(memtest, shows_its_screen_live_and_takes_keys_on_a_terminal)
 {
     char *argv[] = {loam_path(),   "run",   "--memory",  "24M",

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * The guests under another hypervisor: QEMU's microvm, with TCG, loads them by its own PVH loader. That they boot there shows
- * that they keep to the standard, and not just to what Loam makes of it.
+ * The guests under another hypervisor: QEMU's microvm, with TCG, loads them by its own PVH loader. That they boot there
+ * shows that they keep to the standard, and not just to what Loam makes of it.
  */
 #include "guest/abi.h"
 #include "tests/support/process.h"

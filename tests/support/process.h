@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * A program as a test runs it: started with arguments, its output gathered, its end awaited, never for longer than told.
- * Threads: one process object is used by one thread.
+ * A program as a test runs it: started with arguments, its output gathered, its end awaited, never for longer than
+ * told. Threads: one process object is used by one thread.
  */
 #ifndef LOAM_TEST_PROCESS_H
 #define LOAM_TEST_PROCESS_H

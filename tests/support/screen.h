@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * A terminal's screen, as a test reads it: 80 by 25 characters, kept up from what a program writes. Knows the sequences of
- * a VT100 that full-screen programs use: cursor position, erase; colours and modes are passed over. Pure.
+ * A terminal's screen, as a test reads it: 80 by 25 characters, kept up from what a program writes. Knows the sequences
+ * of a VT100 that full-screen programs use: cursor position, erase; colours and modes are passed over. Pure.
  */
 #ifndef LOAM_TEST_SCREEN_H
 #define LOAM_TEST_SCREEN_H

@@ -180,8 +180,8 @@ Test(assist_decode, takes_random_bytes_for_what_they_are)
 /* --- Addresses --------------------------------------------------------------------------------------------------- */
 
 /*
- * uint64_t lea_run(const uint64_t registers[16], const uint8_t *code): run code with these registers; it leaves its result in
- * rax and jumps to lea_back. The stack's register is one of them, so nothing may use the stack meanwhile.
+ * uint64_t lea_run(const uint64_t registers[16], const uint8_t *code): run code with these registers; it leaves its
+ * result in rax and jumps to lea_back. The stack's register is one of them, so nothing may use the stack meanwhile.
  */
 uint64_t lea_run(const uint64_t *registers, const uint8_t *code);
 void lea_back(void);
@@ -309,7 +309,8 @@ Test(assist_decode, finds_addresses_where_the_processor_does)
     munmap(code, 4096);
 }
 
-/* 32-bit code addresses as 64-bit code does with the prefix and without REX; only disp32 alone is not relative to RIP. */
+/* 32-bit code addresses as 64-bit code does with the prefix and without REX; only disp32 alone is not relative to RIP.
+ */
 Test(assist_decode, finds_addresses_of_32_bit_code)
 {
     struct random random = {.state = SEED};

@@ -149,7 +149,8 @@ static bool can(enum assist_access access, uint64_t linear)
     return assist_memory_find(&memory, linear, 8, access, &span);
 }
 
-/* --- Segments ------------------------------------------------------------------------------------------------------- */
+/* --- Segments -------------------------------------------------------------------------------------------------------
+ */
 
 Test(assist_memory, gives_64_bit_code_bases_of_fs_and_gs_only)
 {
@@ -232,7 +233,8 @@ Test(assist_memory, keeps_32_bit_code_to_the_kind_of_its_segments)
     cr_assert_not(assist_memory_linear(&memory, ASSIST_SEGMENT_DS, 0, 1, ASSIST_READ, &linear));
 }
 
-/* --- Without paging ----------------------------------------------------------------------------------------------------- */
+/* --- Without paging
+ * ----------------------------------------------------------------------------------------------------- */
 
 Test(assist_memory, takes_linear_addresses_as_they_are_without_paging)
 {
@@ -272,7 +274,8 @@ Test(assist_memory, reaches_plain_memory_only)
     cr_assert_not(assist_memory_find(&memory, 0, 17, ASSIST_READ, &span));
 }
 
-/* --- Four levels -------------------------------------------------------------------------------------------------------- */
+/* --- Four levels
+ * -------------------------------------------------------------------------------------------------------- */
 
 Test(assist_memory, walks_four_levels)
 {
@@ -394,7 +397,8 @@ Test(assist_memory, marks_nothing_that_is_refused)
     cr_assert_not(can(ASSIST_READ, LINEAR_4));
 }
 
-/* --- Two and three levels ----------------------------------------------------------------------------------------------- */
+/* --- Two and three levels
+ * ----------------------------------------------------------------------------------------------- */
 
 Test(assist_memory, walks_two_levels)
 {
@@ -441,9 +445,11 @@ Test(assist_memory, walks_three_levels)
     cr_assert_not(can(ASSIST_READ, UINT64_C(3) << 30), "reserved");
 }
 
-/* --- Hostile ------------------------------------------------------------------------------------------------------------ */
+/* --- Hostile
+ * ------------------------------------------------------------------------------------------------------------ */
 
-/* Tables of random entries, also such as lead to themselves: no walk leaves guest memory, and whatever it finds is there. */
+/* Tables of random entries, also such as lead to themselves: no walk leaves guest memory, and whatever it finds is
+ * there. */
 Test(assist_memory, survives_random_tables)
 {
     struct random random = {.state = SEED};

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * Guests that need instructions which KVM's emulator may lack. With VT-x or AMD-V the processor runs them itself, and must give
- * the same.
+ * Guests that need instructions which KVM's emulator may lack. With VT-x or AMD-V the processor runs them itself, and
+ * must give the same.
  */
 #include "vmm/assist.h"
 
@@ -30,7 +30,8 @@ GUEST(nowhere);
 
 void assist_sequence(uint8_t *results);
 
-/* --- Exits that are none of its business --------------------------------------------------------------------------------- */
+/* --- Exits that are none of its business
+ * --------------------------------------------------------------------------------- */
 
 static struct kvm_run failed(uint32_t ndata, uint64_t flags, uint8_t size)
 {
@@ -74,7 +75,8 @@ Test(assist_exits, leaves_other_exits_alone)
     }
 }
 
-/* --- A guest's world ------------------------------------------------------------------------------------------------------- */
+/* --- A guest's world
+ * ------------------------------------------------------------------------------------------------------- */
 
 static struct loam_memory *memory;
 static struct boot_state boot;
@@ -119,7 +121,8 @@ static void load(const uint8_t *code, const uint8_t *end)
     memcpy(carve(GUEST_BASE, GUEST_BYTES), code, (size_t)(end - code));
 }
 
-/* 64-bit mode: 4 KiB pages for the first 4 MiB, so that one access can need two of them, and a GDT as boot_state has it. */
+/* 64-bit mode: 4 KiB pages for the first 4 MiB, so that one access can need two of them, and a GDT as boot_state has
+ * it. */
 static uint64_t *enter_long_mode(void)
 {
     uint64_t gpa = GUEST_BASE + GUEST_BYTES, *tables = carve(gpa, 6 * 4096), *pages = tables + 4 * 512;
@@ -162,7 +165,8 @@ static void run_to_exit(void)
     cr_assert_eq(result.exit_code, 0);
 }
 
-/* --- Guests -------------------------------------------------------------------------------------------------------------- */
+/* --- Guests
+ * -------------------------------------------------------------------------------------------------------------- */
 
 /* The same code, run here and there. */
 Test(assist, gives_a_64_bit_guest_what_the_processor_gives)

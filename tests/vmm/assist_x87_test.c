@@ -171,7 +171,8 @@ static uint8_t narrow_tags(uint16_t wide)
     return (uint8_t)tags;
 }
 
-/* Run it on the state of fpu, with every exception masked. false: no such instruction, or it cannot reach its operand. */
+/* Run it on the state of fpu, with every exception masked. false: no such instruction, or it cannot reach its operand.
+ */
 static bool run_native(unsigned int opcode, unsigned int modrm, struct native *native, void *native_operand)
 {
     *native = (struct native){.control = fpu.fcw | 0x3f,
@@ -194,7 +195,8 @@ static bool run_native(unsigned int opcode, unsigned int modrm, struct native *n
     return true;
 }
 
-/* --- Which encodings there are -------------------------------------------------------------------------------------- */
+/* --- Which encodings there are --------------------------------------------------------------------------------------
+ */
 
 /* What processors run and no manual documents, or documents as doing nothing; and what is refused for its layout. */
 static bool is_left_out(unsigned int opcode, unsigned int modrm)
@@ -292,7 +294,8 @@ Test(assist_x87, touches_what_it_says_and_no_more)
     munmap(pages, 8192);
 }
 
-/* --- What they do --------------------------------------------------------------------------------------------------- */
+/* --- What they do ---------------------------------------------------------------------------------------------------
+ */
 
 static const long double values[] = {
     0.0L, -0.0L, 1.0L, -1.0L, 2.0L, 0.5L, -3.75L, 1e10L, -1e-10L, 32767.5L, 2147483648.0L, 9.3e18L, 1e400L, -1e-400L,
@@ -462,7 +465,8 @@ Test(assist_x87, leaves_the_host_as_it_was)
     cr_assert_eq(two * two, 4.0L);
 }
 
-/* --- Exceptions -------------------------------------------------------------------------------------------------------- */
+/* --- Exceptions
+ * -------------------------------------------------------------------------------------------------------- */
 
 struct exception_case {
     const char *name;
@@ -574,7 +578,8 @@ Test(assist_x87, knows_a_full_and_an_empty_stack)
     cr_assert_not(run_register(0xd9, 0xc0));
 }
 
-/* --- Control instructions ----------------------------------------------------------------------------------------------- */
+/* --- Control instructions
+ * ----------------------------------------------------------------------------------------------- */
 
 Test(assist_x87, loads_control_words_as_the_processor_does)
 {

@@ -110,8 +110,8 @@ Test(kvm, refuses_what_is_not_kvm)
 }
 
 /*
- * Without a superuser's rights, which go past a file's mode. Another user's id would not do: where tests run, there may be
- * no other. Exits 0 if the refusal is as it should be.
+ * Without a superuser's rights, which go past a file's mode. Another user's id would not do: where tests run, there may
+ * be no other. Exits 0 if the refusal is as it should be.
  */
 static int open_without_rights(const char *path)
 {

@@ -681,7 +681,8 @@ static uint32_t count_entries(const char *directory)
     return count;
 }
 
-/* Mappings by what they map: of KVM, and all. Stacks of ended threads are kept by the C library, and are the same each time. */
+/* Mappings by what they map: of KVM, and all. Stacks of ended threads are kept by the C library, and are the same each
+ * time. */
 static uint32_t count_maps(const char *what)
 {
     FILE *maps = fopen("/proc/self/maps", "r");

@@ -16,8 +16,8 @@
 #define SEED       UINT64_C(0x510751075107)
 
 /*
- * A VM as far as its slots go: a table by number, with the rules of KVM (a slot is added whole or deleted, and overlaps no
- * other), and a call that fails on demand.
+ * A VM as far as its slots go: a table by number, with the rules of KVM (a slot is added whole or deleted, and overlaps
+ * no other), and a call that fails on demand.
  */
 struct fake_vm {
     struct kvm_userspace_memory_region table[SLOT_LIMIT];

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* The library in twenty lines: guest RAM on both sides of the hole, and a virtqueue's rings where 32-bit devices reach. */
+/* The library in twenty lines: guest RAM on both sides of the hole, and a virtqueue's rings where 32-bit devices reach.
+ */
 #include "loam/memory.h"
 
 #include <inttypes.h>

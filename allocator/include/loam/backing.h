@@ -3,8 +3,8 @@
  * Backing: host memory behind a contiguous range of frames.
  *
  * A backing is one mapping, guarded by inaccessible pages on both sides, whose HVA is congruent with the GPA it backs
- * modulo its page size, so that KVM can map its huge pages huge. Shared memory is a memfd, never a private mapping of a file.
- * A call that fails leaves nothing behind: no mapping, no descriptor, no page.
+ * modulo its page size, so that KVM can map its huge pages huge. Shared memory is a memfd, never a private mapping of a
+ * file. A call that fails leaves nothing behind: no mapping, no descriptor, no page.
  *
  * Threads: calls on different backings are independent; calls on one want it to themselves. Queries are pure.
  */
@@ -33,7 +33,8 @@ enum loam_pages {
 /* "auto", "1G", "2M", "thp", "4K"; "unknown" otherwise. */
 const char *loam_pages_name(enum loam_pages pages);
 
-/* Bytes of one page of the pool for 1G and 2M; 4096 for 4K; 2 MiB for THP, whose mappings are aligned for it; 0 for AUTO. */
+/* Bytes of one page of the pool for 1G and 2M; 4096 for 4K; 2 MiB for THP, whose mappings are aligned for it; 0 for
+ * AUTO. */
 uint64_t loam_pages_bytes(enum loam_pages pages);
 
 enum loam_sharing {
@@ -45,12 +46,13 @@ enum loam_sharing {
 
 enum loam_commit {
     /*
-     * Memory cannot run short later: hugetlb pages are reserved in the pool, other pages are populated. A reservation knows no
-     * node, so hugetlb pages that are bound to one are populated too.
+     * Memory cannot run short later: hugetlb pages are reserved in the pool, other pages are populated. A reservation
+     * knows no node, so hugetlb pages that are bound to one are populated too.
      */
     LOAM_COMMIT_RESERVE,
     LOAM_COMMIT_POPULATE, /* every page is there when the call returns */
-    /* 4 KiB pages and THP are left to be found on first touch: the host may run out then. Hugetlb pages: as RESERVE, not populated. */
+    /* 4 KiB pages and THP are left to be found on first touch: the host may run out then. Hugetlb pages: as RESERVE,
+       not populated. */
     LOAM_COMMIT_LAZY,
     LOAM_COMMIT_COUNT
 };
@@ -66,8 +68,8 @@ enum loam_commit {
 struct loam_backing_request {
     uint64_t bytes; /* a multiple of the page kind's bytes; of 4 KiB for THP */
     /*
-     * What it will back; a multiple of 4 KiB, of the page for hugetlb. Its HVA is congruent modulo the page's bytes; for THP and
-     * 4 KiB pages modulo 2 MiB from 2 MiB up, and modulo 4 KiB below.
+     * What it will back; a multiple of 4 KiB, of the page for hugetlb. Its HVA is congruent modulo the page's bytes;
+     * for THP and 4 KiB pages modulo 2 MiB from 2 MiB up, and modulo 4 KiB below.
      */
     loam_gpa gpa;
     enum loam_pages pages; /* AUTO: kinds whose bytes divide both bytes and gpa are tried, from the largest down */
@@ -96,11 +98,11 @@ struct loam_backing_info {
 
 /*
  * Map memory as requested. *backing is NULL on failure. Every page reads as zero.
- * LOAM_ERROR_INVALID: a member is out of its range, or bytes or gpa is no multiple of the page. LOAM_ERROR_EXHAUSTED: the pool,
- * the node, the host's memory or the commit limit has too little, or the host gives no pages of that kind (no such pool; THP
- * switched off). LOAM_ERROR_SYSTEM: a call failed otherwise. With AUTO, the error is that
- * of the last kind tried. diag names the call, the bytes and the kind; when several workers fail, the first address
- * and how many failed.
+ * LOAM_ERROR_INVALID: a member is out of its range, or bytes or gpa is no multiple of the page. LOAM_ERROR_EXHAUSTED:
+ * the pool, the node, the host's memory or the commit limit has too little, or the host gives no pages of that kind (no
+ * such pool; THP switched off). LOAM_ERROR_SYSTEM: a call failed otherwise. With AUTO, the error is that of the last
+ * kind tried. diag names the call, the bytes and the kind; when several workers fail, the first address and how many
+ * failed.
  */
 LOAM_MUST_USE enum loam_error loam_backing_create(const struct loam_backing_request *request,
                                                   struct loam_backing **backing, struct loam_diag *diag);
@@ -111,9 +113,9 @@ void loam_backing_destroy(struct loam_backing *backing);
 struct loam_backing_info loam_backing_info(const struct loam_backing *backing);
 
 /*
- * Populate [offset, offset + bytes) of the backing with its workers; contents stay. Both are multiples of page_bytes (THP: of
- * 4 KiB), bytes is not 0. All parts are tried
- * even if some fail. LOAM_ERROR_INVALID: range. LOAM_ERROR_EXHAUSTED, LOAM_ERROR_SYSTEM: diag says where and how many parts failed.
+ * Populate [offset, offset + bytes) of the backing with its workers; contents stay. Both are multiples of page_bytes
+ * (THP: of 4 KiB), bytes is not 0. All parts are tried even if some fail. LOAM_ERROR_INVALID: range.
+ * LOAM_ERROR_EXHAUSTED, LOAM_ERROR_SYSTEM: diag says where and how many parts failed.
  */
 LOAM_MUST_USE enum loam_error loam_backing_populate(struct loam_backing *backing, uint64_t offset_bytes, uint64_t bytes,
                                                     struct loam_diag *diag);

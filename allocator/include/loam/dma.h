@@ -3,8 +3,8 @@
  * Carved guest memory: buffers under constraints, each with an owner, all in one ledger.
  *
  * Whatever in a guest's RAM has a purpose before the guest runs is carved here: virtqueue rings, a kernel image, boot
- * parameters, page tables. A buffer is whole frames, contiguous in guest-physical and in host memory, and comes with its
- * GPA and its HVA together. Release refuses what is pinned; what is still there at the end is named with its owner.
+ * parameters, page tables. A buffer is whole frames, contiguous in guest-physical and in host memory, and comes with
+ * its GPA and its HVA together. Release refuses what is pinned; what is still there at the end is named with its owner.
  *
  * The ledger itself is on the heap. Threads: every call may come from any thread, except create and destroy.
  */
@@ -54,8 +54,8 @@ struct loam_dma_request {
     uint64_t align_bytes; /* a power of two up to 4 GiB; 0 or below a frame: a frame */
     uint64_t
         boundary_bytes; /* the buffer crosses no multiple: a power of two, at least bytes; 0 or below a frame: none */
-    loam_gpa
-        limit; /* the buffer ends at or below; rounded down to whole frames; 0: no limit; LOAM_DMA32_END_BYTES for 32-bit devices */
+    loam_gpa limit; /* the buffer ends at or below; rounded down to whole frames; 0: no limit; LOAM_DMA32_END_BYTES for
+                       32-bit devices */
     loam_gpa at;    /* with LOAM_DMA_AT: a multiple of the frame size */
     uint32_t flags; /* LOAM_DMA_... */
 };
@@ -82,7 +82,8 @@ LOAM_MUST_USE enum loam_error loam_dma_alloc(struct loam_dma *dma, const struct 
  */
 LOAM_MUST_USE enum loam_error loam_dma_release(struct loam_dma *dma, uint64_t id);
 
-/* Pins nest. pin: LOAM_ERROR_NOT_FOUND; LOAM_ERROR_EXHAUSTED at UINT32_MAX. unpin: also LOAM_ERROR_INVALID: not pinned. */
+/* Pins nest. pin: LOAM_ERROR_NOT_FOUND; LOAM_ERROR_EXHAUSTED at UINT32_MAX. unpin: also LOAM_ERROR_INVALID: not pinned.
+ */
 LOAM_MUST_USE enum loam_error loam_dma_pin(struct loam_dma *dma, uint64_t id);
 LOAM_MUST_USE enum loam_error loam_dma_unpin(struct loam_dma *dma, uint64_t id);
 
@@ -133,14 +134,14 @@ LOAM_MUST_USE enum loam_error loam_dma_find(const struct loam_dma *dma, loam_gpa
 
 /*
  * The ledger as one JSON array, ascending by GPA:
- * [{"id":1,"owner":"rng rings","gpa":1048576,"bytes":4096,"pins":0}, ...]. *text is the caller's, to be freed with free;
- * NULL on failure. LOAM_ERROR_SYSTEM: no memory.
+ * [{"id":1,"owner":"rng rings","gpa":1048576,"bytes":4096,"pins":0}, ...]. *text is the caller's, to be freed with
+ * free; NULL on failure. LOAM_ERROR_SYSTEM: no memory.
  */
 LOAM_MUST_USE enum loam_error loam_dma_json(const struct loam_dma *dma, char **text);
 
 /*
- * Hold the ledger against the allocator (each entry is exactly one allocated block) and the map (each lies whole where its
- * HVA says; the guest may meanwhile be denied to write it). LOAM_ERROR_CORRUPT: diag says what disagrees.
+ * Hold the ledger against the allocator (each entry is exactly one allocated block) and the map (each lies whole where
+ * its HVA says; the guest may meanwhile be denied to write it). LOAM_ERROR_CORRUPT: diag says what disagrees.
  */
 LOAM_MUST_USE enum loam_error loam_dma_validate(const struct loam_dma *dma, struct loam_diag *diag);
 

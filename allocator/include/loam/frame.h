@@ -4,7 +4,8 @@
  *
  * It hands out frame numbers and never touches the frames. Its metadata lies out of band in memory that the caller
  * supplies (ask for the size, then init), holds indexes and offsets but no pointers, and stays the caller's: the
- * allocator calls neither malloc nor the system. So it can run inside a guest, in shared memory or under a model checker.
+ * allocator calls neither malloc nor the system. So it can run inside a guest, in shared memory or under a model
+ * checker.
  *
  * PFNs are absolute, so an alignment of frames is an alignment of guest-physical addresses.
  *
@@ -112,7 +113,8 @@ uint32_t loam_frame_section_count(const struct loam_frame *frame);
 LOAM_MUST_USE enum loam_error loam_frame_section_at(const struct loam_frame *frame, uint32_t index,
                                                     struct loam_frame_section *section);
 
-/* The section that manages pfn. O(log sections). LOAM_ERROR_NOT_FOUND: none does; a prefix of metadata is not managed. */
+/* The section that manages pfn. O(log sections). LOAM_ERROR_NOT_FOUND: none does; a prefix of metadata is not managed.
+ */
 LOAM_MUST_USE enum loam_error loam_frame_section_find(const struct loam_frame *frame, loam_pfn pfn,
                                                       struct loam_frame_section *section);
 
@@ -147,9 +149,9 @@ struct loam_frame_block {
  * allows serves first. A request whose limit is 4 GiB or less, or that carries LOAM_FRAME_AT, may enter the DMA32
  * reserve; any other must leave it untouched. A request that some free block can serve is served.
  * LOAM_ERROR_INVALID: a member is out of its range, or members contradict each other (at misaligned, at beyond the
- * limit, at crossing the boundary, at in another section). LOAM_ERROR_NOT_FOUND: there is no such section, or the frames
- * from at on are not all managed by one. LOAM_ERROR_BUSY: at is taken in part or in whole. LOAM_ERROR_EXHAUSTED: no free
- * block fits.
+ * limit, at crossing the boundary, at in another section). LOAM_ERROR_NOT_FOUND: there is no such section, or the
+ * frames from at on are not all managed by one. LOAM_ERROR_BUSY: at is taken in part or in whole. LOAM_ERROR_EXHAUSTED:
+ * no free block fits.
  */
 LOAM_MUST_USE enum loam_error loam_frame_alloc(struct loam_frame *frame, const struct loam_frame_request *request,
                                                struct loam_frame_block *block);

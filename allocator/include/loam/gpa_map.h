@@ -3,8 +3,8 @@
  * The GPA map: the one table that says where every guest-physical byte lives.
  *
  * Rows (regions) are sorted and disjoint. A published table is immutable: a change builds a new one and publishes it
- * whole, so that a reader sees the old table or the new one and never a mixture. Neighbouring regions that continue each
- * other in every respect are joined, so that one mapping has one representation whatever the order of the changes.
+ * whole, so that a reader sees the old table or the new one and never a mixture. Neighbouring regions that continue
+ * each other in every respect are joined, so that one mapping has one representation whatever the order of the changes.
  *
  * Everything that others need to know of guest memory is derived from this table: KVM's memory slots, the E820 map,
  * translation in both directions.
@@ -77,8 +77,8 @@ LOAM_MUST_USE enum loam_error loam_gpa_map_init(void *memory, size_t bytes, cons
 /* --- Changes --------------------------------------------------------------------------------------------------- */
 
 /*
- * Add a region. LOAM_ERROR_INVALID: range empty, misaligned, beyond LOAM_GPA_END, or members that contradict each other.
- * LOAM_ERROR_OVERLAP: part of the range is there already. LOAM_ERROR_EXHAUSTED: more rows than region_capacity.
+ * Add a region. LOAM_ERROR_INVALID: range empty, misaligned, beyond LOAM_GPA_END, or members that contradict each
+ * other. LOAM_ERROR_OVERLAP: part of the range is there already. LOAM_ERROR_EXHAUSTED: more rows than region_capacity.
  * LOAM_ERROR_BUSY: readers hold every other table.
  */
 LOAM_MUST_USE enum loam_error loam_gpa_map_insert(struct loam_gpa_map *map, const struct loam_region *region);

@@ -34,7 +34,8 @@ struct loam_memory;
 LOAM_MUST_USE enum loam_error loam_memory_create(const struct loam_plan *plan, struct loam_memory **memory,
                                                  struct loam_diag *diag);
 
-/* Give everything back. Pointers into guest memory are dangling afterwards; a hypervisor's slots must be gone. NULL is allowed. */
+/* Give everything back. Pointers into guest memory are dangling afterwards; a hypervisor's slots must be gone. NULL is
+ * allowed. */
 void loam_memory_destroy(struct loam_memory *memory);
 
 /* The parts; they live as long as memory does, and are not the caller's to destroy. Never NULL. */

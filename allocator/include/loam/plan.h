@@ -2,8 +2,8 @@
 /*
  * The plan: says, before anything is mapped, what a guest's memory will take from the host and what falls short.
  *
- * A plan is a value: the request, the layout of the guest's address space, and for each host resource what is wanted and
- * what was found. It reads /proc and /sys, and changes nothing. loam_memory_create then does exactly what it says.
+ * A plan is a value: the request, the layout of the guest's address space, and for each host resource what is wanted
+ * and what was found. It reads /proc and /sys, and changes nothing. loam_memory_create then does exactly what it says.
  *
  * Threads: any; a plan belongs to its caller.
  */
@@ -38,8 +38,8 @@ struct loam_memory_request {
     bool lock;             /* mlock everything */
     uint32_t thread_count; /* as loam_backing_request */
     /*
-     * Kept below 4 GiB for requests with a limit: a multiple of 4 KiB, at most the RAM there; UINT64_MAX: none; 0: 1/16 of that
-     * RAM, at most 16 MiB.
+     * Kept below 4 GiB for requests with a limit: a multiple of 4 KiB, at most the RAM there; UINT64_MAX: none; 0: 1/16
+     * of that RAM, at most 16 MiB.
      */
     uint64_t dma32_reserve_bytes;
     uint32_t slot_limit;  /* memory slots that the hypervisor offers (KVM_CAP_NR_MEMSLOTS); 0: not checked */
