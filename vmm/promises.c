@@ -27,16 +27,22 @@ static enum loam_error promise(struct promises *promises, uint32_t kind, uint64_
     return LOAM_OK;
 }
 
+static enum loam_error check_room(const struct promises *promises, struct loam_diag *diag)
+{
+    return promises->buffer_count < PROMISES_BUFFER_MAX
+               ? LOAM_OK
+               : loam_fail(diag, LOAM_ERROR_EXHAUSTED, "self-test: %d buffers are carved, and one more is needed",
+                           PROMISES_BUFFER_MAX);
+}
+
 static enum loam_error carve(struct promises *promises, const struct loam_dma_request *request,
                              struct loam_dma_buffer *buffer, struct loam_diag *diag)
 {
-    enum loam_error error;
+    enum loam_error error = check_room(promises, diag);
 
-    if (promises->buffer_count == PROMISES_BUFFER_MAX) {
-        return loam_fail(diag, LOAM_ERROR_EXHAUSTED, "self-test: %d buffers are carved, and one more is needed",
-                         PROMISES_BUFFER_MAX);
+    if (error == LOAM_OK) {
+        error = loam_dma_alloc(loam_memory_dma(promises->memory), request, buffer, diag);
     }
-    error = loam_dma_alloc(loam_memory_dma(promises->memory), request, buffer, diag);
     if (error == LOAM_OK) {
         promises->buffers[promises->buffer_count++] = buffer->id;
     }
@@ -130,12 +136,11 @@ static enum loam_error promise_ring(struct promises *promises, struct loam_diag 
 {
     struct loam_dma_request data_request = {
         .owner = "self-test ring data", .bytes = PAGE_BYTES, .limit = {LOAM_DMA32_END_BYTES}};
-    struct loam_virtqueue_layout layout;
     struct loam_virtqueue_rings rings;
     struct loam_dma_buffer data;
     enum loam_error error;
 
-    if ((error = loam_virtqueue_layout(RING_QUEUE_SIZE, &layout)) != LOAM_OK ||
+    if ((error = check_room(promises, diag)) != LOAM_OK ||
         (error = loam_dma_alloc_virtqueue(loam_memory_dma(promises->memory), "self-test rings", RING_QUEUE_SIZE,
                                           (loam_gpa){LOAM_DMA32_END_BYTES}, &rings, diag)) != LOAM_OK) {
         return error;

@@ -10,6 +10,7 @@
 
 #define TIMEOUT_MILLISECONDS 30000
 #define LOW_BYTES            (UINT64_C(32) << 20)
+#define TEXT_BYTES           (UINT64_C(64) << 10)
 
 Test(example, carves_rings_below_4_gib)
 {
@@ -33,4 +34,29 @@ Test(example, carves_rings_below_4_gib)
     cr_expect_eq((uintptr_t)hva % 4096, 0);
     cr_expect_eq(rest, '\n');
     process_end(&process);
+}
+
+static char *read_text(const char *variable)
+{
+    const char *path = getenv(variable);
+    char *text = calloc(1, TEXT_BYTES);
+    FILE *file;
+
+    cr_assert_not_null(path, "%s does not name a file", variable);
+    file = fopen(path, "r");
+    cr_assert(file != NULL && text != NULL, "%s", path);
+    cr_assert_lt(fread(text, 1, TEXT_BYTES - 1, file), TEXT_BYTES - 1, "%s is longer than the test reads", path);
+    fclose(file);
+    return text;
+}
+
+/* Line for line but for the licence, which is the file's first. */
+Test(example, stands_in_the_readme_as_it_is_compiled)
+{
+    char *readme = read_text("LOAM_README"), *source = read_text("LOAM_EXAMPLE_SOURCE");
+
+    cr_expect_not_null(strstr(readme, strchr(source, '\n') + 1),
+                       "the README's example is not tools/examples/carve.c: copy it again");
+    free(readme);
+    free(source);
 }
