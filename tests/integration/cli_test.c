@@ -5,7 +5,10 @@
 #include <criterion/criterion.h>
 #include <criterion/parameterized.h>
 #include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static unsigned count_lines(const char *text)
@@ -195,4 +198,30 @@ Test(cli, colour_only_on_a_terminal)
     cr_expect_eq(process_wait(&process), 0);
     cr_expect_not_null(strchr(process.out, '\033'));
     process_end(&process);
+}
+
+/* A program loam-NAME beside loam is its command NAME; arguments and exit status pass through. */
+Test(cli, becomes_its_neighbour)
+{
+    char folder[] = "/tmp/loam-cli-XXXXXX", loam[64], neighbour[64];
+    struct process process;
+    char *copy[] = {"cp", loam_path(), loam, NULL}, *call[] = {loam, "greet", "you", NULL};
+    FILE *script;
+
+    cr_assert_not_null(mkdtemp(folder));
+    snprintf(loam, sizeof loam, "%s/loam", folder);
+    snprintf(neighbour, sizeof neighbour, "%s/loam-greet", folder);
+    cr_expect_eq(process_run(&process, copy, 10000), 0, "%s", process.err);
+    process_end(&process);
+    script = fopen(neighbour, "w");
+    cr_assert_not_null(script);
+    fputs("#!/bin/sh\necho \"hello $1\"\nexit 7\n", script);
+    fclose(script);
+    chmod(neighbour, 0700);
+    cr_expect_eq(process_run(&process, call, 10000), 7, "%s", process.err);
+    cr_expect_str_eq(process.out, "hello you\n");
+    process_end(&process);
+    unlink(neighbour);
+    unlink(loam);
+    rmdir(folder);
 }
