@@ -9,11 +9,15 @@
  *
  * PFNs are absolute, so an alignment of frames is an alignment of guest-physical addresses.
  *
- * Threads: every call may come from any thread at any time, except those under Lifecycle, which want the allocator to
- * themselves. A call holds one internal lock for its duration and waits for nothing else.
+ * Threads: every call may come from any thread at any time, but loam_frame_init wants the allocator to itself. The calls
+ * on a struct loam_frame hold one internal lock and wait for nothing but its holder, and for a cache's owner
+ * to leave a call under way. The calls on a struct loam_frame_cache belong to one thread, its owner; while the owner
+ * has free frames at hand they take no lock, make no atomic read-modify-write, and wait for nobody.
  *
- * Misuse (double free, free inside a block, wrong count, foreign frame) is always detected and refused with an error,
- * the state unchanged; loam_frame_describe says what stands there.
+ * Misuse (double free, free inside a block, wrong count, foreign frame, free of what lies free in a cache) is always
+ * detected and refused with an error, the state unchanged; loam_frame_check says in a line what was found. A call that
+ * meets damaged metadata stops with LOAM_ERROR_CORRUPT, and from then on every call that would change something does:
+ * loam_frame_validate says where.
  */
 #ifndef LOAM_FRAME_H
 #define LOAM_FRAME_H
@@ -30,10 +34,15 @@
 #define LOAM_FRAME_ALIGN_MAX      (UINT64_C(1) << LOAM_FRAME_ORDER_MAX) /* in frames */
 #define LOAM_FRAME_CHUNK_FRAMES   512                                   /* what one 2 MiB hugepage backs */
 #define LOAM_FRAME_SECTION_MAX    65536
+#define LOAM_FRAME_CACHE_MAX      1024
+#define LOAM_FRAME_CACHE_ORDERS   10 /* a cache serves orders 0 to 9; larger blocks are few */
 #define LOAM_FRAME_METADATA_ALIGN 64 /* of every piece of metadata memory, in bytes */
 
 /* Opaque; lies at the start of the metadata memory given to loam_frame_init. */
 struct loam_frame;
+
+/* Opaque; lies in the same memory. */
+struct loam_frame_cache;
 
 enum loam_frame_zone {
     LOAM_FRAME_ZONE_DMA32,  /* frames below 4 GiB */
@@ -43,11 +52,19 @@ enum loam_frame_zone {
 
 /* --- Lifecycle ------------------------------------------------------------------------------------------------- */
 
+/* When a zone is short of free frames, those in caches not counted: from free < low on, until free >= high. */
+struct loam_frame_watermarks {
+    uint64_t low_frames;  /* 0: never */
+    uint64_t high_frames; /* at least low_frames */
+};
+
 /* Zero members mean what their comment says. */
 struct loam_frame_config {
     uint32_t frame_shift;          /* 12, 14 or 16; 0: 12 */
     uint32_t section_capacity;     /* sections there can ever be at once, 1 to LOAM_FRAME_SECTION_MAX; 0: 16 */
+    uint32_t cache_capacity;       /* caches there can ever be at once, 1 to LOAM_FRAME_CACHE_MAX; 0: 4 */
     uint64_t dma32_reserve_frames; /* free frames below 4 GiB that requests without a limit must leave; 0: none */
+    struct loam_frame_watermarks watermarks[LOAM_FRAME_ZONE_COUNT];
 };
 
 /* Bytes of metadata memory that loam_frame_init wants, sections not counted; 0 if config is invalid. NULL: all zero. */
@@ -62,6 +79,16 @@ size_t loam_frame_bytes(const struct loam_frame_config *config);
 LOAM_MUST_USE enum loam_error loam_frame_init(void *memory, size_t bytes, const struct loam_frame_config *config,
                                               struct loam_frame **frame);
 
+/*
+ * Use an allocator that another process made, or this one at another address: memory is its metadata, mapped at any
+ * aligned address, with all sections' metadata at the same distance from it as where they were added. *frame is memory
+ * itself, or NULL on failure. LOAM_ERROR_INVALID: alignment; fewer bytes than the allocator has; another version of the
+ * layout. LOAM_ERROR_UNINITIALISED: there is no allocator. LOAM_ERROR_CORRUPT: its constants are damaged. diag says
+ * what was found.
+ */
+LOAM_MUST_USE enum loam_error loam_frame_attach(void *memory, size_t bytes, struct loam_frame **frame,
+                                                struct loam_diag *diag);
+
 /* --- Sections -------------------------------------------------------------------------------------------------- */
 
 /* A section as a caller sees it. */
@@ -70,7 +97,7 @@ struct loam_frame_section {
     loam_pfn start;          /* first managed frame */
     uint64_t managed_frames; /* frames that can be handed out */
     uint64_t total_frames;   /* and with them those that metadata in the section's prefix takes */
-    uint64_t free_frames;
+    uint64_t free_frames;    /* those in caches not counted */
     uint64_t metadata_bytes;
 };
 
@@ -100,7 +127,7 @@ LOAM_MUST_USE enum loam_error loam_frame_section_add_in_prefix(struct loam_frame
                                                                uint64_t count_frames, uint32_t *section);
 
 /*
- * Take a wholly free section away; its metadata is the caller's again.
+ * Take a wholly free section away, what lies free in caches included; its metadata is the caller's again.
  * LOAM_ERROR_NOT_FOUND: no such section. LOAM_ERROR_BUSY: blocks in it are allocated; blocker (NULL: not wanted)
  * receives the first frame of the lowest of them.
  */
@@ -123,6 +150,14 @@ LOAM_MUST_USE enum loam_error loam_frame_section_find(const struct loam_frame *f
 enum {
     LOAM_FRAME_AT = 1u << 0,         /* exactly at request.at, wherever that is: also inside the DMA32 reserve */
     LOAM_FRAME_IN_SECTION = 1u << 1, /* only in request.section */
+    LOAM_FRAME_BACKED = 1u << 2,     /* only where there is backing: see Reclaim */
+    LOAM_FRAME_RELEASED = 1u << 3,   /* only where there is none; excludes LOAM_FRAME_BACKED */
+};
+
+/* What a block says of itself. */
+enum {
+    LOAM_FRAME_BLOCK_RELEASED = 1u << 0, /* a chunk that it touches has no backing: populate it before use */
+    LOAM_FRAME_BLOCK_PRESSURE = 1u << 1, /* its zone is between its watermarks: reclaim */
 };
 
 /* What is wanted. Everything but count_frames may stay zero. */
@@ -141,13 +176,14 @@ struct loam_frame_block {
     loam_pfn start;
     uint64_t count_frames;
     uint32_t section;
-    uint32_t flags; /* 0 for now */
+    uint32_t flags; /* LOAM_FRAME_BLOCK_... */
 };
 
 /*
  * Allocate one block. It never spans two sections, and alignment costs no frames. The highest zone that the limit
  * allows serves first. A request whose limit is 4 GiB or less, or that carries LOAM_FRAME_AT, may enter the DMA32
- * reserve; any other must leave it untouched. A request that some free block can serve is served.
+ * reserve; any other must leave it untouched. Chunks with backing serve before released ones. A request that some free
+ * block can serve is served: what lies free in caches is fetched back when nothing else will do.
  * LOAM_ERROR_INVALID: a member is out of its range, or members contradict each other (at misaligned, at beyond the
  * limit, at crossing the boundary, at in another section). LOAM_ERROR_NOT_FOUND: there is no such section, or the
  * frames from at on are not all managed by one. LOAM_ERROR_BUSY: at is taken in part or in whole. LOAM_ERROR_EXHAUSTED:
@@ -156,7 +192,10 @@ struct loam_frame_block {
 LOAM_MUST_USE enum loam_error loam_frame_alloc(struct loam_frame *frame, const struct loam_frame_request *request,
                                                struct loam_frame_block *block);
 
-/* 2^order frames at their natural alignment, order 0 to LOAM_FRAME_ORDER_MAX. Errors as loam_frame_alloc. */
+/*
+ * 2^order frames at their natural alignment, order 0 to LOAM_FRAME_ORDER_MAX, with backing: it could not say of a
+ * released chunk. Errors as loam_frame_alloc.
+ */
 LOAM_MUST_USE enum loam_error loam_frame_alloc_order(struct loam_frame *frame, uint32_t order, loam_pfn *start);
 
 /* The same, ending at or below limit (LOAM_DMA32_END_BYTES >> frame shift for the DMA32 zone; 0: no limit). */
@@ -169,6 +208,110 @@ LOAM_MUST_USE enum loam_error loam_frame_alloc_order_below(struct loam_frame *fr
  * block has another count; loam_frame_describe says which. The state is unchanged then.
  */
 LOAM_MUST_USE enum loam_error loam_frame_free(struct loam_frame *frame, loam_pfn start, uint64_t count_frames);
+
+/*
+ * count blocks of 2^order frames, ending at or below limit (0: no limit), into starts: all or none.
+ * Errors as loam_frame_alloc_order_below.
+ */
+LOAM_MUST_USE enum loam_error loam_frame_alloc_batch(struct loam_frame *frame, uint32_t order, loam_pfn limit,
+                                                     loam_pfn *starts, size_t count);
+
+/*
+ * Free count blocks of 2^order frames each, in their order. On an error starts[*done_count] is at fault: those before
+ * it are freed, it and the rest are as they were. Errors as loam_frame_free.
+ */
+LOAM_MUST_USE enum loam_error loam_frame_free_batch(struct loam_frame *frame, uint32_t order, const loam_pfn *starts,
+                                                    size_t count, size_t *done_count);
+
+/*
+ * Make the block at start longer where it stands; its tag stays. The frames behind it come out of the DMA32 reserve only
+ * if the block lies in it as a whole. *flags (NULL: not wanted) receives LOAM_FRAME_BLOCK_... of the whole.
+ * LOAM_ERROR_NOT_FOUND: start is not managed, or the section ends before new_count_frames do. LOAM_ERROR_INVALID: as
+ * loam_frame_free; new_count_frames is not above count_frames or beyond LOAM_FRAME_COUNT_MAX. LOAM_ERROR_BUSY: the
+ * frames behind it are taken. LOAM_ERROR_EXHAUSTED: they are the reserve's.
+ */
+LOAM_MUST_USE enum loam_error loam_frame_grow(struct loam_frame *frame, loam_pfn start, uint64_t count_frames,
+                                              uint64_t new_count_frames, uint32_t *flags);
+
+/*
+ * Free the tail of the block at start, all but new_count_frames; its tag stays.
+ * LOAM_ERROR_NOT_FOUND, LOAM_ERROR_INVALID: as loam_frame_free; new_count_frames is 0 or not below count_frames.
+ */
+LOAM_MUST_USE enum loam_error loam_frame_trim(struct loam_frame *frame, loam_pfn start, uint64_t count_frames,
+                                              uint64_t new_count_frames);
+
+/*
+ * Make two blocks of one: [start, start + first_frames) and the rest; both bear its tag.
+ * LOAM_ERROR_NOT_FOUND, LOAM_ERROR_INVALID: as loam_frame_free; first_frames is 0 or not below count_frames.
+ */
+LOAM_MUST_USE enum loam_error loam_frame_split(struct loam_frame *frame, loam_pfn start, uint64_t count_frames,
+                                               uint64_t first_frames);
+
+/* --- Caches ---------------------------------------------------------------------------------------------------- */
+
+/*
+ * A cache holds chunks for one thread, its owner, and takes and returns frames there alone. Who needs what an idle
+ * cache holds stops its owner first: it forbids the cache, passes a barrier in all threads, and waits until the owner
+ * is out of the call under way. So the owner pays no atomic operation, and nobody starves while a cache holds free
+ * frames. An owner must not die inside a call; outside one, others drain or destroy what it left.
+ */
+
+/*
+ * How this process passes a full memory barrier in every thread that owns a cache, in all processes that share the
+ * allocator, before it returns: membarrier(2), an inter-processor interrupt in a guest, or nothing at all where only
+ * one thread calls. loam/memory.h sets one. For the process, once, before its first cache.
+ */
+void loam_frame_set_barrier(void (*barrier)(void));
+
+/*
+ * Make a cache for the calling thread. O(cache_capacity). *cache is NULL on failure.
+ * LOAM_ERROR_EXHAUSTED: cache_capacity caches are there. LOAM_ERROR_UNINITIALISED: the process has set no barrier.
+ */
+LOAM_MUST_USE enum loam_error loam_frame_cache_make(struct loam_frame *frame, struct loam_frame_cache **cache);
+
+/*
+ * Give all chunks of the cache back; blocks stay allocated, and the cache may be used on. Any thread, at any time until
+ * the cache is destroyed. LOAM_ERROR_UNINITIALISED: no cache is there.
+ */
+LOAM_MUST_USE enum loam_error loam_frame_cache_drain(struct loam_frame_cache *cache);
+
+/* Drain the cache and end it. Its owner, or any thread once the owner uses it no more. Errors as drain. */
+LOAM_MUST_USE enum loam_error loam_frame_cache_destroy(struct loam_frame_cache *cache);
+
+/*
+ * As loam_frame_alloc_order_below, loam_frame_free and the batches, by the cache's owner. Orders up to
+ * LOAM_FRAME_CACHE_ORDERS - 1 without limit or with one at 4 GiB are served from the cache's own chunks, anything else
+ * by the allocator. LOAM_ERROR_UNINITIALISED also: the cache was destroyed.
+ */
+LOAM_MUST_USE enum loam_error loam_frame_cache_alloc(struct loam_frame_cache *cache, uint32_t order, loam_pfn limit,
+                                                     loam_pfn *start);
+LOAM_MUST_USE enum loam_error loam_frame_cache_free(struct loam_frame_cache *cache, loam_pfn start,
+                                                    uint64_t count_frames);
+LOAM_MUST_USE enum loam_error loam_frame_cache_alloc_batch(struct loam_frame_cache *cache, uint32_t order,
+                                                           loam_pfn limit, loam_pfn *starts, size_t count);
+LOAM_MUST_USE enum loam_error loam_frame_cache_free_batch(struct loam_frame_cache *cache, uint32_t order,
+                                                          const loam_pfn *starts, size_t count, size_t *done_count);
+
+/* --- Reclaim --------------------------------------------------------------------------------------------------- */
+
+/*
+ * A chunk is backed, or released: without host memory behind it. Released is a property that a chunk keeps while it is
+ * allocated from, until loam_frame_set_backed. To reclaim: allocate chunks with LOAM_FRAME_BACKED, discard their
+ * backing, free them with loam_frame_free_released. To give back: allocate with LOAM_FRAME_RELEASED, populate,
+ * loam_frame_set_backed, free.
+ */
+
+/* As loam_frame_free, and its chunks are released. LOAM_ERROR_INVALID also: the block is not made of whole chunks. */
+LOAM_MUST_USE enum loam_error loam_frame_free_released(struct loam_frame *frame, loam_pfn start, uint64_t count_frames);
+
+/*
+ * Every chunk that the allocated block touches has backing now. Where blocks of several owners share a chunk, each is
+ * told that it is released, and the first to populate says so. Errors as loam_frame_free.
+ */
+LOAM_MUST_USE enum loam_error loam_frame_set_backed(struct loam_frame *frame, loam_pfn start, uint64_t count_frames);
+
+/* Whether the zone is short of free frames. Takes no lock. */
+bool loam_frame_pressure(const struct loam_frame *frame, enum loam_frame_zone zone);
 
 /* --- What stands where ----------------------------------------------------------------------------------------- */
 
@@ -188,6 +331,8 @@ struct loam_frame_info {
     enum loam_frame_state state;
     enum loam_frame_tag tag;       /* LOAM_FRAME_ALLOCATED only */
     uint32_t section;              /* not with LOAM_FRAME_UNMANAGED */
+    bool cached;                   /* LOAM_FRAME_FREE only: it lies in a cache */
+    bool released;                 /* its chunk has no backing */
     struct loam_frame_block block; /* LOAM_FRAME_ALLOCATED: the whole block that holds the frame */
 };
 
@@ -203,7 +348,15 @@ LOAM_MUST_USE enum loam_error loam_frame_tag_set(struct loam_frame *frame, loam_
  */
 size_t loam_frame_describe(const struct loam_frame *frame, loam_pfn pfn, char *text, size_t bytes);
 
-/* One free range for loam_frame_next_free. */
+/*
+ * Whether exactly the allocated block [start, start + count_frames) stands there, so that it could be freed; diag says
+ * what is wrong otherwise, such as "block [0x1234, 0x1238): frame 0x1234 is free in section 0". Errors as
+ * loam_frame_free.
+ */
+LOAM_MUST_USE enum loam_error loam_frame_check(const struct loam_frame *frame, loam_pfn start, uint64_t count_frames,
+                                               struct loam_diag *diag);
+
+/* A range of free frames. */
 struct loam_frame_range {
     loam_pfn start;
     uint64_t count_frames;
@@ -211,31 +364,58 @@ struct loam_frame_range {
 
 /*
  * The lowest maximal range of free frames within one section that ends above from; ranges do not join across sections.
- * A range that holds from starts at from. LOAM_ERROR_NOT_FOUND: there is none. Between two calls others may allocate.
+ * A range that holds from starts at from. What lies free in caches counts as free. LOAM_ERROR_NOT_FOUND: there is none.
+ * Between two calls others may allocate, and while the call looks for a start: it never holds the lock for long.
  */
 LOAM_MUST_USE enum loam_error loam_frame_next_free(const struct loam_frame *frame, loam_pfn from,
                                                    struct loam_frame_range *range);
 
-struct loam_frame_stats {
-    uint32_t section_count;
-    uint64_t total_frames;
-    uint64_t managed_frames;
+/*
+ * The lowest range of wholly free chunks that ends above from, all of them backed or all released; a range that holds
+ * from starts at the chunk that does. What caches hold is left out. Otherwise as loam_frame_next_free.
+ */
+LOAM_MUST_USE enum loam_error loam_frame_next_free_chunks(const struct loam_frame *frame, loam_pfn from,
+                                                          struct loam_frame_range *range, bool *released);
+
+/*
+ * The largest range of free frames that ends at or below limit (0: no limit) within one section; of equals the lowest.
+ * O(chunks), by loam_frame_next_free. LOAM_ERROR_NOT_FOUND: no frame is free there.
+ */
+LOAM_MUST_USE enum loam_error loam_frame_largest_free(const struct loam_frame *frame, loam_pfn limit,
+                                                      struct loam_frame_range *range);
+
+/* 1 - usable_frames[n] / free_frames is the part of free memory that blocks of order n cannot have. */
+struct loam_frame_fragmentation {
     uint64_t free_frames;
-    uint64_t allocated_frames; /* managed_frames - free_frames */
-    uint64_t free_frames_in_zone[LOAM_FRAME_ZONE_COUNT];
-    uint64_t dma32_reserve_frames;
-    uint64_t free_chunks;    /* wholly free aligned chunks */
-    uint64_t metadata_bytes; /* all of it, the allocator's own included */
+    uint64_t usable_frames[LOAM_FRAME_ORDER_MAX + 1]; /* free frames in naturally aligned free blocks of the order */
 };
 
-/* The figures of one moment. O(sections). */
+/* Of all free memory, caches included. O(chunks), a few thousand at a time with the lock held: others go on. */
+struct loam_frame_fragmentation loam_frame_fragmentation(const struct loam_frame *frame);
+
+struct loam_frame_stats {
+    uint32_t section_count;
+    uint32_t cache_count;
+    uint64_t total_frames;
+    uint64_t managed_frames;
+    uint64_t free_frames;                                /* those in caches included */
+    uint64_t allocated_frames;                           /* managed_frames - free_frames */
+    uint64_t free_frames_in_zone[LOAM_FRAME_ZONE_COUNT]; /* those in caches included */
+    uint64_t cached_frames;                              /* free frames in caches */
+    uint64_t dma32_reserve_frames;
+    uint64_t free_chunks;     /* wholly free aligned chunks, those in caches not counted */
+    uint64_t released_chunks; /* those of them that are released */
+    uint64_t metadata_bytes;  /* all of it, the allocator's own included */
+};
+
+/* The figures of one moment, but that owners of caches go on meanwhile. O(sections + caches). */
 struct loam_frame_stats loam_frame_stats(const struct loam_frame *frame);
 
 uint32_t loam_frame_shift(const struct loam_frame *frame);
 
 /*
  * Recount everything from the bitmaps up and hold it against the counters and lists. LOAM_ERROR_CORRUPT: they disagree,
- * and diag says where first. O(metadata), with the lock held: for tests and for suspicion.
+ * and diag says where first. O(metadata), with the lock held and all caches stopped: for tests and for suspicion.
  */
 LOAM_MUST_USE enum loam_error loam_frame_validate(const struct loam_frame *frame, struct loam_diag *diag);
 
