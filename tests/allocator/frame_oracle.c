@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/allocator/frame_oracle.h"
+#include "tests/allocator/frame_oracle_cells.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-static bool wrong(struct frame_oracle *oracle, const char *what, uint64_t a, uint64_t b)
+bool frame_oracle_wrong(struct frame_oracle *oracle, const char *what, uint64_t a, uint64_t b)
 {
     snprintf(oracle->why, sizeof oracle->why, "%s: 0x%llx, 0x%llx", what, (unsigned long long)a, (unsigned long long)b);
     return false;
 }
 
-static bool same_error(struct frame_oracle *oracle, enum loam_error error, enum loam_error expected)
+bool frame_oracle_same(struct frame_oracle *oracle, enum loam_error error, enum loam_error expected)
 {
     if (error == expected) {
         return true;
@@ -21,29 +22,44 @@ static bool same_error(struct frame_oracle *oracle, enum loam_error error, enum 
     return false;
 }
 
+bool frame_oracle_one_of(struct frame_oracle *oracle, enum loam_error error, unsigned faults)
+{
+    if (faults == 0 ? error == LOAM_OK : (faults >> error & 1u) != 0) {
+        return true;
+    }
+    return frame_oracle_same(oracle, error, faults == 0 ? LOAM_OK : (enum loam_error)__builtin_ctz(faults));
+}
+
 void frame_oracle_init(struct frame_oracle *oracle, const struct loam_frame_config *config)
 {
-    uint32_t shift = config->frame_shift == 0 ? 12 : config->frame_shift;
-
     memset(oracle, 0, sizeof *oracle);
-    oracle->section_capacity = config->section_capacity;
-    oracle->zone_end = (UINT64_C(1) << 32) >> shift;
-    oracle->pfn_end = (UINT64_C(1) << 52) >> shift;
-    oracle->reserve = config->dma32_reserve_frames;
+    oracle->config = *config;
+    oracle->config.frame_shift = config->frame_shift == 0 ? 12 : config->frame_shift;
+    oracle->config.cache_capacity = config->cache_capacity == 0 ? 4 : config->cache_capacity;
+    oracle->zone_end = (UINT64_C(1) << 32) >> oracle->config.frame_shift;
+    oracle->pfn_end = (UINT64_C(1) << 52) >> oracle->config.frame_shift;
+    oracle->pressure[0] = FRAME_ORACLE_UNKNOWN;
+    oracle->pressure[1] = FRAME_ORACLE_UNKNOWN;
+}
+
+static void drop_cells(struct frame_oracle_section *section)
+{
+    free(section->block);
+    free(section->tag);
+    free(section->released);
+    *section = (struct frame_oracle_section){0};
 }
 
 void frame_oracle_destroy(struct frame_oracle *oracle)
 {
     for (uint32_t i = 0; i < FRAME_ORACLE_SECTIONS; i++) {
-        free(oracle->sections[i].block);
-        free(oracle->sections[i].tag);
-        oracle->sections[i] = (struct frame_oracle_section){0};
+        drop_cells(&oracle->sections[i]);
     }
 }
 
 /* --- Cells ----------------------------------------------------------------------------------------------------- */
 
-static const struct frame_oracle_section *section_of(const struct frame_oracle *oracle, uint64_t pfn)
+const struct frame_oracle_section *frame_oracle_section_of(const struct frame_oracle *oracle, uint64_t pfn)
 {
     for (uint32_t i = 0; i < FRAME_ORACLE_SECTIONS; i++) {
         const struct frame_oracle_section *section = &oracle->sections[i];
@@ -55,16 +71,16 @@ static const struct frame_oracle_section *section_of(const struct frame_oracle *
     return NULL;
 }
 
-static bool is_free(const struct frame_oracle *oracle, uint64_t pfn)
+bool frame_oracle_is_free(const struct frame_oracle *oracle, uint64_t pfn)
 {
-    const struct frame_oracle_section *section = section_of(oracle, pfn);
+    const struct frame_oracle_section *section = frame_oracle_section_of(oracle, pfn);
 
     return section != NULL && section->block[pfn - section->start] == 0;
 }
 
 uint64_t frame_oracle_block(const struct frame_oracle *oracle, uint64_t pfn, uint64_t *start)
 {
-    const struct frame_oracle_section *section = section_of(oracle, pfn);
+    const struct frame_oracle_section *section = frame_oracle_section_of(oracle, pfn);
     uint64_t low, high;
 
     *start = 0;
@@ -83,17 +99,7 @@ uint64_t frame_oracle_block(const struct frame_oracle *oracle, uint64_t pfn, uin
     return high - low + 1;
 }
 
-static void fill(struct frame_oracle *oracle, uint64_t start, uint64_t count, uint32_t block, uint8_t tag)
-{
-    const struct frame_oracle_section *section = section_of(oracle, start);
-
-    for (uint64_t pfn = start; pfn < start + count; pfn++) {
-        section->block[pfn - section->start] = block;
-        section->tag[pfn - section->start] = tag;
-    }
-}
-
-static uint64_t count_free(const struct frame_oracle *oracle, uint64_t from, uint64_t to)
+uint64_t frame_oracle_count_free(const struct frame_oracle *oracle, uint64_t from, uint64_t to)
 {
     uint64_t count = 0;
 
@@ -107,6 +113,60 @@ static uint64_t count_free(const struct frame_oracle *oracle, uint64_t from, uin
         }
     }
     return count;
+}
+
+/* What follows from another number of free frames. What caches hold is not counted, so they blur it. */
+static void note_pressure(struct frame_oracle *oracle)
+{
+    uint64_t free_frames[LOAM_FRAME_ZONE_COUNT];
+
+    if (oracle->config.watermarks[0].low_frames == 0 && oracle->config.watermarks[1].low_frames == 0) {
+        oracle->pressure[0] = FRAME_ORACLE_CALM;
+        oracle->pressure[1] = FRAME_ORACLE_CALM;
+        return;
+    }
+    free_frames[LOAM_FRAME_ZONE_DMA32] = frame_oracle_count_free(oracle, 0, oracle->zone_end);
+    free_frames[LOAM_FRAME_ZONE_NORMAL] = frame_oracle_count_free(oracle, oracle->zone_end, oracle->pfn_end);
+    for (int zone = 0; zone < LOAM_FRAME_ZONE_COUNT; zone++) {
+        if (oracle->config.watermarks[zone].low_frames == 0) {
+            oracle->pressure[zone] = FRAME_ORACLE_CALM;
+        } else if (free_frames[zone] < oracle->config.watermarks[zone].low_frames) {
+            oracle->pressure[zone] = FRAME_ORACLE_SHORT;
+        } else if (oracle->caches_hold) {
+            oracle->pressure[zone] = FRAME_ORACLE_UNKNOWN;
+        } else if (free_frames[zone] >= oracle->config.watermarks[zone].high_frames) {
+            oracle->pressure[zone] = FRAME_ORACLE_CALM;
+        }
+    }
+}
+
+void frame_oracle_fill(struct frame_oracle *oracle, uint64_t start, uint64_t count, uint32_t block, uint8_t tag)
+{
+    const struct frame_oracle_section *section = frame_oracle_section_of(oracle, start);
+
+    for (uint64_t n = start - section->start; n < start - section->start + count; n++) {
+        section->block[n] = block;
+        section->tag[n] = tag;
+    }
+    note_pressure(oracle);
+}
+
+static void fill_released(struct frame_oracle *oracle, uint64_t start, uint64_t count, bool released)
+{
+    const struct frame_oracle_section *section = frame_oracle_section_of(oracle, start);
+
+    memset(&section->released[start - section->start], released, count * sizeof(bool));
+}
+
+bool frame_oracle_touches_released(const struct frame_oracle *oracle, uint64_t start, uint64_t count)
+{
+    const struct frame_oracle_section *section = frame_oracle_section_of(oracle, start);
+    bool touched = false;
+
+    for (uint64_t n = start - section->start; n < start - section->start + count; n++) {
+        touched |= section->released[n];
+    }
+    return touched;
 }
 
 /* --- Sections -------------------------------------------------------------------------------------------------- */
@@ -142,14 +202,14 @@ bool frame_oracle_add(struct frame_oracle *oracle, uint64_t start, uint64_t coun
         expected = LOAM_ERROR_INVALID;
     } else if (overlaps(oracle, start, count)) {
         expected = LOAM_ERROR_OVERLAP;
-    } else if (count_sections(oracle) == oracle->section_capacity) {
+    } else if (count_sections(oracle) == oracle->config.section_capacity) {
         expected = LOAM_ERROR_EXHAUSTED;
     }
-    if (!same_error(oracle, error, expected) || error != LOAM_OK) {
+    if (!frame_oracle_same(oracle, error, expected) || error != LOAM_OK) {
         return error == expected;
     }
-    if (section >= oracle->section_capacity || oracle->sections[section].used) {
-        return wrong(oracle, "id beyond the capacity, or in use", section, start);
+    if (section >= oracle->config.section_capacity || oracle->sections[section].used) {
+        return frame_oracle_wrong(oracle, "id beyond the capacity, or in use", section, start);
     }
     oracle->sections[section] = (struct frame_oracle_section){
         .used = true,
@@ -157,7 +217,9 @@ bool frame_oracle_add(struct frame_oracle *oracle, uint64_t start, uint64_t coun
         .count = count,
         .block = calloc(count, sizeof(uint32_t)),
         .tag = calloc(count, 1),
+        .released = calloc(count, sizeof(bool)),
     };
+    note_pressure(oracle);
     return true;
 }
 
@@ -177,314 +239,237 @@ bool frame_oracle_remove(struct frame_oracle *oracle, uint32_t section, enum loa
             }
         }
     }
-    if (!same_error(oracle, error, expected)) {
+    if (!frame_oracle_same(oracle, error, expected)) {
         return false;
     }
     if (blocker.value != used) {
-        return wrong(oracle, "blocker, expected", blocker.value, used);
+        return frame_oracle_wrong(oracle, "blocker, expected", blocker.value, used);
     }
     if (error == LOAM_OK) {
-        free(this->block);
-        free(this->tag);
-        *this = (struct frame_oracle_section){0};
+        drop_cells(this);
+        note_pressure(oracle);
     }
     return true;
 }
 
-/* --- Allocation ------------------------------------------------------------------------------------------------ */
+/* --- Blocks that are there ------------------------------------------------------------------------------------- */
 
-static bool power_of_two(uint64_t value)
+static bool is_block(const struct frame_oracle *oracle, uint64_t start, uint64_t count)
 {
-    return __builtin_popcountll(value) == 1;
+    uint64_t first, length = frame_oracle_block(oracle, start, &first);
+
+    return length != 0 && first == start && length == count;
 }
 
-static bool well_formed(const struct frame_oracle *oracle, const struct loam_frame_request *request)
+/* What is wrong with naming the block [start, start + count). */
+static unsigned block_faults(const struct frame_oracle *oracle, uint64_t start, uint64_t count)
 {
-    uint64_t count = request->count_frames, at = request->at.value;
+    bool managed = frame_oracle_section_of(oracle, start) != NULL;
 
-    if (count < 1 || count > 1048576) {
-        return false;
-    }
-    if (request->align_frames != 0 && (!power_of_two(request->align_frames) || request->align_frames > 1048576)) {
-        return false;
-    }
-    if (request->boundary_frames != 0 &&
-        (!power_of_two(request->boundary_frames) || request->boundary_frames < count)) {
-        return false;
-    }
-    if (request->flags > 3) {
-        return false;
-    }
-    if (request->flags & LOAM_FRAME_AT) {
-        if (at >= oracle->pfn_end || at + count > oracle->pfn_end) {
-            return false;
-        }
-        if (request->align_frames != 0 && at % request->align_frames != 0) {
-            return false;
-        }
-        if (request->limit.value != 0 && at + count > request->limit.value) {
-            return false;
-        }
-        if (request->boundary_frames != 0 &&
-            at / request->boundary_frames != (at + count - 1) / request->boundary_frames) {
-            return false;
-        }
-    }
-    return true;
+    return FAULT(!managed, LOAM_ERROR_NOT_FOUND) |
+           FAULT(managed && !is_block(oracle, start, count), LOAM_ERROR_INVALID);
 }
 
-/* Whether [start, start + count), taken to be free and in one section, is what the request asks for. */
-static bool fits(const struct frame_oracle *oracle, const struct loam_frame_request *request, uint64_t start,
-                 uint64_t free_low)
+bool frame_oracle_check(struct frame_oracle *oracle, uint64_t start, uint64_t count, enum loam_error error)
 {
-    uint64_t count = request->count_frames;
-    uint64_t limit = request->limit.value, low = 0;
-
-    if (request->align_frames != 0 && start % request->align_frames != 0) {
-        return false;
-    }
-    if (request->boundary_frames != 0 &&
-        start / request->boundary_frames != (start + count - 1) / request->boundary_frames) {
-        return false;
-    }
-    if (limit != 0 && start + count > limit) {
-        return false;
-    }
-    if (request->flags & LOAM_FRAME_AT) {
-        return start == request->at.value;
-    }
-    if (limit != 0 && limit <= oracle->zone_end) {
-        return true;
-    }
-    if (start < oracle->zone_end) {
-        low = start + count <= oracle->zone_end ? count : oracle->zone_end - start;
-    }
-    return low == 0 || free_low >= low + oracle->reserve;
-}
-
-/* Whether some place at or above from serves the request. */
-static bool fit_exists(const struct frame_oracle *oracle, const struct loam_frame_request *request, uint64_t from)
-{
-    uint64_t free_low = count_free(oracle, 0, oracle->zone_end);
-
-    for (uint32_t i = 0; i < FRAME_ORACLE_SECTIONS; i++) {
-        const struct frame_oracle_section *section = &oracle->sections[i];
-        uint64_t run = 0; /* free frames from n on */
-
-        if (!section->used || ((request->flags & LOAM_FRAME_IN_SECTION) && request->section != i)) {
-            continue;
-        }
-        for (uint64_t n = section->count; n > 0; n--) {
-            uint64_t pfn = section->start + n - 1;
-
-            run = section->block[n - 1] == 0 ? run + 1 : 0;
-            if (pfn >= from && run >= request->count_frames && fits(oracle, request, pfn, free_low)) {
-                return true;
-            }
-        }
-    }
-    return false;
-}
-
-static enum loam_error expect_refusal(const struct frame_oracle *oracle, const struct loam_frame_request *request)
-{
-    const struct frame_oracle_section *section;
-
-    if (!well_formed(oracle, request)) {
-        return LOAM_ERROR_INVALID;
-    }
-    if ((request->flags & LOAM_FRAME_IN_SECTION) &&
-        (request->section >= FRAME_ORACLE_SECTIONS || !oracle->sections[request->section].used)) {
-        return LOAM_ERROR_NOT_FOUND;
-    }
-    if (request->flags & LOAM_FRAME_AT) {
-        section = section_of(oracle, request->at.value);
-        if (section == NULL || section_of(oracle, request->at.value + request->count_frames - 1) != section) {
-            return LOAM_ERROR_NOT_FOUND;
-        }
-        if ((request->flags & LOAM_FRAME_IN_SECTION) && section != &oracle->sections[request->section]) {
-            return LOAM_ERROR_INVALID;
-        }
-        for (uint64_t n = 0; n < request->count_frames; n++) {
-            if (!is_free(oracle, request->at.value + n)) {
-                return LOAM_ERROR_BUSY;
-            }
-        }
-        return LOAM_OK;
-    }
-    return fit_exists(oracle, request, 0) ? LOAM_OK : LOAM_ERROR_EXHAUSTED;
-}
-
-static bool judge_block(struct frame_oracle *oracle, const struct loam_frame_request *request,
-                        const struct loam_frame_block *block)
-{
-    uint64_t start = block->start.value, count = request->count_frames;
-    const struct frame_oracle_section *section = section_of(oracle, start);
-
-    if (!well_formed(oracle, request)) {
-        return wrong(oracle, "a malformed request was served", count, start);
-    }
-    if (section == NULL || section_of(oracle, start + count - 1) != section || block->count_frames != count ||
-        section != &oracle->sections[block->section] || block->flags != 0) {
-        return wrong(oracle, "a block of the wrong count, or not in its section", start, block->count_frames);
-    }
-    if ((request->flags & LOAM_FRAME_IN_SECTION) && request->section != block->section) {
-        return wrong(oracle, "a block in another section than asked for", start, block->section);
-    }
-    for (uint64_t n = 0; n < count; n++) {
-        if (!is_free(oracle, start + n)) {
-            return wrong(oracle, "a frame was handed out twice", start + n, start);
-        }
-    }
-    if (!fits(oracle, request, start, count_free(oracle, 0, oracle->zone_end))) {
-        return wrong(oracle, "a block beside what was asked for", start, count);
-    }
-    if (start < oracle->zone_end && !(request->flags & LOAM_FRAME_AT) &&
-        (request->limit.value == 0 || request->limit.value > oracle->zone_end) &&
-        fit_exists(oracle, request, oracle->zone_end)) {
-        return wrong(oracle, "a block below 4 GiB, where one above was free", start, count);
-    }
-    return true;
-}
-
-bool frame_oracle_alloc(struct frame_oracle *oracle, const struct loam_frame_request *request, enum loam_error error,
-                        const struct loam_frame_block *block)
-{
-    static const struct loam_frame_block zero;
-
-    if (error != LOAM_OK) {
-        if (memcmp(block, &zero, sizeof zero) != 0) {
-            return wrong(oracle, "a block came with a refusal", block->start.value, block->count_frames);
-        }
-        return same_error(oracle, error, expect_refusal(oracle, request));
-    }
-    if (!judge_block(oracle, request, block)) {
-        return false;
-    }
-    fill(oracle, block->start.value, block->count_frames, ++oracle->next_block, LOAM_FRAME_TAG_NONE);
-    return true;
+    return frame_oracle_one_of(oracle, error, block_faults(oracle, start, count));
 }
 
 bool frame_oracle_free(struct frame_oracle *oracle, uint64_t start, uint64_t count, enum loam_error error)
 {
-    enum loam_error expected = LOAM_OK;
-    uint64_t first, length = frame_oracle_block(oracle, start, &first);
-
-    if (section_of(oracle, start) == NULL) {
-        expected = LOAM_ERROR_NOT_FOUND;
-    } else if (length == 0 || first != start || length != count) {
-        expected = LOAM_ERROR_INVALID;
-    }
-    if (!same_error(oracle, error, expected)) {
+    if (!frame_oracle_one_of(oracle, error, block_faults(oracle, start, count))) {
         return false;
     }
     if (error == LOAM_OK) {
-        fill(oracle, start, count, 0, LOAM_FRAME_TAG_NONE);
+        frame_oracle_fill(oracle, start, count, 0, LOAM_FRAME_TAG_NONE);
     }
     return true;
 }
 
-/* --- Questions ------------------------------------------------------------------------------------------------- */
+bool frame_oracle_free_batch(struct frame_oracle *oracle, uint32_t order, const loam_pfn *starts, size_t count,
+                             enum loam_error error, size_t done_count)
+{
+    uint64_t frames = order <= LOAM_FRAME_ORDER_MAX ? UINT64_C(1) << order : 0;
+
+    if (order > LOAM_FRAME_ORDER_MAX) {
+        return frame_oracle_same(oracle, error, LOAM_ERROR_INVALID) &&
+               (done_count == 0 || frame_oracle_wrong(oracle, "blocks freed of no order", done_count, order));
+    }
+    if (done_count > count || (error == LOAM_OK) != (done_count == count)) {
+        return frame_oracle_wrong(oracle, "blocks freed, asked for", done_count, count);
+    }
+    for (size_t i = 0; i < done_count; i++) {
+        if (!frame_oracle_free(oracle, starts[i].value, frames, LOAM_OK)) {
+            return false;
+        }
+    }
+    return done_count == count || frame_oracle_free(oracle, starts[done_count].value, frames, error);
+}
+
+bool frame_oracle_free_released(struct frame_oracle *oracle, uint64_t start, uint64_t count, enum loam_error error)
+{
+    unsigned faults =
+        block_faults(oracle, start, count) |
+        FAULT(start % LOAM_FRAME_CHUNK_FRAMES != 0 || count % LOAM_FRAME_CHUNK_FRAMES != 0, LOAM_ERROR_INVALID);
+
+    if (!frame_oracle_one_of(oracle, error, faults)) {
+        return false;
+    }
+    if (error == LOAM_OK) {
+        frame_oracle_fill(oracle, start, count, 0, LOAM_FRAME_TAG_NONE);
+        fill_released(oracle, start, count, true);
+    }
+    return true;
+}
+
+bool frame_oracle_set_backed(struct frame_oracle *oracle, uint64_t start, uint64_t count, enum loam_error error)
+{
+    const struct frame_oracle_section *section = frame_oracle_section_of(oracle, start);
+    uint64_t first, end;
+
+    if (!frame_oracle_one_of(oracle, error, block_faults(oracle, start, count))) {
+        return false;
+    }
+    if (error == LOAM_OK) {
+        first = start / LOAM_FRAME_CHUNK_FRAMES * LOAM_FRAME_CHUNK_FRAMES;
+        end = (start + count + LOAM_FRAME_CHUNK_FRAMES - 1) / LOAM_FRAME_CHUNK_FRAMES * LOAM_FRAME_CHUNK_FRAMES;
+        first = first < section->start ? section->start : first;
+        end = end > section->start + section->count ? section->start + section->count : end;
+        fill_released(oracle, first, end - first, false);
+    }
+    return true;
+}
+
+/* --- Blocks that change ---------------------------------------------------------------------------------------- */
+
+static uint32_t number_of(const struct frame_oracle *oracle, uint64_t pfn, uint8_t *tag)
+{
+    const struct frame_oracle_section *section = frame_oracle_section_of(oracle, pfn);
+
+    *tag = section->tag[pfn - section->start];
+    return section->block[pfn - section->start];
+}
+
+/* Whether [start, end) lies in the section of start and, from pfn on, is free. */
+static bool free_behind(const struct frame_oracle_section *section, uint64_t pfn, uint64_t end)
+{
+    for (; pfn < end && pfn - section->start < section->count; pfn++) {
+        if (section->block[pfn - section->start] != 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static unsigned grow_faults(const struct frame_oracle *oracle, uint64_t start, uint64_t count, uint64_t new_count)
+{
+    const struct frame_oracle_section *section = frame_oracle_section_of(oracle, start);
+    unsigned faults = block_faults(oracle, start, count);
+    uint64_t low, free_low = frame_oracle_count_free(oracle, 0, oracle->zone_end);
+
+    faults |= FAULT(new_count <= count || new_count > LOAM_FRAME_COUNT_MAX, LOAM_ERROR_INVALID);
+    if (section == NULL) {
+        return faults;
+    }
+    faults |= FAULT(new_count > section->count - (start - section->start), LOAM_ERROR_NOT_FOUND);
+    if ((faults & FAULT(true, LOAM_ERROR_INVALID)) != 0) {
+        return faults;
+    }
+    faults |= FAULT(!free_behind(section, start + count, start + new_count), LOAM_ERROR_BUSY);
+    low = frame_oracle_count_low(oracle, start, new_count) - frame_oracle_count_low(oracle, start, count);
+    return faults | FAULT(low > 0 && start + new_count > oracle->zone_end &&
+                              free_low < low + oracle->config.dma32_reserve_frames,
+                          LOAM_ERROR_EXHAUSTED);
+}
+
+bool frame_oracle_grow(struct frame_oracle *oracle, uint64_t start, uint64_t count, uint64_t new_count,
+                       enum loam_error error, uint32_t flags)
+{
+    uint32_t number;
+    uint8_t tag;
+
+    if (!frame_oracle_one_of(oracle, error, grow_faults(oracle, start, count, new_count))) {
+        return false;
+    }
+    if (error != LOAM_OK) {
+        return flags == 0 || frame_oracle_wrong(oracle, "flags came with a refusal", flags, start);
+    }
+    number = number_of(oracle, start, &tag);
+    frame_oracle_fill(oracle, start, new_count, number, tag);
+    return frame_oracle_judge_flags(oracle, start, new_count, flags);
+}
+
+bool frame_oracle_trim(struct frame_oracle *oracle, uint64_t start, uint64_t count, uint64_t new_count,
+                       enum loam_error error)
+{
+    unsigned faults =
+        block_faults(oracle, start, count) | FAULT(new_count == 0 || new_count >= count, LOAM_ERROR_INVALID);
+
+    if (!frame_oracle_one_of(oracle, error, faults)) {
+        return false;
+    }
+    if (error == LOAM_OK) {
+        frame_oracle_fill(oracle, start + new_count, count - new_count, 0, LOAM_FRAME_TAG_NONE);
+    }
+    return true;
+}
+
+bool frame_oracle_split(struct frame_oracle *oracle, uint64_t start, uint64_t count, uint64_t first_count,
+                        enum loam_error error)
+{
+    unsigned faults =
+        block_faults(oracle, start, count) | FAULT(first_count == 0 || first_count >= count, LOAM_ERROR_INVALID);
+    uint8_t tag;
+
+    if (!frame_oracle_one_of(oracle, error, faults)) {
+        return false;
+    }
+    if (error == LOAM_OK) {
+        number_of(oracle, start, &tag);
+        frame_oracle_fill(oracle, start + first_count, count - first_count, ++oracle->next_block, tag);
+    }
+    return true;
+}
 
 bool frame_oracle_tag(struct frame_oracle *oracle, uint64_t start, enum loam_frame_tag tag, enum loam_error error)
 {
     uint64_t first, length = frame_oracle_block(oracle, start, &first);
     bool good = length > 0 && first == start && (unsigned)tag <= LOAM_FRAME_TAG_SLAB;
+    uint8_t old;
 
-    if (!same_error(oracle, error, good ? LOAM_OK : LOAM_ERROR_INVALID)) {
+    if (!frame_oracle_same(oracle, error, good ? LOAM_OK : LOAM_ERROR_INVALID)) {
         return false;
     }
     if (good) {
-        fill(oracle, start, length, section_of(oracle, start)->block[start - section_of(oracle, start)->start],
-             (uint8_t)tag);
+        frame_oracle_fill(oracle, start, length, number_of(oracle, start, &old), (uint8_t)tag);
     }
     return true;
 }
 
-bool frame_oracle_query(struct frame_oracle *oracle, uint64_t pfn, const struct loam_frame_info *info)
-{
-    const struct frame_oracle_section *section = section_of(oracle, pfn);
-    uint64_t first, length = frame_oracle_block(oracle, pfn, &first);
+/* --- Caches ---------------------------------------------------------------------------------------------------- */
 
-    if (section == NULL) {
-        return info->state == LOAM_FRAME_UNMANAGED || wrong(oracle, "managed, says query", pfn, info->state);
-    }
-    if (info->section != section - oracle->sections) {
-        return wrong(oracle, "query names another section", pfn, info->section);
-    }
-    if (length == 0) {
-        return info->state == LOAM_FRAME_FREE || wrong(oracle, "not free, says query", pfn, info->state);
-    }
-    if (info->state != LOAM_FRAME_ALLOCATED || info->block.start.value != first || info->block.count_frames != length ||
-        info->block.section != info->section) {
-        return wrong(oracle, "query tells of another block", info->block.start.value, first);
-    }
-    return (uint8_t)info->tag == section->tag[pfn - section->start] || wrong(oracle, "tag", pfn, info->tag);
+bool frame_oracle_cache_make(struct frame_oracle *oracle, enum loam_error error)
+{
+    bool room = oracle->cache_count < oracle->config.cache_capacity;
+
+    oracle->cache_count += error == LOAM_OK;
+    return frame_oracle_same(oracle, error, room ? LOAM_OK : LOAM_ERROR_EXHAUSTED);
 }
 
-bool frame_oracle_next_free(struct frame_oracle *oracle, uint64_t from, enum loam_error error,
-                            const struct loam_frame_range *range)
+bool frame_oracle_cache_destroy(struct frame_oracle *oracle, bool there, enum loam_error error)
 {
-    const struct frame_oracle_section *section;
-    uint64_t start = UINT64_MAX, count = 0;
-
-    for (uint32_t i = 0; i < FRAME_ORACLE_SECTIONS; i++) {
-        section = &oracle->sections[i];
-        for (uint64_t n = 0; section->used && n < section->count; n++) {
-            uint64_t pfn = section->start + n;
-
-            if (pfn >= from && section->block[n] == 0) {
-                start = pfn < start ? pfn : start;
-                break;
-            }
-        }
-    }
-    if (!same_error(oracle, error, start == UINT64_MAX ? LOAM_ERROR_NOT_FOUND : LOAM_OK) || error != LOAM_OK) {
-        return error == LOAM_ERROR_NOT_FOUND && start == UINT64_MAX;
-    }
-    section = section_of(oracle, start);
-    while (section_of(oracle, start + count) == section && is_free(oracle, start + count)) {
-        count++;
-    }
-    return (range->start.value == start && range->count_frames == count) ||
-           wrong(oracle, "next free range", range->start.value, range->count_frames);
+    oracle->cache_count -= error == LOAM_OK;
+    return frame_oracle_same(oracle, error, there ? LOAM_OK : LOAM_ERROR_UNINITIALISED);
 }
 
-static uint64_t count_free_chunks(const struct frame_oracle *oracle)
+void frame_oracle_caches_used(struct frame_oracle *oracle)
 {
-    uint64_t chunks = 0;
-
-    for (uint32_t i = 0; i < FRAME_ORACLE_SECTIONS; i++) {
-        const struct frame_oracle_section *section = &oracle->sections[i];
-        uint64_t run = 0;
-
-        for (uint64_t n = 0; section->used && n < section->count; n++) {
-            run = section->block[n] != 0 ? 0 : (section->start + n) % 512 == 0 || run > 0 ? run + 1 : 0;
-            chunks += run > 0 && (section->start + n) % 512 == 511;
-            run = (section->start + n) % 512 == 511 ? 0 : run;
-        }
-    }
-    return chunks;
+    oracle->caches_hold = true;
+    note_pressure(oracle);
 }
 
-bool frame_oracle_stats(struct frame_oracle *oracle, const struct loam_frame_stats *stats)
+void frame_oracle_caches_drained(struct frame_oracle *oracle)
 {
-    uint64_t managed = 0;
-    uint64_t low = count_free(oracle, 0, oracle->zone_end);
-    uint64_t high = count_free(oracle, oracle->zone_end, oracle->pfn_end);
-
-    for (uint32_t i = 0; i < FRAME_ORACLE_SECTIONS; i++) {
-        managed += oracle->sections[i].used ? oracle->sections[i].count : 0;
-    }
-    if (stats->section_count != count_sections(oracle) || stats->managed_frames != managed ||
-        stats->total_frames != managed || stats->free_frames != low + high ||
-        stats->allocated_frames != managed - low - high) {
-        return wrong(oracle, "managed and free frames", stats->managed_frames, stats->free_frames);
-    }
-    if (stats->free_frames_in_zone[LOAM_FRAME_ZONE_DMA32] != low ||
-        stats->free_frames_in_zone[LOAM_FRAME_ZONE_NORMAL] != high) {
-        return wrong(oracle, "free frames by zone", low, high);
-    }
-    return stats->free_chunks == count_free_chunks(oracle) ||
-           wrong(oracle, "free chunks, expected", stats->free_chunks, count_free_chunks(oracle));
+    oracle->caches_hold = false;
+    note_pressure(oracle);
 }
