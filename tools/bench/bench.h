@@ -77,6 +77,9 @@ static inline uint32_t bench_random_below(struct bench_random *random, uint32_t 
 /* 0 to count - 1 in random order. */
 void bench_random_order(struct bench_random *random, uint32_t *order, uint32_t count);
 
+/* Pin the calling thread to the number-th processor, modulo how many there are. The main thread's is 0, at the start. */
+void bench_pin(unsigned number);
+
 /* A thread of a case. */
 struct bench_thread {
     void (*run)(void *argument); /* its timed part */
@@ -99,7 +102,7 @@ LOAM_PRINTF(1, 2) void bench_note(const char *format, ...);
 /* bench_fail unless error is LOAM_OK. */
 void bench_expect(enum loam_error error, const char *what);
 
-/* Pass a barrier in all threads of this process, for loam_frame_set_barrier; registered by the first call of init. */
+/* Give the frame allocator membarrier(2) as its barrier; calls after the first do nothing. */
 void bench_barrier_init(void);
 
 /* Keep the compiler from dropping the computation of value. */
