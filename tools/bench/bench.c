@@ -24,7 +24,7 @@
 #define CASES_MOST   256u
 #define GROUP_MOST   16u
 
-static const struct bench_case *const tables[] = {frame_cases, map_cases, slab_cases};
+static const struct bench_case *const tables[] = {frame_cases, thread_cases, scale_cases, map_cases, slab_cases};
 
 struct options {
     bool json;

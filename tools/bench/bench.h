@@ -41,9 +41,11 @@ struct bench_case {
     const char *group;      /* not NULL: the reference is the best figure that Loam has in the group's cases */
 };
 
-extern const struct bench_case frame_cases[]; /* frame_bench.c */
-extern const struct bench_case map_cases[];   /* map_bench.c */
-extern const struct bench_case slab_cases[];  /* slab_bench.c */
+extern const struct bench_case frame_cases[];  /* frame_bench.c: one thread */
+extern const struct bench_case thread_cases[]; /* thread_bench.c: two threads */
+extern const struct bench_case scale_cases[];  /* scale_bench.c: much memory, many sections */
+extern const struct bench_case map_cases[];    /* map_bench.c */
+extern const struct bench_case slab_cases[];   /* slab_bench.c */
 
 /* Nanoseconds of a monotonic clock. */
 uint64_t bench_now(void);

@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * The frame allocator on two threads, each with a cache of its own, on a section of 8 GiB. The reference is Loam itself:
+ * the same work on one thread.
+ */
+#include "tools/bench/subject.h"
+
+#include <math.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#define GIB_FRAMES  (LOAM_GIB / LOAM_FRAME_BYTES)
+#define LIVE        64u
+#define BATCHES     200000u
+#define SLOTS       16u /* a power of two */
+#define SPINS       1000u
+#define THREAD_MOST 2u
+
+/* One thread's work: its own view of the shared allocator, and whether every call was served. */
+struct worker {
+    struct subject subject;
+    bool served;
+    struct ring *ring;
+    uint64_t padding[16]; /* no line of the processor's caches is shared */
+};
+
+struct run {
+    struct subject subject;
+    struct worker workers[THREAD_MOST];
+    struct bench_thread threads[THREAD_MOST];
+};
+
+static bool has_two_processors(void)
+{
+    if (sysconf(_SC_NPROCESSORS_ONLN) < 2) {
+        bench_note("threads: two processors wanted, one found: no figures");
+        return false;
+    }
+    return true;
+}
+
+static void make_run(struct run *run, unsigned count, void (*work)(void *worker))
+{
+    static const struct subject_sections sections = {.frames = 8 * GIB_FRAMES};
+
+    subject_make_loam(&run->subject, &sections);
+    for (unsigned i = 0; i < count; i++) {
+        run->workers[i] = (struct worker){.subject = run->subject};
+        if (i > 0) {
+            bench_expect(loam_frame_cache_make(run->subject.frame, &run->workers[i].subject.cache), "a cache");
+        }
+        run->threads[i] = (struct bench_thread){.run = work, .argument = &run->workers[i]};
+    }
+}
+
+/* Returns millions of done a second. */
+static double end_run(struct run *run, const struct bench_case *bench, unsigned count, double done, uint64_t taken)
+{
+    for (unsigned i = 0; i < count; i++) {
+        if (!run->workers[i].served) {
+            bench_fail("%s: a call was refused", bench->name);
+        }
+    }
+    subject_unmake(&run->subject);
+    return done * 1e3 / (double)taken;
+}
+
+/* --- Each thread for itself ------------------------------------------------------------------------------------ */
+
+static void work_singly(void *argument)
+{
+    struct worker *worker = argument;
+    uint64_t places[LIVE];
+    bool served = true;
+
+    for (uint32_t batch = 0; batch < BATCHES; batch++) {
+        for (uint32_t i = 0; i < LIVE; i++) {
+            served &= cached_alloc(&worker->subject, 0, false, &places[i]);
+        }
+        for (uint32_t i = 0; i < LIVE; i++) {
+            served &= cached_free(&worker->subject, 0, places[i]);
+        }
+    }
+    worker->served = served;
+}
+
+static double singly(const struct bench_case *bench, unsigned count)
+{
+    struct run run;
+
+    make_run(&run, count, work_singly);
+    uint64_t taken = bench_threads(run.threads, count);
+    return end_run(&run, bench, count, 2.0 * LIVE * BATCHES * count, taken);
+}
+
+static double singly_two(const struct bench_case *bench)
+{
+    return has_two_processors() ? singly(bench, 2) : NAN;
+}
+
+static double singly_one(const struct bench_case *bench)
+{
+    return singly(bench, 1);
+}
+
+/* --- One allocates, the other frees ---------------------------------------------------------------------------- */
+
+/*
+ * Slots with LIVE frames each: tail - head of them are full, from 0 to SLOTS. The producer writes a slot, then tail with
+ * release; the consumer reads tail with acquire, then the slot; head goes the other way alike.
+ */
+struct ring {
+    _Alignas(128) atomic_uint tail; /* the producer's */
+    _Alignas(128) atomic_uint head; /* the consumer's */
+    _Alignas(128) uint64_t places[SLOTS][LIVE];
+};
+
+/* Between two looks; yields once in a while, lest the other thread has no processor. */
+static void relax(unsigned *spins)
+{
+    if (++*spins % SPINS == 0) {
+        sched_yield();
+    }
+    __builtin_ia32_pause();
+}
+
+static void produce(void *argument)
+{
+    struct worker *worker = argument;
+    struct ring *ring = worker->ring;
+    unsigned spins = 0;
+    bool served = true;
+
+    for (unsigned tail = 0; tail < BATCHES; tail++) {
+        while (tail - atomic_load_explicit(&ring->head, memory_order_acquire) == SLOTS) {
+            relax(&spins);
+        }
+        served &= cached_alloc_batch(&worker->subject, ring->places[tail % SLOTS], LIVE);
+        atomic_store_explicit(&ring->tail, tail + 1, memory_order_release);
+    }
+    worker->served = served;
+}
+
+static void consume(void *argument)
+{
+    struct worker *worker = argument;
+    struct ring *ring = worker->ring;
+    unsigned spins = 0;
+    bool served = true;
+
+    for (unsigned head = 0; head < BATCHES; head++) {
+        while (atomic_load_explicit(&ring->tail, memory_order_acquire) == head) {
+            relax(&spins);
+        }
+        served &= cached_free_batch(&worker->subject, ring->places[head % SLOTS], LIVE);
+        atomic_store_explicit(&ring->head, head + 1, memory_order_release);
+    }
+    worker->served = served;
+}
+
+static double remote(const struct bench_case *bench)
+{
+    struct ring *ring;
+    struct run run;
+
+    if (!has_two_processors()) {
+        return NAN;
+    }
+    ring = bench_map(sizeof *ring, true);
+    make_run(&run, 2, produce);
+    run.threads[1].run = consume;
+    run.workers[0].ring = run.workers[1].ring = ring;
+    uint64_t taken = bench_threads(run.threads, 2);
+    bench_unmap(ring, sizeof *ring);
+    return end_run(&run, bench, 2, (double)LIVE * BATCHES, taken);
+}
+
+/* What local is: the same batches, allocated and freed by one thread; no ring between. */
+static void work_in_batches(void *argument)
+{
+    struct worker *worker = argument;
+    uint64_t places[LIVE];
+    bool served = true;
+
+    for (uint32_t batch = 0; batch < BATCHES; batch++) {
+        served &= cached_alloc_batch(&worker->subject, places, LIVE);
+        served &= cached_free_batch(&worker->subject, places, LIVE);
+    }
+    worker->served = served;
+}
+
+static double local(const struct bench_case *bench, unsigned count)
+{
+    struct run run;
+
+    make_run(&run, count, work_in_batches);
+    uint64_t taken = bench_threads(run.threads, count);
+    return end_run(&run, bench, count, (double)LIVE * BATCHES * count, taken);
+}
+
+static double local_one(const struct bench_case *bench)
+{
+    return local(bench, 1);
+}
+
+static double local_two(const struct bench_case *bench)
+{
+    return has_two_processors() ? local(bench, 2) : NAN;
+}
+
+const struct bench_case thread_cases[] = {
+    {.name = "frame.threads2",
+     .what = "calls a second of two threads, each with 64 frames live; reference: of one thread",
+     .unit = "M/s",
+     .better = BENCH_MORE,
+     .goal = 1.9,
+     .loam = singly_two,
+     .reference = singly_one},
+    {.name = "frame.threads2.remote",
+     .what = "frames a second that one thread allocates and another frees, 64 a call; reference: one thread does both",
+     .unit = "M/s",
+     .better = BENCH_MORE,
+     .goal = 0.8,
+     .loam = remote,
+     .reference = local_one},
+    {.name = "frame.threads2.remote.2",
+     .what = "the same; reference: two threads, each of which does both",
+     .unit = "M/s",
+     .better = BENCH_MORE,
+     .loam = remote,
+     .reference = local_two},
+    {.name = NULL},
+};
