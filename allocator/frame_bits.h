@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * The two bitmaps of one chunk of 512 frames, as pure functions over them. Two bits stand for each frame:
+ * The two bitmaps of one chunk of 512 frames, as functions over them. Two bits stand for each frame:
  *
  *     allocated last
  *         0      0    free
@@ -11,7 +11,14 @@
  *     free       == ~(allocated | last)
  *     ends       == ~allocated | last        a block that holds the next frame starts there
  *
- * Positions are 0 to 511; 512 says that there is none. Any thread that owns the chunk; no state of its own.
+ * The words of both lie side by side, so that a frame's two bits are in one cache line.
+ *
+ * One thread at a time writes a chunk's bitmaps, but others may read what stands at blocks of their own meanwhile. So
+ * words are read and written as a whole, and in an order in which a block's neighbours never look different: `last` is
+ * set before `allocated`, and cleared after it. Either way a frame that ends a block is seen to end one all along.
+ *
+ * Positions are 0 to 511; 512 says that there is none. Functions that change bits return by what the sum of the chunk
+ * (frame_bits_sum) changes: old sum ^ change == new sum.
  */
 #ifndef LOAM_FRAME_BITS_H
 #define LOAM_FRAME_BITS_H
@@ -22,30 +29,49 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+/* A member that one thread writes while others may read it: no tearing, no order. */
+#define frame_read(member)         __atomic_load_n(&(member), __ATOMIC_RELAXED)
+#define frame_write(member, value) __atomic_store_n(&(member), value, __ATOMIC_RELAXED)
+
 #define FRAME_MAP_WORDS (LOAM_FRAME_CHUNK_FRAMES / 64)
 
+struct frame_word {
+    uint64_t allocated;
+    uint64_t last;
+};
+
 struct frame_map {
-    uint64_t allocated[FRAME_MAP_WORDS];
-    uint64_t last[FRAME_MAP_WORDS];
+    struct frame_word word[FRAME_MAP_WORDS];
 };
 
 static_assert(sizeof(struct frame_map) == 128, "two cache lines a chunk");
 
 enum frame_bits_kind { FRAME_BITS_FREE, FRAME_BITS_USED, FRAME_BITS_LAST, FRAME_BITS_ENDS };
 
-static inline uint64_t frame_bits_word(const struct frame_map *map, enum frame_bits_kind kind, uint32_t word)
+/* As by one load: what was read of the two bitmaps. */
+static inline struct frame_word frame_bits_read(const struct frame_map *map, uint32_t word)
+{
+    return (struct frame_word){frame_read(map->word[word].allocated), frame_read(map->word[word].last)};
+}
+
+static inline uint64_t frame_bits_of(struct frame_word word, enum frame_bits_kind kind)
 {
     switch (kind) {
     case FRAME_BITS_FREE:
-        return ~(map->allocated[word] | map->last[word]);
+        return ~(word.allocated | word.last);
     case FRAME_BITS_USED:
-        return map->allocated[word] | map->last[word];
+        return word.allocated | word.last;
     case FRAME_BITS_LAST:
-        return map->last[word];
+        return word.last;
     case FRAME_BITS_ENDS:
-        return ~map->allocated[word] | map->last[word];
+        return ~word.allocated | word.last;
     }
     return 0;
+}
+
+static inline uint64_t frame_bits_word(const struct frame_map *map, enum frame_bits_kind kind, uint32_t word)
+{
+    return frame_bits_of(frame_bits_read(map, word), kind);
 }
 
 static inline bool frame_bits_at(const struct frame_map *map, enum frame_bits_kind kind, uint32_t position)
@@ -84,7 +110,7 @@ static inline uint32_t frame_bits_previous_end(const struct frame_map *map, enum
     return word * 64 + 64 - (uint32_t)__builtin_clzll(bits);
 }
 
-/* The bits of word that lie in [from, from + count); count is at least 1. */
+/* The bits of word that lie in [from, from + count); count is at least 1, and the word meets the range. */
 static inline uint64_t frame_bits_mask(uint32_t word, uint32_t from, uint32_t count)
 {
     uint32_t low = from > word * 64 ? from - word * 64 : 0;
@@ -93,25 +119,70 @@ static inline uint64_t frame_bits_mask(uint32_t word, uint32_t from, uint32_t co
     return (UINT64_MAX << low) & (UINT64_MAX >> (64 - high));
 }
 
-/* Mark [from, from + count) as allocated, the last frame as the last of its block where ends says so. */
-static inline void frame_bits_take(struct frame_map *map, uint32_t from, uint32_t count, bool ends)
+static inline uint64_t frame_bits_rotate(uint64_t bits, uint32_t by)
 {
-    uint32_t last = from + count - 1;
-
-    for (uint32_t word = from / 64; word <= last / 64; word++) {
-        map->allocated[word] |= frame_bits_mask(word, from, count);
-    }
-    map->last[last / 64] |= (uint64_t)ends << (last % 64);
+    return bits << (by % 64) | bits >> (-by % 64);
 }
 
-static inline void frame_bits_release(struct frame_map *map, uint32_t from, uint32_t count)
+/* What the bits of one word add to the sum: any one bit changed changes it. */
+static inline uint64_t frame_bits_share(uint32_t word, uint64_t allocated, uint64_t last)
 {
-    for (uint32_t word = from / 64; word <= (from + count - 1) / 64; word++) {
-        uint64_t keep = ~frame_bits_mask(word, from, count);
+    return frame_bits_rotate(allocated, word) ^ frame_bits_rotate(last, word + 29);
+}
 
-        map->allocated[word] &= keep;
-        map->last[word] &= keep;
+static inline uint64_t frame_bits_sum(const struct frame_map *map)
+{
+    uint64_t sum = 0;
+
+    for (uint32_t word = 0; word < FRAME_MAP_WORDS; word++) {
+        sum ^= frame_bits_share(word, frame_read(map->word[word].allocated), frame_read(map->word[word].last));
     }
+    return sum;
+}
+
+/* Set bits of one word that are clear. */
+static inline uint64_t frame_bits_set(struct frame_map *map, uint32_t word, uint64_t allocated, uint64_t last)
+{
+    struct frame_word old = frame_bits_read(map, word);
+
+    /* Release: a reader who sees allocated sees last; it takes part in no other order. */
+    frame_write(map->word[word].last, old.last | last);
+    __atomic_store_n(&map->word[word].allocated, old.allocated | allocated, __ATOMIC_RELEASE);
+    return frame_bits_share(word, allocated, last);
+}
+
+static inline uint64_t frame_bits_clear(struct frame_map *map, uint32_t word, uint64_t mask)
+{
+    struct frame_word old = frame_bits_read(map, word);
+
+    /* Release: likewise, the other way round. */
+    frame_write(map->word[word].allocated, old.allocated & ~mask);
+    __atomic_store_n(&map->word[word].last, old.last & ~mask, __ATOMIC_RELEASE);
+    return frame_bits_share(word, old.allocated & mask, old.last & mask);
+}
+
+/* Mark [from, from + count), which is free, as allocated, the last frame as the last of its block where ends says so. */
+static inline uint64_t frame_bits_take(struct frame_map *map, uint32_t from, uint32_t count, bool ends)
+{
+    uint32_t last = from + count - 1;
+    uint64_t change = 0;
+
+    for (uint32_t word = last / 64 + 1; word-- > from / 64;) {
+        uint64_t end = word == last / 64 ? (uint64_t)ends << (last % 64) : 0;
+
+        change ^= frame_bits_set(map, word, frame_bits_mask(word, from, count), end);
+    }
+    return change;
+}
+
+static inline uint64_t frame_bits_release(struct frame_map *map, uint32_t from, uint32_t count)
+{
+    uint64_t change = 0;
+
+    for (uint32_t word = from / 64; word <= (from + count - 1) / 64; word++) {
+        change ^= frame_bits_clear(map, word, frame_bits_mask(word, from, count));
+    }
+    return change;
 }
 
 static inline bool frame_bits_all_free(const struct frame_map *map, uint32_t from, uint32_t count)
@@ -134,8 +205,8 @@ static inline uint32_t frame_bits_count_free(const struct frame_map *map)
     return count;
 }
 
-/* The lowest naturally aligned free block of 2^order frames, order 0 to 8; 512: none. */
-static inline uint32_t frame_bits_find_order(const struct frame_map *map, uint32_t order)
+/* Of free bits, the first of each naturally aligned run of 2^order, order 0 to 6. */
+static inline uint64_t frame_bits_starts(uint64_t free_bits, uint32_t order)
 {
     /* Bit n: a multiple of 2^order. */
     static const uint64_t starts[] = {
@@ -145,9 +216,19 @@ static inline uint32_t frame_bits_find_order(const struct frame_map *map, uint32
         UINT64_C(0x0101010101010101),
         UINT64_C(0x0001000100010001),
         UINT64_C(0x0000000100000001),
+        1,
     };
 
-    if (order >= 6) {
+    for (uint32_t step = 0; step < order; step++) {
+        free_bits &= free_bits >> (1u << step);
+    }
+    return free_bits & starts[order];
+}
+
+/* The lowest naturally aligned free block of 2^order frames, order 0 to 8; 512: none. */
+static inline uint32_t frame_bits_find_order(const struct frame_map *map, uint32_t order)
+{
+    if (order > 6) {
         for (uint32_t from = 0; from < LOAM_FRAME_CHUNK_FRAMES; from += 1u << order) {
             if (frame_bits_all_free(map, from, 1u << order)) {
                 return from;
@@ -156,17 +237,37 @@ static inline uint32_t frame_bits_find_order(const struct frame_map *map, uint32
         return LOAM_FRAME_CHUNK_FRAMES;
     }
     for (uint32_t word = 0; word < FRAME_MAP_WORDS; word++) {
-        uint64_t bits = frame_bits_word(map, FRAME_BITS_FREE, word);
+        uint64_t bits = frame_bits_starts(frame_bits_word(map, FRAME_BITS_FREE, word), order);
 
-        for (uint32_t step = 0; step < order; step++) {
-            bits &= bits >> (1u << step);
-        }
-        bits &= starts[order];
         if (bits != 0) {
             return word * 64 + (uint32_t)__builtin_ctzll(bits);
         }
     }
     return LOAM_FRAME_CHUNK_FRAMES;
+}
+
+/*
+ * Whether [from, from + count) is exactly one block, count at least 1. entered: the block that holds the chunk's first
+ * frame started in the chunk before. O(words of the block).
+ */
+static inline bool frame_bits_is_block(const struct frame_map *map, uint32_t from, uint32_t count, bool entered)
+{
+    uint32_t last = from + count - 1;
+    bool starts = from == 0 ? !entered : frame_bits_at(map, FRAME_BITS_ENDS, from - 1);
+
+    if (!starts || last >= LOAM_FRAME_CHUNK_FRAMES) {
+        return false;
+    }
+    for (uint32_t word = from / 64; word <= last / 64; word++) {
+        struct frame_word bits = frame_bits_read(map, word);
+        uint64_t mask = frame_bits_mask(word, from, count);
+        uint64_t end = word == last / 64 ? UINT64_C(1) << (last % 64) : 0;
+
+        if ((bits.last & mask) != end || ((bits.allocated | end) & mask) != mask) {
+            return false;
+        }
+    }
+    return true;
 }
 
 #endif

@@ -1,34 +1,60 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * Chunks: the buddy of whole chunks, the bitmaps of partly used ones, the lists of both, and the blocks on top of them.
- * Private to frame*.c. Every function wants the allocator's lock held; ranges lie within the section's managed frames.
+ * Partly used chunks, and blocks on top of them and of the buddy. Private to frame*.c. The allocator's lock is held;
+ * ranges lie within the section's managed frames.
  */
 #ifndef LOAM_FRAME_CHUNK_H
 #define LOAM_FRAME_CHUNK_H
 
 #include "allocator/frame_layout.h"
 
-/* Write the descriptors of a new section, all frames free, and list them. */
-void loam_frame_chunk_init(struct loam_frame *frame, struct frame_section *section);
+/* Write the descriptors of a new section, all frames free, without listing any. Needs no lock: nobody knows of it. */
+void loam_frame_chunk_prepare(struct loam_frame *frame, struct frame_section *section);
 
-/* Take all chunks of a wholly free section off the lists, and its frames out of the counters. */
+/* List them. O(section frames / largest block). */
+void loam_frame_chunk_add(struct loam_frame *frame, struct frame_section *section);
+
+/* Take all chunks of a wholly free section, none with an owner, off the lists, and its frames out of the counters. */
 void loam_frame_chunk_retire(struct loam_frame *frame, struct frame_section *section);
 
-/* Make one block of [start, start + count), which is free. */
-void loam_frame_chunk_take(struct loam_frame *frame, struct frame_section *section, uint64_t start, uint64_t count);
+/* --- Blocks in chunks without an owner --- */
+
+/* Make one block of [start, start + count), which is free. Returns whether it touches a released chunk. */
+bool loam_frame_chunk_take(struct loam_frame *frame, struct frame_section *section, uint64_t start, uint64_t count);
 
 /* The reverse; the range is exactly one block. */
 void loam_frame_chunk_release(struct loam_frame *frame, struct frame_section *section, uint64_t start, uint64_t count);
 
-/* A partly used chunk has no free block of this order or above: file it where it will not be asked again. */
-void loam_frame_chunk_lower_fit(struct loam_frame *frame, struct frame_section *section, uint64_t chunk,
+/* Count frames that came to or left the chunks without an owner. */
+void loam_frame_chunk_count(struct loam_frame *frame, struct frame_section *section, uint64_t start, uint64_t count,
+                            bool freed);
+
+/* Whether the zones are short of free frames, by what is free now. */
+void loam_frame_chunk_mark_pressure(struct loam_frame *frame);
+
+/* --- One chunk --- */
+
+/* A chunk that was taken out of the buddy becomes partly used: all free, on no list. */
+void loam_frame_chunk_make_partial(struct loam_frame *frame, const struct frame_section *section, uint64_t chunk);
+
+/*
+ * Free a block, or the part of one that lies in the chunk, and file the chunk anew. True: it is wholly free now, on no
+ * list, and INNER. A current chunk stays what it is. The chunk may have an owner, if the caller has it to itself.
+ */
+bool loam_frame_chunk_release_part(struct loam_frame *frame, const struct frame_section *section, uint64_t chunk,
+                                   uint32_t offset, uint32_t count);
+
+/* A partly used chunk on a list has no free block of this order or above: file it where it will not be asked again. */
+void loam_frame_chunk_lower_fit(struct loam_frame *frame, const struct frame_section *section, uint64_t chunk,
                                 uint32_t order);
 
-/* Merge the piece that was freed last in the zone with its buddies. False: there is none. */
-bool loam_frame_chunk_merge_spare(struct loam_frame *frame, enum loam_frame_zone zone);
+/* No block is larger than the free frames allow. */
+void loam_frame_chunk_cap_fit(struct frame_chunk *chunk);
 
-/* The first chunk of the piece that chunk belongs to; chunk itself if it is PARTIAL. */
-uint64_t loam_frame_chunk_head(const struct loam_frame *frame, const struct frame_section *section, uint64_t chunk);
+/* Whether the block of the chunk's first frame, if it has one, starts in the chunk before. */
+bool loam_frame_chunk_entered(const struct loam_frame *frame, const struct frame_section *section, uint64_t chunk);
+
+/* --- Questions: the chunk may have an owner that goes on --- */
 
 /* Whether pfn is allocated, and the whole block that holds it then. */
 bool loam_frame_chunk_block(const struct loam_frame *frame, const struct frame_section *section, uint64_t pfn,
@@ -37,17 +63,8 @@ bool loam_frame_chunk_block(const struct loam_frame *frame, const struct frame_s
 enum loam_frame_tag loam_frame_chunk_tag(const struct loam_frame *frame, const struct frame_section *section,
                                          struct frame_span block);
 
+/* None of the block's chunks has an owner. */
 void loam_frame_chunk_set_tag(struct loam_frame *frame, const struct frame_section *section, struct frame_span block,
                               enum loam_frame_tag tag);
-
-/* The lowest free (used) frame at or above pfn; section->end: none. */
-uint64_t loam_frame_chunk_next_free(const struct loam_frame *frame, const struct frame_section *section, uint64_t pfn);
-uint64_t loam_frame_chunk_next_used(const struct loam_frame *frame, const struct frame_section *section, uint64_t pfn);
-
-/* One above the highest free (used) frame below end; section->start: none. */
-uint64_t loam_frame_chunk_previous_free_end(const struct loam_frame *frame, const struct frame_section *section,
-                                            uint64_t end);
-uint64_t loam_frame_chunk_previous_used_end(const struct loam_frame *frame, const struct frame_section *section,
-                                            uint64_t end);
 
 #endif

@@ -2,13 +2,17 @@
 /*
  * What the frame allocator's metadata looks like. Private to frame*.c.
  *
- *     allocator memory:  struct loam_frame | struct frame_section x capacity | struct frame_index x capacity
+ *     allocator memory:  struct loam_frame | struct loam_frame_cache x capacity | struct frame_section x capacity |
+ *                        struct frame_index x capacity
  *     section metadata:  struct frame_chunk x chunks | struct frame_map x chunks
  *
  * Nothing here is a pointer: a section's metadata is found by its offset from the allocator, a chunk by a link, which
  * is its section's id and its index there. So the whole may lie at different addresses in different processes.
  *
- * Whoever calls a function of frame*.c other than those of loam/frame.h holds the allocator's lock.
+ * Who may touch what. Whoever calls a function of frame*.c other than those of loam/frame.h holds the allocator's lock.
+ * A chunk with an owner, and the owner's lists, belong to the owner while it is busy and not forbidden; whoever holds
+ * the lock gets at them by loam_frame_owner_stop. Members that are read across that border without stopping anybody
+ * are marked (shared) and go through frame_read and frame_write.
  */
 #ifndef LOAM_FRAME_LAYOUT_H
 #define LOAM_FRAME_LAYOUT_H
@@ -28,18 +32,20 @@
 static_assert(LOAM_FRAME_CHUNK_FRAMES == 1 << FRAME_CHUNK_ORDER, "a chunk is one block of its order");
 
 /*
- * Lists of chunks, one set a zone. 0 to 62: partly used chunks by fullness bucket and, within it, by the largest order
- * that may fit (bucket * FRAME_FITS + fit): the lowest list that will do is the fullest. From 64: free blocks of whole
- * chunks by order.
+ * Lists of chunks, in sets. 0 to 62: partly used chunks by fullness bucket and, within it, by the largest order that may
+ * fit (bucket * FRAME_FITS + fit): the lowest list that will do is the fullest. 63: in a cache, chunks without a free
+ * frame; shared ones are on no list. From 64: free blocks of whole chunks by order; a cache has none.
  */
-#define FRAME_BUCKETS   7
-#define FRAME_FITS      9
-#define FRAME_LIST_FREE 64
-#define FRAME_LISTS     (FRAME_LIST_FREE + FRAME_BIG_ORDERS)
-#define FRAME_LIST_NONE 255
-#define FRAME_LINK_NONE UINT64_MAX
+#define FRAME_BUCKETS      7
+#define FRAME_FITS         9
+#define FRAME_LIST_FULL    63
+#define FRAME_LIST_FREE    64
+#define FRAME_LISTS        (FRAME_LIST_FREE + FRAME_BIG_ORDERS)
+#define FRAME_LIST_CURRENT 254 /* none: it is what a cache takes from */
+#define FRAME_LIST_NONE    255
+#define FRAME_LINK_NONE    UINT64_MAX
 
-static_assert(FRAME_BUCKETS * FRAME_FITS < FRAME_LIST_FREE, "a bit a list in one word");
+static_assert(FRAME_BUCKETS * FRAME_FITS <= FRAME_LIST_FULL, "a bit a list in one word");
 
 enum frame_chunk_state {
     FRAME_CHUNK_INNER,   /* not the first chunk of a FREE or WHOLE piece; the rest of the descriptor means nothing */
@@ -49,32 +55,48 @@ enum frame_chunk_state {
 };
 
 /*
- * free_frames == free bits of the chunk's bitmaps, in 0 to 511     (PARTIAL)
- * list != FRAME_LIST_NONE  <=>  state == FREE, or state == PARTIAL and free_frames > 0
- * no naturally aligned free block of an order above fit exists in the chunk     (PARTIAL)
- * block_start <= the piece < block_start + block_frames     (WHOLE)
+ * free_frames == free bits of the chunk's bitmaps                (PARTIAL; 0 to 511 but in a cache's current chunk)
+ * sum == frame_bits_sum(its bitmaps)                             (PARTIAL)
+ * no naturally aligned free block of an order above fit exists   (PARTIAL, on a list)
+ * the piece lies in [start - before_frames, start - before_frames + block_frames)    (WHOLE)
+ * owner != 0  =>  it is PARTIAL, or FREE or WHOLE of order 9; a WHOLE one is a block of its own
  */
 struct frame_chunk {
     union {
         struct {
-            uint64_t previous;
-            uint64_t next;
+            uint32_t previous_chunk;
+            uint32_t next_chunk;
+            uint16_t previous_section;
+            uint16_t next_section;
         }; /* on a list */
         struct {
-            uint64_t block_start;
-            uint64_t block_frames;
-        }; /* WHOLE: the block that the piece belongs to */
+            uint32_t before_frames;
+            uint32_t block_frames;
+        }; /* WHOLE: of the block that the piece belongs to */
     };
-    uint16_t free_frames; /* PARTIAL */
-    uint8_t state;        /* enum frame_chunk_state */
+    uint16_t owner;       /* the cache's id + 1; 0: none. Changed with the lock held (shared) */
+    uint16_t free_frames; /* PARTIAL (shared) */
+    uint64_t sum;         /* PARTIAL */
+    uint8_t state;        /* enum frame_chunk_state (shared) */
     uint8_t order;        /* FREE, WHOLE: 9 to 20 */
     uint8_t fit;          /* PARTIAL: 0 to 8 */
     uint8_t list;
-    uint8_t tag; /* WHOLE: of the block, if its last frame lies in this piece */
-    uint8_t zero[9];
+    uint8_t tag;      /* WHOLE: FRAME_YES: the block is tagged, and its last frame lies in this piece */
+    uint8_t released; /* FRAME_YES: no backing; with an owner 0 */
+    uint8_t entered;  /* with an owner: 1: the block of its first frame starts in the chunk before */
+    uint8_t slot;     /* with an owner: which of the cache's slots for returned blocks, + 1; 0: none (shared) */
 };
 
+#define FRAME_YES 0xff /* more than one bit away from 0 */
+
 static_assert(sizeof(struct frame_chunk) == 32, "with its bitmaps at most 0.32 bytes a frame");
+static_assert(LOAM_FRAME_COUNT_MAX <= UINT32_MAX, "a block's length fits");
+
+/* bit l of mask[l / 64] is set  <=>  head[l] != FRAME_LINK_NONE */
+struct frame_lists {
+    uint64_t mask[2];
+    uint64_t head[FRAME_LISTS];
+};
 
 /* What the allocator knows of a section. Those above the blank line never change while it is there. */
 struct frame_section {
@@ -85,10 +107,10 @@ struct frame_section {
     uint64_t chunk_count;
     int64_t metadata_offset_bytes; /* from the allocator */
     uint64_t metadata_bytes;
-    uint64_t seal; /* a sum over the above, so that validation need not trust them */
+    uint64_t seal; /* a sum over the above, so that nobody need trust them */
 
-    uint64_t free_frames;
-    uint64_t free_top; /* no frame at or above it is free */
+    uint64_t free_frames; /* those in caches not counted */
+    uint64_t free_top;    /* no frame at or above it is free, but in caches */
     uint32_t id;
     uint32_t used;        /* 1: there; 0: the id may be given again */
     uint32_t next_unused; /* with used == 0: the next such id, or UINT32_MAX */
@@ -102,10 +124,60 @@ struct frame_index {
     uint32_t zero;
 };
 
+/* A chunk that a cache takes from. seal == frame_current_seal, or the cache takes the long way. */
+struct frame_current {
+    uint64_t base; /* its first frame */
+    int64_t chunk_offset_bytes;
+    int64_t map_offset_bytes;
+    uint64_t link;
+    uint64_t seal;
+    uint64_t word; /* where the last block came from; any value will do */
+};
+
+/* The section in which a cache's owner freed last. */
+struct frame_memo {
+    uint64_t start;
+    uint64_t count;              /* 0: none */
+    int64_t chunks_offset_bytes; /* of the descriptor that chunk number 0 would have */
+    int64_t maps_offset_bytes;
+    uint64_t id;
+    uint64_t seal;
+};
+
+/* Blocks in one chunk of a cache that others freed: a bit for the first frame of each. With the lock held (shared). */
+struct frame_returned {
+    uint64_t link; /* FRAME_LINK_NONE: unused */
+    uint64_t starts[FRAME_MAP_WORDS];
+};
+
+#define FRAME_RETURNED     8 /* chunks of a cache in which others may free before its owner is stopped */
+#define FRAME_SPARE_CHUNKS 8 /* free chunks that a cache holds in each zone */
+
+enum { FRAME_RUNNING, FRAME_STOPPED, FRAME_UNUSED };
+
+/*
+ * free_frames[z] == free bits of its PARTIAL chunks in zone z + 512 x spare_count[z]; blocks returned are not among them
+ * a PARTIAL chunk of it is current or on one of its lists; a FREE one is in spare
+ */
+struct loam_frame_cache {
+    alignas(64) uint32_t busy; /* 1: its owner is in a call that takes no lock */
+    uint32_t forbidden;        /* FRAME_RUNNING..., changed with the lock held; not RUNNING: the owner takes the lock */
+    uint64_t offset_bytes;     /* from the allocator */
+    uint64_t seal;             /* frame_cache_seal */
+    uint64_t id;
+    uint64_t free_frames[LOAM_FRAME_ZONE_COUNT];     /* (shared) */
+    uint64_t returned_frames[LOAM_FRAME_ZONE_COUNT]; /* in blocks returned; with the lock held */
+    struct frame_memo memo;
+    struct frame_current current[LOAM_FRAME_ZONE_COUNT][FRAME_CHUNK_ORDER];
+    uint64_t spare_count[LOAM_FRAME_ZONE_COUNT];
+    uint64_t spare[LOAM_FRAME_ZONE_COUNT][FRAME_SPARE_CHUNKS]; /* first frames */
+    struct frame_lists lists[LOAM_FRAME_ZONE_COUNT];
+    struct frame_returned returned[FRAME_RETURNED];
+};
+
 /*
  * free_frames[z] == sum over sections of their free frames in zone z
- * free_chunks == sum over free blocks of whole chunks of their chunks
- * bit l of list_mask[z][l / 64] is set  <=>  list[z][l] != FRAME_LINK_NONE
+ * free_chunks == sum over free blocks of whole chunks of their chunks; released_chunks of those released
  * no two free pieces of chunks that would make one larger piece stand apart, unless one of them is spare[zone]
  * section_count == sections in use == entries of the index; unused ids form a list, those from id_top up are untouched
  */
@@ -116,25 +188,37 @@ struct loam_frame {
     uint64_t zone_end; /* first frame of zone NORMAL; a multiple of 512 */
     uint64_t pfn_end;  /* one above the last frame there can be */
     uint64_t dma32_reserve_frames;
+    struct loam_frame_watermarks watermarks[LOAM_FRAME_ZONE_COUNT];
     uint64_t metadata_bytes;
+    uint32_t version;
     uint32_t frame_shift;
     uint32_t section_capacity;
+    uint32_t cache_capacity;
     uint64_t seal; /* a sum over the above */
 
-    uint64_t free_frames[LOAM_FRAME_ZONE_COUNT];
-    uint64_t free_chunks;
+    uint32_t damaged;  /* 1: metadata contradicted itself; nothing is changed any more (shared) */
+    uint32_t top_zone; /* NORMAL if a frame of that zone is managed, else DMA32 (shared) */
     uint32_t section_count;
     uint32_t id_top;
-    uint32_t unused_id; /* UINT32_MAX: none */
-    uint32_t zero;
+    uint32_t unused_id;                       /* UINT32_MAX: none */
+    uint32_t holder;                          /* id + 1 of the cache whose owner holds the lock; 0: none does */
+    uint32_t stopped;                         /* caches that are stopped until the lock is given up */
+    uint32_t cache_top;                       /* no cache of this number or above was ever made */
+    uint32_t pressure[LOAM_FRAME_ZONE_COUNT]; /* 1: between the watermarks (shared) */
+    uint64_t free_frames[LOAM_FRAME_ZONE_COUNT];
+    uint64_t free_chunks;
+    uint64_t released_chunks;
+    uint64_t released_ever;                /* 1: a chunk was released once */
     uint64_t spare[LOAM_FRAME_ZONE_COUNT]; /* the piece freed last, not merged yet; FRAME_LINK_NONE: none */
-    uint64_t list_mask[LOAM_FRAME_ZONE_COUNT][2];
-    uint64_t list[LOAM_FRAME_ZONE_COUNT][FRAME_LISTS];
+    struct frame_lists lists[LOAM_FRAME_ZONE_COUNT][2]; /* [1]: released chunks */
+    struct frame_chunk sink;                            /* stands in for what a damaged link points to */
 };
 
-#define FRAME_MAGIC UINT64_C(0x656d617266204c31)
+#define FRAME_MAGIC   UINT64_C(0x656d617266204c31)
+#define FRAME_VERSION 2
 
-static_assert(sizeof(struct loam_frame) % 64 == 0, "section records follow");
+static_assert(sizeof(struct loam_frame) % 64 == 0, "caches follow");
+static_assert(sizeof(struct loam_frame_cache) % 64 == 0, "each on lines of its own");
 static_assert(ATOMIC_INT_LOCK_FREE == 2, "the lock works between processes");
 
 /* A range of frames. */
@@ -143,9 +227,21 @@ struct frame_span {
     uint64_t count;
 };
 
+/* --- Where things lie ------------------------------------------------------------------------------------------ */
+
+static inline void *frame_address(const struct loam_frame *frame, int64_t offset_bytes)
+{
+    return (void *)((uintptr_t)frame + (uintptr_t)offset_bytes);
+}
+
+static inline struct loam_frame_cache *frame_caches(const struct loam_frame *frame)
+{
+    return (struct loam_frame_cache *)((uintptr_t)frame + sizeof *frame);
+}
+
 static inline struct frame_section *frame_sections(const struct loam_frame *frame)
 {
-    return (struct frame_section *)((uintptr_t)frame + sizeof *frame);
+    return (struct frame_section *)(frame_caches(frame) + frame->cache_capacity);
 }
 
 static inline struct frame_index *frame_indexes(const struct loam_frame *frame)
@@ -155,7 +251,7 @@ static inline struct frame_index *frame_indexes(const struct loam_frame *frame)
 
 static inline struct frame_chunk *frame_chunks(const struct loam_frame *frame, const struct frame_section *section)
 {
-    return (struct frame_chunk *)((uintptr_t)frame + (uintptr_t)section->metadata_offset_bytes);
+    return frame_address(frame, section->metadata_offset_bytes);
 }
 
 static inline size_t frame_chunks_bytes(uint64_t chunk_count)
@@ -174,6 +270,21 @@ static inline struct frame_map *frame_map(const struct loam_frame *frame, const 
 static inline uint64_t frame_link(const struct frame_section *section, uint64_t chunk)
 {
     return (uint64_t)section->id << 32 | chunk;
+}
+
+/* The neighbours of a chunk on its list. */
+static inline uint64_t frame_chunk_previous(const struct frame_chunk *chunk)
+{
+    return chunk->previous_section == UINT16_MAX && chunk->previous_chunk == UINT32_MAX
+               ? FRAME_LINK_NONE
+               : (uint64_t)chunk->previous_section << 32 | chunk->previous_chunk;
+}
+
+static inline uint64_t frame_chunk_next(const struct frame_chunk *chunk)
+{
+    return chunk->next_section == UINT16_MAX && chunk->next_chunk == UINT32_MAX
+               ? FRAME_LINK_NONE
+               : (uint64_t)chunk->next_section << 32 | chunk->next_chunk;
 }
 
 /* First frame of a chunk; below section->start where that lies inside the chunk. */
@@ -202,6 +313,8 @@ static inline uint64_t frame_piece_chunks(uint32_t order)
     return UINT64_C(1) << (order - FRAME_CHUNK_ORDER);
 }
 
+/* --- Sums ------------------------------------------------------------------------------------------------------ */
+
 static inline uint32_t frame_log2_floor(uint64_t value)
 {
     return 63 - (uint32_t)__builtin_clzll(value);
@@ -223,11 +336,9 @@ static inline uint64_t frame_max(uint64_t a, uint64_t b)
 }
 
 /* The list of a partly used chunk that has free frames. */
-static inline uint32_t frame_partial_list(const struct frame_chunk *chunk)
+static inline uint32_t frame_partial_list(uint32_t free_frames, uint32_t fit)
 {
-    uint32_t bucket = chunk->free_frames * (uint32_t)FRAME_BUCKETS / LOAM_FRAME_CHUNK_FRAMES;
-
-    return bucket * FRAME_FITS + chunk->fit;
+    return free_frames * (uint32_t)FRAME_BUCKETS / (LOAM_FRAME_CHUNK_FRAMES + 1) * FRAME_FITS + fit;
 }
 
 /* How many frames of [start, start + count) lie below 4 GiB. */
@@ -236,16 +347,13 @@ static inline uint64_t frame_dma32_part(const struct loam_frame *frame, uint64_t
     return start >= frame->zone_end ? 0 : frame_min(frame->zone_end - start, count);
 }
 
-/* A checksum (splitmix64's finaliser, chained): any one bit changed changes it. */
+/* A sum that any one bit changed changes, and that almost any other damage does. */
 static inline uint64_t frame_seal(const uint64_t *values, size_t count)
 {
     uint64_t sum = FRAME_MAGIC;
 
     for (size_t i = 0; i < count; i++) {
-        sum ^= values[i];
-        sum = (sum ^ (sum >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
-        sum = (sum ^ (sum >> 27)) * UINT64_C(0x94d049bb133111eb);
-        sum ^= sum >> 31;
+        sum = frame_bits_rotate(sum, 23) ^ values[i];
     }
     return sum;
 }
@@ -261,11 +369,38 @@ static inline uint64_t frame_seal_of_section(const struct frame_section *section
 
 static inline uint64_t frame_seal_of_allocator(const struct loam_frame *frame)
 {
-    uint64_t values[] = {frame->magic,          frame->zone_end,
-                         frame->pfn_end,        frame->dma32_reserve_frames,
-                         frame->metadata_bytes, (uint64_t)frame->frame_shift << 32 | frame->section_capacity};
+    uint64_t values[] = {frame->magic,
+                         frame->zone_end,
+                         frame->pfn_end,
+                         frame->dma32_reserve_frames,
+                         frame->watermarks[0].low_frames,
+                         frame->watermarks[0].high_frames,
+                         frame->watermarks[1].low_frames,
+                         frame->watermarks[1].high_frames,
+                         frame->metadata_bytes,
+                         (uint64_t)frame->version << 32 | frame->frame_shift,
+                         (uint64_t)frame->section_capacity << 32 | frame->cache_capacity};
 
     return frame_seal(values, sizeof values / sizeof values[0]);
+}
+
+static inline uint64_t frame_seal_of_cache(const struct loam_frame_cache *cache)
+{
+    return frame_bits_rotate(cache->offset_bytes, 32) ^ cache->id ^ FRAME_MAGIC;
+}
+
+static inline uint64_t frame_seal_of_current(const struct frame_current *current)
+{
+    return current->base ^ frame_bits_rotate((uint64_t)current->chunk_offset_bytes, 21) ^
+           frame_bits_rotate((uint64_t)current->map_offset_bytes, 42) ^ frame_bits_rotate(current->link, 53) ^
+           FRAME_MAGIC;
+}
+
+static inline uint64_t frame_seal_of_memo(const struct frame_memo *memo)
+{
+    return memo->start ^ frame_bits_rotate(memo->count, 13) ^
+           frame_bits_rotate((uint64_t)memo->chunks_offset_bytes, 26) ^
+           frame_bits_rotate((uint64_t)memo->maps_offset_bytes, 39) ^ frame_bits_rotate(memo->id, 52) ^ FRAME_MAGIC;
 }
 
 #endif

@@ -7,8 +7,9 @@
  */
 #include "allocator/frame_search.h"
 
-#include "allocator/check.h"
+#include "allocator/frame_buddy.h"
 #include "allocator/frame_chunk.h"
+#include "allocator/frame_lists.h"
 
 /* --- Places in a free range ------------------------------------------------------------------------------------ */
 
@@ -83,20 +84,24 @@ static bool fit_in_chunk(const struct frame_map *map, const struct frame_want *w
 }
 
 /*
- * The fullest partly used chunk that may hold a block of the order. Each that turns out not to is filed lower, and
- * rises only when frames in it are freed: so failures are paid for by frees.
+ * The fullest partly used chunk of the lists that may hold a block of the order. Each that turns out not to is filed
+ * lower, and rises only when frames in it are freed: so failures are paid for by frees.
  */
-static bool search_partial(struct loam_frame *frame, const struct frame_want *want, enum loam_frame_zone zone,
+static bool search_partial(struct loam_frame *frame, const struct frame_lists *lists, const struct frame_want *want,
                            uint32_t order, struct frame_section **section, uint64_t *start)
 {
     /* The fits from order up, in every bucket. */
-    uint64_t lists = ((UINT64_C(0x1ff) << order) & 0x1ff) * UINT64_C(0x0040201008040201);
+    uint64_t fits = ((UINT64_C(0x1ff) << order) & 0x1ff) * UINT64_C(0x0040201008040201);
 
-    while ((frame->list_mask[zone][0] & lists) != 0) {
-        uint64_t link = frame->list[zone][__builtin_ctzll(frame->list_mask[zone][0] & lists)];
-        uint64_t chunk = (uint32_t)link;
+    while ((lists->mask[0] & fits) != 0 && !frame_read(frame->damaged)) {
+        uint32_t list = (uint32_t)__builtin_ctzll(lists->mask[0] & fits);
+        const struct frame_chunk *this = loam_frame_chunk_from_link(frame, lists->head[list], section);
+        uint64_t chunk = (uint32_t)lists->head[list];
 
-        *section = &frame_sections(frame)[link >> 32];
+        if (*section == NULL || this->state != FRAME_CHUNK_PARTIAL || this->list != list) {
+            loam_frame_damage(frame);
+            return false;
+        }
         if (fit_in_chunk(frame_map(frame, *section, chunk), want, frame_chunk_start(*section, chunk), start)) {
             return true;
         }
@@ -106,71 +111,96 @@ static bool search_partial(struct loam_frame *frame, const struct frame_want *wa
 }
 
 /* The smallest free block of whole chunks that holds the order. */
-static bool search_buddy(const struct loam_frame *frame, enum loam_frame_zone zone, uint32_t order,
+static bool search_buddy(struct loam_frame *frame, const struct frame_lists *lists, uint32_t order,
                          struct frame_section **section, uint64_t *start)
 {
-    uint64_t lists = frame->list_mask[zone][1] >> (order - FRAME_CHUNK_ORDER) << (order - FRAME_CHUNK_ORDER);
+    uint64_t fits = lists->mask[1] >> (order - FRAME_CHUNK_ORDER) << (order - FRAME_CHUNK_ORDER);
     uint64_t link;
 
-    if (lists == 0) {
+    if (fits == 0 || fits >> FRAME_BIG_ORDERS != 0) {
         return false;
     }
-    link = frame->list[zone][FRAME_LIST_FREE + __builtin_ctzll(lists)];
-    *section = &frame_sections(frame)[link >> 32];
+    link = lists->head[FRAME_LIST_FREE + __builtin_ctzll(fits)];
+    if (loam_frame_chunk_from_link(frame, link, section)->state != FRAME_CHUNK_FREE || *section == NULL) {
+        loam_frame_damage(frame);
+        return false;
+    }
     *start = frame_chunk_start(*section, (uint32_t)link);
     return true;
 }
 
-/* Anywhere in a zone, all of which the request may use. */
-static bool search_lists(struct loam_frame *frame, const struct frame_want *want, enum loam_frame_zone zone,
-                         struct frame_section **section, uint64_t *start)
+/* Anywhere in a zone, all of which the request may use. released: which of the two sets of lists. */
+static bool search_set(struct loam_frame *frame, const struct frame_want *want, enum loam_frame_zone zone,
+                       bool released, struct frame_section **section, uint64_t *start)
 {
+    const struct frame_lists *lists = &frame->lists[zone][released];
     uint32_t order = list_order(want);
 
-    if (order < FRAME_CHUNK_ORDER && search_partial(frame, want, zone, order, section, start)) {
+    if (order < FRAME_CHUNK_ORDER && search_partial(frame, lists, want, order, section, start)) {
         return true;
     }
     order = (uint32_t)frame_max(order, FRAME_CHUNK_ORDER);
-    return search_buddy(frame, zone, order, section, start) ||
-           (loam_frame_chunk_merge_spare(frame, zone) && search_buddy(frame, zone, order, section, start));
+    return search_buddy(frame, lists, order, section, start) ||
+           (loam_frame_buddy_merge_spare(frame, zone) && search_buddy(frame, lists, order, section, start));
+}
+
+static bool search_lists(struct loam_frame *frame, const struct frame_want *want, enum loam_frame_zone zone,
+                         struct frame_section **section, uint64_t *start)
+{
+    return ((want->view & FRAME_VIEW_BACKED) != 0 && search_set(frame, want, zone, false, section, start)) ||
+           ((want->view & FRAME_VIEW_RELEASED) != 0 && search_set(frame, want, zone, true, section, start));
+}
+
+bool loam_frame_search_lists(struct loam_frame *frame, const struct frame_lists *lists, uint32_t order,
+                             struct frame_section **section, uint64_t *chunk)
+{
+    const struct frame_want want = {.count = UINT64_C(1) << order, .align = UINT64_C(1) << order};
+    uint64_t start;
+
+    if (!search_partial(frame, lists, &want, order, section, &start)) {
+        return false;
+    }
+    *chunk = frame_chunk_index(*section, start);
+    return true;
+}
+
+bool loam_frame_search_chunk(struct loam_frame *frame, enum loam_frame_zone zone, uint32_t order,
+                             struct frame_section **section, uint64_t *chunk)
+{
+    return loam_frame_search_lists(frame, &frame->lists[zone][0], order, section, chunk);
+}
+
+bool loam_frame_search_piece(struct loam_frame *frame, enum loam_frame_zone zone, struct frame_section **section,
+                             uint64_t *chunk)
+{
+    uint64_t start;
+
+    if (!search_buddy(frame, &frame->lists[zone][0], FRAME_CHUNK_ORDER, section, &start)) {
+        return false;
+    }
+    *chunk = frame_chunk_index(*section, start);
+    return true;
 }
 
 /* --- By walk --------------------------------------------------------------------------------------------------- */
-
-int64_t loam_frame_index_of(const struct loam_frame *frame, uint64_t pfn)
-{
-    const struct frame_index *index = frame_indexes(frame);
-    int64_t low = 0, high = frame->section_count;
-
-    while (low < high) {
-        int64_t middle = low + (high - low) / 2;
-
-        if (index[middle].start <= pfn) {
-            low = middle + 1;
-        } else {
-            high = middle;
-        }
-    }
-    return low - 1;
-}
 
 bool loam_frame_search_section(const struct loam_frame *frame, struct frame_section *section,
                                const struct frame_want *want, uint64_t *start)
 {
     uint64_t to = frame_min(section->end, want->ceiling);
     uint64_t floor = frame_max(section->start, want->floor);
-    bool at_top = to >= section->free_top;
+    bool at_top = to >= section->free_top && want->view == FRAME_VIEW_SHARED;
 
     to = frame_min(to, section->free_top);
     while (to > floor && to - floor >= want->count) {
         uint64_t from;
 
-        to = loam_frame_chunk_previous_free_end(frame, section, to);
+        to = loam_frame_walk_free_down(frame, section, to, want->view);
         if (at_top) {
             section->free_top = to;
             at_top = false;
         }
-        from = loam_frame_chunk_previous_used_end(frame, section, to);
+        from = loam_frame_walk_used_down(frame, section, to, want->view);
         if (to > floor && fit_high(want, frame_max(from, floor), to, start)) {
             return true;
         }
@@ -179,12 +209,12 @@ bool loam_frame_search_section(const struct loam_frame *frame, struct frame_sect
     return false;
 }
 
-static bool search_walk(struct loam_frame *frame, const struct frame_want *want, struct frame_section **section,
-                        uint64_t *start)
+static bool walk_sections(struct loam_frame *frame, const struct frame_want *want, struct frame_section **section,
+                          uint64_t *start)
 {
     for (int64_t n = loam_frame_index_of(frame, want->ceiling - 1); n >= 0; n--) {
-        *section = &frame_sections(frame)[frame_indexes(frame)[n].id];
-        if ((*section)->end <= want->floor) {
+        *section = loam_frame_section_from_index(frame, (uint64_t)n);
+        if (*section == NULL || (*section)->end <= want->floor) {
             break;
         }
         if ((*section)->free_frames >= want->count && loam_frame_search_section(frame, *section, want, start)) {
@@ -194,14 +224,29 @@ static bool search_walk(struct loam_frame *frame, const struct frame_want *want,
     return false;
 }
 
+/* What is backed goes first. */
+static bool search_walk(struct loam_frame *frame, const struct frame_want *want, struct frame_section **section,
+                        uint64_t *start)
+{
+    if (want->view == FRAME_VIEW_SHARED && frame->released_ever) {
+        struct frame_want backed = *want;
+
+        backed.view = FRAME_VIEW_BACKED;
+        if (walk_sections(frame, &backed, section, start)) {
+            return true;
+        }
+    }
+    return walk_sections(frame, want, section, start);
+}
+
 /* --- Both ------------------------------------------------------------------------------------------------------ */
 
 static uint64_t highest_end(const struct loam_frame *frame)
 {
-    if (frame->section_count == 0) {
-        return 0;
-    }
-    return frame_sections(frame)[frame_indexes(frame)[frame->section_count - 1].id].end;
+    const struct frame_section *top =
+        frame->section_count == 0 ? NULL : loam_frame_section_from_index(frame, frame->section_count - 1);
+
+    return top == NULL ? 0 : top->end;
 }
 
 bool loam_frame_search(struct loam_frame *frame, const struct frame_want *want, struct frame_section **section,

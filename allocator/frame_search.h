@@ -9,6 +9,7 @@
 #define LOAM_FRAME_SEARCH_H
 
 #include "allocator/frame_layout.h"
+#include "allocator/frame_walk.h"
 
 /* A request, checked, in one form. A block [s, s + count) serves it if floor <= s and s + count <= ceiling. */
 struct frame_want {
@@ -17,6 +18,7 @@ struct frame_want {
     uint64_t boundary; /* a power of two >= count; 0: none */
     uint64_t floor;    /* > 0: the DMA32 reserve may not be entered below it; then floor > zone_end - count */
     uint64_t ceiling;
+    uint32_t view; /* FRAME_VIEW_BACKED, FRAME_VIEW_RELEASED or both */
 };
 
 /* A place for the block. Lowers fit of chunks and free_top of sections on the way; nothing else changes. */
@@ -27,7 +29,18 @@ bool loam_frame_search(struct loam_frame *frame, const struct frame_want *want, 
 bool loam_frame_search_section(const struct loam_frame *frame, struct frame_section *section,
                                const struct frame_want *want, uint64_t *start);
 
-/* The section whose range, prefix included, holds pfn, or the nearest below; its place in the index. -1: none. */
-int64_t loam_frame_index_of(const struct loam_frame *frame, uint64_t pfn);
+/*
+ * A chunk, backed and partly used, in which a block of the order is free, order 0 to 8; the fullest. False: there is none.
+ */
+bool loam_frame_search_chunk(struct loam_frame *frame, enum loam_frame_zone zone, uint32_t order,
+                             struct frame_section **section, uint64_t *chunk);
+
+/* The smallest free piece of whole chunks that is backed; its first chunk. */
+bool loam_frame_search_piece(struct loam_frame *frame, enum loam_frame_zone zone, struct frame_section **section,
+                             uint64_t *chunk);
+
+/* The same among the lists of a cache. */
+bool loam_frame_search_lists(struct loam_frame *frame, const struct frame_lists *lists, uint32_t order,
+                             struct frame_section **section, uint64_t *chunk);
 
 #endif

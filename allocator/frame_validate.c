@@ -6,6 +6,9 @@
 #include "allocator/frame_validate.h"
 
 #include "allocator/frame_chunk.h"
+#include "allocator/frame_find.h"
+#include "allocator/frame_lists.h"
+#include "allocator/frame_owner.h"
 
 #include <inttypes.h>
 
@@ -13,17 +16,19 @@
 struct recount {
     const struct loam_frame *frame;
     struct loam_diag *diag;
-    uint64_t listed[LOAM_FRAME_ZONE_COUNT][FRAME_LISTS]; /* chunks that say that they are on the list */
+    uint64_t listed[LOAM_FRAME_ZONE_COUNT][2][FRAME_LISTS]; /* chunks that say that they are on the list */
+    uint64_t owned;                                         /* chunks with an owner, but those WHOLE */
     uint64_t free_frames[LOAM_FRAME_ZONE_COUNT];
     uint64_t free_chunks;
+    uint64_t released_chunks;
     bool spare_seen[LOAM_FRAME_ZONE_COUNT]; /* the spare piece is a free piece of the zone */
 };
 
 /* The section under way. A block is open where it goes on at the next frame. */
 struct walk {
     const struct frame_section *section;
-    uint64_t free_frames;
-    uint64_t free_end; /* one above the highest free frame so far */
+    uint64_t free_frames; /* those with an owner not counted */
+    uint64_t free_end;    /* one above the highest free frame so far */
     bool open;
     uint64_t open_start;
     uint64_t open_end; /* 0: not known yet */
@@ -139,7 +144,8 @@ static bool piece_unmerged(const struct recount *recount, const struct walk *wal
         return false;
     }
     buddy = chunk_at(recount, walk, number - section->first_chunk);
-    return buddy->state == FRAME_CHUNK_FREE && buddy->order == order && spare != frame_link(section, chunk) &&
+    return buddy->state == FRAME_CHUNK_FREE && buddy->order == order && buddy->owner == 0 &&
+           buddy->released == chunk_at(recount, walk, chunk)->released && spare != frame_link(section, chunk) &&
            spare != frame_link(section, number - section->first_chunk);
 }
 
@@ -164,7 +170,8 @@ static enum loam_error check_free_piece(struct recount *recount, struct walk *wa
     recount->free_frames[zone] += frames;
     recount->free_chunks += frame_piece_chunks(this->order);
     recount->spare_seen[zone] |= recount->frame->spare[zone] == frame_link(walk->section, chunk);
-    recount->listed[zone][this->list]++;
+    recount->released_chunks += this->released ? frame_piece_chunks(this->order) : 0;
+    recount->listed[zone][this->released & 1][this->list]++;
     return LOAM_OK;
 }
 
@@ -174,26 +181,39 @@ static enum loam_error check_whole_piece(struct recount *recount, struct walk *w
     const struct frame_chunk *this = chunk_at(recount, walk, chunk);
     uint64_t start = frame_chunk_start(section, chunk);
     uint64_t end = start + (frame_piece_chunks(this->order) << FRAME_CHUNK_ORDER);
-    uint64_t block_end;
+    uint64_t block_start, block_end;
 
-    if (this->block_start < section->start || this->block_frames > LOAM_FRAME_COUNT_MAX ||
-        !loam_fits(this->block_start, this->block_frames, section->end)) {
+    if (this->before_frames > start - section->start || this->block_frames > LOAM_FRAME_COUNT_MAX ||
+        !loam_fits(start - this->before_frames - section->start, this->block_frames, section->end - section->start)) {
         return bad_chunk(recount, walk, chunk, "its block leaves the section");
     }
-    block_end = this->block_start + this->block_frames;
+    block_start = start - this->before_frames;
+    block_end = block_start + this->block_frames;
     if (this->list != FRAME_LIST_NONE || block_end < end) {
         return bad_chunk(recount, walk, chunk, "is allocated, and its block ends inside it or it is listed as free");
     }
-    if (this->block_start != (walk->open ? walk->open_start : start) ||
+    if (block_start != (walk->open ? walk->open_start : start) ||
         (walk->open && walk->open_end != 0 && walk->open_end != block_end)) {
         return bad_chunk(recount, walk, chunk, "its block is not the one that the frames before it belong to");
     }
-    if (this->tag > LOAM_FRAME_TAG_SLAB || (this->tag != LOAM_FRAME_TAG_NONE && block_end != end)) {
+    if ((this->tag != 0 && this->tag != FRAME_YES) || (this->tag != 0 && block_end != end)) {
         return bad_chunk(recount, walk, chunk, "bears a tag that it cannot have");
     }
     walk->open = block_end > end;
-    walk->open_start = this->block_start;
+    walk->open_start = block_start;
     walk->open_end = block_end;
+    return LOAM_OK;
+}
+
+/* A chunk of a cache that is free, or one block. */
+static enum loam_error check_owned_piece(struct recount *recount, struct walk *walk, uint64_t chunk)
+{
+    const struct frame_chunk *this = chunk_at(recount, walk, chunk);
+
+    if (!piece_placed(recount, walk, chunk, FRAME_CHUNK_ORDER) || walk->open) {
+        return bad_chunk(recount, walk, chunk, "lies in a cache as a whole, and cannot");
+    }
+    recount->owned += this->state == FRAME_CHUNK_FREE;
     return LOAM_OK;
 }
 
@@ -201,6 +221,9 @@ static enum loam_error check_piece(struct recount *recount, struct walk *walk, u
 {
     const struct frame_chunk *this = chunk_at(recount, walk, chunk);
 
+    if (this->owner != 0) {
+        return check_owned_piece(recount, walk, chunk);
+    }
     if (this->order < FRAME_CHUNK_ORDER || this->order > LOAM_FRAME_ORDER_MAX ||
         !piece_placed(recount, walk, chunk, this->order)) {
         return bad_chunk(recount, walk, chunk, "a piece of its order cannot lie there");
@@ -222,7 +245,7 @@ static const char *check_bits(const struct walk *walk, const struct frame_map *m
 
     for (uint32_t word = 0; word < FRAME_MAP_WORDS; word++) {
         uint64_t used = frame_bits_word(map, FRAME_BITS_USED, word);
-        uint64_t goes_on = used & ~map->last[word];
+        uint64_t goes_on = used & ~map->word[word].last;
         uint64_t managed = 0;
 
         if (from < word * 64 + 64 && to > word * 64) {
@@ -230,7 +253,7 @@ static const char *check_bits(const struct walk *walk, const struct frame_map *m
 
             managed = frame_bits_mask(word, low, to - low);
         }
-        if ((~managed & ~(map->allocated[word] & map->last[word])) != 0) {
+        if ((~managed & ~(map->word[word].allocated & map->word[word].last)) != 0) {
             return "a frame beyond the section's end is not marked so";
         }
         if (((goes_on << 1 | carry) & ~(used & managed)) != 0) {
@@ -241,10 +264,12 @@ static const char *check_bits(const struct walk *walk, const struct frame_map *m
     return NULL;
 }
 
-static const char *check_partial_fields(const struct frame_chunk *this, const struct frame_map *map)
+static const char *check_filing(const struct frame_chunk *this, const struct frame_map *map)
 {
-    if (frame_bits_count_free(map) != this->free_frames) {
-        return "its count of free frames is not what its bitmaps say";
+    uint32_t none = this->owner != 0 ? FRAME_LIST_FULL : FRAME_LIST_NONE;
+
+    if (this->owner != 0 && this->list == FRAME_LIST_CURRENT) {
+        return NULL;
     }
     if (this->free_frames == LOAM_FRAME_CHUNK_FRAMES) {
         return "is wholly free, and not in the buddy";
@@ -253,9 +278,37 @@ static const char *check_partial_fields(const struct frame_chunk *this, const st
         (this->fit < FRAME_FITS - 1 && frame_bits_find_order(map, this->fit + 1u) < LOAM_FRAME_CHUNK_FRAMES)) {
         return "holds a larger free block than it is filed under";
     }
-    return this->list == (this->free_frames > 0 ? frame_partial_list(this) : FRAME_LIST_NONE)
+    return this->list == (this->free_frames > 0 ? frame_partial_list(this->free_frames, this->fit) : none)
                ? NULL
                : "is on a list that is not its own";
+}
+
+static const char *check_partial_fields(const struct frame_chunk *this, const struct frame_map *map)
+{
+    if (frame_bits_count_free(map) != this->free_frames) {
+        return "its count of free frames is not what its bitmaps say";
+    }
+    if (frame_bits_sum(map) != this->sum) {
+        return "its bitmaps were changed: their sum is another";
+    }
+    return check_filing(this, map);
+}
+
+static void count_partial(struct recount *recount, struct walk *walk, uint64_t chunk)
+{
+    const struct frame_chunk *this = chunk_at(recount, walk, chunk);
+    const struct frame_map *map = frame_map(recount->frame, walk->section, chunk);
+    uint64_t base = frame_chunk_start(walk->section, chunk);
+    enum loam_frame_zone zone = frame_zone(recount->frame, base);
+
+    if (this->owner != 0) {
+        recount->owned++;
+    } else if (this->free_frames > 0) {
+        walk->free_frames += this->free_frames;
+        walk->free_end = base + frame_bits_previous_end(map, FRAME_BITS_FREE, LOAM_FRAME_CHUNK_FRAMES);
+        recount->free_frames[zone] += this->free_frames;
+        recount->listed[zone][this->released & 1][this->list]++;
+    }
 }
 
 static enum loam_error check_partial(struct recount *recount, struct walk *walk, uint64_t chunk)
@@ -267,8 +320,12 @@ static enum loam_error check_partial(struct recount *recount, struct walk *walk,
     uint32_t from = (uint32_t)(frame_max(section->start, base) - base);
     uint32_t to = (uint32_t)(frame_min(section->end, base + LOAM_FRAME_CHUNK_FRAMES) - base);
     uint32_t first_last = frame_bits_next(map, FRAME_BITS_LAST, 0);
+    bool entered = walk->open;
     const char *what = check_bits(walk, map, from, to);
 
+    if (what == NULL && this->owner != 0 && this->entered != (entered ? 1 : 0)) {
+        what = "a block goes on into it, or not, other than its owner believes";
+    }
     if (what == NULL) {
         what = check_partial_fields(this, map);
     }
@@ -286,13 +343,26 @@ static enum loam_error check_partial(struct recount *recount, struct walk *walk,
                  !frame_bits_at(map, FRAME_BITS_LAST, LOAM_FRAME_CHUNK_FRAMES - 1);
     walk->open_start = base + frame_bits_previous_end(map, FRAME_BITS_ENDS, LOAM_FRAME_CHUNK_FRAMES);
     walk->open_end = 0;
-    if (this->free_frames > 0) {
-        walk->free_frames += this->free_frames;
-        walk->free_end = base + frame_bits_previous_end(map, FRAME_BITS_FREE, LOAM_FRAME_CHUNK_FRAMES);
-        recount->free_frames[frame_zone(recount->frame, base)] += this->free_frames;
-        recount->listed[frame_zone(recount->frame, base)][this->list]++;
-    }
+    count_partial(recount, walk, chunk);
     return LOAM_OK;
+}
+
+static bool kind_valid(const struct recount *recount, const struct frame_chunk *chunk)
+{
+    const struct loam_frame *frame = recount->frame;
+
+    if (chunk->state == FRAME_CHUNK_INNER) {
+        return true;
+    }
+    if (chunk->released != 0 && (chunk->released != FRAME_YES || chunk->owner != 0 || frame->released_ever != 1)) {
+        return false;
+    }
+    if (chunk->owner == 0) {
+        return true;
+    }
+    /* What a cache left behind when it ended is WHOLE. */
+    return chunk->owner <= frame->cache_top && chunk->slot <= FRAME_RETURNED &&
+           (chunk->state == FRAME_CHUNK_WHOLE || frame_caches(frame)[chunk->owner - 1].forbidden != FRAME_UNUSED);
 }
 
 static enum loam_error check_section(struct recount *recount, const struct frame_section *section)
@@ -305,7 +375,9 @@ static enum loam_error check_section(struct recount *recount, const struct frame
         uint8_t state = chunk_at(recount, &walk, chunk)->state;
 
         next = chunk + 1;
-        if (state == FRAME_CHUNK_PARTIAL) {
+        if (!kind_valid(recount, chunk_at(recount, &walk, chunk))) {
+            error = bad_chunk(recount, &walk, chunk, "its owner, or whether it is released, cannot be");
+        } else if (state == FRAME_CHUNK_PARTIAL) {
             error = check_partial(recount, &walk, chunk);
         } else if (state == FRAME_CHUNK_FREE || state == FRAME_CHUNK_WHOLE) {
             error = check_piece(recount, &walk, chunk, &next);
@@ -333,8 +405,8 @@ static enum loam_error check_section(struct recount *recount, const struct frame
 /* --- Lists and sums -------------------------------------------------------------------------------------------- */
 
 /* Whether link points to a chunk that is on the list, behind previous. */
-static const struct frame_chunk *follow(const struct recount *recount, uint32_t zone, uint32_t list, uint64_t link,
-                                        uint64_t previous)
+static const struct frame_chunk *follow(const struct recount *recount, const struct frame_lists *lists, uint32_t list,
+                                        uint64_t link, uint64_t previous)
 {
     const struct loam_frame *frame = recount->frame;
     const struct frame_section *section;
@@ -349,36 +421,260 @@ static const struct frame_chunk *follow(const struct recount *recount, uint32_t 
     }
     this = &frame_chunks(frame, section)[(uint32_t)link];
     if ((this->state != FRAME_CHUNK_FREE && this->state != FRAME_CHUNK_PARTIAL) || this->list != list ||
-        this->previous != previous || frame_zone(frame, frame_chunk_start(section, (uint32_t)link)) != zone) {
+        frame_chunk_previous(this) != previous || this->owner > frame->cache_top ||
+        loam_frame_lists_of((struct loam_frame *)(uintptr_t)frame, section, (uint32_t)link) != lists) {
         return NULL;
     }
     return this;
 }
 
-static enum loam_error check_list(struct recount *recount, uint32_t zone, uint32_t list)
+/* Follow a list; *steps receives its length. At most most steps are made. */
+static enum loam_error check_list(struct recount *recount, const struct frame_lists *lists, uint32_t list,
+                                  uint64_t most, uint64_t *steps)
 {
-    const struct loam_frame *frame = recount->frame;
-    uint64_t link = frame->list[zone][list], previous = FRAME_LINK_NONE, steps = 0;
-    bool marked = (frame->list_mask[zone][list / 64] >> (list % 64)) & 1;
+    uint64_t link = lists->head[list], previous = FRAME_LINK_NONE;
+    bool marked = (lists->mask[list / 64] >> (list % 64)) & 1;
 
+    *steps = 0;
     if (marked != (link != FRAME_LINK_NONE)) {
-        return CORRUPT(recount, "zone %u, list %u: the mask says that it is %s", zone, list,
-                       marked ? "not empty" : "empty");
+        return CORRUPT(recount, "list %u: the mask says that it is %s", list, marked ? "not empty" : "empty");
     }
     while (link != FRAME_LINK_NONE) {
-        const struct frame_chunk *this = follow(recount, zone, list, link, previous);
+        const struct frame_chunk *this = follow(recount, lists, list, link, previous);
 
-        if (this == NULL || ++steps > recount->listed[zone][list]) {
-            return CORRUPT(recount, "zone %u, list %u: link 0x%" PRIx64 " does not belong to it", zone, list, link);
+        if (this == NULL || ++*steps > most) {
+            return CORRUPT(recount, "list %u: link 0x%" PRIx64 " does not belong to it", list, link);
         }
         previous = link;
-        link = this->next;
-    }
-    if (steps != recount->listed[zone][list]) {
-        return CORRUPT(recount, "zone %u, list %u: holds %" PRIu64 " chunks, %" PRIu64 " say that they are on it", zone,
-                       list, steps, recount->listed[zone][list]);
+        link = frame_chunk_next(this);
     }
     return LOAM_OK;
+}
+
+static enum loam_error check_lists(struct recount *recount, uint32_t zone, uint32_t released)
+{
+    const struct frame_lists *lists = &recount->frame->lists[zone][released];
+    enum loam_error error = LOAM_OK;
+    uint64_t steps;
+
+    if (lists->mask[1] >> FRAME_BIG_ORDERS != 0) {
+        return CORRUPT(recount, "zone %u: the mask marks lists that do not exist", zone);
+    }
+    for (uint32_t list = 0; error == LOAM_OK && list < FRAME_LISTS; list++) {
+        uint64_t listed = recount->listed[zone][released][list];
+
+        error = check_list(recount, lists, list, listed, &steps);
+        if (error == LOAM_OK && steps != listed) {
+            error = CORRUPT(recount, "zone %u, list %u: holds %" PRIu64 " chunks, %" PRIu64 " say that they are on it",
+                            zone, list, steps, listed);
+        }
+    }
+    return error;
+}
+
+/* --- Caches ---------------------------------------------------------------------------------------------------- */
+
+/* What one cache holds. */
+struct holding {
+    const struct loam_frame_cache *cache;
+    uint64_t chunks;
+    uint64_t free_frames[LOAM_FRAME_ZONE_COUNT];
+};
+
+static enum loam_error bad_cache(struct recount *recount, const struct holding *holding, const char *what)
+{
+    return CORRUPT(recount, "cache %" PRIu64 ": %s", holding->cache->id, what);
+}
+
+/* The chunk of a link if the cache owns it; NULL: it does not. */
+static const struct frame_chunk *held(const struct recount *recount, const struct holding *holding, uint64_t link)
+{
+    const struct frame_section *section =
+        link >> 32 < recount->frame->id_top ? &frame_sections(recount->frame)[link >> 32] : NULL;
+    const struct frame_chunk *this;
+
+    if (section == NULL || !section->used || (uint32_t)link >= section->chunk_count) {
+        return NULL;
+    }
+    this = &frame_chunks(recount->frame, section)[(uint32_t)link];
+    return this->owner == holding->cache->id + 1 ? this : NULL;
+}
+
+static enum loam_error check_currents(struct recount *recount, struct holding *holding, uint32_t zone)
+{
+    for (uint32_t order = 0; order < FRAME_CHUNK_ORDER; order++) {
+        const struct frame_current *current = &holding->cache->current[zone][order];
+        const struct frame_chunk *this;
+
+        if (current->seal == 0 && current->link == 0 && current->base == 0 && current->chunk_offset_bytes == 0 &&
+            current->map_offset_bytes == 0) {
+            continue;
+        }
+        this = current->seal == frame_seal_of_current(current) ? held(recount, holding, current->link) : NULL;
+        if (this == NULL || this->state != FRAME_CHUNK_PARTIAL || this->list != FRAME_LIST_CURRENT ||
+            frame_address(recount->frame, current->chunk_offset_bytes) != this) {
+            return bad_cache(recount, holding, "what it takes from is not its current chunk");
+        }
+        holding->chunks++;
+        holding->free_frames[zone] += this->free_frames;
+    }
+    return LOAM_OK;
+}
+
+static enum loam_error check_spares(struct recount *recount, struct holding *holding, uint32_t zone)
+{
+    const struct loam_frame_cache *cache = holding->cache;
+
+    if (cache->spare_count[zone] > FRAME_SPARE_CHUNKS) {
+        return bad_cache(recount, holding, "it holds more spare chunks than there is room for");
+    }
+    for (uint64_t n = 0; n < cache->spare_count[zone]; n++) {
+        const struct frame_section *section = loam_frame_section_from_pfn(recount->frame, cache->spare[zone][n]);
+        const struct frame_chunk *this =
+            section == NULL
+                ? NULL
+                : held(recount, holding, frame_link(section, frame_chunk_index(section, cache->spare[zone][n])));
+
+        if (this == NULL || this->state != FRAME_CHUNK_FREE || frame_offset(cache->spare[zone][n]) != 0) {
+            return bad_cache(recount, holding, "a spare chunk of it is none");
+        }
+        holding->chunks++;
+        holding->free_frames[zone] += LOAM_FRAME_CHUNK_FRAMES;
+    }
+    return LOAM_OK;
+}
+
+static enum loam_error check_cache_lists(struct recount *recount, struct holding *holding, uint32_t zone)
+{
+    const struct frame_lists *lists = &holding->cache->lists[zone];
+
+    if (lists->mask[1] != 0) {
+        return bad_cache(recount, holding, "the mask marks lists that a cache does not have");
+    }
+    for (uint32_t list = 0; list < FRAME_LIST_FREE; list++) {
+        uint64_t link = lists->head[list], steps;
+        enum loam_error error = check_list(recount, lists, list, recount->owned, &steps);
+
+        if (error != LOAM_OK) {
+            return error;
+        }
+        holding->chunks += steps;
+        for (; steps > 0; steps--) {
+            const struct frame_chunk *this = held(recount, holding, link);
+
+            holding->free_frames[zone] += this->free_frames;
+            link = frame_chunk_next(this);
+        }
+    }
+    return LOAM_OK;
+}
+
+/* Every mark is the first frame of a block. */
+static enum loam_error check_returned(struct recount *recount, const struct holding *holding, uint32_t n,
+                                      uint64_t sums[LOAM_FRAME_ZONE_COUNT])
+{
+    const struct frame_returned *returned = &holding->cache->returned[n];
+    const struct frame_chunk *this;
+    const struct frame_section *section;
+    struct frame_span block;
+
+    if (returned->link == FRAME_LINK_NONE) {
+        for (uint32_t word = 0; word < FRAME_MAP_WORDS; word++) {
+            if (returned->starts[word] != 0) {
+                return bad_cache(recount, holding, "an unused slot marks blocks as returned");
+            }
+        }
+        return LOAM_OK;
+    }
+    this = held(recount, holding, returned->link);
+    if (this == NULL || this->slot != n + 1) {
+        return bad_cache(recount, holding, "a slot for returned blocks names a chunk that does not know of it");
+    }
+    section = &frame_sections(recount->frame)[returned->link >> 32];
+    for (uint32_t offset = 0; offset < LOAM_FRAME_CHUNK_FRAMES; offset++) {
+        uint64_t pfn = frame_chunk_start(section, (uint32_t)returned->link) + offset;
+
+        if (((returned->starts[offset / 64] >> (offset % 64)) & 1) == 0) {
+            continue;
+        }
+        if (pfn < section->start || pfn >= section->end ||
+            !loam_frame_chunk_block(recount->frame, section, pfn, &block) || block.start != pfn) {
+            return bad_cache(recount, holding, "what is marked as returned is no block");
+        }
+        sums[frame_zone(recount->frame, pfn)] += block.count;
+    }
+    return LOAM_OK;
+}
+
+static enum loam_error check_memo(struct recount *recount, const struct holding *holding)
+{
+    const struct frame_memo *memo = &holding->cache->memo;
+    const struct frame_section *section;
+
+    if (memo->count == 0 && memo->seal == 0) {
+        return LOAM_OK;
+    }
+    section = memo->seal == frame_seal_of_memo(memo) ? loam_frame_section_from_id(recount->frame, memo->id) : NULL;
+    if (section == NULL || section->start != memo->start || section->end - section->start != memo->count) {
+        return bad_cache(recount, holding, "the section that it remembers is not there");
+    }
+    return LOAM_OK;
+}
+
+static enum loam_error check_cache(struct recount *recount, uint32_t id, uint64_t *owned)
+{
+    struct holding holding = {.cache = &frame_caches(recount->frame)[id]};
+    const struct loam_frame_cache *cache = holding.cache;
+    uint64_t returned[LOAM_FRAME_ZONE_COUNT] = {0};
+    enum loam_error error = LOAM_OK;
+
+    if (cache->forbidden > FRAME_UNUSED || cache->seal != frame_seal_of_cache(cache) || cache->id != id ||
+        frame_address(recount->frame, (int64_t)cache->offset_bytes) != cache) {
+        return CORRUPT(recount, "cache %u: its record is damaged", id);
+    }
+    if (cache->forbidden != FRAME_UNUSED) {
+        error = check_memo(recount, &holding);
+    }
+    for (uint32_t zone = 0; error == LOAM_OK && zone < LOAM_FRAME_ZONE_COUNT; zone++) {
+        error = check_currents(recount, &holding, zone);
+        if (error == LOAM_OK) {
+            error = check_spares(recount, &holding, zone);
+        }
+        if (error == LOAM_OK) {
+            error = check_cache_lists(recount, &holding, zone);
+        }
+    }
+    for (uint32_t n = 0; error == LOAM_OK && n < FRAME_RETURNED; n++) {
+        error = check_returned(recount, &holding, n, returned);
+    }
+    for (uint32_t zone = 0; error == LOAM_OK && zone < LOAM_FRAME_ZONE_COUNT; zone++) {
+        if (holding.free_frames[zone] != cache->free_frames[zone] || returned[zone] != cache->returned_frames[zone]) {
+            error = bad_cache(recount, &holding, "its counters of free frames are not what its chunks say");
+        }
+    }
+    *owned += holding.chunks;
+    return error;
+}
+
+static enum loam_error check_caches(struct recount *recount)
+{
+    const struct loam_frame *frame = recount->frame;
+    enum loam_error error = LOAM_OK;
+    uint64_t owned = 0;
+
+    for (uint32_t id = 0; error == LOAM_OK && id < frame->cache_top; id++) {
+        error = check_cache(recount, id, &owned);
+    }
+    for (uint32_t id = frame->cache_top; error == LOAM_OK && id < frame->cache_capacity; id++) {
+        if (frame_caches(frame)[id].forbidden != FRAME_UNUSED) {
+            error = CORRUPT(recount, "cache %u: was never made, and says otherwise", id);
+        }
+    }
+    if (error == LOAM_OK && owned != recount->owned) {
+        error = CORRUPT(recount, "caches: they hold %" PRIu64 " chunks, %" PRIu64 " say that they are in one", owned,
+                        recount->owned);
+    }
+    return error;
 }
 
 static enum loam_error check_zone(struct recount *recount, uint32_t zone)
@@ -386,14 +682,19 @@ static enum loam_error check_zone(struct recount *recount, uint32_t zone)
     const struct loam_frame *frame = recount->frame;
     enum loam_error error = LOAM_OK;
 
-    if (frame->list_mask[zone][1] >> FRAME_BIG_ORDERS != 0) {
-        return CORRUPT(recount, "zone %u: the mask marks lists that do not exist", zone);
-    }
     if (frame->spare[zone] != FRAME_LINK_NONE && !recount->spare_seen[zone]) {
         return CORRUPT(recount, "zone %u: its spare piece 0x%" PRIx64 " is none", zone, frame->spare[zone]);
     }
-    for (uint32_t list = 0; error == LOAM_OK && list < FRAME_LISTS; list++) {
-        error = check_list(recount, zone, list);
+    error = check_lists(recount, zone, 0);
+    if (error == LOAM_OK) {
+        error = check_lists(recount, zone, 1);
+    }
+    if (error == LOAM_OK &&
+        (frame->free_frames[zone] < frame->watermarks[zone].low_frames
+             ? frame->pressure[zone] != 1
+             : frame->pressure[zone] > 1 ||
+                   (frame->pressure[zone] == 1 && frame->free_frames[zone] >= frame->watermarks[zone].high_frames))) {
+        error = CORRUPT(recount, "zone %u: its pressure is not what its watermarks say", zone);
     }
     if (error == LOAM_OK && recount->free_frames[zone] != frame->free_frames[zone]) {
         error = CORRUPT(recount, "zone %u: %" PRIu64 " frames are free, its counter says %" PRIu64, zone,
@@ -402,10 +703,25 @@ static enum loam_error check_zone(struct recount *recount, uint32_t zone)
     return error;
 }
 
+static uint32_t top_zone(const struct loam_frame *frame)
+{
+    const struct frame_section *top =
+        frame->section_count == 0 ? NULL : loam_frame_section_from_index(frame, frame->section_count - 1);
+
+    return top != NULL && top->end > frame->zone_end ? LOAM_FRAME_ZONE_NORMAL : LOAM_FRAME_ZONE_DMA32;
+}
+
 enum loam_error loam_frame_validate_locked(const struct loam_frame *frame, struct loam_diag *diag)
 {
     struct recount recount = {.frame = frame, .diag = diag};
     enum loam_error error = check_header(&recount);
+
+    for (uint32_t id = 0; error == LOAM_OK && id < frame->cache_top; id++) {
+        if (!loam_frame_owner_stop((struct loam_frame *)(uintptr_t)frame, &frame_caches(frame)[id])) {
+            return loam_fail(diag, LOAM_ERROR_UNINITIALISED,
+                             "allocator: cache %u is in use, and this process has set no barrier", id);
+        }
+    }
 
     if (error == LOAM_OK) {
         error = check_ids(&recount);
@@ -419,9 +735,18 @@ enum loam_error loam_frame_validate_locked(const struct loam_frame *frame, struc
     for (uint32_t zone = 0; error == LOAM_OK && zone < LOAM_FRAME_ZONE_COUNT; zone++) {
         error = check_zone(&recount, zone);
     }
-    if (error == LOAM_OK && recount.free_chunks != frame->free_chunks) {
-        error = CORRUPT(&recount, "allocator: %" PRIu64 " chunks are free, its counter says %" PRIu64,
-                        recount.free_chunks, frame->free_chunks);
+    if (error == LOAM_OK) {
+        error = check_caches(&recount);
+    }
+    if (error == LOAM_OK &&
+        (recount.free_chunks != frame->free_chunks || recount.released_chunks != frame->released_chunks)) {
+        error = CORRUPT(&recount,
+                        "allocator: %" PRIu64 " chunks are free, %" PRIu64
+                        " of them released, its counters say %" PRIu64 " and %" PRIu64,
+                        recount.free_chunks, recount.released_chunks, frame->free_chunks, frame->released_chunks);
+    }
+    if (error == LOAM_OK && (frame->released_ever > 1 || frame->top_zone != top_zone(frame))) {
+        error = CORRUPT(&recount, "allocator: what it remembers of its zones is wrong");
     }
     return error;
 }

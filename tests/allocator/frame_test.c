@@ -234,7 +234,7 @@ Test(frame, malformed_requests_are_refused)
     cr_assert_eq(ALLOC(frame, &s, .count_frames = 1, .align_frames = LOAM_FRAME_ALIGN_MAX * 2), LOAM_ERROR_INVALID);
     cr_assert_eq(ALLOC(frame, &s, .count_frames = 5, .boundary_frames = 4), LOAM_ERROR_INVALID);
     cr_assert_eq(ALLOC(frame, &s, .count_frames = 5, .boundary_frames = 12), LOAM_ERROR_INVALID);
-    cr_assert_eq(ALLOC(frame, &s, .count_frames = 1, .flags = 4), LOAM_ERROR_INVALID);
+    cr_assert_eq(ALLOC(frame, &s, .count_frames = 1, .flags = 1u << 4), LOAM_ERROR_INVALID);
     cr_assert_eq(ALLOC(frame, &s, .count_frames = 2, .align_frames = 2, .flags = LOAM_FRAME_AT, .at = {7}),
                  LOAM_ERROR_INVALID);
     cr_assert_eq(ALLOC(frame, &s, .count_frames = 2, .limit = {8}, .flags = LOAM_FRAME_AT, .at = {7}),

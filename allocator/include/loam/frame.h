@@ -224,8 +224,8 @@ LOAM_MUST_USE enum loam_error loam_frame_free_batch(struct loam_frame *frame, ui
                                                     size_t count, size_t *done_count);
 
 /*
- * Make the block at start longer where it stands; its tag stays. The frames behind it come out of the DMA32 reserve only
- * if the block lies in it as a whole. *flags (NULL: not wanted) receives LOAM_FRAME_BLOCK_... of the whole.
+ * Make the block at start longer where it stands; its tag stays. Only a block that then ends at or below 4 GiB may enter
+ * the DMA32 reserve. *flags (NULL: not wanted) receives LOAM_FRAME_BLOCK_... of the whole.
  * LOAM_ERROR_NOT_FOUND: start is not managed, or the section ends before new_count_frames do. LOAM_ERROR_INVALID: as
  * loam_frame_free; new_count_frames is not above count_frames or beyond LOAM_FRAME_COUNT_MAX. LOAM_ERROR_BUSY: the
  * frames behind it are taken. LOAM_ERROR_EXHAUSTED: they are the reserve's.

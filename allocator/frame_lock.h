@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * The allocator's one lock, and the checks that everybody who takes it makes. Private to frame*.c.
+ *
+ * A spinlock, so that it works between processes and without a system. Held for the length of a public call at most;
+ * nobody waits for anything under it but for owners of caches to leave the call under way.
+ */
+#ifndef LOAM_FRAME_LOCK_H
+#define LOAM_FRAME_LOCK_H
+
+#include "allocator/frame_owner.h"
+
+static inline void frame_pause(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#endif
+}
+
+/* What is needed to find anything is as it was made. */
+static inline bool frame_sound(const struct loam_frame *frame)
+{
+    return frame->seal == frame_seal_of_allocator(frame) && frame->magic == FRAME_MAGIC &&
+           frame->id_top <= frame->section_capacity && frame->section_count <= frame->id_top &&
+           frame->cache_top <= frame->cache_capacity;
+}
+
+/* Give the lock up; owners that were stopped go on. Returns error, or LOAM_ERROR_CORRUPT if damage was met. */
+static inline enum loam_error frame_unlock(struct loam_frame *frame, enum loam_error error)
+{
+    bool damaged = frame_read(frame->damaged) != 0;
+
+    frame->holder = 0;
+    if (frame->stopped != 0 && !damaged) {
+        loam_frame_owner_resume(frame);
+    }
+    /* Release: pairs with the acquire in frame_lock. */
+    atomic_store_explicit(&frame->lock, 0, memory_order_release);
+    return damaged ? LOAM_ERROR_CORRUPT : error;
+}
+
+/*
+ * Take the lock. Questions take it too, so the allocator is not const to the one who has it. NULL, and no lock: there is
+ * no telling where anything lies.
+ */
+static inline struct loam_frame *frame_lock(const struct loam_frame *frame)
+{
+    struct loam_frame *locked = (struct loam_frame *)(uintptr_t)frame;
+
+    /* Acquire: pairs with the release in frame_unlock, so that what the last holder wrote is seen. */
+    while (atomic_exchange_explicit(&locked->lock, 1, memory_order_acquire) != 0) {
+        /* Relaxed: only a hint of when to try again; the exchange above decides. */
+        while (atomic_load_explicit(&locked->lock, memory_order_relaxed) != 0) {
+            frame_pause();
+        }
+    }
+    if (!frame_sound(locked)) {
+        atomic_store_explicit(&locked->lock, 0, memory_order_release);
+        return NULL;
+    }
+    return locked;
+}
+
+/* The same for who will change something: NULL also once damage was met. */
+static inline struct loam_frame *frame_lock_to_change(const struct loam_frame *frame)
+{
+    struct loam_frame *locked = frame_lock(frame);
+
+    if (locked != NULL && frame_read(locked->damaged)) {
+        frame_unlock(locked, LOAM_OK);
+        return NULL;
+    }
+    return locked;
+}
+
+#endif

@@ -1,0 +1,519 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "allocator/frame_owner.h"
+
+#include "allocator/frame_buddy.h"
+#include "allocator/frame_chunk.h"
+#include "allocator/frame_find.h"
+#include "allocator/frame_lists.h"
+#include "allocator/frame_lock.h"
+
+#include <string.h>
+
+static _Atomic(void (*)(void)) process_barrier;
+
+void loam_frame_set_barrier(void (*barrier)(void))
+{
+    /* Release, acquire at the load: whatever the barrier needs is ready. */
+    atomic_store_explicit(&process_barrier, barrier, memory_order_release);
+}
+
+bool loam_frame_owner_barrier_set(void)
+{
+    return atomic_load_explicit(&process_barrier, memory_order_acquire) != NULL;
+}
+
+/* --- Stopping -------------------------------------------------------------------------------------------------- */
+
+/* Whether the caller has the cache's chunks to itself already. */
+static bool stands_still(const struct loam_frame *frame, const struct loam_frame_cache *cache)
+{
+    return cache->forbidden != FRAME_RUNNING || frame->holder == cache->id + 1;
+}
+
+bool loam_frame_owner_stop(struct loam_frame *frame, struct loam_frame_cache *cache)
+{
+    void (*barrier)(void) = atomic_load_explicit(&process_barrier, memory_order_acquire);
+
+    if (stands_still(frame, cache)) {
+        return true;
+    }
+    if (barrier == NULL) {
+        return false;
+    }
+    frame->stopped++;
+    __atomic_store_n(&cache->forbidden, FRAME_STOPPED, __ATOMIC_SEQ_CST);
+    barrier();
+    /* Acquire: pairs with the release with which the owner leaves. */
+    while (__atomic_load_n(&cache->busy, __ATOMIC_ACQUIRE) != 0) {
+        frame_pause();
+    }
+    return true;
+}
+
+void loam_frame_owner_resume(struct loam_frame *frame)
+{
+    for (uint32_t id = 0; id < frame->cache_top; id++) {
+        struct loam_frame_cache *cache = &frame_caches(frame)[id];
+
+        if (cache->forbidden == FRAME_STOPPED) {
+            /* Release: pairs with the owner's acquire. */
+            __atomic_store_n(&cache->forbidden, FRAME_RUNNING, __ATOMIC_RELEASE);
+        }
+    }
+    frame->stopped = 0;
+}
+
+/* --- One chunk ------------------------------------------------------------------------------------------------- */
+
+static struct loam_frame_cache *owner_of(const struct loam_frame *frame, const struct frame_chunk *chunk)
+{
+    uint32_t owner = frame_read(chunk->owner);
+
+    if (owner == 0 || owner > frame->cache_top) {
+        loam_frame_damage(frame);
+        return NULL;
+    }
+    return &frame_caches(frame)[owner - 1];
+}
+
+static enum loam_frame_zone zone_of(const struct loam_frame *frame, const struct frame_section *section, uint64_t chunk)
+{
+    return frame_zone(frame, frame_chunk_start(section, chunk));
+}
+
+/* Frames that are free in the chunk leave the cache for the allocator, or (taken) the other way. */
+static void move_free(struct loam_frame *frame, struct loam_frame_cache *cache, struct frame_section *section,
+                      uint64_t chunk, uint64_t count, bool taken)
+{
+    uint64_t *cached = &cache->free_frames[zone_of(frame, section, chunk)];
+    uint64_t end = frame_min(frame_chunk_start(section, chunk + 1), section->end);
+
+    frame_write(*cached, taken ? *cached + count : *cached - count);
+    if (count != 0) {
+        /* As if the chunk's uppermost: the chunk lies in one zone, and it is free_top that counts. */
+        loam_frame_chunk_count(frame, section, end - count, count, !taken);
+    }
+}
+
+/* A chunk that is wholly free, INNER, and counted among the cache's free frames: keep it, or give it back. */
+static void keep_or_give(struct loam_frame *frame, struct loam_frame_cache *cache, struct frame_section *section,
+                         uint64_t chunk)
+{
+    struct frame_chunk *this = &frame_chunks(frame, section)[chunk];
+    enum loam_frame_zone zone = zone_of(frame, section, chunk);
+
+    this->released = 0;
+    this->order = FRAME_CHUNK_ORDER;
+    this->list = FRAME_LIST_NONE;
+    if (cache->spare_count[zone] < FRAME_SPARE_CHUNKS && cache->forbidden != FRAME_UNUSED) {
+        frame_write(this->state, FRAME_CHUNK_FREE);
+        cache->spare[zone][cache->spare_count[zone]++] = frame_chunk_start(section, chunk);
+        return;
+    }
+    frame_write(this->owner, 0);
+    move_free(frame, cache, section, chunk, LOAM_FRAME_CHUNK_FRAMES, false);
+    loam_frame_buddy_give(frame, section, chunk, FRAME_CHUNK_ORDER);
+}
+
+/* Free a block in a chunk of a cache that stands still. */
+static void release_owned(struct loam_frame *frame, struct loam_frame_cache *cache, struct frame_section *section,
+                          uint64_t chunk, uint32_t offset, uint32_t count)
+{
+    struct frame_chunk *this = &frame_chunks(frame, section)[chunk];
+    uint64_t *cached = &cache->free_frames[zone_of(frame, section, chunk)];
+
+    frame_write(*cached, *cached + count);
+    if (this->state == FRAME_CHUNK_WHOLE) {
+        frame_write(this->state, FRAME_CHUNK_INNER);
+        keep_or_give(frame, cache, section, chunk);
+    } else if (loam_frame_chunk_release_part(frame, section, chunk, offset, count)) {
+        keep_or_give(frame, cache, section, chunk);
+    }
+}
+
+static bool drop_spare(struct loam_frame_cache *cache, enum loam_frame_zone zone, uint64_t start)
+{
+    for (uint64_t n = 0; n < cache->spare_count[zone] && n < FRAME_SPARE_CHUNKS; n++) {
+        if (cache->spare[zone][n] == start) {
+            cache->spare[zone][n] = cache->spare[zone][--cache->spare_count[zone]];
+            return true;
+        }
+    }
+    return false;
+}
+
+static void drop_current(struct loam_frame_cache *cache, enum loam_frame_zone zone, uint64_t link)
+{
+    for (uint32_t order = 0; order < FRAME_CHUNK_ORDER; order++) {
+        if (cache->current[zone][order].link == link) {
+            cache->current[zone][order] = (struct frame_current){0};
+        }
+    }
+}
+
+void loam_frame_owner_put_aside(struct loam_frame *frame, struct frame_section *section, uint64_t chunk)
+{
+    struct frame_chunk *this = &frame_chunks(frame, section)[chunk];
+    struct loam_frame_cache *cache = owner_of(frame, this);
+
+    if (cache == NULL || this->state != FRAME_CHUNK_PARTIAL || this->list != FRAME_LIST_CURRENT) {
+        loam_frame_damage(frame);
+        return;
+    }
+    drop_current(cache, zone_of(frame, section, chunk), frame_link(section, chunk));
+    this->list = FRAME_LIST_NONE;
+    if (this->free_frames == LOAM_FRAME_CHUNK_FRAMES) {
+        frame_write(this->state, FRAME_CHUNK_INNER);
+        keep_or_give(frame, cache, section, chunk);
+        return;
+    }
+    this->fit = FRAME_FITS - 1;
+    loam_frame_chunk_cap_fit(this);
+    loam_frame_lists_file(frame, section, chunk);
+}
+
+/* The chunk has no owner any more. Its cache stands still, and nothing in the chunk is marked as returned. */
+static void disown(struct loam_frame *frame, struct loam_frame_cache *cache, struct frame_section *section,
+                   uint64_t chunk)
+{
+    struct frame_chunk *this = &frame_chunks(frame, section)[chunk];
+    enum loam_frame_zone zone = zone_of(frame, section, chunk);
+    uint64_t start = frame_chunk_start(section, chunk);
+
+    if (this->state == FRAME_CHUNK_PARTIAL) {
+        if (this->list == FRAME_LIST_CURRENT) {
+            drop_current(cache, zone, frame_link(section, chunk));
+            this->list = FRAME_LIST_NONE;
+            this->fit = FRAME_FITS - 1;
+            loam_frame_chunk_cap_fit(this);
+        } else {
+            loam_frame_lists_remove(frame, section, chunk);
+        }
+        frame_write(this->owner, 0);
+        move_free(frame, cache, section, chunk, this->free_frames, false);
+        if (this->free_frames == LOAM_FRAME_CHUNK_FRAMES) {
+            frame_write(this->state, FRAME_CHUNK_INNER);
+            loam_frame_buddy_give(frame, section, chunk, FRAME_CHUNK_ORDER);
+        } else {
+            loam_frame_lists_file(frame, section, chunk);
+        }
+    } else if (this->state == FRAME_CHUNK_FREE && drop_spare(cache, zone, start)) {
+        frame_write(this->owner, 0);
+        frame_write(this->state, FRAME_CHUNK_INNER);
+        move_free(frame, cache, section, chunk, LOAM_FRAME_CHUNK_FRAMES, false);
+        loam_frame_buddy_give(frame, section, chunk, FRAME_CHUNK_ORDER);
+    } else if (this->state == FRAME_CHUNK_WHOLE) {
+        frame_write(this->owner, 0);
+        this->before_frames = 0;
+        this->block_frames = LOAM_FRAME_CHUNK_FRAMES;
+        this->order = FRAME_CHUNK_ORDER;
+        this->list = FRAME_LIST_NONE;
+        this->tag = 0;
+        this->released = 0;
+    } else {
+        loam_frame_damage(frame);
+    }
+}
+
+/* --- Blocks that others freed ---------------------------------------------------------------------------------- */
+
+static struct frame_returned *slot_of(const struct loam_frame_cache *cache, const struct frame_chunk *chunk)
+{
+    uint32_t slot = frame_read(chunk->slot);
+
+    return slot == 0 || slot > FRAME_RETURNED ? NULL : (struct frame_returned *)&cache->returned[slot - 1];
+}
+
+/* Free what is marked in one slot, and leave the slot unused. */
+static void collect_slot(struct loam_frame *frame, struct loam_frame_cache *cache, struct frame_returned *returned)
+{
+    struct frame_section *section;
+    uint64_t link = returned->link;
+    struct frame_chunk *this = loam_frame_chunk_from_link(frame, link, &section);
+    uint64_t chunk = (uint32_t)link;
+
+    returned->link = FRAME_LINK_NONE;
+    if (section == NULL || this->owner != cache->id + 1 || slot_of(cache, this) != returned) {
+        loam_frame_damage(frame);
+        return;
+    }
+    frame_write(this->slot, 0);
+    for (uint32_t offset = 0; offset < LOAM_FRAME_CHUNK_FRAMES; offset++) {
+        uint32_t last;
+
+        if (!((frame_read(returned->starts[offset / 64]) >> (offset % 64)) & 1)) {
+            /* Skip to the next mark, or to the next word. */
+            uint64_t above = frame_read(returned->starts[offset / 64]) >> (offset % 64);
+
+            offset += above == 0 ? 63 - offset % 64 : (uint32_t)__builtin_ctzll(above) - 1;
+            continue;
+        }
+        last = this->state == FRAME_CHUNK_WHOLE
+                   ? LOAM_FRAME_CHUNK_FRAMES - 1
+                   : frame_bits_next(frame_map(frame, section, chunk), FRAME_BITS_LAST, offset);
+        if (last == LOAM_FRAME_CHUNK_FRAMES || frame_read(frame->damaged) ||
+            (this->state != FRAME_CHUNK_WHOLE &&
+             (this->state != FRAME_CHUNK_PARTIAL ||
+              !frame_bits_is_block(frame_map(frame, section, chunk), offset, last - offset + 1, this->entered)))) {
+            /* Its owner freed it as well, at the same moment: it is free once. */
+            continue;
+        }
+        release_owned(frame, cache, section, chunk, offset, last - offset + 1);
+    }
+    memset(returned->starts, 0, sizeof returned->starts);
+}
+
+void loam_frame_owner_collect(struct loam_frame *frame, struct loam_frame_cache *cache)
+{
+    if ((cache->returned_frames[0] | cache->returned_frames[1]) == 0) {
+        return;
+    }
+    for (uint32_t n = 0; n < FRAME_RETURNED; n++) {
+        if (cache->returned[n].link != FRAME_LINK_NONE) {
+            collect_slot(frame, cache, &cache->returned[n]);
+        }
+    }
+    memset(cache->returned_frames, 0, sizeof cache->returned_frames);
+}
+
+void loam_frame_owner_collect_all(struct loam_frame *frame)
+{
+    for (uint32_t id = 0; id < frame->cache_top && !frame_read(frame->damaged); id++) {
+        struct loam_frame_cache *cache = &frame_caches(frame)[id];
+
+        if ((cache->returned_frames[0] | cache->returned_frames[1]) != 0 && loam_frame_owner_stop(frame, cache)) {
+            loam_frame_owner_collect(frame, cache);
+        }
+    }
+}
+
+bool loam_frame_owner_returned(const struct loam_frame *frame, const struct frame_section *section, uint64_t start)
+{
+    const struct frame_chunk *this = &frame_chunks(frame, section)[frame_chunk_index(section, start)];
+    const struct loam_frame_cache *cache = owner_of(frame, this);
+    const struct frame_returned *returned = cache == NULL ? NULL : slot_of(cache, this);
+    uint32_t offset = frame_offset(start);
+
+    return returned != NULL && ((frame_read(returned->starts[offset / 64]) >> (offset % 64)) & 1) != 0;
+}
+
+/* A slot for the chunk; NULL: all are used. */
+static struct frame_returned *take_slot(struct loam_frame_cache *cache, const struct frame_section *section,
+                                        uint64_t chunk, struct frame_chunk *this)
+{
+    struct frame_returned *returned = slot_of(cache, this);
+
+    for (uint32_t n = 0; returned == NULL && n < FRAME_RETURNED; n++) {
+        if (cache->returned[n].link == FRAME_LINK_NONE) {
+            returned = &cache->returned[n];
+            returned->link = frame_link(section, chunk);
+            frame_write(this->slot, (uint8_t)(n + 1));
+        }
+    }
+    return returned;
+}
+
+static bool is_block(const struct loam_frame *frame, const struct frame_section *section, uint64_t chunk,
+                     uint64_t start, uint64_t count)
+{
+    const struct frame_chunk *this = &frame_chunks(frame, section)[chunk];
+    uint8_t state = frame_read(this->state);
+
+    if (state == FRAME_CHUNK_WHOLE) {
+        return frame_offset(start) == 0 && count == LOAM_FRAME_CHUNK_FRAMES;
+    }
+    return state == FRAME_CHUNK_PARTIAL && frame_bits_is_block(frame_map(frame, section, chunk), frame_offset(start),
+                                                               (uint32_t)count, this->entered != 0);
+}
+
+enum loam_error loam_frame_owner_free(struct loam_frame *frame, struct frame_section *section, uint64_t start,
+                                      uint64_t count)
+{
+    uint64_t chunk = frame_chunk_index(section, start);
+    struct frame_chunk *this = &frame_chunks(frame, section)[chunk];
+    struct loam_frame_cache *cache = owner_of(frame, this);
+    uint32_t offset = frame_offset(start);
+    struct frame_returned *returned;
+    uint64_t *marks;
+
+    if (cache == NULL || count == 0 || count > LOAM_FRAME_CHUNK_FRAMES - offset ||
+        !is_block(frame, section, chunk, start, count) || loam_frame_owner_returned(frame, section, start)) {
+        return LOAM_ERROR_INVALID;
+    }
+    returned = stands_still(frame, cache) ? NULL : take_slot(cache, section, chunk, this);
+    if (returned == NULL) {
+        if (!loam_frame_owner_stop(frame, cache)) {
+            return LOAM_ERROR_UNINITIALISED;
+        }
+        loam_frame_owner_collect(frame, cache);
+        release_owned(frame, cache, section, chunk, offset, (uint32_t)count);
+        return LOAM_OK;
+    }
+    marks = &returned->starts[offset / 64];
+    frame_write(*marks, *marks | UINT64_C(1) << (offset % 64));
+    cache->returned_frames[zone_of(frame, section, chunk)] += count;
+    return LOAM_OK;
+}
+
+/* --- Giving and taking chunks ---------------------------------------------------------------------------------- */
+
+void loam_frame_owner_adopt(struct loam_frame *frame, struct loam_frame_cache *cache, struct frame_section *section,
+                            uint64_t chunk)
+{
+    struct frame_chunk *this = &frame_chunks(frame, section)[chunk];
+    uint64_t free_frames = LOAM_FRAME_CHUNK_FRAMES;
+
+    if (this->state == FRAME_CHUNK_PARTIAL) {
+        free_frames = this->free_frames;
+        if (this->sum != frame_bits_sum(frame_map(frame, section, chunk))) {
+            loam_frame_damage(frame);
+            return;
+        }
+        if (this->list != FRAME_LIST_NONE) {
+            loam_frame_lists_remove(frame, section, chunk);
+        }
+        this->entered = loam_frame_chunk_entered(frame, section, chunk);
+    }
+    frame_write(this->slot, 0);
+    frame_write(this->owner, (uint16_t)(cache->id + 1));
+    move_free(frame, cache, section, chunk, free_frames, true);
+    if (this->state != FRAME_CHUNK_PARTIAL) {
+        keep_or_give(frame, cache, section, chunk);
+    }
+}
+
+/* No chunk here but by way of its head: every other chunk of a piece has no owner. */
+static bool claim_chunk(struct loam_frame *frame, struct frame_section *section, uint64_t chunk)
+{
+    struct frame_chunk *this = &frame_chunks(frame, section)[chunk];
+    struct loam_frame_cache *cache;
+
+    if (frame_read(this->owner) == 0) {
+        return true;
+    }
+    cache = owner_of(frame, this);
+    if (cache == NULL || !loam_frame_owner_stop(frame, cache)) {
+        return false;
+    }
+    loam_frame_owner_collect(frame, cache);
+    if (frame_read(this->owner) != 0) {
+        disown(frame, cache, section, chunk);
+    }
+    return true;
+}
+
+bool loam_frame_owner_claim(struct loam_frame *frame, struct frame_section *section, uint64_t start, uint64_t count)
+{
+    uint64_t end = frame_chunk_index(section, start + count - 1) + 1;
+    uint64_t chunk = loam_frame_buddy_head(frame, section, frame_chunk_index(section, start));
+
+    while (chunk < end && !frame_read(frame->damaged)) {
+        /* The chunk may become part of a larger piece, so the next one is looked up anew. */
+        if (!claim_chunk(frame, section, chunk)) {
+            return false;
+        }
+        chunk = loam_frame_buddy_head(frame, section, chunk);
+        chunk += loam_frame_buddy_chunks(frame, section, chunk);
+    }
+    return true;
+}
+
+/* Disown the first chunk of every list, until there is none. */
+static void drain_lists(struct loam_frame *frame, struct loam_frame_cache *cache, const struct frame_lists *lists)
+{
+    while (lists->mask[0] != 0 && !frame_read(frame->damaged)) {
+        uint32_t list = (uint32_t)__builtin_ctzll(lists->mask[0]);
+        uint64_t link = lists->head[list];
+        struct frame_section *section;
+        struct frame_chunk *this = loam_frame_chunk_from_link(frame, link, &section);
+
+        if (section == NULL || this->owner != cache->id + 1 || this->list != list) {
+            loam_frame_damage(frame);
+            return;
+        }
+        disown(frame, cache, section, (uint32_t)link);
+    }
+}
+
+/* Disown a chunk that the cache names; section NULL: it names none. */
+static void drain_chunk(struct loam_frame *frame, struct loam_frame_cache *cache, struct frame_section *section,
+                        uint64_t chunk)
+{
+    if (section == NULL || frame_chunks(frame, section)[chunk].owner != cache->id + 1) {
+        loam_frame_damage(frame);
+        return;
+    }
+    disown(frame, cache, section, chunk);
+}
+
+static void drain_zone(struct loam_frame *frame, struct loam_frame_cache *cache, enum loam_frame_zone zone)
+{
+    struct frame_section *section;
+
+    for (uint32_t order = 0; order < FRAME_CHUNK_ORDER; order++) {
+        const struct frame_current *current = &cache->current[zone][order];
+
+        if (current->seal != 0) {
+            loam_frame_chunk_from_link(frame, current->link, &section);
+            drain_chunk(frame, cache, section, (uint32_t)current->link);
+        }
+    }
+    while (cache->spare_count[zone] > 0 && !frame_read(frame->damaged)) {
+        uint64_t start = cache->spare[zone][(cache->spare_count[zone] - 1) % FRAME_SPARE_CHUNKS];
+
+        section = loam_frame_section_from_pfn(frame, start);
+        drain_chunk(frame, cache, section, section == NULL ? 0 : frame_chunk_index(section, start));
+    }
+    drain_lists(frame, cache, &cache->lists[zone]);
+}
+
+bool loam_frame_owner_drain(struct loam_frame *frame, struct loam_frame_cache *cache)
+{
+    if (!loam_frame_owner_stop(frame, cache)) {
+        return false;
+    }
+    loam_frame_owner_collect(frame, cache);
+    drain_zone(frame, cache, LOAM_FRAME_ZONE_DMA32);
+    drain_zone(frame, cache, LOAM_FRAME_ZONE_NORMAL);
+    return !frame_read(frame->damaged);
+}
+
+bool loam_frame_owner_fetch_back(struct loam_frame *frame)
+{
+    bool any = false;
+
+    for (uint32_t id = 0; id < frame->cache_top; id++) {
+        struct loam_frame_cache *cache = &frame_caches(frame)[id];
+
+        if (cache->forbidden != FRAME_UNUSED && (frame_read(cache->free_frames[0]) | frame_read(cache->free_frames[1]) |
+                                                 cache->returned_frames[0] | cache->returned_frames[1]) != 0) {
+            any |= loam_frame_owner_drain(frame, cache);
+        }
+    }
+    return any;
+}
+
+uint64_t loam_frame_owner_free_frames(const struct loam_frame *frame, enum loam_frame_zone zone)
+{
+    uint64_t sum = 0;
+
+    for (uint32_t id = 0; id < frame->cache_top; id++) {
+        const struct loam_frame_cache *cache = &frame_caches(frame)[id];
+
+        sum += frame_read(cache->free_frames[zone]) + cache->returned_frames[zone];
+    }
+    return sum;
+}
+
+bool loam_frame_owner_forget(struct loam_frame *frame)
+{
+    for (uint32_t id = 0; id < frame->cache_top; id++) {
+        struct loam_frame_cache *cache = &frame_caches(frame)[id];
+
+        if (!loam_frame_owner_stop(frame, cache)) {
+            return false;
+        }
+        cache->memo = (struct frame_memo){0};
+    }
+    return true;
+}

@@ -1,0 +1,323 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * What stands where: the public questions of loam/frame.h. Those that may look at every chunk give the lock up after
+ * STEP_FRAMES, so that nobody waits long for it; what they say is put together from several moments then.
+ */
+#include "allocator/frame_block.h"
+#include "allocator/frame_buddy.h"
+#include "allocator/frame_chunk.h"
+#include "allocator/frame_find.h"
+#include "allocator/frame_lock.h"
+#include "allocator/frame_walk.h"
+#include "loam/frame.h"
+
+#include <stdio.h>
+
+#define STEP_FRAMES (UINT64_C(2048) * LOAM_FRAME_CHUNK_FRAMES)
+
+/* --- One frame ------------------------------------------------------------------------------------------------- */
+
+/* Of a frame that the section manages. */
+static struct loam_frame_info info_of(const struct loam_frame *frame, const struct frame_section *section, uint64_t pfn)
+{
+    uint64_t chunk = loam_frame_buddy_head(frame, section, frame_chunk_index(section, pfn));
+    bool owned = frame_read(frame_chunks(frame, section)[chunk].owner) != 0;
+    struct loam_frame_info info = {.state = LOAM_FRAME_FREE, .section = section->id};
+    struct frame_span block;
+
+    info.released = !owned && frame_chunks(frame, section)[chunk].released != 0;
+    if (!loam_frame_block_at(frame, section, pfn, &block)) {
+        info.cached = owned;
+        return info;
+    }
+    info.state = LOAM_FRAME_ALLOCATED;
+    info.tag = loam_frame_chunk_tag(frame, section, block);
+    info.block.start = loam_pfn_from_u64(block.start);
+    info.block.count_frames = block.count;
+    info.block.section = section->id;
+    if (loam_frame_walk_released(frame, section, block.start, block.count)) {
+        info.block.flags = LOAM_FRAME_BLOCK_RELEASED;
+    }
+    return info;
+}
+
+struct loam_frame_info loam_frame_query(const struct loam_frame *frame, loam_pfn pfn)
+{
+    struct loam_frame *locked = frame_lock(frame);
+    struct loam_frame_info info = {.state = LOAM_FRAME_UNMANAGED};
+    const struct frame_section *section;
+
+    if (locked == NULL) {
+        return info;
+    }
+    section = loam_frame_section_from_pfn(frame, pfn.value);
+    if (section != NULL) {
+        info = info_of(frame, section, pfn.value);
+    }
+    frame_unlock(locked, LOAM_OK);
+    return info;
+}
+
+/* A frame that no section manages: in a section's prefix, or nowhere. */
+static int describe_unmanaged(const struct loam_frame *frame, uint64_t pfn, char *text, size_t bytes)
+{
+    struct loam_frame *locked = frame_lock(frame);
+    const struct frame_section *section = NULL;
+    int64_t n = locked == NULL ? -1 : loam_frame_index_of(frame, pfn);
+    uint32_t id = 0;
+
+    if (locked == NULL) {
+        return snprintf(text, bytes, "frame 0x%llx: the allocator's constants were changed", (unsigned long long)pfn);
+    }
+    if (n >= 0) {
+        section = loam_frame_section_from_index(frame, (uint64_t)n);
+    }
+    if (section != NULL && pfn < section->start) {
+        id = section->id;
+    } else {
+        section = NULL;
+    }
+    frame_unlock(locked, LOAM_OK);
+    if (section != NULL) {
+        return snprintf(text, bytes, "frame 0x%llx holds the metadata of section %u", (unsigned long long)pfn, id);
+    }
+    return snprintf(text, bytes, "frame 0x%llx is in no section", (unsigned long long)pfn);
+}
+
+size_t loam_frame_describe(const struct loam_frame *frame, loam_pfn pfn, char *text, size_t bytes)
+{
+    struct loam_frame_info info = loam_frame_query(frame, pfn);
+    unsigned long long at = pfn.value, start = info.block.start.value;
+    const char *released = info.released ? ", without backing" : "";
+    int length;
+
+    if (info.state == LOAM_FRAME_UNMANAGED) {
+        length = describe_unmanaged(frame, pfn.value, text, bytes);
+    } else if (info.state == LOAM_FRAME_FREE) {
+        length = snprintf(text, bytes, "frame 0x%llx is free in %ssection %u%s", at, info.cached ? "a cache, in " : "",
+                          info.section, released);
+    } else {
+        length =
+            snprintf(text, bytes, "frame 0x%llx %s the allocated block [0x%llx, 0x%llx) of section %u%s%s", at,
+                     at == start ? "starts" : "is inside", start, start + (unsigned long long)info.block.count_frames,
+                     info.section, info.tag == LOAM_FRAME_TAG_SLAB ? ", tagged slab" : "", released);
+    }
+    return length < 0 ? 0 : (size_t)length;
+}
+
+enum loam_error loam_frame_check(const struct loam_frame *frame, loam_pfn start, uint64_t count_frames,
+                                 struct loam_diag *diag)
+{
+    struct loam_frame_info info = loam_frame_query(frame, start);
+    char text[256];
+
+    if (info.state == LOAM_FRAME_ALLOCATED && info.block.start.value == start.value &&
+        info.block.count_frames == count_frames) {
+        return LOAM_OK;
+    }
+    loam_frame_describe(frame, start, text, sizeof text);
+    return loam_fail(diag, info.state == LOAM_FRAME_UNMANAGED ? LOAM_ERROR_NOT_FOUND : LOAM_ERROR_INVALID,
+                     "block [0x%llx, 0x%llx): %s", (unsigned long long)start.value,
+                     (unsigned long long)(start.value + count_frames), text);
+}
+
+/* --- Free ranges ----------------------------------------------------------------------------------------------- */
+
+/* The section that holds pfn, or the next above; NULL: none. */
+static struct frame_section *section_from(const struct loam_frame *frame, uint64_t pfn)
+{
+    int64_t n = loam_frame_index_of(frame, pfn);
+    struct frame_section *section = n < 0 ? NULL : loam_frame_section_from_index(frame, (uint64_t)n);
+
+    if (section != NULL && pfn < section->end) {
+        return section;
+    }
+    return n + 1 < frame->section_count ? loam_frame_section_from_index(frame, (uint64_t)(n + 1)) : NULL;
+}
+
+/*
+ * Look for a free frame from *from on, for no more than a step: range receives the free range there, or *from where to
+ * go on. LOAM_ERROR_NOT_FOUND: there is nothing above.
+ */
+static enum loam_error step_free(const struct loam_frame *frame, uint64_t *from, struct loam_frame_range *range)
+{
+    const struct frame_section *section = section_from(frame, *from);
+    uint64_t start, stop;
+
+    if (section == NULL) {
+        return LOAM_ERROR_NOT_FOUND;
+    }
+    start = frame_max(*from, section->start);
+    stop = frame_min(start + STEP_FRAMES, section->end);
+    start = loam_frame_walk_free(frame, section, start, stop, FRAME_VIEW_ALL);
+    if (start < stop) {
+        range->start = loam_pfn_from_u64(start);
+        range->count_frames = loam_frame_walk_used(frame, section, start, section->end, FRAME_VIEW_ALL) - start;
+    }
+    *from = stop;
+    return LOAM_OK;
+}
+
+enum loam_error loam_frame_next_free(const struct loam_frame *frame, loam_pfn from, struct loam_frame_range *range)
+{
+    enum loam_error error = LOAM_OK;
+    uint64_t at = from.value;
+
+    *range = (struct loam_frame_range){0};
+    while (error == LOAM_OK && range->count_frames == 0) {
+        struct loam_frame *locked = frame_lock(frame);
+
+        if (locked == NULL) {
+            return LOAM_ERROR_CORRUPT;
+        }
+        loam_frame_owner_collect_all(locked);
+        error = frame_unlock(locked, step_free(locked, &at, range));
+    }
+    return error;
+}
+
+/* As step_free, for wholly free chunks in the buddy. */
+static enum loam_error step_chunks(const struct loam_frame *frame, uint64_t *from, struct loam_frame_range *range,
+                                   bool *released)
+{
+    const struct frame_section *section = section_from(frame, *from);
+    uint64_t chunk, stop;
+
+    if (section == NULL) {
+        return LOAM_ERROR_NOT_FOUND;
+    }
+    chunk = frame_chunk_index(section, frame_max(*from, section->start));
+    stop = frame_min(chunk + STEP_FRAMES / LOAM_FRAME_CHUNK_FRAMES, section->chunk_count);
+    for (uint64_t next; chunk < section->chunk_count && (chunk < stop || range->count_frames != 0); chunk = next) {
+        uint64_t head = loam_frame_buddy_head(frame, section, chunk);
+        const struct frame_chunk *this = &frame_chunks(frame, section)[head];
+        bool is_free = frame_read(this->owner) == 0 && frame_read(this->state) == FRAME_CHUNK_FREE;
+
+        next = head + loam_frame_buddy_chunks(frame, section, head);
+        if (range->count_frames != 0 && (!is_free || (this->released != 0) != *released)) {
+            break;
+        }
+        if (is_free && range->count_frames == 0) {
+            range->start = loam_pfn_from_u64(frame_chunk_start(section, chunk));
+            *released = this->released != 0;
+        }
+        if (next <= chunk) {
+            return LOAM_ERROR_CORRUPT;
+        }
+        range->count_frames += is_free ? (next - chunk) << FRAME_CHUNK_ORDER : 0;
+    }
+    *from = frame_min(frame_chunk_start(section, chunk), section->end);
+    return LOAM_OK;
+}
+
+enum loam_error loam_frame_next_free_chunks(const struct loam_frame *frame, loam_pfn from,
+                                            struct loam_frame_range *range, bool *released)
+{
+    enum loam_error error = LOAM_OK;
+    uint64_t at = from.value;
+
+    *range = (struct loam_frame_range){0};
+    *released = false;
+    while (error == LOAM_OK && range->count_frames == 0) {
+        struct loam_frame *locked = frame_lock(frame);
+
+        if (locked == NULL) {
+            return LOAM_ERROR_CORRUPT;
+        }
+        error = frame_unlock(locked, step_chunks(locked, &at, range, released));
+    }
+    return error;
+}
+
+enum loam_error loam_frame_largest_free(const struct loam_frame *frame, loam_pfn limit, struct loam_frame_range *range)
+{
+    uint64_t end = limit.value == 0 ? UINT64_MAX : limit.value;
+    struct loam_frame_range found;
+    enum loam_error error = LOAM_OK;
+
+    *range = (struct loam_frame_range){0};
+    for (uint64_t from = 0; error == LOAM_OK && from < end; from = found.start.value + found.count_frames) {
+        error = loam_frame_next_free(frame, loam_pfn_from_u64(from), &found);
+        if (error != LOAM_OK || found.start.value >= end) {
+            break;
+        }
+        found.count_frames = frame_min(found.count_frames, end - found.start.value);
+        if (found.count_frames > range->count_frames) {
+            *range = found;
+        }
+    }
+    return error == LOAM_ERROR_CORRUPT ? error : range->count_frames == 0 ? LOAM_ERROR_NOT_FOUND : LOAM_OK;
+}
+
+/* Add a maximal free range: how much of it lies in aligned blocks of each order. */
+static void add_usable(struct loam_frame_fragmentation *sum, uint64_t start, uint64_t end)
+{
+    sum->free_frames += end - start;
+    for (uint32_t order = 0; order <= LOAM_FRAME_ORDER_MAX; order++) {
+        uint64_t size = UINT64_C(1) << order;
+        uint64_t from = loam_align_up(start, size), to = loam_align_down(end, size);
+
+        if (from >= to) {
+            return;
+        }
+        sum->usable_frames[order] += to - from;
+    }
+}
+
+struct loam_frame_fragmentation loam_frame_fragmentation(const struct loam_frame *frame)
+{
+    struct loam_frame_fragmentation sum = {0};
+    struct loam_frame_range range;
+    loam_pfn from = {0};
+
+    while (loam_frame_next_free(frame, from, &range) == LOAM_OK) {
+        from.value = range.start.value + range.count_frames;
+        add_usable(&sum, range.start.value, from.value);
+    }
+    return sum;
+}
+
+/* --- Figures --------------------------------------------------------------------------------------------------- */
+
+static void count_caches(const struct loam_frame *frame, struct loam_frame_stats *stats)
+{
+    for (uint32_t id = 0; id < frame->cache_top; id++) {
+        stats->cache_count += frame_caches(frame)[id].forbidden != FRAME_UNUSED;
+    }
+    for (enum loam_frame_zone zone = 0; zone < LOAM_FRAME_ZONE_COUNT; zone++) {
+        uint64_t cached = loam_frame_owner_free_frames(frame, zone);
+
+        stats->cached_frames += cached;
+        stats->free_frames_in_zone[zone] = frame->free_frames[zone] + cached;
+    }
+}
+
+struct loam_frame_stats loam_frame_stats(const struct loam_frame *frame)
+{
+    struct loam_frame *locked = frame_lock(frame);
+    struct loam_frame_stats stats = {0};
+
+    if (locked == NULL) {
+        return stats;
+    }
+    stats.section_count = frame->section_count;
+    stats.dma32_reserve_frames = frame->dma32_reserve_frames;
+    stats.free_chunks = frame->free_chunks;
+    stats.released_chunks = frame->released_chunks;
+    stats.metadata_bytes = frame->metadata_bytes;
+    for (uint32_t n = 0; n < frame->section_count; n++) {
+        const struct frame_section *section = loam_frame_section_from_index(frame, n);
+
+        if (section != NULL) {
+            stats.total_frames += section->end - section->range_start;
+            stats.managed_frames += section->end - section->start;
+            stats.free_frames += section->free_frames;
+            stats.metadata_bytes += section->metadata_bytes;
+        }
+    }
+    count_caches(frame, &stats);
+    stats.free_frames += stats.cached_frames;
+    stats.allocated_frames = stats.managed_frames - stats.free_frames;
+    frame_unlock(locked, LOAM_OK);
+    return stats;
+}
