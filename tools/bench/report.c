@@ -44,7 +44,7 @@ static const char *figure_text(double figure, char text[24])
 
 void report_table_head(FILE *file)
 {
-    fprintf(file, "%-28s %10s %10s  %-4s %9s %9s\n", "name", "loam", "reference", "unit", "ratio", "goal");
+    fprintf(file, "%-36s %10s %10s  %-4s %9s %9s\n", "name", "loam", "reference", "unit", "ratio", "goal");
 }
 
 static const char *goal_text(const struct bench_result *result, char text[48])
@@ -71,7 +71,7 @@ void report_table_row(FILE *file, const struct bench_result *result)
 {
     char loam[24], reference[24], ratio[24], goal[48];
 
-    fprintf(file, "%-28s %10s %10s  %-4s %8s%s %s\n", result->bench->name, figure_text(result->loam, loam),
+    fprintf(file, "%-36s %10s %10s  %-4s %8s%s %s\n", result->bench->name, figure_text(result->loam, loam),
             figure_text(result->reference, reference), result->bench->unit, figure_text(result->ratio, ratio),
             isnan(result->ratio) ? " " : "x", goal_text(result, goal));
     fflush(file);
@@ -96,5 +96,5 @@ void report_json_row(FILE *file, const struct bench_result *result)
 
 void report_list_row(FILE *file, const struct bench_case *bench)
 {
-    fprintf(file, "%-28s %-4s %s\n", bench->name, bench->unit, bench->what);
+    fprintf(file, "%-36s %-4s %s\n", bench->name, bench->unit, bench->what);
 }
