@@ -189,6 +189,9 @@ enum loam_error loam_frame_alloc_batch(struct loam_frame *frame, uint32_t order,
     struct loam_frame_block block;
     size_t done = 0;
 
+    for (size_t n = 0; n < count; n++) {
+        starts[n] = loam_pfn_from_u64(0);
+    }
     if (frame_lock_to_change(frame) == NULL) {
         return LOAM_ERROR_CORRUPT;
     }

@@ -185,7 +185,13 @@ enum loam_error loam_frame_block_find(struct loam_frame *frame, uint64_t start, 
     if (!loam_frame_owner_claim(frame, *section, start, count)) {
         return LOAM_ERROR_UNINITIALISED;
     }
-    return frame_read(frame->damaged) ? LOAM_ERROR_CORRUPT : LOAM_OK;
+    if (frame_read(frame->damaged)) {
+        return LOAM_ERROR_CORRUPT;
+    }
+    /* An owner may have freed it just before it was stopped. */
+    return loam_frame_block_at(frame, *section, start, &block) && block.start == start && block.count == count
+               ? LOAM_OK
+               : LOAM_ERROR_INVALID;
 }
 
 enum loam_error loam_frame_block_free(struct loam_frame *frame, uint64_t start, uint64_t count)

@@ -230,6 +230,8 @@ void loam_frame_buddy_give(struct loam_frame *frame, const struct frame_section 
     enum loam_frame_zone zone = frame_zone(frame, frame_chunk_start(section, chunk));
 
     frame_chunks(frame, section)[chunk].list = FRAME_LIST_NONE;
+    /* Not FREE before it is listed: the one that merges now may be its buddy. */
+    frame_write(frame_chunks(frame, section)[chunk].state, FRAME_CHUNK_INNER);
     loam_frame_buddy_merge_spare(frame, zone);
     set_free(frame, section, chunk, order);
     frame->spare[zone] = frame_link(section, chunk);

@@ -609,8 +609,8 @@ static inline bool give_run(struct loam_frame *frame, struct loam_frame_cache *c
     uint64_t mask = UINT64_MAX >> (64 - run) << (offset % 64);
     struct frame_word bits;
 
-    if (chunk == NULL || chunk->state != FRAME_CHUNK_PARTIAL || chunk->list != FRAME_LIST_CURRENT ||
-        frame_read(chunk->slot) != 0) {
+    if (chunk == NULL || run > cache->memo.count - (start - cache->memo.start) || chunk->state != FRAME_CHUNK_PARTIAL ||
+        chunk->list != FRAME_LIST_CURRENT || frame_read(chunk->slot) != 0) {
         return false;
     }
     bits = frame_bits_read(map, word);

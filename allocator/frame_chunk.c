@@ -90,7 +90,6 @@ bool loam_frame_chunk_release_part(struct loam_frame *frame, const struct frame_
         if (this->list != FRAME_LIST_NONE) {
             loam_frame_lists_remove(frame, section, chunk);
         }
-        frame_write(this->state, FRAME_CHUNK_INNER);
         return true;
     }
     this->fit = (uint8_t)frame_max(this->free_frames == count ? 0 : this->fit, freed_fit(map, offset, count));

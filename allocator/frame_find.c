@@ -21,7 +21,7 @@ struct frame_section *loam_frame_section_from_id(const struct loam_frame *frame,
 {
     struct frame_section *section;
 
-    if (id >= frame->id_top || id >= frame->section_capacity) {
+    if (id >= frame_read(frame->id_top) || id >= frame->section_capacity) {
         return NULL;
     }
     section = &frame_sections(frame)[id];

@@ -30,6 +30,28 @@ static bool stands_still(const struct loam_frame *frame, const struct loam_frame
     return cache->forbidden != FRAME_RUNNING || frame->holder == cache->id + 1;
 }
 
+/* Wait until the owner is out of the call under way. False: there is no telling. */
+static bool wait_for(struct loam_frame *frame, const struct loam_frame_cache *cache)
+{
+    uint32_t busy;
+
+    /* Acquire: pairs with the release with which the owner leaves. */
+    while ((busy = __atomic_load_n(&cache->busy, __ATOMIC_ACQUIRE)) != 0) {
+        if (busy != 1) {
+            loam_frame_damage(frame);
+            return false;
+        }
+        frame_pause();
+    }
+    return true;
+}
+
+static void forbid(struct loam_frame *frame, struct loam_frame_cache *cache)
+{
+    frame->stopped++;
+    __atomic_store_n(&cache->forbidden, FRAME_STOPPED, __ATOMIC_SEQ_CST);
+}
+
 bool loam_frame_owner_stop(struct loam_frame *frame, struct loam_frame_cache *cache)
 {
     void (*barrier)(void) = atomic_load_explicit(&process_barrier, memory_order_acquire);
@@ -40,14 +62,36 @@ bool loam_frame_owner_stop(struct loam_frame *frame, struct loam_frame_cache *ca
     if (barrier == NULL) {
         return false;
     }
-    frame->stopped++;
-    __atomic_store_n(&cache->forbidden, FRAME_STOPPED, __ATOMIC_SEQ_CST);
+    forbid(frame, cache);
     barrier();
-    /* Acquire: pairs with the release with which the owner leaves. */
-    while (__atomic_load_n(&cache->busy, __ATOMIC_ACQUIRE) != 0) {
-        frame_pause();
+    return wait_for(frame, cache);
+}
+
+bool loam_frame_owner_stop_all(struct loam_frame *frame)
+{
+    void (*barrier)(void) = atomic_load_explicit(&process_barrier, memory_order_acquire);
+    bool any = false, all = true;
+
+    for (uint32_t id = 0; id < frame->cache_top; id++) {
+        struct loam_frame_cache *cache = &frame_caches(frame)[id];
+
+        if (!stands_still(frame, cache)) {
+            if (barrier == NULL) {
+                return false;
+            }
+            forbid(frame, cache);
+            any = true;
+        }
     }
-    return true;
+    if (any) {
+        barrier();
+    }
+    for (uint32_t id = 0; any && id < frame->cache_top; id++) {
+        if (frame->holder != id + 1) {
+            all &= wait_for(frame, &frame_caches(frame)[id]);
+        }
+    }
+    return all;
 }
 
 void loam_frame_owner_resume(struct loam_frame *frame)
@@ -95,7 +139,7 @@ static void move_free(struct loam_frame *frame, struct loam_frame_cache *cache, 
     }
 }
 
-/* A chunk that is wholly free, INNER, and counted among the cache's free frames: keep it, or give it back. */
+/* A chunk that is wholly free, on no list, and counted among the cache's free frames: keep it, or give it back. */
 static void keep_or_give(struct loam_frame *frame, struct loam_frame_cache *cache, struct frame_section *section,
                          uint64_t chunk)
 {
@@ -124,7 +168,6 @@ static void release_owned(struct loam_frame *frame, struct loam_frame_cache *cac
 
     frame_write(*cached, *cached + count);
     if (this->state == FRAME_CHUNK_WHOLE) {
-        frame_write(this->state, FRAME_CHUNK_INNER);
         keep_or_give(frame, cache, section, chunk);
     } else if (loam_frame_chunk_release_part(frame, section, chunk, offset, count)) {
         keep_or_give(frame, cache, section, chunk);
@@ -163,7 +206,6 @@ void loam_frame_owner_put_aside(struct loam_frame *frame, struct frame_section *
     drop_current(cache, zone_of(frame, section, chunk), frame_link(section, chunk));
     this->list = FRAME_LIST_NONE;
     if (this->free_frames == LOAM_FRAME_CHUNK_FRAMES) {
-        frame_write(this->state, FRAME_CHUNK_INNER);
         keep_or_give(frame, cache, section, chunk);
         return;
     }
@@ -192,14 +234,12 @@ static void disown(struct loam_frame *frame, struct loam_frame_cache *cache, str
         frame_write(this->owner, 0);
         move_free(frame, cache, section, chunk, this->free_frames, false);
         if (this->free_frames == LOAM_FRAME_CHUNK_FRAMES) {
-            frame_write(this->state, FRAME_CHUNK_INNER);
             loam_frame_buddy_give(frame, section, chunk, FRAME_CHUNK_ORDER);
         } else {
             loam_frame_lists_file(frame, section, chunk);
         }
     } else if (this->state == FRAME_CHUNK_FREE && drop_spare(cache, zone, start)) {
         frame_write(this->owner, 0);
-        frame_write(this->state, FRAME_CHUNK_INNER);
         move_free(frame, cache, section, chunk, LOAM_FRAME_CHUNK_FRAMES, false);
         loam_frame_buddy_give(frame, section, chunk, FRAME_CHUNK_ORDER);
     } else if (this->state == FRAME_CHUNK_WHOLE) {
@@ -346,6 +386,10 @@ enum loam_error loam_frame_owner_free(struct loam_frame *frame, struct frame_sec
             return LOAM_ERROR_UNINITIALISED;
         }
         loam_frame_owner_collect(frame, cache);
+        /* Its owner may have freed it a moment ago, and the chunk may have gone with it. */
+        if (frame_read(this->owner) != cache->id + 1 || !is_block(frame, section, chunk, start, count)) {
+            return LOAM_ERROR_INVALID;
+        }
         release_owned(frame, cache, section, chunk, offset, (uint32_t)count);
         return LOAM_OK;
     }
@@ -478,14 +522,21 @@ bool loam_frame_owner_drain(struct loam_frame *frame, struct loam_frame_cache *c
     return !frame_read(frame->damaged);
 }
 
+/*
+ * All owners are stopped before the first cache is looked at: a frame could go from one that is still to be looked at to
+ * one that has been, and be missed.
+ */
 bool loam_frame_owner_fetch_back(struct loam_frame *frame)
 {
     bool any = false;
 
+    if (!loam_frame_owner_stop_all(frame)) {
+        return false;
+    }
     for (uint32_t id = 0; id < frame->cache_top; id++) {
         struct loam_frame_cache *cache = &frame_caches(frame)[id];
 
-        if (cache->forbidden != FRAME_UNUSED && (frame_read(cache->free_frames[0]) | frame_read(cache->free_frames[1]) |
+        if (cache->forbidden != FRAME_UNUSED && (cache->free_frames[0] | cache->free_frames[1] |
                                                  cache->returned_frames[0] | cache->returned_frames[1]) != 0) {
             any |= loam_frame_owner_drain(frame, cache);
         }
@@ -507,13 +558,11 @@ uint64_t loam_frame_owner_free_frames(const struct loam_frame *frame, enum loam_
 
 bool loam_frame_owner_forget(struct loam_frame *frame)
 {
+    if (!loam_frame_owner_stop_all(frame)) {
+        return false;
+    }
     for (uint32_t id = 0; id < frame->cache_top; id++) {
-        struct loam_frame_cache *cache = &frame_caches(frame)[id];
-
-        if (!loam_frame_owner_stop(frame, cache)) {
-            return false;
-        }
-        cache->memo = (struct frame_memo){0};
+        frame_caches(frame)[id].memo = (struct frame_memo){0};
     }
     return true;
 }

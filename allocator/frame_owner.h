@@ -25,6 +25,9 @@ bool loam_frame_owner_barrier_set(void);
 /* Has the cache to itself until the lock is given up. False: its process has set no barrier. */
 bool loam_frame_owner_stop(struct loam_frame *frame, struct loam_frame_cache *cache);
 
+/* The same of all caches, by one barrier. */
+bool loam_frame_owner_stop_all(struct loam_frame *frame);
+
 /* Let all go on that were stopped. */
 void loam_frame_owner_resume(struct loam_frame *frame);
 

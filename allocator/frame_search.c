@@ -253,7 +253,9 @@ bool loam_frame_search(struct loam_frame *frame, const struct frame_want *want, 
                        uint64_t *start)
 {
     uint64_t top = highest_end(frame);
-    bool exact = want->count == want->align && want->count <= frame->zone_end;
+    /* Free pieces of both kinds side by side are on no list together. */
+    bool one_kind = want->view != FRAME_VIEW_SHARED || !frame->released_ever;
+    bool exact = want->count == want->align && want->count <= frame->zone_end && one_kind;
 
     if (want->ceiling > frame->zone_end && top > frame->zone_end) {
         bool listed = want->ceiling >= top;

@@ -66,7 +66,9 @@ static uint32_t take_id(struct loam_frame *frame)
     uint32_t id = frame->unused_id;
 
     if (id == ID_NONE) {
-        return frame->id_top++;
+        id = frame->id_top;
+        frame_write(frame->id_top, id + 1);
+        return id;
     }
     if (id >= frame->id_top) {
         loam_frame_damage(frame);

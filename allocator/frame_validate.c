@@ -716,13 +716,12 @@ enum loam_error loam_frame_validate_locked(const struct loam_frame *frame, struc
     struct recount recount = {.frame = frame, .diag = diag};
     enum loam_error error = check_header(&recount);
 
-    for (uint32_t id = 0; error == LOAM_OK && id < frame->cache_top; id++) {
-        if (!loam_frame_owner_stop((struct loam_frame *)(uintptr_t)frame, &frame_caches(frame)[id])) {
-            return loam_fail(diag, LOAM_ERROR_UNINITIALISED,
-                             "allocator: cache %u is in use, and this process has set no barrier", id);
-        }
+    if (error == LOAM_OK && !loam_frame_owner_stop_all((struct loam_frame *)(uintptr_t)frame)) {
+        return frame_read(frame->damaged)
+                   ? CORRUPT(&recount, "caches: one is neither busy nor not")
+                   : loam_fail(diag, LOAM_ERROR_UNINITIALISED,
+                               "caches: some are in use, and this process has set no barrier to stop their owners");
     }
-
     if (error == LOAM_OK) {
         error = check_ids(&recount);
     }

@@ -1,0 +1,670 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * What a thread does with its cache: allocate, free, take back, and give the whole up. slab_layout.h says what the bits
+ * mean, who writes them, and which orders of memory belong together.
+ *
+ * The cache of a class holds one word H of its current slab, 64 objects at most. An allocation takes the lowest bit of
+ * H; a free sets a bit of F. So the two never write one word in turn, and a pair does not wait for itself.
+ */
+#include "allocator/slab_pool.h"
+
+static struct loam_slab_shared *shared_of(const struct loam_slab_cache *cache)
+{
+    return cache->slab->shared;
+}
+
+static void set_state(struct unit *head, enum slab_state state)
+{
+    atomic_store_explicit(&head->state, state, memory_order_relaxed);
+}
+
+/* --- The held word ----------------------------------------------------------------------------------------------- */
+
+/* Take a word's free objects in hand. H is empty, and no word of the slab counts as held. */
+static bool hold_word(struct loam_slab_cache *cache, uint32_t class, uint32_t word)
+{
+    struct hot *hot = &cache->hot[class];
+    struct unit *head = &cache->units[hot->slab];
+    _Atomic uint64_t *free = &word_unit(cache->units, head, word)->free[word % UNIT_WORDS];
+    const struct loam_slab_view *window = &cache->slab->windows[head->window];
+    uint64_t bits = load(free);
+
+    if (bits == 0) {
+        return false;
+    }
+    hot->word = (uint8_t)word;
+    hot->free = free;
+    hot->gpa = key_gpa(load(&head->key)) + ((uint64_t)word * 64 << class_shift(class));
+    hot->hva = (uintptr_t)window->hva + (hot->gpa - window->start);
+    head->until += popcount(bits);
+    /* In this order: who sees an object not in F sees that it is in H, and never sees H beside another's word. */
+    atomic_store_explicit(&head->held_word, held_word_make(load32(&head->held_word), true, word), memory_order_release);
+    atomic_store_explicit(&hot->held, bits, memory_order_release);
+    atomic_store_explicit(free, 0, memory_order_release);
+    return true;
+}
+
+/* No word is held any more; what was held is in F. The cache may be another process's. */
+static void let_go(const struct loam_slab_shared *shared, struct loam_slab_cache *cache, uint32_t class)
+{
+    struct hot *hot = &cache->hot[class];
+    struct unit *units = units_of(shared);
+    struct unit *head = &units[hot->slab];
+    uint32_t held_word = load32(&head->held_word);
+    _Atomic uint64_t *free = &word_unit(units, head, hot->word)->free[hot->word % UNIT_WORDS];
+
+    if ((held_word & 255u) == 0) {
+        return;
+    }
+    atomic_store_explicit(free, load(free) | load(&hot->held), memory_order_release);
+    head->until -= popcount(load(free));
+    atomic_store_explicit(&head->held_word, held_word_make(held_word, false, 0), memory_order_release);
+    atomic_store_explicit(&hot->held, 0, memory_order_release);
+    hot->free = &cache->units[UNIT_NONE].free[0];
+}
+
+/* What was freed in the held word while it was used up, if it is enough: the word stays the held one. */
+static bool hold_again(struct loam_slab_cache *cache, uint32_t class)
+{
+    struct hot *hot = &cache->hot[class];
+    struct unit *head = &cache->units[hot->slab];
+    uint64_t bits = load(hot->free);
+    uint32_t held_word = load32(&head->held_word);
+
+    if (popcount(bits) < WORD_REUSE_COUNT || (held_word & 255u) == 0) {
+        return false;
+    }
+    /* As in hold_word. */
+    atomic_store_explicit(&head->held_word, held_word + (1u << 8), memory_order_release);
+    atomic_store_explicit(&hot->held, bits, memory_order_release);
+    atomic_store_explicit(hot->free, 0, memory_order_release);
+    return true;
+}
+
+/* The next word of the current slab that has a free object. */
+static bool hold_next(struct loam_slab_cache *cache, uint32_t class)
+{
+    struct hot *hot = &cache->hot[class];
+    uint32_t from = hot->word, count = class_words(class);
+
+    let_go(shared_of(cache), cache, class);
+    if (used_of(&cache->units[hot->slab]) == class_objects(class)) {
+        return false;
+    }
+    for (uint32_t i = 1; i <= count; i++) {
+        if (hold_word(cache, class, (from + i) & (count - 1))) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* --- Slabs of the cache ------------------------------------------------------------------------------------------ */
+
+static uint32_t collect(struct loam_slab_cache *cache, uint32_t class, uint32_t slab_index)
+{
+    struct hot *hot = &cache->hot[class];
+    uint32_t count = loam_slab_pool_collect(shared_of(cache), &cache->units[slab_index]);
+
+    atomic_store_explicit(&hot->remote_frees, load(&hot->remote_frees) + count, memory_order_relaxed);
+    return count;
+}
+
+static void make_partial(struct loam_slab_cache *cache, uint32_t class, uint32_t slab_index)
+{
+    struct unit *head = &cache->units[slab_index];
+
+    set_state(head, SLAB_PARTIAL);
+    set_notify(head, 0);
+    loam_slab_pool_push(cache->units, &cache->hot[class].partial, slab_index);
+}
+
+static bool any_remote(struct loam_slab_cache *cache, struct unit *head, uint32_t class)
+{
+    for (uint32_t word = 0; word < class_words(class); word++) {
+        if (atomic_load_explicit(&word_unit(cache->units, head, word)->remote[word % UNIT_WORDS],
+                                 memory_order_seq_cst) != 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Whether nobody is about to queue the slab any more; if not, it comes by the inbox. */
+static bool call_off_notice(struct unit *head)
+{
+    uint32_t waiting = NOTICE_WAITING;
+
+    return atomic_compare_exchange_strong_explicit(&head->notice, &waiting, NOTICE_NONE, memory_order_seq_cst,
+                                                   memory_order_seq_cst);
+}
+
+/* The slab has nothing free: leave it alone until the first free by another, or enough by this thread. */
+static void make_full(struct loam_slab_cache *cache, uint32_t class, uint32_t slab_index)
+{
+    struct unit *head = &cache->units[slab_index];
+
+    set_state(head, SLAB_FULL);
+    set_notify(head, class_objects(class) - class_refill_count(class));
+    /* A store and then a load: with the freer's two it makes sure that one sees the other. */
+    atomic_exchange_explicit(&head->notice, NOTICE_WAITING, memory_order_seq_cst);
+    if (any_remote(cache, head, class) && call_off_notice(head)) {
+        make_partial(cache, class, slab_index);
+    }
+}
+
+/* The current slab has run dry, but for taken_count objects that are not worth staying for. */
+static void leave_current(struct loam_slab_cache *cache, uint32_t class, uint32_t taken_count)
+{
+    struct hot *hot = &cache->hot[class];
+    uint32_t slab_index = hot->slab;
+
+    let_go(shared_of(cache), cache, class);
+    hot->slab = UNIT_NONE;
+    if (taken_count > 0) {
+        make_partial(cache, class, slab_index);
+    } else {
+        make_full(cache, class, slab_index);
+    }
+}
+
+/* Take the slabs that others freed into and see what they hold. */
+static void empty_inbox(struct loam_slab_cache *cache)
+{
+    /* Acquire pairs with queue's release: the links. */
+    uint32_t slab_index = atomic_exchange_explicit(&cache->inbox, UNIT_NONE, memory_order_acquire);
+
+    while (slab_index != UNIT_NONE) {
+        struct unit *head = &cache->units[slab_index];
+        uint32_t class = (uint32_t)(load(&head->key) & CLASS_MASK);
+        uint32_t next = load32(&head->inbox_next);
+
+        atomic_store_explicit(&head->notice, NOTICE_NONE, memory_order_relaxed);
+        collect(cache, class, slab_index);
+        if (used_of(head) == 0 && cache->hot[class].partial.first != UNIT_NONE) {
+            loam_slab_pool_retire(cache->slab, slab_index);
+        } else {
+            make_partial(cache, class, slab_index);
+        }
+        slab_index = next;
+    }
+}
+
+/* What was not worth looking for in better times. Whether anything came of it. */
+static bool scrape_together(struct loam_slab_cache *cache)
+{
+    struct loam_slab_shared *shared = shared_of(cache);
+    uint32_t id = load32(&cache->id), top;
+    bool any = false;
+
+    loam_slab_pool_lock(shared);
+    top = shared->unit_top;
+    loam_slab_pool_unlock(shared);
+    for (uint32_t i = 1; i < top; i++) {
+        struct unit *head = &cache->units[i];
+        uint32_t class = (uint32_t)(load(&head->key) & CLASS_MASK);
+
+        if (atomic_load_explicit(&head->kind, memory_order_acquire) != UNIT_HEAD || load32(&head->owner) != id) {
+            continue;
+        }
+        if (load32(&head->state) == SLAB_FULL && used_of(head) < class_objects(class) && call_off_notice(head)) {
+            make_partial(cache, class, i);
+            any = true;
+        }
+        if (load32(&head->state) == SLAB_PARTIAL) {
+            collect(cache, class, i);
+            if (used_of(head) == 0) {
+                loam_slab_pool_unlink(cache->units, &cache->hot[class].partial, i);
+                loam_slab_pool_retire(cache->slab, i);
+                any = true;
+            }
+        }
+    }
+    return any;
+}
+
+/* The first slab of the list that has a free object is the current one. */
+static bool take_partial(struct loam_slab_cache *cache, uint32_t class)
+{
+    struct hot *hot = &cache->hot[class];
+    uint32_t slab_index;
+
+    while ((slab_index = hot->partial.first) != UNIT_NONE) {
+        loam_slab_pool_unlink(cache->units, &hot->partial, slab_index);
+        collect(cache, class, slab_index);
+        hot->slab = slab_index;
+        hot->word = 0;
+        if (used_of(&cache->units[slab_index]) < class_objects(class)) {
+            set_state(&cache->units[slab_index], SLAB_CURRENT);
+            return true;
+        }
+        leave_current(cache, class, 0);
+    }
+    return false;
+}
+
+/* Another current slab. */
+static enum loam_error next_slab(struct loam_slab_cache *cache, uint32_t class)
+{
+    struct hot *hot = &cache->hot[class];
+    enum loam_error error;
+
+    if (hot->partial.first == UNIT_NONE) {
+        empty_inbox(cache);
+    }
+    if (take_partial(cache, class)) {
+        return LOAM_OK;
+    }
+    error = loam_slab_pool_acquire(cache->slab, class, load32(&cache->id), &hot->slab);
+    if (error == LOAM_ERROR_EXHAUSTED && scrape_together(cache)) {
+        if (take_partial(cache, class)) {
+            return LOAM_OK;
+        }
+        error = loam_slab_pool_acquire(cache->slab, class, load32(&cache->id), &hot->slab);
+    }
+    if (error == LOAM_OK) {
+        hot->word = 0;
+        set_notify(&cache->units[hot->slab], 0);
+        set_state(&cache->units[hot->slab], SLAB_CURRENT);
+    }
+    return error;
+}
+
+/* --- Allocation -------------------------------------------------------------------------------------------------- */
+
+/* The line of the class of bytes; that of CLASS_NEVER for what is no size. */
+static inline struct hot *hot_of(struct loam_slab_cache *cache, size_t bytes)
+{
+    size_t step = (bytes + (LOAM_SLAB_OBJECT_MIN - 1)) / LOAM_SLAB_OBJECT_MIN;
+
+    /* 0, and what wraps to it, are step 0. */
+    return (struct hot *)((char *)cache +
+                          (LIKELY(step < SIZE_STEPS) ? cache->hot_offset[step] : cache->hot_offset[0]));
+}
+
+/* held is H, and not 0. */
+static inline void take_object(struct hot *hot, uint64_t held, struct loam_slab_object *object)
+{
+    uint64_t offset = (uint64_t)(unsigned)__builtin_ctzll(held) << hot->shift;
+
+    /* Relaxed: the object is handed on by the caller, who orders that. */
+    atomic_store_explicit(&hot->held, held & (held - 1), memory_order_relaxed);
+    object->gpa.value = hot->gpa + offset;
+    object->hva = (void *)(hot->hva + offset);
+}
+
+static __attribute__((noinline)) enum loam_error alloc_slowly(struct loam_slab_cache *cache, struct hot *hot,
+                                                              struct loam_slab_object *object)
+{
+    uint32_t class = (uint32_t)(hot - cache->hot);
+
+    *object = (struct loam_slab_object){{0}, NULL};
+    if (load32(&cache->id) == 0) {
+        return LOAM_ERROR_UNINITIALISED;
+    }
+    if (class == CLASS_NEVER) {
+        return LOAM_ERROR_INVALID;
+    }
+    for (;;) {
+        enum loam_error error;
+
+        if (hot->slab != UNIT_NONE) {
+            uint32_t taken_count;
+
+            if (hold_again(cache, class) || hold_next(cache, class)) {
+                take_object(hot, load(&hot->held), object);
+                return LOAM_OK;
+            }
+            taken_count = collect(cache, class, hot->slab);
+            if (taken_count >= class_refill_count(class)) {
+                continue;
+            }
+            leave_current(cache, class, taken_count);
+        }
+        error = next_slab(cache, class);
+        if (error != LOAM_OK) {
+            return error;
+        }
+    }
+}
+
+enum loam_error loam_slab_alloc(struct loam_slab_cache *cache, size_t bytes, struct loam_slab_object *object)
+{
+    struct hot *hot = hot_of(cache, bytes);
+    uint64_t held = load(&hot->held);
+
+    if (UNLIKELY(held == 0)) {
+        return alloc_slowly(cache, hot, object);
+    }
+    take_object(hot, held, object);
+    return LOAM_OK;
+}
+
+/* --- Free -------------------------------------------------------------------------------------------------------- */
+
+/* Put a slab that waited, and got its first free object, into its owner's inbox. */
+static void queue(struct loam_slab_cache *cache, struct unit *head, uint32_t slab_index)
+{
+    uint32_t waiting = NOTICE_WAITING, owner, first;
+    _Atomic uint32_t *inbox;
+
+    if (!atomic_compare_exchange_strong_explicit(&head->notice, &waiting, NOTICE_QUEUED, memory_order_seq_cst,
+                                                 memory_order_relaxed)) {
+        return;
+    }
+    /* It stays its owner's until the owner, or who drains it, has taken it out of the inbox. */
+    owner = load32(&head->owner);
+    if (UNLIKELY(owner == OWNER_NONE || owner > shared_of(cache)->sealed.cache_capacity)) {
+        return;
+    }
+    inbox = &cache_of(shared_of(cache), owner)->inbox;
+    first = load32(inbox);
+    do {
+        atomic_store_explicit(&head->inbox_next, first, memory_order_relaxed);
+    } while (!atomic_compare_exchange_weak_explicit(inbox, &first, slab_index, memory_order_release,
+                                                    memory_order_relaxed));
+}
+
+/* Whether the object lies in a cache's hand. */
+static bool is_held(struct loam_slab_cache *cache, const struct unit *head, uint32_t word, uint64_t bit)
+{
+    uint32_t held_word = UINT32_MAX;
+
+    return held_word_is(atomic_load_explicit(&head->held_word, memory_order_acquire), word) &&
+           (loam_slab_pool_held(shared_of(cache), head, &held_word) & bit) != 0 && held_word == word;
+}
+
+/* Free an object of a slab that is not, or was not a moment ago, this cache's. */
+static __attribute__((noinline)) enum loam_error free_remotely(struct loam_slab_cache *cache, uint32_t slab_index,
+                                                               uint64_t key, uint32_t word, uint64_t bit)
+{
+    struct unit *head = &cache->units[slab_index];
+    struct unit *bits = word_unit(cache->units, head, word);
+    _Atomic uint64_t *remote = &bits->remote[word % UNIT_WORDS];
+    enum loam_error error;
+
+    while (UNLIKELY(atomic_load_explicit(&head->owner, memory_order_acquire) == OWNER_NONE)) {
+        if (loam_slab_pool_free_unowned(cache->slab, slab_index, key, word, bit, &error)) {
+            return error;
+        }
+    }
+    /* R before F, and F before H: each acquires what the owner released when it moved the object on. */
+    if (UNLIKELY((atomic_load_explicit(remote, memory_order_acquire) & bit) != 0 ||
+                 (atomic_load_explicit(&bits->free[word % UNIT_WORDS], memory_order_acquire) & bit) != 0 ||
+                 is_held(cache, head, word, bit))) {
+        return LOAM_ERROR_INVALID;
+    }
+    if (UNLIKELY((atomic_fetch_or_explicit(remote, bit, memory_order_seq_cst) & bit) != 0)) {
+        return LOAM_ERROR_INVALID;
+    }
+    if (UNLIKELY(atomic_load_explicit(&head->notice, memory_order_seq_cst) == NOTICE_WAITING)) {
+        queue(cache, head, slab_index);
+    }
+    if (UNLIKELY(atomic_load_explicit(&head->owner, memory_order_seq_cst) == OWNER_NONE)) {
+        loam_slab_pool_settle(cache->slab, slab_index);
+    }
+    return LOAM_OK;
+}
+
+/* The owner freed into its slab until used met notify. */
+static __attribute__((noinline)) enum loam_error free_slowly(struct loam_slab_cache *cache, uint32_t class,
+                                                             uint32_t slab_index)
+{
+    struct unit *head = &cache->units[slab_index];
+
+    if (load32(&head->state) == SLAB_FULL) {
+        set_notify(head, 0);
+        if (call_off_notice(head)) {
+            make_partial(cache, class, slab_index);
+        } else {
+            empty_inbox(cache);
+        }
+    }
+    /* One that is full still is about to come into the inbox: it is found empty there. One without owner was found. */
+    if (load32(&head->owner) == load32(&cache->id) && used_of(head) == 0 &&
+        load32(&head->state) == SLAB_PARTIAL) {
+        loam_slab_pool_unlink(cache->units, &cache->hot[class].partial, slab_index);
+        loam_slab_pool_retire(cache->slab, slab_index);
+    }
+    return LOAM_OK;
+}
+
+/* Free the object at gpa, which is not a live one of the held word. */
+static __attribute__((noinline)) enum loam_error free_anywhere(struct loam_slab_cache *cache, uint64_t gpa,
+                                                               const struct hot *hot)
+{
+    uint32_t class = (uint32_t)(hot - cache->hot);
+    uint64_t offset = gpa - cache->window.start;
+    uint32_t inside = (uint32_t)(gpa & (LOAM_SLAB_BYTES - 1)), slab_index, word;
+    const _Atomic uint32_t *entry = &cache->table[offset >> SLAB_SHIFT];
+    struct unit *head, *unit;
+    uint64_t key, bit, free;
+
+    if (UNLIKELY(offset >= cache->window.bytes)) {
+        const struct loam_slab_view *window;
+
+        if (load32(&cache->id) == 0) {
+            return LOAM_ERROR_UNINITIALISED;
+        }
+        window = window_at(cache->slab, gpa);
+        if (window == NULL) {
+            return LOAM_ERROR_NOT_FOUND;
+        }
+        entry = table_entry(cache->slab, window, gpa);
+    }
+    slab_index = atomic_load_explicit(entry, memory_order_acquire);
+    if (UNLIKELY(slab_index > cache->unit_capacity)) {
+        return LOAM_ERROR_CORRUPT;
+    }
+    head = &cache->units[slab_index];
+    key = load(&head->key);
+    if (UNLIKELY(key != (gpa - inside) + class)) {
+        return (key ^ gpa) >> SLAB_SHIFT != 0 ? LOAM_ERROR_NOT_FOUND : LOAM_ERROR_INVALID;
+    }
+    /* Bits below the class's shift turn up at the top. */
+    inside = inside >> class_shift(class) | inside << (32 - class_shift(class));
+    if (UNLIKELY(inside >= LOAM_SLAB_BYTES)) {
+        return LOAM_ERROR_INVALID;
+    }
+    word = inside >> 6;
+    bit = UINT64_C(1) << (inside & 63);
+    /* Relaxed: nobody else makes a slab this cache's, or takes it away while the owner is in a call. */
+    if (load32(&head->owner) != load32(&cache->id)) {
+        return free_remotely(cache, slab_index, key, word, bit);
+    }
+    unit = word_unit(cache->units, head, word);
+    free = load(&unit->free[word % UNIT_WORDS]);
+    if (UNLIKELY(((free | load(&unit->remote[word % UNIT_WORDS])) & bit) != 0 ||
+                 held_word_is(load32(&head->held_word), word))) {
+        return LOAM_ERROR_INVALID;
+    }
+    atomic_store_explicit(&unit->free[word % UNIT_WORDS], free | bit, memory_order_release);
+    return UNLIKELY(--head->until == 0) ? free_slowly(cache, class, slab_index) : LOAM_OK;
+}
+
+/*
+ * Free the object that lies distance behind the held word's first, if it is a live one of that word: distance, rotated,
+ * is below 64 for those alone. R is as much as another can have changed: see free_remotely.
+ */
+static inline bool free_held(struct hot *hot, uint64_t distance)
+{
+    uint64_t index = distance >> (hot->shift & 63) | distance << (-hot->shift & 63);
+    _Atomic uint64_t *free = hot->free;
+    uint64_t bits = load(free);
+
+    if (index >= 64 || ((bits | load(free + FREE_TO_REMOTE) | load(&hot->held)) >> index & 1) != 0) {
+        return false;
+    }
+    atomic_store_explicit(free, bits | UINT64_C(1) << index, memory_order_release);
+    return true;
+}
+
+enum loam_error loam_slab_free(struct loam_slab_cache *cache, loam_gpa gpa, size_t bytes)
+{
+    struct hot *hot = hot_of(cache, bytes);
+
+    return LIKELY(free_held(hot, gpa.value - hot->gpa)) ? LOAM_OK : free_anywhere(cache, gpa.value, hot);
+}
+
+static __attribute__((noinline)) enum loam_error free_hva_anywhere(struct loam_slab_cache *cache, uintptr_t hva,
+                                                                   const struct hot *hot)
+{
+    uint64_t offset = hva - (uintptr_t)cache->window.hva;
+
+    if (LIKELY(offset < cache->window.bytes)) {
+        return free_anywhere(cache, cache->window.start + offset, hot);
+    }
+    if (load32(&cache->id) == 0) {
+        return LOAM_ERROR_UNINITIALISED;
+    }
+    for (uint32_t i = 0; i < cache->slab->window_count; i++) {
+        const struct loam_slab_view *window = &cache->slab->windows[i];
+
+        if (hva - (uintptr_t)window->hva < window->bytes) {
+            return free_anywhere(cache, window->start + (hva - (uintptr_t)window->hva), hot);
+        }
+    }
+    return LOAM_ERROR_NOT_FOUND;
+}
+
+enum loam_error loam_slab_free_hva(struct loam_slab_cache *cache, const void *hva, size_t bytes)
+{
+    struct hot *hot = hot_of(cache, bytes);
+
+    return LIKELY(free_held(hot, (uintptr_t)hva - hot->hva)) ? LOAM_OK : free_hva_anywhere(cache, (uintptr_t)hva, hot);
+}
+
+/* --- Caches ------------------------------------------------------------------------------------------------------ */
+
+/* Nothing is held; sizes lead to their classes. */
+static void lay_out_cache(struct loam_slab_cache *cache)
+{
+    for (uint32_t class = 0; class < CLASS_SLOTS; class ++) {
+        struct hot *hot = &cache->hot[class];
+
+        hot->free = &cache->units[UNIT_NONE].free[0];
+        hot->shift = (uint8_t)class_shift(class);
+    }
+    for (size_t step = 0; step < SIZE_STEPS; step++) {
+        uint32_t class = step == 0 ? CLASS_NEVER : class_of(step * LOAM_SLAB_OBJECT_MIN);
+
+        cache->hot_offset[step] = (uint16_t)((uintptr_t)&cache->hot[class] - (uintptr_t)cache);
+    }
+}
+
+enum loam_error loam_slab_cache_make(struct loam_slab *slab, struct loam_slab_cache **cache)
+{
+    struct loam_slab_shared *shared = slab->shared;
+    struct loam_slab_cache *made = NULL;
+
+    *cache = NULL;
+    if (shared == NULL) {
+        return LOAM_ERROR_UNINITIALISED;
+    }
+    loam_slab_pool_lock(shared);
+    for (uint32_t id = 1; id <= shared->sealed.cache_capacity && made == NULL; id++) {
+        if (load32(&cache_of(shared, id)->id) == 0) {
+            made = cache_of(shared, id);
+            made->window = slab->windows[0];
+            made->slab = slab;
+            made->units = units_of(shared);
+            made->table = table_of(shared);
+            made->unit_capacity = shared->sealed.unit_capacity;
+            lay_out_cache(made);
+            atomic_store_explicit(&made->id, id, memory_order_relaxed);
+        }
+    }
+    loam_slab_pool_unlock(shared);
+    *cache = made;
+    return made == NULL ? LOAM_ERROR_EXHAUSTED : LOAM_OK;
+}
+
+static bool is_cache(const struct loam_slab *slab, const struct loam_slab_cache *cache)
+{
+    uintptr_t offset;
+
+    if (slab->shared == NULL) {
+        return false;
+    }
+    offset = (uintptr_t)cache - (uintptr_t)cache_of(slab->shared, 1);
+    return offset / sizeof *cache < slab->shared->sealed.cache_capacity && offset % sizeof *cache == 0 &&
+           load32(&cache->id) != 0;
+}
+
+/* No slab of the cache waits for a first free any more, or has been queued for one. */
+static void call_off_notices(const struct loam_slab *slab, struct loam_slab_cache *cache, uint32_t top)
+{
+    struct unit *units = units_of(slab->shared);
+    uint32_t id = load32(&cache->id);
+    bool queued;
+
+    do {
+        /* Acquire pairs with queue's release: the links. */
+        uint32_t slab_index = atomic_exchange_explicit(&cache->inbox, UNIT_NONE, memory_order_acquire);
+
+        while (slab_index != UNIT_NONE) {
+            uint32_t next = load32(&units[slab_index].inbox_next);
+
+            atomic_store_explicit(&units[slab_index].notice, NOTICE_NONE, memory_order_relaxed);
+            slab_index = next;
+        }
+        queued = false;
+        for (uint32_t i = 1; i < top; i++) {
+            if (load32(&units[i].owner) == id && load32(&units[i].notice) != NOTICE_NONE) {
+                queued |= !call_off_notice(&units[i]);
+            }
+        }
+    } while (queued);
+}
+
+/* As loam_slab_cache_drain; slab is that of the calling process, cache may be another's. */
+static void drain(const struct loam_slab *slab, struct loam_slab_cache *cache)
+{
+    struct loam_slab_shared *shared = slab->shared;
+    struct unit *units = units_of(shared);
+    uint32_t id = load32(&cache->id), top;
+
+    loam_slab_pool_lock(shared);
+    top = shared->unit_top;
+    loam_slab_pool_unlock(shared);
+    for (uint32_t class = 0; class < LOAM_SLAB_CLASS_COUNT; class ++) {
+        struct hot *hot = &cache->hot[class];
+
+        if (hot->slab != UNIT_NONE) {
+            let_go(shared, cache, class);
+        }
+        hot->slab = UNIT_NONE;
+        hot->partial = (struct list){UNIT_NONE, UNIT_NONE};
+        atomic_fetch_add_explicit(&shared->remote_frees[class], load(&hot->remote_frees), memory_order_relaxed);
+        atomic_store_explicit(&hot->remote_frees, 0, memory_order_relaxed);
+    }
+    call_off_notices(slab, cache, top);
+    for (uint32_t i = 1; i < top; i++) {
+        if (atomic_load_explicit(&units[i].kind, memory_order_acquire) == UNIT_HEAD && load32(&units[i].owner) == id) {
+            loam_slab_pool_abandon(slab, i);
+        }
+    }
+}
+
+enum loam_error loam_slab_cache_drain(struct loam_slab *slab, struct loam_slab_cache *cache)
+{
+    if (!is_cache(slab, cache)) {
+        return LOAM_ERROR_UNINITIALISED;
+    }
+    drain(slab, cache);
+    return LOAM_OK;
+}
+
+enum loam_error loam_slab_cache_destroy(struct loam_slab *slab, struct loam_slab_cache *cache)
+{
+    if (!is_cache(slab, cache)) {
+        return LOAM_ERROR_UNINITIALISED;
+    }
+    drain(slab, cache);
+    loam_slab_pool_lock(slab->shared);
+    cache->window = (struct loam_slab_view){0};
+    cache->slab = NULL;
+    atomic_store_explicit(&cache->id, 0, memory_order_relaxed);
+    loam_slab_pool_unlock(slab->shared);
+    return LOAM_OK;
+}

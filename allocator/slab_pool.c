@@ -1,0 +1,469 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * Units, under the lock: unit_free_count are on the list from unit_first_free on, linked by previous, and those from
+ * unit_top on were never used; all others are parts of slabs, or reserved by who makes or unmakes one.
+ *
+ * Lock order: the slab allocator's, then nothing. Frames are taken and given back without it.
+ */
+#include "allocator/slab_pool.h"
+
+/* --- The lock -------------------------------------------------------------------------------------------------- */
+
+void loam_slab_pool_lock(struct loam_slab_shared *shared)
+{
+    /* Acquire pairs with the release of the holder before. */
+    while (atomic_exchange_explicit(&shared->lock, 1, memory_order_acquire) != 0) {
+        while (load32(&shared->lock) != 0) {
+            __builtin_ia32_pause();
+        }
+    }
+}
+
+void loam_slab_pool_unlock(struct loam_slab_shared *shared)
+{
+    atomic_store_explicit(&shared->lock, 0, memory_order_release);
+}
+
+/* --- Units; locked --------------------------------------------------------------------------------------------- */
+
+static bool take_units(struct loam_slab_shared *shared, uint32_t *taken, uint32_t count)
+{
+    struct unit *units = units_of(shared);
+
+    if (count > shared->unit_free_count + (shared->sealed.unit_capacity + 1 - shared->unit_top)) {
+        return false;
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        if (shared->unit_free_count > 0) {
+            taken[i] = shared->unit_first_free;
+            shared->unit_first_free = units[taken[i]].previous;
+            shared->unit_free_count--;
+        } else {
+            taken[i] = shared->unit_top++;
+            atomic_store_explicit(&units[taken[i]].key, KEY_NONE, memory_order_relaxed);
+            atomic_store_explicit(&units[taken[i]].notice, NOTICE_NONE, memory_order_relaxed);
+            atomic_store_explicit(&units[taken[i]].held_word, 0, memory_order_relaxed);
+            atomic_store_explicit(&units[taken[i]].owner, OWNER_NONE, memory_order_relaxed);
+        }
+        atomic_store_explicit(&units[taken[i]].kind, UNIT_RESERVED, memory_order_relaxed);
+    }
+    return true;
+}
+
+static void give_units(struct loam_slab_shared *shared, const uint32_t *given, uint32_t count)
+{
+    struct unit *units = units_of(shared);
+
+    for (uint32_t i = count; i > 0; i--) {
+        struct unit *unit = &units[given[i - 1]];
+
+        atomic_store_explicit(&unit->kind, UNIT_FREE, memory_order_relaxed);
+        unit->previous = shared->unit_first_free;
+        shared->unit_first_free = given[i - 1];
+        shared->unit_free_count++;
+    }
+}
+
+/* --- Lists ----------------------------------------------------------------------------------------------------- */
+
+void loam_slab_pool_push(struct unit *units, struct list *list, uint32_t slab)
+{
+    units[slab].previous = list->last;
+    units[slab].next = UNIT_NONE;
+    if (list->last == UNIT_NONE) {
+        list->first = slab;
+    } else {
+        units[list->last].next = slab;
+    }
+    list->last = slab;
+}
+
+void loam_slab_pool_unlink(struct unit *units, struct list *list, uint32_t slab)
+{
+    const struct unit *unit = &units[slab];
+
+    if (unit->previous == UNIT_NONE) {
+        list->first = unit->next;
+    } else {
+        units[unit->previous].next = unit->next;
+    }
+    if (unit->next == UNIT_NONE) {
+        list->last = unit->previous;
+    } else {
+        units[unit->next].previous = unit->previous;
+    }
+}
+
+/* --- Bits ------------------------------------------------------------------------------------------------------ */
+
+uint64_t loam_slab_pool_held(const struct loam_slab_shared *shared, const struct unit *head, uint32_t *word)
+{
+    for (;;) {
+        uint32_t held_word = atomic_load_explicit(&head->held_word, memory_order_acquire);
+        uint32_t owner = atomic_load_explicit(&head->owner, memory_order_acquire);
+        uint32_t class = (uint32_t)(load(&head->key) & CLASS_MASK);
+        uint64_t held;
+
+        if ((held_word & 255u) == 0 || owner == OWNER_NONE || owner > shared->sealed.cache_capacity) {
+            return 0;
+        }
+        /* Acquire pairs with hold_word's release: if held is of a later word, the second look sees that. */
+        held = atomic_load_explicit(&cache_of(shared, owner)->hot[class].held, memory_order_acquire);
+        if (atomic_load_explicit(&head->held_word, memory_order_acquire) == held_word) {
+            *word = (held_word & 255u) - 1;
+            return held;
+        }
+    }
+}
+
+uint32_t loam_slab_pool_collect(const struct loam_slab_shared *shared, struct unit *head)
+{
+    struct unit *units = units_of(shared);
+    uint32_t class = (uint32_t)(load(&head->key) & CLASS_MASK);
+    uint32_t held_word = (load32(&head->held_word) & 255u) - 1;
+    uint64_t held = loam_slab_pool_held(shared, head, &held_word);
+    uint32_t count = 0;
+
+    for (uint32_t word = 0; word < class_words(class); word++) {
+        struct unit *bits = word_unit(units, head, word);
+        uint32_t slot = word % UNIT_WORDS;
+        /*
+         * It acquires what the freer released: its accesses to the objects come before their next life. And it comes
+         * after the caller's store to notice or owner, in the one order of all that is sequentially consistent.
+         */
+        uint64_t remote = atomic_load_explicit(&bits->remote[slot], memory_order_seq_cst);
+        uint64_t free = load(&bits->free[slot]);
+        uint64_t fresh = remote & ~free & ~(word == held_word ? held : 0) & class_word_mask(class);
+
+        if (remote != 0) {
+            /* First F, then R: at no time does a free object look live. */
+            atomic_store_explicit(&bits->free[slot], free | fresh, memory_order_release);
+            atomic_fetch_and_explicit(&bits->remote[slot], ~remote, memory_order_acq_rel);
+            count += popcount(fresh);
+            head->until -= word == held_word ? 0 : popcount(fresh);
+        }
+    }
+    return count;
+}
+
+/* --- Frames ---------------------------------------------------------------------------------------------------- */
+
+static uint64_t slab_frames(const struct loam_slab *slab)
+{
+    return LOAM_SLAB_BYTES >> slab->frame_shift;
+}
+
+/* On success *window holds the whole slab. */
+static enum loam_error take_frames(const struct loam_slab *slab, uint64_t *gpa, const struct loam_slab_view **window)
+{
+    loam_pfn limit = loam_pfn_from_u64(slab->shared->sealed.limit >> slab->frame_shift);
+    loam_pfn start;
+    enum loam_error error =
+        loam_frame_alloc_order_below(slab->frame, SLAB_SHIFT - slab->frame_shift, limit, &start);
+
+    if (error != LOAM_OK) {
+        return error;
+    }
+    *gpa = loam_gpa_from_pfn(start, slab->frame_shift).value;
+    *window = window_at(slab, *gpa);
+    error = *window == NULL ? LOAM_ERROR_NOT_FOUND : loam_frame_tag_set(slab->frame, start, LOAM_FRAME_TAG_SLAB);
+    if (error != LOAM_OK && loam_frame_free(slab->frame, start, slab_frames(slab)) != LOAM_OK) {
+        error = LOAM_ERROR_CORRUPT;
+    }
+    return error;
+}
+
+/* A unit's bits as those of a new slab: all words from first on are free. */
+static void fill_bits(struct unit *unit, uint32_t class)
+{
+    for (uint32_t slot = 0; slot < UNIT_WORDS; slot++) {
+        bool any = slot < class_words(class);
+
+        atomic_store_explicit(&unit->remote[slot], 0, memory_order_relaxed);
+        atomic_store_explicit(&unit->free[slot], any ? class_word_mask(class) : 0, memory_order_relaxed);
+    }
+}
+
+/* Make a slab of the units, which are reserved, and the frames at gpa; others may see it once it returns. */
+static void assemble(const struct loam_slab *slab, const uint32_t *unit_indexes, uint32_t class, uint64_t gpa,
+                     const struct loam_slab_view *window, uint32_t owner)
+{
+    struct unit *units = units_of(slab->shared);
+    struct unit *head = &units[unit_indexes[0]];
+
+    fill_bits(head, class);
+    for (uint32_t i = 0; i < UNIT_EXTRA_MAX; i++) {
+        uint32_t extra_index = i + 1 < class_units(class) ? unit_indexes[i + 1] : UNIT_NONE;
+
+        atomic_store_explicit(&head->extra[i], extra_index, memory_order_relaxed);
+        if (extra_index != UNIT_NONE) {
+            struct unit *extra = &units[extra_index];
+
+            fill_bits(extra, class);
+            atomic_store_explicit(&extra->extra[0], unit_indexes[0], memory_order_relaxed);
+            atomic_store_explicit(&extra->kind, UNIT_EXTRA, memory_order_relaxed);
+        }
+    }
+    atomic_store_explicit(&head->inbox_next, UNIT_NONE, memory_order_relaxed);
+    head->until = head->notify = 0;
+    head->window = (uint32_t)(window - slab->windows);
+    head->previous = head->next = UNIT_NONE;
+    atomic_store_explicit(&head->owner, owner, memory_order_relaxed);
+    atomic_store_explicit(&head->key, gpa | class, memory_order_relaxed);
+    /* Release pairs with the acquire of who finds the slab, here by walking the units, below by an address. */
+    atomic_store_explicit(&head->kind, UNIT_HEAD, memory_order_release);
+    atomic_store_explicit(table_entry(slab, window, gpa), unit_indexes[0], memory_order_release);
+}
+
+static enum loam_error make_slab(const struct loam_slab *slab, uint32_t class, uint32_t owner, uint32_t *made)
+{
+    struct loam_slab_shared *shared = slab->shared;
+    uint32_t unit_indexes[UNIT_EXTRA_MAX + 1];
+    const struct loam_slab_view *window;
+    enum loam_error error;
+    uint64_t gpa;
+    bool taken;
+
+    loam_slab_pool_lock(shared);
+    taken = take_units(shared, unit_indexes, class_units(class));
+    loam_slab_pool_unlock(shared);
+    if (!taken) {
+        return LOAM_ERROR_EXHAUSTED;
+    }
+    error = take_frames(slab, &gpa, &window);
+    if (error != LOAM_OK) {
+        loam_slab_pool_lock(shared);
+        give_units(shared, unit_indexes, class_units(class));
+        loam_slab_pool_unlock(shared);
+        return error;
+    }
+    assemble(slab, unit_indexes, class, gpa, window, owner);
+    *made = unit_indexes[0];
+    return LOAM_OK;
+}
+
+/* Undo make_slab: the slab is empty, without an owner, on no list, and known to the caller alone. */
+static void unmake_slab(const struct loam_slab *slab, uint32_t slab_index)
+{
+    struct loam_slab_shared *shared = slab->shared;
+    struct unit *head = &units_of(shared)[slab_index];
+    uint64_t key = load(&head->key);
+    uint32_t class = (uint32_t)(key & CLASS_MASK);
+    loam_pfn start = loam_pfn_from_gpa(loam_gpa_from_u64(key_gpa(key)), slab->frame_shift);
+    uint32_t unit_indexes[UNIT_EXTRA_MAX + 1] = {slab_index};
+
+    for (uint32_t i = 1; i < class_units(class); i++) {
+        unit_indexes[i] = load32(&head->extra[i - 1]);
+    }
+    atomic_store_explicit(table_entry(slab, &slab->windows[head->window], key_gpa(key)), UNIT_NONE,
+                          memory_order_relaxed);
+    atomic_store_explicit(&head->kind, UNIT_RESERVED, memory_order_relaxed);
+    atomic_store_explicit(&head->key, KEY_NONE, memory_order_relaxed);
+    /* Before the units are anybody's again: the frames could come back at once, for another slab. */
+    if (loam_frame_free(slab->frame, start, slab_frames(slab)) != LOAM_OK) {
+        atomic_fetch_add_explicit(&shared->frame_failures, 1, memory_order_relaxed);
+    }
+    loam_slab_pool_lock(shared);
+    give_units(shared, unit_indexes, class_units(class));
+    loam_slab_pool_unlock(shared);
+}
+
+/* --- Slabs without an owner ------------------------------------------------------------------------------------ */
+
+static void set_state(struct unit *head, enum slab_state state)
+{
+    atomic_store_explicit(&head->state, state, memory_order_relaxed);
+}
+
+/* Locked. Whether the slab, empty and on no list, is the one kept of its class; else it is the caller's to unmake. */
+static bool keep_slab(struct loam_slab_shared *shared, uint32_t slab_index)
+{
+    struct unit *head = &units_of(shared)[slab_index];
+    uint32_t *kept = &shared->kept[load(&head->key) & CLASS_MASK];
+
+    if (*kept != UNIT_NONE) {
+        return false;
+    }
+    *kept = slab_index;
+    set_state(head, SLAB_KEPT);
+    return true;
+}
+
+/*
+ * Locked. An orphan got objects free, from before_count used ones: put it where it belongs. True: it is empty, on no
+ * list, and the caller's to unmake without the lock.
+ */
+static bool refile_orphan(struct loam_slab_shared *shared, uint32_t slab_index, uint32_t before_count)
+{
+    struct unit *units = units_of(shared);
+    struct unit *head = &units[slab_index];
+    uint32_t class = (uint32_t)(load(&head->key) & CLASS_MASK);
+    uint32_t used = used_of(head);
+    bool listed = before_count < class_objects(class);
+
+    if (used == 0) {
+        if (listed) {
+            loam_slab_pool_unlink(units, &shared->orphans[class], slab_index);
+        }
+        return !keep_slab(shared, slab_index);
+    }
+    if (!listed && used < class_objects(class)) {
+        loam_slab_pool_push(units, &shared->orphans[class], slab_index);
+    }
+    return false;
+}
+
+/* Locked. Collect an orphan; as refile_orphan. */
+static bool collect_orphan(struct loam_slab_shared *shared, uint32_t slab_index)
+{
+    struct unit *head = &units_of(shared)[slab_index];
+    uint32_t class = (uint32_t)(load(&head->key) & CLASS_MASK);
+    uint32_t before_count = used_of(head);
+    uint32_t count = loam_slab_pool_collect(shared, head);
+
+    atomic_fetch_add_explicit(&shared->remote_frees[class], count, memory_order_relaxed);
+    return count > 0 && refile_orphan(shared, slab_index, before_count);
+}
+
+static bool is_orphan(const struct unit *head)
+{
+    return load32(&head->kind) == UNIT_HEAD && load32(&head->owner) == OWNER_NONE &&
+           load32(&head->state) == SLAB_ORPHAN;
+}
+
+/* Locked. An orphan with something free, or else the slab kept, is the owner's now; UNIT_NONE: there is none. */
+static uint32_t adopt(struct loam_slab_shared *shared, uint32_t class, uint32_t owner)
+{
+    struct unit *units = units_of(shared);
+    uint32_t slab_index = shared->orphans[class].first;
+
+    if (slab_index != UNIT_NONE) {
+        loam_slab_pool_unlink(units, &shared->orphans[class], slab_index);
+    } else {
+        slab_index = shared->kept[class];
+        shared->kept[class] = UNIT_NONE;
+    }
+    if (slab_index != UNIT_NONE) {
+        set_state(&units[slab_index], SLAB_CURRENT);
+        atomic_store_explicit(&units[slab_index].owner, owner, memory_order_release);
+    }
+    return slab_index;
+}
+
+enum loam_error loam_slab_pool_acquire(const struct loam_slab *slab, uint32_t class, uint32_t owner,
+                                       uint32_t *slab_index)
+{
+    enum loam_error error;
+
+    loam_slab_pool_lock(slab->shared);
+    *slab_index = adopt(slab->shared, class, owner);
+    loam_slab_pool_unlock(slab->shared);
+    if (*slab_index != UNIT_NONE) {
+        return LOAM_OK;
+    }
+    error = make_slab(slab, class, owner, slab_index);
+    /* What is kept of other classes is not worth a refusal. */
+    if (error == LOAM_ERROR_EXHAUSTED && loam_slab_pool_trim(slab) > 0) {
+        error = make_slab(slab, class, owner, slab_index);
+    }
+    return error;
+}
+
+void loam_slab_pool_retire(const struct loam_slab *slab, uint32_t slab_index)
+{
+    struct unit *head = &units_of(slab->shared)[slab_index];
+    bool kept;
+
+    loam_slab_pool_lock(slab->shared);
+    set_state(head, SLAB_ORPHAN);
+    atomic_store_explicit(&head->owner, OWNER_NONE, memory_order_release);
+    kept = keep_slab(slab->shared, slab_index);
+    loam_slab_pool_unlock(slab->shared);
+    if (!kept) {
+        unmake_slab(slab, slab_index);
+    }
+}
+
+void loam_slab_pool_abandon(const struct loam_slab *slab, uint32_t slab_index)
+{
+    struct loam_slab_shared *shared = slab->shared;
+    struct unit *head = &units_of(shared)[slab_index];
+    uint32_t class = (uint32_t)(load(&head->key) & CLASS_MASK);
+    uint32_t count;
+    bool empty;
+
+    loam_slab_pool_lock(shared);
+    set_state(head, SLAB_ORPHAN);
+    set_notify(head, 0);
+    /* A full barrier before R is read: who frees after that sees that there is no owner, and settles. */
+    atomic_exchange_explicit(&head->owner, OWNER_NONE, memory_order_seq_cst);
+    count = loam_slab_pool_collect(shared, head);
+    atomic_fetch_add_explicit(&shared->remote_frees[class], count, memory_order_relaxed);
+    empty = refile_orphan(shared, slab_index, class_objects(class));
+    loam_slab_pool_unlock(shared);
+    if (empty) {
+        unmake_slab(slab, slab_index);
+    }
+}
+
+bool loam_slab_pool_free_unowned(const struct loam_slab *slab, uint32_t slab_index, uint64_t key, uint32_t word,
+                                 uint64_t bit, enum loam_error *error)
+{
+    struct loam_slab_shared *shared = slab->shared;
+    struct unit *units = units_of(shared);
+    struct unit *head = &units[slab_index];
+    uint32_t class = (uint32_t)(key & CLASS_MASK);
+    struct unit *bits = word_unit(units, head, word);
+    _Atomic uint64_t *free = &bits->free[word % UNIT_WORDS];
+    bool unowned, empty = false;
+
+    loam_slab_pool_lock(shared);
+    unowned = load32(&head->owner) == OWNER_NONE || load(&head->key) != key;
+    *error = LOAM_ERROR_INVALID;
+    if (is_orphan(head) && load(&head->key) == key &&
+        ((load(free) | atomic_load_explicit(&bits->remote[word % UNIT_WORDS], memory_order_acquire)) & bit) == 0) {
+        atomic_store_explicit(free, load(free) | bit, memory_order_release);
+        head->until--;
+        atomic_fetch_add_explicit(&shared->remote_frees[class], 1, memory_order_relaxed);
+        empty = refile_orphan(shared, slab_index, used_of(head) + 1);
+        *error = LOAM_OK;
+    }
+    loam_slab_pool_unlock(shared);
+    if (empty) {
+        unmake_slab(slab, slab_index);
+    }
+    return unowned;
+}
+
+void loam_slab_pool_settle(const struct loam_slab *slab, uint32_t slab_index)
+{
+    struct loam_slab_shared *shared = slab->shared;
+    bool empty;
+
+    loam_slab_pool_lock(shared);
+    empty = is_orphan(&units_of(shared)[slab_index]) && collect_orphan(shared, slab_index);
+    loam_slab_pool_unlock(shared);
+    if (empty) {
+        unmake_slab(slab, slab_index);
+    }
+}
+
+uint32_t loam_slab_pool_trim(const struct loam_slab *slab)
+{
+    struct loam_slab_shared *shared = slab->shared;
+    uint32_t count = 0;
+
+    for (uint32_t class = 0; class < LOAM_SLAB_CLASS_COUNT; class ++) {
+        uint32_t slab_index;
+
+        loam_slab_pool_lock(shared);
+        slab_index = shared->kept[class];
+        shared->kept[class] = UNIT_NONE;
+        loam_slab_pool_unlock(shared);
+        if (slab_index != UNIT_NONE) {
+            unmake_slab(slab, slab_index);
+            count++;
+        }
+    }
+    return count;
+}

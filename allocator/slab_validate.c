@@ -1,0 +1,428 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * The whole recounted from the bitmaps up. Nothing that is read is believed before it is checked: no index is followed
+ * unless it is in bounds, no list further than there are units.
+ */
+#include "allocator/slab_pool.h"
+
+#include <inttypes.h>
+
+struct recount {
+    const struct loam_slab *slab;
+    const struct loam_slab_shared *shared;
+    struct unit *units;
+    struct loam_diag *diag;
+    uint32_t heads, free, current, queued;
+    uint32_t partial[LOAM_SLAB_CLASS_COUNT], orphans[LOAM_SLAB_CLASS_COUNT], kept[LOAM_SLAB_CLASS_COUNT];
+};
+
+#define DAMAGED(recount, ...)                                                                                          \
+    do {                                                                                                               \
+        return loam_fail((recount)->diag, LOAM_ERROR_CORRUPT, "slab: " __VA_ARGS__);                                   \
+    } while (0)
+
+static bool is_head(const struct recount *recount, uint32_t index)
+{
+    return index != UNIT_NONE && index < recount->shared->unit_top && load32(&recount->units[index].kind) == UNIT_HEAD;
+}
+
+static uint32_t class_at(const struct unit *head)
+{
+    return (uint32_t)(load(&head->key) & CLASS_MASK);
+}
+
+/* --- A slab ------------------------------------------------------------------------------------------------------ */
+
+static enum loam_error check_place(const struct recount *recount, uint32_t index)
+{
+    const struct unit *head = &recount->units[index];
+    uint64_t key = load(&head->key), gpa = key_gpa(key);
+    const struct loam_slab_view *window = window_at(recount->slab, gpa);
+    uint64_t limit = recount->shared->sealed.limit;
+    struct loam_frame_info info;
+
+    if (class_at(head) >= LOAM_SLAB_CLASS_COUNT || (key & (LOAM_SLAB_BYTES - 1)) != class_at(head)) {
+        DAMAGED(recount, "unit %" PRIu32 " is of class %" PRIu64, index, key & (LOAM_SLAB_BYTES - 1));
+    }
+    if (window == NULL || head->window != (uint32_t)(window - recount->slab->windows) ||
+        (limit != 0 && !loam_fits(gpa, LOAM_SLAB_BYTES, limit))) {
+        DAMAGED(recount, "the slab at 0x%" PRIx64 " lies in another window, or beyond the limit", gpa);
+    }
+    if (load32(table_entry(recount->slab, window, gpa)) != index) {
+        DAMAGED(recount, "the table leads from 0x%" PRIx64 " to unit %" PRIu32 ", not %" PRIu32, gpa,
+                load32(table_entry(recount->slab, window, gpa)), index);
+    }
+    info = loam_frame_query(recount->slab->frame, loam_pfn_from_gpa(loam_gpa_from_u64(gpa), recount->slab->frame_shift));
+    if (info.state != LOAM_FRAME_ALLOCATED || info.tag != LOAM_FRAME_TAG_SLAB ||
+        info.block.start.value << recount->slab->frame_shift != gpa ||
+        info.block.count_frames << recount->slab->frame_shift != LOAM_SLAB_BYTES) {
+        DAMAGED(recount, "the frames of the slab at 0x%" PRIx64 " are not a block of its own", gpa);
+    }
+    return LOAM_OK;
+}
+
+static enum loam_error check_extras(const struct recount *recount, uint32_t index)
+{
+    const struct unit *head = &recount->units[index];
+
+    for (uint32_t i = 0; i < UNIT_EXTRA_MAX; i++) {
+        uint32_t extra = load32(&head->extra[i]);
+
+        if (i + 1 >= class_units(class_at(head))) {
+            if (extra != UNIT_NONE) {
+                DAMAGED(recount, "unit %" PRIu32 " has an extra that its class does not need", index);
+            }
+        } else if (extra == UNIT_NONE || extra >= recount->shared->unit_top ||
+                   load32(&recount->units[extra].kind) != UNIT_EXTRA ||
+                   load32(&recount->units[extra].extra[0]) != index) {
+            DAMAGED(recount, "extra %" PRIu32 " of unit %" PRIu32 " is none of its own", i, index);
+        }
+    }
+    return LOAM_OK;
+}
+
+/* F, R and H against used; the place and the extras are checked. */
+static enum loam_error check_bits(const struct recount *recount, uint32_t index)
+{
+    struct unit *head = &recount->units[index];
+    uint32_t class = class_at(head), owner = load32(&head->owner), used = 0;
+    uint32_t held_word = (load32(&head->held_word) & 255u) - 1; /* UINT32_MAX: none */
+    uint64_t held = held_word != UINT32_MAX && owner != OWNER_NONE ? load(&cache_of(recount->shared, owner)->hot[class].held)
+                                                                   : 0;
+
+    if (held_word != UINT32_MAX && (held_word >= class_words(class) || load32(&head->state) != SLAB_CURRENT)) {
+        DAMAGED(recount, "unit %" PRIu32 " says that word %" PRIu32 " is held", index, held_word);
+    }
+    for (uint32_t word = 0; word < class_units(class) * UNIT_WORDS; word++) {
+        struct unit *bits = word_unit(recount->units, head, word);
+        uint64_t mask = word < class_words(class) ? class_word_mask(class) : 0;
+        uint64_t free = load(&bits->free[word % UNIT_WORDS]);
+        uint64_t in_hand = word == held_word ? held : 0;
+
+        if (((free | load(&bits->remote[word % UNIT_WORDS]) | in_hand) & ~mask) != 0 || (free & in_hand) != 0) {
+            DAMAGED(recount, "word %" PRIu32 " of unit %" PRIu32 " says that an object is free twice, or that is none",
+                    word, index);
+        }
+        used += word == held_word ? popcount(mask) : popcount(mask & ~free);
+    }
+    if (used != used_of(head)) {
+        DAMAGED(recount, "unit %" PRIu32 " counts %" PRIu32 " objects as used, its bits say %" PRIu32, index,
+                used_of(head), used);
+    }
+    return LOAM_OK;
+}
+
+static enum loam_error check_state(struct recount *recount, uint32_t index)
+{
+    const struct unit *head = &recount->units[index];
+    uint32_t class = class_at(head), state = load32(&head->state), notice = load32(&head->notice);
+    uint32_t notify = state == SLAB_FULL && notice == NOTICE_WAITING
+                          ? class_objects(class) - class_refill_count(class)
+                          : 0;
+    bool owned = load32(&head->owner) != OWNER_NONE;
+
+    if (state < SLAB_CURRENT || state > SLAB_ORPHAN || owned != (state < SLAB_KEPT)) {
+        DAMAGED(recount, "unit %" PRIu32 " is in state %" PRIu32 " with owner %" PRIu32, index, state,
+                load32(&head->owner));
+    }
+    if (state == SLAB_FULL ? notice != NOTICE_WAITING && notice != NOTICE_QUEUED : notice != NOTICE_NONE) {
+        DAMAGED(recount, "unit %" PRIu32 " is in state %" PRIu32 " with notice %" PRIu32, index, state, notice);
+    }
+    /* One that was queued may still have the threshold of a full one. */
+    if (head->notify != notify &&
+        !(notice == NOTICE_QUEUED && head->notify == class_objects(class) - class_refill_count(class))) {
+        DAMAGED(recount, "unit %" PRIu32 " notifies at %" PRIu32 ", not at %" PRIu32, index, head->notify, notify);
+    }
+    if (state >= SLAB_KEPT && (state == SLAB_KEPT) != (used_of(head) == 0)) {
+        DAMAGED(recount, "unit %" PRIu32 " has no owner, state %" PRIu32 " and %" PRIu32 " used objects", index, state,
+                used_of(head));
+    }
+    recount->current += state == SLAB_CURRENT;
+    recount->queued += notice == NOTICE_QUEUED;
+    recount->partial[class] += state == SLAB_PARTIAL;
+    recount->kept[class] += state == SLAB_KEPT;
+    recount->orphans[class] += state == SLAB_ORPHAN && used_of(head) < class_objects(class);
+    return LOAM_OK;
+}
+
+static enum loam_error check_slab(struct recount *recount, uint32_t index)
+{
+    const struct unit *head = &recount->units[index];
+    uint32_t owner = load32(&head->owner);
+    enum loam_error error;
+
+    if (owner > recount->shared->sealed.cache_capacity ||
+        (owner != OWNER_NONE && load32(&cache_of(recount->shared, owner)->id) != owner)) {
+        DAMAGED(recount, "unit %" PRIu32 " is owned by cache %" PRIu32 ", which is not there", index, owner);
+    }
+    error = check_place(recount, index);
+    if (error == LOAM_OK) {
+        error = check_extras(recount, index);
+    }
+    if (error == LOAM_OK) {
+        error = check_bits(recount, index);
+    }
+    return error == LOAM_OK ? check_state(recount, index) : error;
+}
+
+/* --- All units ----------------------------------------------------------------------------------------------------- */
+
+static bool is_extra_of(const struct recount *recount, uint32_t index)
+{
+    uint32_t head = load32(&recount->units[index].extra[0]);
+
+    for (uint32_t i = 0; is_head(recount, head) && i < UNIT_EXTRA_MAX; i++) {
+        if (load32(&recount->units[head].extra[i]) == index) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static enum loam_error check_units(struct recount *recount)
+{
+    const struct loam_slab_shared *shared = recount->shared;
+
+    if (shared->unit_top == 0 || shared->unit_top > shared->sealed.unit_capacity + 1) {
+        DAMAGED(recount, "unit_top is %" PRIu32 " of %" PRIu32, shared->unit_top, shared->sealed.unit_capacity + 1);
+    }
+    if (load(&recount->units[UNIT_NONE].key) != KEY_NONE || load(&recount->units[UNIT_NONE].free[0]) != UINT64_MAX) {
+        DAMAGED(recount, "the unit that is nobody's is written to");
+    }
+    for (uint32_t i = 1; i < shared->unit_top; i++) {
+        const struct unit *unit = &recount->units[i];
+        enum loam_error error = LOAM_OK;
+
+        switch (load32(&unit->kind)) {
+        case UNIT_FREE:
+            recount->free++;
+            break;
+        case UNIT_HEAD:
+            recount->heads++;
+            error = check_slab(recount, i);
+            break;
+        case UNIT_EXTRA:
+            if (!is_extra_of(recount, i)) {
+                DAMAGED(recount, "unit %" PRIu32 " is an extra of no slab", i);
+            }
+            break;
+        default:
+            DAMAGED(recount, "unit %" PRIu32 " is of kind %" PRIu32, i, load32(&unit->kind));
+        }
+        if (error == LOAM_OK && load32(&unit->kind) != UNIT_HEAD &&
+            (load(&unit->key) != KEY_NONE || load32(&unit->notice) != NOTICE_NONE ||
+             load32(&unit->owner) != OWNER_NONE)) {
+            DAMAGED(recount, "unit %" PRIu32 " is no slab's head, and has a key, a notice or an owner", i);
+        }
+        if (error != LOAM_OK) {
+            return error;
+        }
+    }
+    return LOAM_OK;
+}
+
+static enum loam_error check_free_units(const struct recount *recount)
+{
+    uint32_t count = 0;
+
+    for (uint32_t i = recount->shared->unit_first_free; count < recount->shared->unit_free_count; count++) {
+        if (i == UNIT_NONE || i >= recount->shared->unit_top || load32(&recount->units[i].kind) != UNIT_FREE) {
+            DAMAGED(recount, "unit %" PRIu32 " is on the list of free units", i);
+        }
+        i = recount->units[i].previous;
+    }
+    if (count != recount->free) {
+        DAMAGED(recount, "%" PRIu32 " units are free, %" PRIu32 " are listed", recount->free, count);
+    }
+    return LOAM_OK;
+}
+
+/* --- Lists, caches, table ---------------------------------------------------------------------------------------- */
+
+/* All on the list are of the class, state and owner, and the links agree; *count grows by how many they are. */
+static enum loam_error check_list(const struct recount *recount, const struct list *list, uint32_t class,
+                                  enum slab_state state, uint32_t owner, uint32_t *count)
+{
+    uint32_t previous = UNIT_NONE, steps = 0;
+
+    for (uint32_t i = list->first; i != UNIT_NONE; i = recount->units[i].next) {
+        if (!is_head(recount, i) || class_at(&recount->units[i]) != class ||
+            load32(&recount->units[i].state) != state || load32(&recount->units[i].owner) != owner ||
+            recount->units[i].previous != previous || ++steps > recount->shared->unit_top) {
+            DAMAGED(recount, "unit %" PRIu32 " is on a list of class %" PRIu32 " of cache %" PRIu32, i, class, owner);
+        }
+        previous = i;
+    }
+    if (list->last != previous) {
+        DAMAGED(recount, "a list of class %" PRIu32 " of cache %" PRIu32 " ends at unit %" PRIu32 ", not %" PRIu32,
+                class, owner, previous, list->last);
+    }
+    *count += steps;
+    return LOAM_OK;
+}
+
+/* What the cache has in hand of the class. */
+static enum loam_error check_hand(const struct recount *recount, uint32_t id, uint32_t class)
+{
+    const struct hot *hot = &cache_of(recount->shared, id)->hot[class];
+    const struct unit *head = &recount->units[hot->slab];
+
+    if (hot->slab == UNIT_NONE) {
+        if (load(&hot->held) != 0) {
+            DAMAGED(recount, "cache %" PRIu32 " holds objects of class %" PRIu32 " of no slab", id, class);
+        }
+        return LOAM_OK;
+    }
+    if (!is_head(recount, hot->slab) || class_at(head) != class || load32(&head->owner) != id ||
+        load32(&head->state) != SLAB_CURRENT) {
+        DAMAGED(recount, "cache %" PRIu32 " allocates class %" PRIu32 " from unit %" PRIu32, id, class, hot->slab);
+    }
+    if ((load32(&head->held_word) & 255u) == 0 ? load(&hot->held) != 0
+                                               : !held_word_is(load32(&head->held_word), hot->word) ||
+                                                     hot->gpa != key_gpa(load(&head->key)) +
+                                                                     ((uint64_t)hot->word * 64 << class_shift(class))) {
+        DAMAGED(recount, "cache %" PRIu32 " holds another word of unit %" PRIu32 " than that says", id, hot->slab);
+    }
+    return LOAM_OK;
+}
+
+static enum loam_error check_sizes(const struct recount *recount, const struct loam_slab_cache *cache, uint32_t id)
+{
+    for (uint32_t class = 0; class < CLASS_SLOTS; class ++) {
+        if (cache->hot[class].shift != class_shift(class)) {
+            DAMAGED(recount, "cache %" PRIu32 " takes objects of class %" PRIu32 " for others", id, class);
+        }
+    }
+    for (size_t step = 0; step < SIZE_STEPS; step++) {
+        uint32_t class = step == 0 ? CLASS_NEVER : class_of(step * LOAM_SLAB_OBJECT_MIN);
+
+        if (cache->hot_offset[step] != offsetof(struct loam_slab_cache, hot) + class * sizeof(struct hot)) {
+            DAMAGED(recount, "cache %" PRIu32 " takes %zu bytes for another class", id, step * LOAM_SLAB_OBJECT_MIN);
+        }
+    }
+    return LOAM_OK;
+}
+
+static enum loam_error check_inbox(const struct recount *recount, uint32_t id, uint32_t *count)
+{
+    uint32_t steps = 0;
+
+    for (uint32_t i = load32(&cache_of(recount->shared, id)->inbox); i != UNIT_NONE;
+         i = load32(&recount->units[i].inbox_next)) {
+        if (!is_head(recount, i) || load32(&recount->units[i].owner) != id ||
+            load32(&recount->units[i].notice) != NOTICE_QUEUED || ++steps > recount->shared->unit_top) {
+            DAMAGED(recount, "unit %" PRIu32 " is in the inbox of cache %" PRIu32, i, id);
+        }
+    }
+    *count += steps;
+    return LOAM_OK;
+}
+
+static enum loam_error check_caches(const struct recount *recount)
+{
+    uint32_t current = 0, queued = 0, partial[LOAM_SLAB_CLASS_COUNT] = {0};
+
+    for (uint32_t id = 1; id <= recount->shared->sealed.cache_capacity; id++) {
+        const struct loam_slab_cache *cache = cache_of(recount->shared, id);
+        enum loam_error error = LOAM_OK;
+
+        if (load32(&cache->id) != id && load32(&cache->id) != 0) {
+            DAMAGED(recount, "cache %" PRIu32 " takes itself for %" PRIu32, id, load32(&cache->id));
+        }
+        for (uint32_t class = 0; class < LOAM_SLAB_CLASS_COUNT && error == LOAM_OK; class ++) {
+            current += cache->hot[class].slab != UNIT_NONE;
+            error = check_hand(recount, id, class);
+            if (error == LOAM_OK) {
+                error = check_list(recount, &cache->hot[class].partial, class, SLAB_PARTIAL, id, &partial[class]);
+            }
+        }
+        if (error == LOAM_OK && load32(&cache->id) != 0) {
+            error = check_sizes(recount, cache, id);
+        }
+        if (error == LOAM_OK) {
+            error = check_inbox(recount, id, &queued);
+        }
+        if (error != LOAM_OK) {
+            return error;
+        }
+    }
+    for (uint32_t class = 0; class < LOAM_SLAB_CLASS_COUNT; class ++) {
+        if (partial[class] != recount->partial[class]) {
+            DAMAGED(recount, "%" PRIu32 " slabs of class %" PRIu32 " are partly used, %" PRIu32 " are listed",
+                    recount->partial[class], class, partial[class]);
+        }
+    }
+    if (current != recount->current || queued != recount->queued) {
+        DAMAGED(recount,
+                "%" PRIu32 " slabs are allocated from and %" PRIu32 " queued, but %" PRIu32 " and %" PRIu32 " known",
+                recount->current, recount->queued, current, queued);
+    }
+    return LOAM_OK;
+}
+
+static enum loam_error check_unowned(const struct recount *recount)
+{
+    for (uint32_t class = 0; class < LOAM_SLAB_CLASS_COUNT; class ++) {
+        uint32_t count = 0, kept = recount->shared->kept[class];
+        enum loam_error error =
+            check_list(recount, &recount->shared->orphans[class], class, SLAB_ORPHAN, OWNER_NONE, &count);
+
+        if (error != LOAM_OK) {
+            return error;
+        }
+        if (count != recount->orphans[class] || recount->kept[class] != (kept != UNIT_NONE) ||
+            (kept != UNIT_NONE && (!is_head(recount, kept) || class_at(&recount->units[kept]) != class ||
+                                   load32(&recount->units[kept].state) != SLAB_KEPT))) {
+            DAMAGED(recount, "class %" PRIu32 " lists %" PRIu32 " slabs of %" PRIu32 " without owner, and keeps %" PRIu32,
+                    class, count, recount->orphans[class], kept);
+        }
+    }
+    return LOAM_OK;
+}
+
+static enum loam_error check_table(const struct recount *recount)
+{
+    uint32_t count = 0;
+
+    for (uint64_t i = 0; i < recount->shared->sealed.table_count; i++) {
+        count += load32(&table_of(recount->shared)[i]) != UNIT_NONE;
+    }
+    if (count != recount->heads) {
+        DAMAGED(recount, "the table leads to %" PRIu32 " slabs, there are %" PRIu32, count, recount->heads);
+    }
+    if (load(&recount->shared->frame_failures) != 0) {
+        DAMAGED(recount, "the frame allocator refused the frames of %" PRIu64 " slabs",
+                load(&recount->shared->frame_failures));
+    }
+    return LOAM_OK;
+}
+
+enum loam_error loam_slab_validate(const struct loam_slab *slab, struct loam_diag *diag)
+{
+    struct recount recount = {.slab = slab, .shared = slab->shared, .diag = diag};
+    enum loam_error error;
+
+    if (slab->shared == NULL) {
+        return loam_fail(diag, LOAM_ERROR_UNINITIALISED, "slab: there is no slab allocator: init it first");
+    }
+    if (!loam_slab_pool_sealed(slab->shared)) {
+        return loam_fail(diag, LOAM_ERROR_CORRUPT, "slab: the constants do not match their sum");
+    }
+    recount.units = units_of(slab->shared);
+    loam_slab_pool_lock(slab->shared);
+    error = check_units(&recount);
+    if (error == LOAM_OK) {
+        error = check_free_units(&recount);
+    }
+    if (error == LOAM_OK) {
+        error = check_caches(&recount);
+    }
+    if (error == LOAM_OK) {
+        error = check_unowned(&recount);
+    }
+    if (error == LOAM_OK) {
+        error = check_table(&recount);
+    }
+    loam_slab_pool_unlock(slab->shared);
+    return error;
+}
