@@ -186,6 +186,7 @@ enum loam_error loam_frame_alloc_batch(struct loam_frame *frame, uint32_t order,
 {
     struct loam_frame_request request = frame_request_of_order(order, limit);
     enum loam_error error = request.count_frames == 0 ? LOAM_ERROR_INVALID : LOAM_OK;
+    struct frame_pressure pressure;
     struct loam_frame_block block;
     size_t done = 0;
 
@@ -195,17 +196,15 @@ enum loam_error loam_frame_alloc_batch(struct loam_frame *frame, uint32_t order,
     if (frame_lock_to_change(frame) == NULL) {
         return LOAM_ERROR_CORRUPT;
     }
+    pressure = loam_frame_chunk_pressure(frame);
     while (error == LOAM_OK && done < count) {
         error = loam_frame_block_alloc(frame, &request, &block);
         starts[done] = block.start;
         done += error == LOAM_OK;
     }
-    while (error != LOAM_OK && done > 0) {
-        done--;
-        if (loam_frame_block_free(frame, starts[done].value, request.count_frames) != LOAM_OK) {
-            loam_frame_damage(frame);
-        }
-        starts[done] = loam_pfn_from_u64(0);
+    if (error != LOAM_OK) {
+        loam_frame_block_free_again(frame, order, starts, done);
+        loam_frame_chunk_reset_pressure(frame, pressure);
     }
     return frame_unlock(frame, error);
 }

@@ -215,11 +215,22 @@ enum loam_error loam_frame_block_free(struct loam_frame *frame, uint64_t start, 
     return error;
 }
 
+void loam_frame_block_free_again(struct loam_frame *frame, uint32_t order, loam_pfn *starts, size_t done)
+{
+    while (done > 0) {
+        done--;
+        if (loam_frame_block_free(frame, starts[done].value, UINT64_C(1) << order) != LOAM_OK) {
+            loam_frame_damage(frame);
+        }
+        starts[done] = loam_pfn_from_u64(0);
+    }
+}
+
 void loam_frame_block_reshape(struct loam_frame *frame, struct frame_section *section, uint64_t start, uint64_t count,
                               uint64_t first, uint64_t second)
 {
     enum loam_frame_tag tag = loam_frame_chunk_tag(frame, section, (struct frame_span){start, count});
-    uint32_t pressure[] = {frame->pressure[0], frame->pressure[1]};
+    struct frame_pressure pressure = loam_frame_chunk_pressure(frame);
 
     loam_frame_chunk_release(frame, section, start, count);
     loam_frame_chunk_take(frame, section, start, first);
@@ -229,7 +240,5 @@ void loam_frame_block_reshape(struct loam_frame *frame, struct frame_section *se
         loam_frame_chunk_set_tag(frame, section, (struct frame_span){start + first, second}, tag);
     }
     /* In between there was more free than there is. */
-    frame_write(frame->pressure[0], pressure[0]);
-    frame_write(frame->pressure[1], pressure[1]);
-    loam_frame_chunk_mark_pressure(frame);
+    loam_frame_chunk_reset_pressure(frame, pressure);
 }

@@ -23,6 +23,9 @@ enum loam_error loam_frame_block_alloc(struct loam_frame *frame, const struct lo
 
 enum loam_error loam_frame_block_free(struct loam_frame *frame, uint64_t start, uint64_t count);
 
+/* Free the first done of starts, blocks of a batch that was not served as a whole, and zero them. */
+void loam_frame_block_free_again(struct loam_frame *frame, uint32_t order, loam_pfn *starts, size_t done);
+
 /*
  * The section in which exactly [start, start + count) is an allocated block, its chunks without an owner from now on.
  * LOAM_ERROR_UNINITIALISED: an owner cannot be stopped.

@@ -532,6 +532,7 @@ static size_t take_many(struct loam_frame *frame, struct loam_frame_cache *cache
 static enum loam_error alloc_batch_locked(struct loam_frame *frame, struct loam_frame_cache *cache, uint32_t order,
                                           loam_pfn limit, loam_pfn *starts, size_t count, size_t done)
 {
+    struct frame_pressure pressure = loam_frame_chunk_pressure(frame);
     enum loam_error error = LOAM_OK;
 
     while (done < count && error == LOAM_OK) {
@@ -541,11 +542,9 @@ static enum loam_error alloc_batch_locked(struct loam_frame *frame, struct loam_
             done += take_many(frame, cache, order, limit, starts + done, count - done);
         }
     }
-    while (error != LOAM_OK && done > 0) {
-        done--;
-        if (loam_frame_block_free(frame, starts[done].value, UINT64_C(1) << order) != LOAM_OK) {
-            loam_frame_damage(frame);
-        }
+    if (error != LOAM_OK) {
+        loam_frame_block_free_again(frame, order, starts, done);
+        loam_frame_chunk_reset_pressure(frame, pressure);
     }
     return error;
 }

@@ -163,6 +163,18 @@ void loam_frame_chunk_mark_pressure(struct loam_frame *frame)
     }
 }
 
+struct frame_pressure loam_frame_chunk_pressure(const struct loam_frame *frame)
+{
+    return (struct frame_pressure){{frame->pressure[0], frame->pressure[1]}};
+}
+
+void loam_frame_chunk_reset_pressure(struct loam_frame *frame, struct frame_pressure pressure)
+{
+    frame_write(frame->pressure[0], pressure.zone[0]);
+    frame_write(frame->pressure[1], pressure.zone[1]);
+    loam_frame_chunk_mark_pressure(frame);
+}
+
 void loam_frame_chunk_count(struct loam_frame *frame, struct frame_section *section, uint64_t start, uint64_t count,
                             bool freed)
 {

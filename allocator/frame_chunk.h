@@ -32,6 +32,13 @@ void loam_frame_chunk_count(struct loam_frame *frame, struct frame_section *sect
 /* Whether the zones are short of free frames, by what is free now. */
 void loam_frame_chunk_mark_pressure(struct loam_frame *frame);
 
+/* Put it back to what it was before frames came and went for a while, as far as what is free now allows. */
+struct frame_pressure {
+    uint32_t zone[LOAM_FRAME_ZONE_COUNT];
+};
+struct frame_pressure loam_frame_chunk_pressure(const struct loam_frame *frame);
+void loam_frame_chunk_reset_pressure(struct loam_frame *frame, struct frame_pressure pressure);
+
 /* --- One chunk --- */
 
 /* A chunk that was taken out of the buddy becomes partly used: all free, on no list. */

@@ -120,6 +120,14 @@ static struct loam_frame_cache *owner_of(const struct loam_frame *frame, const s
     return &frame_caches(frame)[owner - 1];
 }
 
+bool loam_frame_owner_stop_chunk(struct loam_frame *frame, const struct frame_section *section, uint64_t chunk)
+{
+    const struct frame_chunk *this = &frame_chunks(frame, section)[chunk];
+    struct loam_frame_cache *cache = frame_read(this->owner) == 0 ? NULL : owner_of(frame, this);
+
+    return cache == NULL || loam_frame_owner_stop(frame, cache);
+}
+
 static enum loam_frame_zone zone_of(const struct loam_frame *frame, const struct frame_section *section, uint64_t chunk)
 {
     return frame_zone(frame, frame_chunk_start(section, chunk));

@@ -25,6 +25,9 @@ bool loam_frame_owner_barrier_set(void);
 /* Has the cache to itself until the lock is given up. False: its process has set no barrier. */
 bool loam_frame_owner_stop(struct loam_frame *frame, struct loam_frame_cache *cache);
 
+/* The same of the cache that owns the chunk, if one does. */
+bool loam_frame_owner_stop_chunk(struct loam_frame *frame, const struct frame_section *section, uint64_t chunk);
+
 /* The same of all caches, by one barrier. */
 bool loam_frame_owner_stop_all(struct loam_frame *frame);
 

@@ -18,13 +18,15 @@
 /* --- One frame ------------------------------------------------------------------------------------------------- */
 
 /* Of a frame that the section manages. */
-static struct loam_frame_info info_of(const struct loam_frame *frame, const struct frame_section *section, uint64_t pfn)
+static struct loam_frame_info info_of(struct loam_frame *frame, const struct frame_section *section, uint64_t pfn)
 {
     uint64_t chunk = loam_frame_buddy_head(frame, section, frame_chunk_index(section, pfn));
     bool owned = frame_read(frame_chunks(frame, section)[chunk].owner) != 0;
     struct loam_frame_info info = {.state = LOAM_FRAME_FREE, .section = section->id};
     struct frame_span block;
 
+    /* A block that its owner makes or frees meanwhile would be seen in part. */
+    loam_frame_owner_stop_chunk(frame, section, chunk);
     info.released = !owned && frame_chunks(frame, section)[chunk].released != 0;
     if (!loam_frame_block_at(frame, section, pfn, &block)) {
         info.cached = owned;
@@ -52,7 +54,7 @@ struct loam_frame_info loam_frame_query(const struct loam_frame *frame, loam_pfn
     }
     section = loam_frame_section_from_pfn(frame, pfn.value);
     if (section != NULL) {
-        info = info_of(frame, section, pfn.value);
+        info = info_of(locked, section, pfn.value);
     }
     frame_unlock(locked, LOAM_OK);
     return info;

@@ -184,8 +184,8 @@ bool loam_frame_search_piece(struct loam_frame *frame, enum loam_frame_zone zone
 
 /* --- By walk --------------------------------------------------------------------------------------------------- */
 
-bool loam_frame_search_section(const struct loam_frame *frame, struct frame_section *section,
-                               const struct frame_want *want, uint64_t *start)
+static bool search_section(const struct loam_frame *frame, struct frame_section *section, const struct frame_want *want,
+                           uint64_t *start)
 {
     uint64_t to = frame_min(section->end, want->ceiling);
     uint64_t floor = frame_max(section->start, want->floor);
@@ -209,34 +209,19 @@ bool loam_frame_search_section(const struct loam_frame *frame, struct frame_sect
     return false;
 }
 
-static bool walk_sections(struct loam_frame *frame, const struct frame_want *want, struct frame_section **section,
-                          uint64_t *start)
+static bool search_walk(struct loam_frame *frame, const struct frame_want *want, struct frame_section **section,
+                        uint64_t *start)
 {
     for (int64_t n = loam_frame_index_of(frame, want->ceiling - 1); n >= 0; n--) {
         *section = loam_frame_section_from_index(frame, (uint64_t)n);
         if (*section == NULL || (*section)->end <= want->floor) {
             break;
         }
-        if ((*section)->free_frames >= want->count && loam_frame_search_section(frame, *section, want, start)) {
+        if ((*section)->free_frames >= want->count && search_section(frame, *section, want, start)) {
             return true;
         }
     }
     return false;
-}
-
-/* What is backed goes first. */
-static bool search_walk(struct loam_frame *frame, const struct frame_want *want, struct frame_section **section,
-                        uint64_t *start)
-{
-    if (want->view == FRAME_VIEW_SHARED && frame->released_ever) {
-        struct frame_want backed = *want;
-
-        backed.view = FRAME_VIEW_BACKED;
-        if (walk_sections(frame, &backed, section, start)) {
-            return true;
-        }
-    }
-    return walk_sections(frame, want, section, start);
 }
 
 /* --- Both ------------------------------------------------------------------------------------------------------ */
@@ -249,8 +234,9 @@ static uint64_t highest_end(const struct loam_frame *frame)
     return top == NULL ? 0 : top->end;
 }
 
-bool loam_frame_search(struct loam_frame *frame, const struct frame_want *want, struct frame_section **section,
-                       uint64_t *start)
+/* In chunks of the kinds in view, by list where that decides. */
+static bool search_view(struct loam_frame *frame, const struct frame_want *want, struct frame_section **section,
+                        uint64_t *start)
 {
     uint64_t top = highest_end(frame);
     /* Free pieces of both kinds side by side are on no list together. */
@@ -277,4 +263,36 @@ bool loam_frame_search(struct loam_frame *frame, const struct frame_want *want, 
         }
     }
     return search_walk(frame, want, section, start);
+}
+
+bool loam_frame_search(struct loam_frame *frame, const struct frame_want *want, struct frame_section **section,
+                       uint64_t *start)
+{
+    struct frame_want backed = *want, high = *want;
+
+    if (want->view != FRAME_VIEW_SHARED || !frame->released_ever) {
+        return search_view(frame, want, section, start);
+    }
+    /* The highest zone first, and in each what is backed. */
+    backed.view = FRAME_VIEW_BACKED;
+    if (want->ceiling > frame->zone_end) {
+        backed.floor = frame->zone_end;
+        high.floor = frame->zone_end;
+        if (search_view(frame, &backed, section, start) || search_view(frame, &high, section, start)) {
+            return true;
+        }
+        backed.floor = want->floor;
+    }
+    return search_view(frame, &backed, section, start) || search_view(frame, want, section, start);
+}
+
+bool loam_frame_search_section(const struct loam_frame *frame, struct frame_section *section,
+                               const struct frame_want *want, uint64_t *start)
+{
+    struct frame_want backed = *want;
+
+    backed.view = FRAME_VIEW_BACKED;
+    return (want->view == FRAME_VIEW_SHARED && frame->released_ever &&
+            search_section(frame, section, &backed, start)) ||
+           search_section(frame, section, want, start);
 }
