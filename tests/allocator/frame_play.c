@@ -16,6 +16,18 @@ static void count_answer(struct frame_play *play, enum loam_error error)
     play->refused += error == LOAM_ERROR_EXHAUSTED;
 }
 
+/* Add to what was wrong what was asked. */
+static void tell_request(struct frame_play *play, const struct loam_frame_request *request)
+{
+    size_t at = strlen(play->why);
+
+    snprintf(play->why + at, sizeof play->why - at,
+             " (count 0x%llx, align 0x%llx, boundary 0x%llx, limit 0x%llx, flags 0x%x, section %u, at 0x%llx)",
+             (unsigned long long)request->count_frames, (unsigned long long)request->align_frames,
+             (unsigned long long)request->boundary_frames, (unsigned long long)request->limit.value, request->flags,
+             request->section, (unsigned long long)request->at.value);
+}
+
 static bool turn_alloc(struct frame_play *play)
 {
     struct loam_frame_request request = {.count_frames = frame_play_choose_count(play),
@@ -28,7 +40,11 @@ static bool turn_alloc(struct frame_play *play)
     frame_play_choose_flags(play, &request);
     error = loam_frame_alloc(play->frame, &request, &block);
     count_answer(play, error);
-    return frame_play_judged(play, frame_oracle_alloc(&play->oracle, &request, error, &block));
+    if (!frame_play_judged(play, frame_oracle_alloc(&play->oracle, &request, error, &block))) {
+        tell_request(play, &request);
+        return false;
+    }
+    return true;
 }
 
 static bool turn_alloc_order(struct frame_play *play)
