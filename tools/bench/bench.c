@@ -23,6 +23,7 @@
 #define ROUNDS_MOST  1001u
 #define CASES_MOST   256u
 #define GROUP_MOST   16u
+#define BUSY_LOAD    0.5
 
 static const struct bench_case *const tables[] = {frame_cases, thread_cases, scale_cases, map_cases, slab_cases};
 
@@ -220,6 +221,18 @@ static void close_plot(FILE *file, const char *path)
     }
 }
 
+/* Two threads beside a third get less than two processors, and look worse than they are. */
+static void warn_if_busy(void)
+{
+    double load;
+
+    if (getloadavg(&load, 1) == 1 && load > BUSY_LOAD) {
+        bench_note("the machine is busy (load %.1f): figures will be worse than they are, those of two threads most of "
+                   "all",
+                   load);
+    }
+}
+
 static const char documentation[] =
     "Measure Loam beside what it replaces, in one run: medians of rounds that alternate between the two.\v"
     "The ratio says how many times better than the reference Loam is; where the reference is Loam itself, a case's "
@@ -248,6 +261,7 @@ int main(int argc, char *argv[])
         return 0;
     }
     FILE *plot = options.plot != NULL ? open_plot(options.plot) : NULL;
+    warn_if_busy();
     bench_pin(0);
     run(&options, cases, count, results);
     if (plot != NULL) {
