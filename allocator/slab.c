@@ -35,7 +35,7 @@ static bool hold_word(struct loam_slab_cache *cache, uint32_t class, uint32_t wo
     hot->word = (uint8_t)word;
     hot->free = free;
     hot->gpa = key_gpa(load(&head->key)) + ((uint64_t)word * 64 << class_shift(class));
-    hot->hva = (uintptr_t)window->hva + (hot->gpa - window->start);
+    hot->hva = window->hva + (hot->gpa - window->start);
     head->until += popcount(bits);
     /* In this order: who sees an object not in F sees that it is in H, and never sees H beside another's word. */
     atomic_store_explicit(&head->held_word, held_word_make(load32(&head->held_word), true, word), memory_order_release);
@@ -122,8 +122,9 @@ static void make_partial(struct loam_slab_cache *cache, uint32_t class, uint32_t
 static bool any_remote(struct loam_slab_cache *cache, struct unit *head, uint32_t class)
 {
     for (uint32_t word = 0; word < class_words(class); word++) {
-        if (atomic_load_explicit(&word_unit(cache->units, head, word)->remote[word % UNIT_WORDS],
-                                 memory_order_seq_cst) != 0) {
+        if ((atomic_load_explicit(&word_unit(cache->units, head, word)->remote[word % UNIT_WORDS],
+                                  memory_order_seq_cst) &
+             class_word_mask(class)) != 0) {
             return true;
         }
     }
@@ -223,6 +224,15 @@ static bool scrape_together(struct loam_slab_cache *cache)
     return any;
 }
 
+/* Allocate from the slab, its first word first. */
+static void set_current(struct loam_slab_cache *cache, uint32_t class, uint32_t slab_index)
+{
+    cache->hot[class].slab = slab_index;
+    cache->hot[class].word = (uint8_t)(class_words(class) - 1);
+    set_notify(&cache->units[slab_index], 0);
+    set_state(&cache->units[slab_index], SLAB_CURRENT);
+}
+
 /* The first slab of the list that has a free object is the current one. */
 static bool take_partial(struct loam_slab_cache *cache, uint32_t class)
 {
@@ -232,10 +242,8 @@ static bool take_partial(struct loam_slab_cache *cache, uint32_t class)
     while ((slab_index = hot->partial.first) != UNIT_NONE) {
         loam_slab_pool_unlink(cache->units, &hot->partial, slab_index);
         collect(cache, class, slab_index);
-        hot->slab = slab_index;
-        hot->word = 0;
+        set_current(cache, class, slab_index);
         if (used_of(&cache->units[slab_index]) < class_objects(class)) {
-            set_state(&cache->units[slab_index], SLAB_CURRENT);
             return true;
         }
         leave_current(cache, class, 0);
@@ -246,8 +254,9 @@ static bool take_partial(struct loam_slab_cache *cache, uint32_t class)
 /* Another current slab. */
 static enum loam_error next_slab(struct loam_slab_cache *cache, uint32_t class)
 {
-    struct hot *hot = &cache->hot[class];
+    const struct hot *hot = &cache->hot[class];
     enum loam_error error;
+    uint32_t slab_index;
 
     if (hot->partial.first == UNIT_NONE) {
         empty_inbox(cache);
@@ -255,17 +264,15 @@ static enum loam_error next_slab(struct loam_slab_cache *cache, uint32_t class)
     if (take_partial(cache, class)) {
         return LOAM_OK;
     }
-    error = loam_slab_pool_acquire(cache->slab, class, load32(&cache->id), &hot->slab);
+    error = loam_slab_pool_acquire(cache->slab, class, load32(&cache->id), &slab_index);
     if (error == LOAM_ERROR_EXHAUSTED && scrape_together(cache)) {
         if (take_partial(cache, class)) {
             return LOAM_OK;
         }
-        error = loam_slab_pool_acquire(cache->slab, class, load32(&cache->id), &hot->slab);
+        error = loam_slab_pool_acquire(cache->slab, class, load32(&cache->id), &slab_index);
     }
     if (error == LOAM_OK) {
-        hot->word = 0;
-        set_notify(&cache->units[hot->slab], 0);
-        set_state(&cache->units[hot->slab], SLAB_CURRENT);
+        set_current(cache, class, slab_index);
     }
     return error;
 }
@@ -278,8 +285,7 @@ static inline struct hot *hot_of(struct loam_slab_cache *cache, size_t bytes)
     size_t step = (bytes + (LOAM_SLAB_OBJECT_MIN - 1)) / LOAM_SLAB_OBJECT_MIN;
 
     /* 0, and what wraps to it, are step 0. */
-    return (struct hot *)((char *)cache +
-                          (LIKELY(step < SIZE_STEPS) ? cache->hot_offset[step] : cache->hot_offset[0]));
+    return (struct hot *)((char *)cache + (LIKELY(step < SIZE_STEPS) ? cache->hot_offset[step] : cache->hot_offset[0]));
 }
 
 /* held is H, and not 0. */
@@ -361,8 +367,8 @@ static void queue(struct loam_slab_cache *cache, struct unit *head, uint32_t sla
     first = load32(inbox);
     do {
         atomic_store_explicit(&head->inbox_next, first, memory_order_relaxed);
-    } while (!atomic_compare_exchange_weak_explicit(inbox, &first, slab_index, memory_order_release,
-                                                    memory_order_relaxed));
+    } while (
+        !atomic_compare_exchange_weak_explicit(inbox, &first, slab_index, memory_order_release, memory_order_relaxed));
 }
 
 /* Whether the object lies in a cache's hand. */
@@ -421,8 +427,7 @@ static __attribute__((noinline)) enum loam_error free_slowly(struct loam_slab_ca
         }
     }
     /* One that is full still is about to come into the inbox: it is found empty there. One without owner was found. */
-    if (load32(&head->owner) == load32(&cache->id) && used_of(head) == 0 &&
-        load32(&head->state) == SLAB_PARTIAL) {
+    if (load32(&head->owner) == load32(&cache->id) && used_of(head) == 0 && load32(&head->state) == SLAB_PARTIAL) {
         loam_slab_pool_unlink(cache->units, &cache->hot[class].partial, slab_index);
         loam_slab_pool_retire(cache->slab, slab_index);
     }
@@ -484,7 +489,7 @@ static __attribute__((noinline)) enum loam_error free_anywhere(struct loam_slab_
 
 /*
  * Free the object that lies distance behind the held word's first, if it is a live one of that word: distance, rotated,
- * is below 64 for those alone. R is as much as another can have changed: see free_remotely.
+ * is below 64 for those and, if a slab is less than a word, for what lies behind it and stands in R for ever.
  */
 static inline bool free_held(struct hot *hot, uint64_t distance)
 {
@@ -509,7 +514,7 @@ enum loam_error loam_slab_free(struct loam_slab_cache *cache, loam_gpa gpa, size
 static __attribute__((noinline)) enum loam_error free_hva_anywhere(struct loam_slab_cache *cache, uintptr_t hva,
                                                                    const struct hot *hot)
 {
-    uint64_t offset = hva - (uintptr_t)cache->window.hva;
+    uint64_t offset = hva - cache->window.hva;
 
     if (LIKELY(offset < cache->window.bytes)) {
         return free_anywhere(cache, cache->window.start + offset, hot);
@@ -520,8 +525,8 @@ static __attribute__((noinline)) enum loam_error free_hva_anywhere(struct loam_s
     for (uint32_t i = 0; i < cache->slab->window_count; i++) {
         const struct loam_slab_view *window = &cache->slab->windows[i];
 
-        if (hva - (uintptr_t)window->hva < window->bytes) {
-            return free_anywhere(cache, window->start + (hva - (uintptr_t)window->hva), hot);
+        if (hva - window->hva < window->bytes) {
+            return free_anywhere(cache, window->start + (hva - window->hva), hot);
         }
     }
     return LOAM_ERROR_NOT_FOUND;

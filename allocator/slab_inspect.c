@@ -147,7 +147,7 @@ static void count_slab(const struct loam_slab_shared *shared, struct unit *head,
     stats->unowned_count += load32(&head->owner) == OWNER_NONE && load32(&head->state) == SLAB_ORPHAN;
     for (uint32_t word = 0; word < class_words(class); word++) {
         struct unit *bits = word_unit(units_of(shared), head, word);
-        uint64_t remote = load(&bits->remote[word % UNIT_WORDS]);
+        uint64_t remote = load(&bits->remote[word % UNIT_WORDS]) & class_word_mask(class);
         uint64_t free = load(&bits->free[word % UNIT_WORDS]);
         uint64_t in_hand = word == held_word ? held : 0;
 
@@ -157,8 +157,7 @@ static void count_slab(const struct loam_slab_shared *shared, struct unit *head,
     }
 }
 
-enum loam_error loam_slab_stats(const struct loam_slab *slab, uint32_t class_index,
-                                struct loam_slab_class_stats *stats)
+enum loam_error loam_slab_stats(const struct loam_slab *slab, uint32_t class_index, struct loam_slab_class_stats *stats)
 {
     struct loam_slab_shared *shared = slab->shared;
     struct unit *units;

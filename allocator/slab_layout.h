@@ -14,6 +14,7 @@
  *   used(slab)    ==  objects(slab) - popcount(F of all words but the held one): as its owner knows it, so what is not
  *                     yet taken back is used, and so is the whole held word: frees into it need not count
  *   until(slab)   ==  used(slab) - notify(slab): the free that makes it 0 has more to do
+ *   R of what is no object, in the one word of a slab of 32, is set, so that nothing is freed there
  *   F & H == 0; held_word(slab) names the word of H, and is nobody's when no cache allocates from the slab
  *
  * Who writes what:
@@ -117,8 +118,8 @@ struct hot {
 
 #define FREE_TO_REMOTE UNIT_WORDS
 
-static_assert(sizeof(struct hot) == 64 && offsetof(struct unit, remote) - offsetof(struct unit, free) ==
-                                                 FREE_TO_REMOTE * sizeof(uint64_t),
+static_assert(sizeof(struct hot) == 64 &&
+                  offsetof(struct unit, remote) - offsetof(struct unit, free) == FREE_TO_REMOTE * sizeof(uint64_t),
               "one line a class; R lies behind F");
 
 struct loam_slab_cache {

@@ -131,9 +131,9 @@ uint32_t loam_slab_pool_collect(const struct loam_slab_shared *shared, struct un
          * It acquires what the freer released: its accesses to the objects come before their next life. And it comes
          * after the caller's store to notice or owner, in the one order of all that is sequentially consistent.
          */
-        uint64_t remote = atomic_load_explicit(&bits->remote[slot], memory_order_seq_cst);
+        uint64_t remote = atomic_load_explicit(&bits->remote[slot], memory_order_seq_cst) & class_word_mask(class);
         uint64_t free = load(&bits->free[slot]);
-        uint64_t fresh = remote & ~free & ~(word == held_word ? held : 0) & class_word_mask(class);
+        uint64_t fresh = remote & ~free & ~(word == held_word ? held : 0);
 
         if (remote != 0) {
             /* First F, then R: at no time does a free object look live. */
@@ -158,8 +158,7 @@ static enum loam_error take_frames(const struct loam_slab *slab, uint64_t *gpa, 
 {
     loam_pfn limit = loam_pfn_from_u64(slab->shared->sealed.limit >> slab->frame_shift);
     loam_pfn start;
-    enum loam_error error =
-        loam_frame_alloc_order_below(slab->frame, SLAB_SHIFT - slab->frame_shift, limit, &start);
+    enum loam_error error = loam_frame_alloc_order_below(slab->frame, SLAB_SHIFT - slab->frame_shift, limit, &start);
 
     if (error != LOAM_OK) {
         return error;
@@ -173,13 +172,13 @@ static enum loam_error take_frames(const struct loam_slab *slab, uint64_t *gpa, 
     return error;
 }
 
-/* A unit's bits as those of a new slab: all words from first on are free. */
+/* A unit's bits as those of a new slab: all is free, and what is no object is not to be freed. */
 static void fill_bits(struct unit *unit, uint32_t class)
 {
     for (uint32_t slot = 0; slot < UNIT_WORDS; slot++) {
         bool any = slot < class_words(class);
 
-        atomic_store_explicit(&unit->remote[slot], 0, memory_order_relaxed);
+        atomic_store_explicit(&unit->remote[slot], any ? ~class_word_mask(class) : 0, memory_order_relaxed);
         atomic_store_explicit(&unit->free[slot], any ? class_word_mask(class) : 0, memory_order_relaxed);
     }
 }

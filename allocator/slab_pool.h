@@ -34,7 +34,8 @@ void loam_slab_pool_unlink(struct unit *units, struct list *list, uint32_t slab)
  * A slab of the class for the cache: one without an owner, the one kept, or a new one. Its state is still to be set.
  * LOAM_ERROR_EXHAUSTED, LOAM_ERROR_NOT_FOUND: as loam_slab_alloc. *slab is UNIT_NONE on failure.
  */
-enum loam_error loam_slab_pool_acquire(const struct loam_slab *slab, uint32_t class, uint32_t owner, uint32_t *slab_index);
+enum loam_error loam_slab_pool_acquire(const struct loam_slab *slab, uint32_t class, uint32_t owner,
+                                       uint32_t *slab_index);
 
 /* Give up an empty slab that is on no list: it is kept, or its frames go back. */
 void loam_slab_pool_retire(const struct loam_slab *slab, uint32_t slab_index);
@@ -46,8 +47,8 @@ void loam_slab_pool_abandon(const struct loam_slab *slab, uint32_t slab_index);
  * Free the object of a slab that has no owner, whose bit is bit of word. False: the slab has one by now, and nothing is
  * done; else *error is LOAM_OK, or LOAM_ERROR_INVALID if it is free already.
  */
-bool loam_slab_pool_free_unowned(const struct loam_slab *slab, uint32_t slab_index, uint64_t key, uint32_t word, uint64_t bit,
-                       enum loam_error *error);
+bool loam_slab_pool_free_unowned(const struct loam_slab *slab, uint32_t slab_index, uint64_t key, uint32_t word,
+                                 uint64_t bit, enum loam_error *error);
 
 /* Somebody freed into the slab while it lost its owner: see that what is free and empty is found. */
 void loam_slab_pool_settle(const struct loam_slab *slab, uint32_t slab_index);

@@ -21,7 +21,7 @@ static struct loam_slab_view view_of(const struct loam_slab_window *window)
     return (struct loam_slab_view){
         .start = start,
         .bytes = end > start ? end - start : 0,
-        .hva = (char *)window->hva + (start - window->start.value),
+        .hva = (uintptr_t)window->hva + (start - window->start.value),
     };
 }
 
@@ -101,10 +101,8 @@ static void open_handle(struct loam_slab_shared *shared, const struct loam_slab_
 {
     uint64_t first = 0;
 
-    *slab = (struct loam_slab){.shared = shared,
-                               .frame = frame,
-                               .frame_shift = loam_frame_shift(frame),
-                               .window_count = config->window_count};
+    *slab = (struct loam_slab){
+        .shared = shared, .frame = frame, .frame_shift = loam_frame_shift(frame), .window_count = config->window_count};
     for (uint32_t i = 0; i < config->window_count; i++) {
         slab->windows[i] = view_of(&config->windows[i]);
         slab->windows[i].first = first;

@@ -52,7 +52,8 @@ static enum loam_error check_place(const struct recount *recount, uint32_t index
         DAMAGED(recount, "the table leads from 0x%" PRIx64 " to unit %" PRIu32 ", not %" PRIu32, gpa,
                 load32(table_entry(recount->slab, window, gpa)), index);
     }
-    info = loam_frame_query(recount->slab->frame, loam_pfn_from_gpa(loam_gpa_from_u64(gpa), recount->slab->frame_shift));
+    info =
+        loam_frame_query(recount->slab->frame, loam_pfn_from_gpa(loam_gpa_from_u64(gpa), recount->slab->frame_shift));
     if (info.state != LOAM_FRAME_ALLOCATED || info.tag != LOAM_FRAME_TAG_SLAB ||
         info.block.start.value << recount->slab->frame_shift != gpa ||
         info.block.count_frames << recount->slab->frame_shift != LOAM_SLAB_BYTES) {
@@ -87,8 +88,8 @@ static enum loam_error check_bits(const struct recount *recount, uint32_t index)
     struct unit *head = &recount->units[index];
     uint32_t class = class_at(head), owner = load32(&head->owner), used = 0;
     uint32_t held_word = (load32(&head->held_word) & 255u) - 1; /* UINT32_MAX: none */
-    uint64_t held = held_word != UINT32_MAX && owner != OWNER_NONE ? load(&cache_of(recount->shared, owner)->hot[class].held)
-                                                                   : 0;
+    uint64_t held =
+        held_word != UINT32_MAX && owner != OWNER_NONE ? load(&cache_of(recount->shared, owner)->hot[class].held) : 0;
 
     if (held_word != UINT32_MAX && (held_word >= class_words(class) || load32(&head->state) != SLAB_CURRENT)) {
         DAMAGED(recount, "unit %" PRIu32 " says that word %" PRIu32 " is held", index, held_word);
@@ -97,9 +98,11 @@ static enum loam_error check_bits(const struct recount *recount, uint32_t index)
         struct unit *bits = word_unit(recount->units, head, word);
         uint64_t mask = word < class_words(class) ? class_word_mask(class) : 0;
         uint64_t free = load(&bits->free[word % UNIT_WORDS]);
+        uint64_t remote = load(&bits->remote[word % UNIT_WORDS]);
         uint64_t in_hand = word == held_word ? held : 0;
 
-        if (((free | load(&bits->remote[word % UNIT_WORDS]) | in_hand) & ~mask) != 0 || (free & in_hand) != 0) {
+        if (((free | in_hand) & ~mask) != 0 || (free & in_hand) != 0 ||
+            (remote & ~mask) != (word < class_words(class) ? ~mask : 0)) {
             DAMAGED(recount, "word %" PRIu32 " of unit %" PRIu32 " says that an object is free twice, or that is none",
                     word, index);
         }
@@ -116,9 +119,8 @@ static enum loam_error check_state(struct recount *recount, uint32_t index)
 {
     const struct unit *head = &recount->units[index];
     uint32_t class = class_at(head), state = load32(&head->state), notice = load32(&head->notice);
-    uint32_t notify = state == SLAB_FULL && notice == NOTICE_WAITING
-                          ? class_objects(class) - class_refill_count(class)
-                          : 0;
+    uint32_t notify =
+        state == SLAB_FULL && notice == NOTICE_WAITING ? class_objects(class) - class_refill_count(class) : 0;
     bool owned = load32(&head->owner) != OWNER_NONE;
 
     if (state < SLAB_CURRENT || state > SLAB_ORPHAN || owned != (state < SLAB_KEPT)) {
@@ -223,16 +225,17 @@ static enum loam_error check_units(struct recount *recount)
 
 static enum loam_error check_free_units(const struct recount *recount)
 {
-    uint32_t count = 0;
+    uint32_t i = recount->shared->unit_first_free, count = 0;
 
-    for (uint32_t i = recount->shared->unit_first_free; count < recount->shared->unit_free_count; count++) {
+    for (; count < recount->shared->unit_free_count; count++) {
         if (i == UNIT_NONE || i >= recount->shared->unit_top || load32(&recount->units[i].kind) != UNIT_FREE) {
             DAMAGED(recount, "unit %" PRIu32 " is on the list of free units", i);
         }
         i = recount->units[i].previous;
     }
-    if (count != recount->free) {
-        DAMAGED(recount, "%" PRIu32 " units are free, %" PRIu32 " are listed", recount->free, count);
+    if (count != recount->free || i != UNIT_NONE) {
+        DAMAGED(recount, "%" PRIu32 " units are free, %" PRIu32 " are listed, and then unit %" PRIu32, recount->free,
+                count, i);
     }
     return LOAM_OK;
 }
@@ -277,10 +280,10 @@ static enum loam_error check_hand(const struct recount *recount, uint32_t id, ui
         load32(&head->state) != SLAB_CURRENT) {
         DAMAGED(recount, "cache %" PRIu32 " allocates class %" PRIu32 " from unit %" PRIu32, id, class, hot->slab);
     }
-    if ((load32(&head->held_word) & 255u) == 0 ? load(&hot->held) != 0
-                                               : !held_word_is(load32(&head->held_word), hot->word) ||
-                                                     hot->gpa != key_gpa(load(&head->key)) +
-                                                                     ((uint64_t)hot->word * 64 << class_shift(class))) {
+    if ((load32(&head->held_word) & 255u) == 0
+            ? load(&hot->held) != 0
+            : !held_word_is(load32(&head->held_word), hot->word) ||
+                  hot->gpa != key_gpa(load(&head->key)) + ((uint64_t)hot->word * 64 << class_shift(class))) {
         DAMAGED(recount, "cache %" PRIu32 " holds another word of unit %" PRIu32 " than that says", id, hot->slab);
     }
     return LOAM_OK;
@@ -373,8 +376,9 @@ static enum loam_error check_unowned(const struct recount *recount)
         if (count != recount->orphans[class] || recount->kept[class] != (kept != UNIT_NONE) ||
             (kept != UNIT_NONE && (!is_head(recount, kept) || class_at(&recount->units[kept]) != class ||
                                    load32(&recount->units[kept].state) != SLAB_KEPT))) {
-            DAMAGED(recount, "class %" PRIu32 " lists %" PRIu32 " slabs of %" PRIu32 " without owner, and keeps %" PRIu32,
-                    class, count, recount->orphans[class], kept);
+            DAMAGED(recount,
+                    "class %" PRIu32 " lists %" PRIu32 " slabs of %" PRIu32 " without owner, and keeps %" PRIu32, class,
+                    count, recount->orphans[class], kept);
         }
     }
     return LOAM_OK;

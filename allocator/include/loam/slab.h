@@ -71,7 +71,7 @@ struct loam_slab {
     struct loam_slab_view {
         uint64_t start; /* GPA of the first whole slab */
         uint64_t bytes; /* of whole slabs */
-        char *hva;
+        uintptr_t hva;
         uint64_t first; /* index of the first slab's entry in the table */
     } windows[LOAM_SLAB_WINDOW_MAX];
 };
@@ -158,11 +158,11 @@ LOAM_MUST_USE enum loam_error loam_slab_free_hva(struct loam_slab_cache *cache, 
 struct loam_slab_class_stats {
     uint32_t object_bytes;
     uint32_t slab_count;
-    uint32_t kept_count;      /* empty slabs kept for all caches: 0 or 1 */
-    uint32_t unowned_count;   /* slabs that drained caches left and nobody has taken up */
-    uint64_t live_count;      /* objects */
-    uint64_t free_count;      /* objects, those of kept slabs and in caches included */
-    uint64_t held_count;      /* free objects that caches have in their hands */
+    uint32_t kept_count;        /* empty slabs kept for all caches: 0 or 1 */
+    uint32_t unowned_count;     /* slabs that drained caches left and nobody has taken up */
+    uint64_t live_count;        /* objects */
+    uint64_t free_count;        /* objects, those of kept slabs and in caches included */
+    uint64_t held_count;        /* free objects that caches have in their hands */
     uint64_t uncollected_count; /* free objects that another freed and the owner has not yet taken back */
     uint64_t remote_free_count; /* objects that others than their owners ever freed */
     uint64_t frame_bytes;       /* slab_count * LOAM_SLAB_BYTES */
