@@ -105,7 +105,7 @@ struct frame_section {
     uint64_t end;
     uint64_t first_chunk; /* start / 512: chunk numbers are absolute, indexes count from here */
     uint64_t chunk_count;
-    int64_t metadata_offset_bytes; /* from the allocator */
+    uint64_t metadata_offset_bytes; /* from the allocator; wraps */
     uint64_t metadata_bytes;
     uint64_t seal; /* a sum over the above, so that nobody need trust them */
 
@@ -127,21 +127,21 @@ struct frame_index {
 /* A chunk that a cache takes from. seal == frame_current_seal, or the cache takes the long way. */
 struct frame_current {
     uint64_t base; /* its first frame */
-    int64_t chunk_offset_bytes;
-    int64_t map_offset_bytes;
-    uint64_t link;
-    uint64_t seal;
+    uint64_t chunk_offset_bytes;
+    uint64_t map_offset_bytes;
+    uint64_t seal; /* the sum of the above; of none 1 */
     uint64_t word; /* where the last block came from; any value will do */
+    uint64_t link; /* only followed with care */
 };
 
-/* The section in which a cache's owner freed last. */
+/* The section in which a cache's owner freed last. seal == frame_memo_seal, or the cache takes the long way. */
 struct frame_memo {
     uint64_t start;
-    uint64_t count;              /* 0: none */
-    int64_t chunks_offset_bytes; /* of the descriptor that chunk number 0 would have */
-    int64_t maps_offset_bytes;
-    uint64_t id;
-    uint64_t seal;
+    uint64_t count;
+    uint64_t chunks_offset_bytes; /* of the descriptor that chunk number 0 would have */
+    uint64_t maps_offset_bytes;
+    uint64_t seal; /* the sum of the above; of none 1 */
+    uint64_t id;   /* only followed with care */
 };
 
 /* Blocks in one chunk of a cache that others freed: a bit for the first frame of each. With the lock held (shared). */
@@ -163,8 +163,9 @@ struct loam_frame_cache {
     alignas(64) uint32_t busy; /* 1: its owner is in a call that takes no lock */
     uint32_t forbidden;        /* FRAME_RUNNING..., changed with the lock held; not RUNNING: the owner takes the lock */
     uint64_t offset_bytes;     /* from the allocator */
-    uint64_t seal;             /* frame_cache_seal */
+    uint64_t seal;             /* ~offset_bytes */
     uint64_t id;
+    uint64_t owner;                                  /* id + 1 */
     uint64_t free_frames[LOAM_FRAME_ZONE_COUNT];     /* (shared) */
     uint64_t returned_frames[LOAM_FRAME_ZONE_COUNT]; /* in blocks returned; with the lock held */
     struct frame_memo memo;
@@ -229,9 +230,9 @@ struct frame_span {
 
 /* --- Where things lie ------------------------------------------------------------------------------------------ */
 
-static inline void *frame_address(const struct loam_frame *frame, int64_t offset_bytes)
+static inline void *frame_address(const struct loam_frame *frame, uint64_t offset_bytes)
 {
-    return (void *)((uintptr_t)frame + (uintptr_t)offset_bytes);
+    return (void *)((uintptr_t)frame + offset_bytes);
 }
 
 static inline struct loam_frame_cache *frame_caches(const struct loam_frame *frame)
@@ -361,7 +362,7 @@ static inline uint64_t frame_seal(const uint64_t *values, size_t count)
 static inline uint64_t frame_seal_of_section(const struct frame_section *section)
 {
     uint64_t values[] = {section->range_start,   section->start,       section->end,
-                         section->first_chunk,   section->chunk_count, (uint64_t)section->metadata_offset_bytes,
+                         section->first_chunk,   section->chunk_count, section->metadata_offset_bytes,
                          section->metadata_bytes};
 
     return frame_seal(values, sizeof values / sizeof values[0]);
@@ -384,23 +385,18 @@ static inline uint64_t frame_seal_of_allocator(const struct loam_frame *frame)
     return frame_seal(values, sizeof values / sizeof values[0]);
 }
 
-static inline uint64_t frame_seal_of_cache(const struct loam_frame_cache *cache)
+static inline uint64_t frame_current_seal(const struct frame_current *current)
 {
-    return frame_bits_rotate(cache->offset_bytes, 32) ^ cache->id ^ FRAME_MAGIC;
+    return current->base + current->chunk_offset_bytes + current->map_offset_bytes;
 }
 
-static inline uint64_t frame_seal_of_current(const struct frame_current *current)
+static inline uint64_t frame_memo_seal(const struct frame_memo *memo)
 {
-    return current->base ^ frame_bits_rotate((uint64_t)current->chunk_offset_bytes, 21) ^
-           frame_bits_rotate((uint64_t)current->map_offset_bytes, 42) ^ frame_bits_rotate(current->link, 53) ^
-           FRAME_MAGIC;
+    return memo->start + memo->count + memo->chunks_offset_bytes + memo->maps_offset_bytes;
 }
 
-static inline uint64_t frame_seal_of_memo(const struct frame_memo *memo)
-{
-    return memo->start ^ frame_bits_rotate(memo->count, 13) ^
-           frame_bits_rotate((uint64_t)memo->chunks_offset_bytes, 26) ^
-           frame_bits_rotate((uint64_t)memo->maps_offset_bytes, 39) ^ frame_bits_rotate(memo->id, 52) ^ FRAME_MAGIC;
-}
+/* What stands for none: its seal is wrong. */
+static const struct frame_current frame_current_none = {.seal = 1};
+static const struct frame_memo frame_memo_none = {.seal = 1};
 
 #endif

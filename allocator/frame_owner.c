@@ -197,7 +197,7 @@ static void drop_current(struct loam_frame_cache *cache, enum loam_frame_zone zo
 {
     for (uint32_t order = 0; order < FRAME_CHUNK_ORDER; order++) {
         if (cache->current[zone][order].link == link) {
-            cache->current[zone][order] = (struct frame_current){0};
+            cache->current[zone][order] = frame_current_none;
         }
     }
 }
@@ -505,7 +505,7 @@ static void drain_zone(struct loam_frame *frame, struct loam_frame_cache *cache,
     for (uint32_t order = 0; order < FRAME_CHUNK_ORDER; order++) {
         const struct frame_current *current = &cache->current[zone][order];
 
-        if (current->seal != 0) {
+        if (current->seal == frame_current_seal(current)) {
             loam_frame_chunk_from_link(frame, current->link, &section);
             drain_chunk(frame, cache, section, (uint32_t)current->link);
         }
@@ -570,7 +570,7 @@ bool loam_frame_owner_forget(struct loam_frame *frame)
         return false;
     }
     for (uint32_t id = 0; id < frame->cache_top; id++) {
-        frame_caches(frame)[id].memo = (struct frame_memo){0};
+        frame_caches(frame)[id].memo = frame_memo_none;
     }
     return true;
 }

@@ -123,7 +123,7 @@ static enum loam_error add_section(struct loam_frame *frame, uint64_t range_star
         .end = end,
         .first_chunk = start >> FRAME_CHUNK_ORDER,
         .chunk_count = chunk_count(start, end - start),
-        .metadata_offset_bytes = (int64_t)((uintptr_t)metadata - (uintptr_t)frame),
+        .metadata_offset_bytes = (uintptr_t)metadata - (uintptr_t)frame,
         .metadata_bytes = loam_frame_section_bytes(frame, loam_pfn_from_u64(start), end - start),
     };
     enum loam_error error = LOAM_OK;

@@ -11,6 +11,7 @@
 #include "allocator/frame_owner.h"
 
 #include <inttypes.h>
+#include <string.h>
 
 /* What was counted so far. */
 struct recount {
@@ -506,11 +507,10 @@ static enum loam_error check_currents(struct recount *recount, struct holding *h
         const struct frame_current *current = &holding->cache->current[zone][order];
         const struct frame_chunk *this;
 
-        if (current->seal == 0 && current->link == 0 && current->base == 0 && current->chunk_offset_bytes == 0 &&
-            current->map_offset_bytes == 0) {
+        if (memcmp(current, &frame_current_none, offsetof(struct frame_current, word)) == 0) {
             continue;
         }
-        this = current->seal == frame_seal_of_current(current) ? held(recount, holding, current->link) : NULL;
+        this = current->seal == frame_current_seal(current) ? held(recount, holding, current->link) : NULL;
         if (this == NULL || this->state != FRAME_CHUNK_PARTIAL || this->list != FRAME_LIST_CURRENT ||
             frame_address(recount->frame, current->chunk_offset_bytes) != this) {
             return bad_cache(recount, holding, "what it takes from is not its current chunk");
@@ -611,10 +611,10 @@ static enum loam_error check_memo(struct recount *recount, const struct holding 
     const struct frame_memo *memo = &holding->cache->memo;
     const struct frame_section *section;
 
-    if (memo->count == 0 && memo->seal == 0) {
+    if (memcmp(memo, &frame_memo_none, offsetof(struct frame_memo, id)) == 0) {
         return LOAM_OK;
     }
-    section = memo->seal == frame_seal_of_memo(memo) ? loam_frame_section_from_id(recount->frame, memo->id) : NULL;
+    section = memo->seal == frame_memo_seal(memo) ? loam_frame_section_from_id(recount->frame, memo->id) : NULL;
     if (section == NULL || section->start != memo->start || section->end - section->start != memo->count) {
         return bad_cache(recount, holding, "the section that it remembers is not there");
     }
@@ -628,8 +628,8 @@ static enum loam_error check_cache(struct recount *recount, uint32_t id, uint64_
     uint64_t returned[LOAM_FRAME_ZONE_COUNT] = {0};
     enum loam_error error = LOAM_OK;
 
-    if (cache->forbidden > FRAME_UNUSED || cache->seal != frame_seal_of_cache(cache) || cache->id != id ||
-        frame_address(recount->frame, (int64_t)cache->offset_bytes) != cache) {
+    if (cache->forbidden > FRAME_UNUSED || cache->seal != ~cache->offset_bytes || cache->id != id ||
+        cache->owner != id + 1 || frame_address(recount->frame, cache->offset_bytes) != cache) {
         return CORRUPT(recount, "cache %u: its record is damaged", id);
     }
     if (cache->forbidden != FRAME_UNUSED) {

@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Batches through a cache: whole words of the bitmaps at a time. */
+#include "allocator/frame_block.h"
+#include "allocator/frame_cache.h"
+#include "allocator/frame_lock.h"
+#include "loam/frame.h"
+
+/* As many single frames as the current chunk has, up to count. */
+static inline size_t take_singles(struct loam_frame *frame, struct loam_frame_cache *cache, uint32_t zone,
+                                  loam_pfn *starts, size_t count)
+{
+    struct frame_current *current = &cache->current[zone][0];
+    struct frame_chunk *chunk;
+    struct frame_map *map;
+    size_t done = 0;
+
+    if (current->seal != frame_current_seal(current)) {
+        return 0;
+    }
+    chunk = frame_address(frame, current->chunk_offset_bytes);
+    map = frame_address(frame, current->map_offset_bytes);
+    for (uint32_t n = 0; n < FRAME_MAP_WORDS && done < count; n++) {
+        uint32_t word = (uint32_t)(current->word + n) % FRAME_MAP_WORDS;
+        uint64_t bits = frame_bits_word(map, FRAME_BITS_FREE, word), taken = bits;
+        uint64_t base = current->base + word * 64;
+        size_t before = done;
+
+        if (bits == UINT64_MAX && count - done >= 64) {
+            for (uint32_t bit = 0; bit < 64; bit++) {
+                starts[done + bit] = loam_pfn_from_u64(base + bit);
+            }
+            done += 64;
+        } else {
+            for (; bits != 0 && done < count; bits &= bits - 1) {
+                starts[done++] = loam_pfn_from_u64(base + (uint32_t)__builtin_ctzll(bits));
+            }
+            taken ^= bits;
+        }
+        if (done != before) {
+            frame_count_own(cache, chunk, zone, frame_bits_set(map, word, taken, taken), -(uint64_t)(done - before));
+        }
+    }
+    return done;
+}
+
+/* As many blocks as can be had without the lock. */
+static size_t take_many(struct loam_frame *frame, struct loam_frame_cache *cache, uint32_t order, loam_pfn limit,
+                        loam_pfn *starts, size_t count)
+{
+    uint32_t zone = frame_zone_for(frame, limit);
+    size_t done = 0;
+
+    if (zone >= FRAME_ZONE_NONE) {
+        return 0;
+    }
+    if (order == 0) {
+        return take_singles(frame, cache, zone, starts, count);
+    }
+    while (done < count && frame_take_own(frame, cache, zone, order, &starts[done].value)) {
+        done++;
+    }
+    return done;
+}
+
+static enum loam_error alloc_batch_locked(struct loam_frame *frame, struct loam_frame_cache *cache, uint32_t order,
+                                          loam_pfn limit, loam_pfn *starts, size_t count, size_t done)
+{
+    struct frame_pressure pressure = loam_frame_chunk_pressure(frame);
+    enum loam_error error = LOAM_OK;
+
+    while (done < count && error == LOAM_OK) {
+        error = loam_frame_cache_alloc_locked(frame, cache, order, limit, &starts[done].value);
+        if (error == LOAM_OK) {
+            done++;
+            done += take_many(frame, cache, order, limit, starts + done, count - done);
+        }
+    }
+    if (error != LOAM_OK) {
+        loam_frame_block_free_again(frame, order, starts, done);
+        loam_frame_chunk_reset_pressure(frame, pressure);
+    }
+    return error;
+}
+
+enum loam_error loam_frame_cache_alloc_batch(struct loam_frame_cache *cache, uint32_t order, loam_pfn limit,
+                                             loam_pfn *starts, size_t count)
+{
+    struct loam_frame *frame;
+    enum loam_error error;
+    size_t done = 0;
+
+    if (order < LOAM_FRAME_CACHE_ORDERS && frame_enter(cache)) {
+        done = take_many(frame_of_cache(cache), cache, order, limit, starts, count);
+        frame_leave(cache);
+        if (LIKELY(done == count)) {
+            return LOAM_OK;
+        }
+    }
+    frame = loam_frame_cache_lock(cache, &error);
+    if (frame != NULL) {
+        if (order > LOAM_FRAME_ORDER_MAX) {
+            error = frame_unlock(frame, LOAM_ERROR_INVALID);
+        } else {
+            error = frame_unlock(frame, alloc_batch_locked(frame, cache, order, limit, starts, count, done));
+        }
+    }
+    for (size_t n = 0; n < count && error != LOAM_OK; n++) {
+        starts[n] = loam_pfn_from_u64(0);
+    }
+    return error;
+}
+
+/* How many of the frames follow each other from the first on, within one word of a bitmap. */
+static inline uint32_t run_of(const loam_pfn *starts, size_t count)
+{
+    uint64_t first = starts[0].value;
+    uint32_t room = (uint32_t)frame_min(64 - first % 64, count), run = 1;
+
+    if (room == 64) {
+        uint64_t differs = 0;
+
+        for (uint32_t n = 0; n < 64; n++) {
+            differs |= starts[n].value ^ (first + n);
+        }
+        if (differs == 0) {
+            return 64;
+        }
+    }
+    while (run < room && starts[run].value == first + run) {
+        run++;
+    }
+    return run;
+}
+
+/* Free a run of single frames in the current chunk; false: they are not all that, or lie elsewhere. */
+static inline bool give_run(struct loam_frame *frame, struct loam_frame_cache *cache, uint64_t start, uint32_t run)
+{
+    struct frame_map *map;
+    struct frame_chunk *chunk = frame_own_chunk(frame, cache, start, &map);
+    uint32_t offset = frame_offset(start), word = offset / 64;
+    uint64_t mask = UINT64_MAX >> (64 - run) << (offset % 64);
+    struct frame_word bits;
+
+    if (chunk == NULL || run > cache->memo.count - (start - cache->memo.start) || chunk->state != FRAME_CHUNK_PARTIAL ||
+        chunk->list != FRAME_LIST_CURRENT || frame_read(chunk->slot) != 0) {
+        return false;
+    }
+    bits = frame_bits_read(map, word);
+    /* Each is a block of one frame, untagged; and the first is no tail of a longer one. */
+    if ((bits.allocated & bits.last & mask) != mask ||
+        (offset == 0 ? chunk->entered != 0 : !frame_bits_at(map, FRAME_BITS_ENDS, offset - 1))) {
+        return false;
+    }
+    frame_count_own(cache, chunk, frame_zone(frame, start), frame_bits_clear(map, word, mask), run);
+    return true;
+}
+
+/* As many as can be freed without the lock. */
+static size_t give_many(struct loam_frame *frame, struct loam_frame_cache *cache, uint32_t order,
+                        const loam_pfn *starts, size_t count)
+{
+    size_t done = 0;
+
+    while (done < count) {
+        uint32_t run = order == 0 ? run_of(starts + done, count - done) : 1;
+
+        if (run > 1 && give_run(frame, cache, starts[done].value, run)) {
+            done += run;
+        } else if (frame_give_own(frame, cache, starts[done].value, UINT64_C(1) << order)) {
+            done++;
+        } else {
+            break;
+        }
+    }
+    return done;
+}
+
+enum loam_error loam_frame_cache_free_batch(struct loam_frame_cache *cache, uint32_t order, const loam_pfn *starts,
+                                            size_t count, size_t *done_count)
+{
+    struct loam_frame *frame;
+    enum loam_error error;
+    size_t done = 0;
+
+    if (order <= FRAME_CHUNK_ORDER && frame_enter(cache)) {
+        done = give_many(frame_of_cache(cache), cache, order, starts, count);
+        frame_leave(cache);
+    }
+    *done_count = done;
+    if (LIKELY(done == count && count != 0)) {
+        return LOAM_OK;
+    }
+    frame = loam_frame_cache_lock(cache, &error);
+    if (frame == NULL) {
+        return error;
+    }
+    error = order > LOAM_FRAME_ORDER_MAX ? LOAM_ERROR_INVALID : LOAM_OK;
+    while (error == LOAM_OK && done < count) {
+        if (done == *done_count) {
+            loam_frame_cache_remember(frame, cache, starts[done].value);
+        }
+        error = loam_frame_block_free(frame, starts[done].value, UINT64_C(1) << order);
+        done += error == LOAM_OK;
+    }
+    *done_count = done;
+    return frame_unlock(frame, error);
+}
