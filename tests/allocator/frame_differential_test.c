@@ -2,11 +2,12 @@
 /*
  * The frame allocator over millions of operations of two kinds.
  *
- * Ten million against the reference model of tools/bench/seed.h: both have the same frames free at each step, because Loam then takes
- * each block exactly where the reference took it. Whatever the reference serves, Loam serves before that by its own
- * choice, and frees again.
+ * Ten million against the reference model of tools/bench/seed.h: both have the same frames free at each step, because
+ * Loam takes each block exactly where the reference took it. Whatever the reference serves, Loam serves before that by
+ * its own choice, and frees again.
  *
- * Five million against an array of owners, by its own choice throughout: with caches, batches, sections that come and go, and misuse.
+ * Five million against an array of owners, by its own choice throughout: with caches, batches, sections that come and
+ * go, and misuse.
  */
 #include "loam/frame.h"
 #include "tests/allocator/frame_fixture.h"
@@ -305,7 +306,7 @@ static enum loam_error reference_alloc(struct run *run, const struct loam_frame_
     return error;
 }
 
-/* What the reference serves, Loam serves; then Loam takes the very frames that the reference took, rounded up as there. */
+/* What the reference serves, Loam serves; then Loam takes the very frames that the reference took, rounded up too. */
 static void mirror_alloc(struct run *run)
 {
     struct loam_frame_request request = random_request(run), same = {.count_frames = 1, .flags = LOAM_FRAME_AT};

@@ -4,8 +4,8 @@
  * looking at every cell. It does not predict where a block will lie. It judges: whether the answer is one that
  * loam/frame.h allows, and keeps the books of what was answered.
  *
- * It does not know which chunks caches hold, but asks for it where the header makes a difference of it. Where the header
- * leaves open which of several errors a call with several faults gets, each of them will do.
+ * It does not know which chunks caches hold, but asks for it where the header makes a difference of it. Where the
+ * header leaves open which of several errors a call with several faults gets, each of them will do.
  *
  * A judgement that is false leaves the reason in oracle.why. One thread.
  */

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * The frame allocator in play with its oracle: a turn chooses an operation, its arguments and its misuse, carries it out
- * and has it judged. What chooses is the caller's: a random generator, or the bytes that a fuzzer made. One thread.
+ * The frame allocator in play with its oracle: a turn chooses an operation, its arguments and its misuse, carries it
+ * out and has it judged. What chooses is the caller's: a random generator, or the bytes that a fuzzer made. One thread.
  *
  * All metadata lies in one arena, so that the whole can be copied elsewhere.
  */

@@ -7,8 +7,8 @@
 #include <stdint.h>
 
 /*
- * The first byte chooses a geometry; all others are operations, their arguments and their misuse, as far as they go: any
- * bytes are a program. NULL: the oracle agreed to every answer; otherwise what was wrong, valid until the next call.
+ * The first byte chooses a geometry; all others are operations, their arguments and their misuse, as far as they go:
+ * any bytes are a program. NULL: the oracle agreed to every answer; otherwise what was wrong, until the next call.
  */
 const char *frame_fuzz_run(const uint8_t *data, size_t size);
 
