@@ -119,10 +119,7 @@ uint64_t loam_slab_pool_held(const struct loam_slab_shared *shared, const struct
 uint32_t loam_slab_pool_collect(const struct loam_slab_shared *shared, struct unit *head)
 {
     struct unit *units = units_of(shared);
-    uint32_t class = (uint32_t)(load(&head->key) & CLASS_MASK);
-    uint32_t held_word = (load32(&head->held_word) & 255u) - 1;
-    uint64_t held = loam_slab_pool_held(shared, head, &held_word);
-    uint32_t count = 0;
+    uint32_t class = (uint32_t)(load(&head->key) & CLASS_MASK), count = 0;
 
     for (uint32_t word = 0; word < class_words(class); word++) {
         struct unit *bits = word_unit(units, head, word);
@@ -133,16 +130,15 @@ uint32_t loam_slab_pool_collect(const struct loam_slab_shared *shared, struct un
          */
         uint64_t remote = atomic_load_explicit(&bits->remote[slot], memory_order_seq_cst) & class_word_mask(class);
         uint64_t free = load(&bits->free[slot]);
-        uint64_t fresh = remote & ~free & ~(word == held_word ? held : 0);
 
         if (remote != 0) {
             /* First F, then R: at no time does a free object look live. */
-            atomic_store_explicit(&bits->free[slot], free | fresh, memory_order_release);
+            atomic_store_explicit(&bits->free[slot], free | remote, memory_order_release);
             atomic_fetch_and_explicit(&bits->remote[slot], ~remote, memory_order_acq_rel);
-            count += popcount(fresh);
-            head->until -= word == held_word ? 0 : popcount(fresh);
+            count += popcount(remote & ~free);
         }
     }
+    head->until -= count;
     return count;
 }
 

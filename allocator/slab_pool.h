@@ -22,7 +22,7 @@ uint64_t loam_slab_pool_held(const struct loam_slab_shared *shared, const struct
 
 /*
  * Take back what others freed: R goes to F. What is free already, since two freed it at the same moment, is dropped.
- * Returns how many objects. By the owner; locked if there is none.
+ * Returns how many objects. No word of the slab is held. By the owner; locked if there is none.
  */
 uint32_t loam_slab_pool_collect(const struct loam_slab_shared *shared, struct unit *head);
 

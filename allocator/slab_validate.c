@@ -87,6 +87,7 @@ static enum loam_error check_bits(const struct recount *recount, uint32_t index)
 {
     struct unit *head = &recount->units[index];
     uint32_t class = class_at(head), owner = load32(&head->owner), used = 0;
+    bool waits = load32(&head->notice) == NOTICE_WAITING;
     uint32_t held_word = (load32(&head->held_word) & 255u) - 1; /* UINT32_MAX: none */
     uint64_t held =
         held_word != UINT32_MAX && owner != OWNER_NONE ? load(&cache_of(recount->shared, owner)->hot[class].held) : 0;
@@ -105,6 +106,9 @@ static enum loam_error check_bits(const struct recount *recount, uint32_t index)
             (remote & ~mask) != (word < class_words(class) ? ~mask : 0)) {
             DAMAGED(recount, "word %" PRIu32 " of unit %" PRIu32 " says that an object is free twice, or that is none",
                     word, index);
+        }
+        if (waits && (remote & mask) != 0) {
+            DAMAGED(recount, "unit %" PRIu32 " waits for a first free, and word %" PRIu32 " has one", index, word);
         }
         used += word == held_word ? popcount(mask) : popcount(mask & ~free);
     }

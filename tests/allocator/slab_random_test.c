@@ -446,3 +446,118 @@ Test(slab_random, a_queue_needs_no_more_slabs_than_it_has_objects, .timeout = 24
     world_end(&queue->world);
     free(queue);
 }
+
+/* --- Rounds that meet in the rare places ----------------------------------------------------------------------- */
+
+#define ROUNDS      20000u
+#define ROUND_BYTES 2048u
+#define ROUND_LIVE  (LOAM_SLAB_BYTES / ROUND_BYTES)
+
+/* The owner fills a slab; then both run at once, and afterwards everything must be in its place. */
+struct rounds {
+    struct world world;
+    struct loam_slab_cache *owner, *other;
+    struct loam_slab_object objects[ROUND_LIVE];
+    _Atomic uint32_t started, ended; /* rounds, by the other thread and by the owner */
+    uint32_t count;                  /* of objects that the other thread frees in a round */
+    struct random random;
+    _Atomic unsigned failures;
+};
+
+static void *free_in_rounds(void *argument)
+{
+    struct rounds *rounds = argument;
+
+    for (uint32_t round = 1; round <= ROUNDS; round++) {
+        while (atomic_load_explicit(&rounds->started, memory_order_acquire) != round) {
+            sched_yield();
+        }
+        for (uint32_t i = 0; i < rounds->count; i++) {
+            if (loam_slab_free(rounds->other, rounds->objects[i].gpa, ROUND_BYTES) != LOAM_OK) {
+                atomic_fetch_add(&rounds->failures, 1);
+            }
+        }
+        atomic_store_explicit(&rounds->ended, round, memory_order_release);
+    }
+    return NULL;
+}
+
+static void wait_a_little(struct random *random, uint32_t most)
+{
+    for (volatile uint32_t i = below(random, most); i > 0; i--) {
+    }
+}
+
+static void rounds_run(void (*meanwhile)(struct rounds *rounds), uint32_t count)
+{
+    struct rounds *rounds = calloc(1, sizeof *rounds);
+    pthread_t thread;
+
+    world_make(&rounds->world, 8, 0, NULL);
+    rounds->owner = world_cache(&rounds->world);
+    rounds->other = world_cache(&rounds->world);
+    rounds->random.state = 9;
+    rounds->count = count;
+    cr_assert_eq(pthread_create(&thread, NULL, free_in_rounds, rounds), 0);
+    for (uint32_t round = 1; round <= ROUNDS; round++) {
+        for (uint32_t i = 0; i < ROUND_LIVE; i++) {
+            rounds->objects[i] = take(rounds->owner, ROUND_BYTES);
+        }
+        atomic_store_explicit(&rounds->started, round, memory_order_release);
+        wait_a_little(&rounds->random, 300 + 50 * count);
+        meanwhile(rounds);
+        while (atomic_load_explicit(&rounds->ended, memory_order_acquire) != round) {
+            sched_yield();
+        }
+        world_validate(&rounds->world);
+        for (uint32_t i = count; i < ROUND_LIVE; i++) {
+            give(rounds->owner, rounds->objects[i], ROUND_BYTES);
+        }
+        cr_assert_eq(stats_of(&rounds->world, ROUND_BYTES).live_count, 0);
+        if (count == ROUND_LIVE) {
+            cr_assert_eq(stats_of(&rounds->world, ROUND_BYTES).unowned_count, 0, "round %u", round);
+        }
+    }
+    pthread_join(thread, NULL);
+    cr_assert_eq(rounds->failures, 0);
+    world_cache_end(&rounds->world, rounds->owner);
+    world_cache_end(&rounds->world, rounds->other);
+    world_end(&rounds->world);
+    free(rounds);
+}
+
+static void drain_meanwhile(struct rounds *rounds)
+{
+    cr_assert_eq(loam_slab_cache_drain(&rounds->world.slab, rounds->owner), LOAM_OK);
+}
+
+/* A slab loses its owner while its last objects are freed: it is empty, and somebody must notice. */
+Test(slab_random, an_owner_goes_while_its_objects_are_freed, .timeout = 240)
+{
+    rounds_run(drain_meanwhile, ROUND_LIVE);
+}
+
+/* The slab is full: that is found out while the first object comes back. */
+static void fill_up_meanwhile(struct rounds *rounds)
+{
+    struct loam_slab_object object = take(rounds->owner, ROUND_BYTES);
+
+    give(rounds->owner, object, ROUND_BYTES);
+}
+
+Test(slab_random, a_slab_fills_up_while_an_object_is_freed, .timeout = 240)
+{
+    rounds_run(fill_up_meanwhile, 1);
+}
+
+/* It has been found out before, so that the first free queues the slab, while the owner goes. */
+static void go_full_meanwhile(struct rounds *rounds)
+{
+    fill_up_meanwhile(rounds);
+    drain_meanwhile(rounds);
+}
+
+Test(slab_random, an_owner_goes_while_its_full_slab_is_queued, .timeout = 240)
+{
+    rounds_run(go_full_meanwhile, 2);
+}

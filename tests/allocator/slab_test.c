@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "allocator/slab_layout.h"
+#include "allocator/slab_pool.h"
 #include "loam/slab.h"
 #include "tests/allocator/slab_fixture.h"
 
 #include <criterion/criterion.h>
+#include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -531,6 +533,124 @@ Test(slab, what_a_dead_cache_leaves_is_freed_and_taken_up_by_others)
     cr_assert_leq(stats_of(&world, 128).slab_count, 2);
     world_cache_end(&world, other);
     cr_assert_eq(world_taken(&world), SLAB_FRAMES);
+    world_end(&world);
+}
+
+/* --- Rarely taken ways, forced --------------------------------------------------------------------------------- */
+
+/* What another thread does when the owner has looked what was freed, and found nothing. */
+static struct {
+    struct loam_slab_cache *cache; /* NULL: nothing */
+    struct loam_slab_object object;
+    size_t bytes;
+} after_collect;
+
+uint32_t __real_loam_slab_pool_collect(const struct loam_slab_shared *shared, struct unit *head);
+uint32_t __wrap_loam_slab_pool_collect(const struct loam_slab_shared *shared, struct unit *head);
+
+uint32_t __wrap_loam_slab_pool_collect(const struct loam_slab_shared *shared, struct unit *head)
+{
+    uint32_t count = __real_loam_slab_pool_collect(shared, head);
+
+    if (after_collect.cache != NULL) {
+        struct loam_slab_cache *cache = after_collect.cache;
+
+        after_collect.cache = NULL;
+        give(cache, after_collect.object, after_collect.bytes);
+    }
+    return count;
+}
+
+Test(slab, a_free_between_the_last_look_and_the_notice_is_not_lost)
+{
+    struct loam_slab_object objects[slab_objects(2048)];
+    struct world world;
+    struct loam_slab_cache *owner, *other;
+
+    world_make(&world, 4, 0, NULL);
+    owner = world_cache(&world);
+    other = world_cache(&world);
+    for (unsigned i = 0; i < slab_objects(2048); i++) {
+        objects[i] = take(owner, 2048);
+    }
+    after_collect.object = objects[7];
+    after_collect.bytes = 2048;
+    after_collect.cache = other;
+    cr_assert_eq(take(owner, 2048).gpa.value, objects[7].gpa.value);
+    cr_assert_null(after_collect.cache);
+    world_validate(&world);
+    world_drop(&world);
+}
+
+struct draining {
+    struct world *world;
+    struct loam_slab_cache *cache;
+    _Atomic bool ended;
+};
+
+static void *drain(void *argument)
+{
+    struct draining *draining = argument;
+    enum loam_error error = loam_slab_cache_drain(&draining->world->slab, draining->cache);
+
+    atomic_store(&draining->ended, true);
+    return error == LOAM_OK ? draining : NULL;
+}
+
+/* Who frees first into a full slab has said that it will queue it, and has not yet: a drain waits for that. */
+Test(slab, a_drain_waits_for_a_slab_that_is_being_queued)
+{
+    struct world world;
+    struct draining draining = {.world = &world};
+    struct unit *head;
+    pthread_t thread;
+    void *done;
+
+    world_make(&world, 4, 0, NULL);
+    draining.cache = world_cache(&world);
+    for (unsigned i = 0; i <= slab_objects(2048); i++) {
+        (void)take(draining.cache, 2048);
+    }
+    head = &units_of(world.slab.shared)[1];
+    cr_assert_eq(head->state, SLAB_FULL);
+    cr_assert_eq(head->notice, NOTICE_WAITING);
+    head->notice = NOTICE_QUEUED;
+    cr_assert_eq(pthread_create(&thread, NULL, drain, &draining), 0);
+    for (unsigned i = 0; i < 2000; i++) {
+        sched_yield();
+        cr_assert(!atomic_load(&draining.ended));
+    }
+    head->inbox_next = UNIT_NONE;
+    atomic_store(&draining.cache->inbox, 1);
+    pthread_join(thread, &done);
+    cr_assert_not_null(done);
+    cr_assert_eq(stats_of(&world, 2048).unowned_count, 2);
+    world_validate(&world);
+    world_drop(&world);
+}
+
+/* The slab changed hands while a free was under way that has marked its object, and not yet looked at the owner. */
+Test(slab, a_free_that_finds_no_owner_any_more_settles_the_slab)
+{
+    struct world world;
+    struct loam_slab_cache *cache;
+    struct unit *head;
+
+    world_make(&world, 4, 0, NULL);
+    cache = world_cache(&world);
+    (void)take(cache, 2048);
+    world_cache_end(&world, cache);
+    head = &units_of(world.slab.shared)[1];
+    cr_assert_eq(head->state, SLAB_ORPHAN);
+    head->remote[0] |= 1;
+    loam_slab_pool_settle(&world.slab, 1);
+    cr_assert_eq(head->state, SLAB_KEPT);
+    world_validate(&world);
+    /* It may be somebody else's by then, or nobody's: that is left alone. */
+    loam_slab_pool_settle(&world.slab, 1);
+    cr_assert_eq(loam_slab_trim(&world.slab), LOAM_OK);
+    loam_slab_pool_settle(&world.slab, 1);
+    cr_assert_eq(world_taken(&world), 0);
     world_end(&world);
 }
 
