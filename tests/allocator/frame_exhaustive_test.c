@@ -188,6 +188,7 @@ static bool judge_block(const struct op *op)
     struct frame_oracle *oracle = &world.oracle;
     struct loam_frame *frame = frame_of_world();
     uint64_t start = oracle->sections[0].start + op->frame, count = length_at(start);
+    uint64_t grown = count + 1 + op->frame % 3;
     uint32_t flags = 0;
     enum loam_error error;
 
@@ -198,8 +199,8 @@ static bool judge_block(const struct op *op)
         use_cache(op->cache);
         return frame_oracle_free(oracle, start, count, loam_frame_cache_free(caches[op->cache], pfn(start), count));
     case GROW:
-        error = loam_frame_grow(frame, pfn(start), count, count + 1, &flags);
-        return frame_oracle_grow(oracle, start, count, count + 1, error, flags);
+        error = loam_frame_grow(frame, pfn(start), count, grown, &flags);
+        return frame_oracle_grow(oracle, start, count, grown, error, flags);
     case TRIM:
         error = loam_frame_trim(frame, pfn(start), count, count - 1);
         return frame_oracle_trim(oracle, start, count, count - 1, error);

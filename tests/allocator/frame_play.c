@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { BATCH_MAX = 40 };
+enum { BATCH_MAX = 150 }; /* more than two words of a bitmap */
 
 /* --- Allocation ------------------------------------------------------------------------------------------------ */
 
@@ -113,13 +113,14 @@ static bool free_place_released(struct frame_play *play, struct frame_play_place
     return frame_play_judged(play, frame_oracle_free_released(&play->oracle, place.start, place.count, error));
 }
 
-/* Blocks of one order, and now and then one at fault among them. */
+/* Blocks of one order, side by side or wherever they are, and now and then one at fault among them. */
 static size_t choose_batch(struct frame_play *play, uint32_t order, loam_pfn *starts)
 {
     size_t tries = frame_play_choose(play, BATCH_MAX), count = 0;
+    bool ascending = frame_play_one_in(play, 3);
+    struct frame_play_place place = frame_play_choose_block(play);
 
     for (size_t i = 0; i < tries; i++) {
-        struct frame_play_place place = frame_play_choose_block(play);
         bool fresh = place.count == UINT64_C(1) << order;
 
         for (size_t k = 0; k < count; k++) {
@@ -127,6 +128,14 @@ static size_t choose_batch(struct frame_play *play, uint32_t order, loam_pfn *st
         }
         if (fresh || frame_play_one_in(play, 200)) {
             starts[count++] = pfn(place.start);
+        }
+        if (ascending) {
+            uint64_t next = place.start + (place.count == 0 ? 1 : place.count);
+
+            place.count = frame_oracle_block(&play->oracle, next, &place.start);
+            place.start = place.count == 0 ? next : place.start;
+        } else {
+            place = frame_play_choose_block(play);
         }
     }
     return count;

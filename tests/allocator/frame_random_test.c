@@ -283,6 +283,56 @@ Test(frame, random_with_caches_on_tiny_sections)
         25);
 }
 
+/* --- A section so large that questions take more than one step through it -------------------------------------- */
+
+static void take_at(struct loam_frame *frame, uint64_t start, uint64_t end)
+{
+    while (start < end) {
+        uint64_t count = end - start < LOAM_FRAME_COUNT_MAX ? end - start : LOAM_FRAME_COUNT_MAX;
+        struct loam_frame_request request = {.count_frames = count, .flags = LOAM_FRAME_AT, .at = {start}};
+        struct loam_frame_block block;
+
+        cr_assert_eq(loam_frame_alloc(frame, &request, &block), LOAM_OK);
+        start += count;
+    }
+}
+
+Test(frame, questions_see_all_of_a_large_section)
+{
+    enum { FRAMES = 5 << 20, STEP = 1 << 20 };
+    static const struct loam_frame_range holes[] = {
+        {{5}, 1},         {{STEP - 700}, 1400}, {{2 * STEP}, 1}, {{3 * STEP - 512}, 1024}, {{4 * STEP - 1}, 1},
+        {{FRAMES - 3}, 3}};
+    struct loam_frame *frame = make_with(ZONE_END, FRAMES);
+    struct loam_frame_range range = {0};
+    uint64_t at = ZONE_END;
+    bool released;
+
+    for (size_t i = 0; i < sizeof holes / sizeof holes[0]; i++) {
+        take_at(frame, at, ZONE_END + holes[i].start.value);
+        at = ZONE_END + holes[i].start.value + holes[i].count_frames;
+    }
+    at = 0;
+    for (size_t i = 0; i < sizeof holes / sizeof holes[0]; i++) {
+        cr_assert_eq(loam_frame_next_free(frame, pfn(at), &range), LOAM_OK);
+        cr_assert_eq(range.start.value, ZONE_END + holes[i].start.value);
+        cr_assert_eq(range.count_frames, holes[i].count_frames);
+        at = range.start.value + range.count_frames;
+    }
+    cr_assert_eq(loam_frame_next_free(frame, pfn(at), &range), LOAM_ERROR_NOT_FOUND);
+    cr_assert_eq(loam_frame_largest_free(frame, pfn(0), &range), LOAM_OK);
+    cr_assert(range.start.value == ZONE_END + STEP - 700 && range.count_frames == 1400);
+    cr_assert_eq(loam_frame_next_free_chunks(frame, pfn(0), &range, &released), LOAM_OK);
+    cr_assert(range.start.value == ZONE_END + STEP - 512 && range.count_frames == 1024);
+    cr_assert_eq(loam_frame_next_free_chunks(frame, pfn(ZONE_END + STEP + 512), &range, &released), LOAM_OK);
+    cr_assert(range.start.value == ZONE_END + 3 * STEP - 512 && range.count_frames == 1024);
+    cr_assert_eq(loam_frame_next_free_chunks(frame, pfn(range.start.value + 1024), &range, &released),
+                 LOAM_ERROR_NOT_FOUND);
+    cr_assert_eq(loam_frame_fragmentation(frame).usable_frames[9], 2048);
+    cr_assert_eq(loam_frame_fragmentation(frame).usable_frames[0], 2430);
+    assert_valid(frame);
+}
+
 /* --- Metadata that moves, and metadata that was damaged -------------------------------------------------------- */
 
 static const struct frame_play_geometry moving = {
