@@ -5,40 +5,45 @@
 #include "allocator/frame_lock.h"
 #include "loam/frame.h"
 
-/* As many single frames as the current chunk has, up to count. */
+/* Up to count of the frames at the bits of a word. Returns the bits that are left. */
+FRAME_HOT uint64_t write_out(uint64_t bits, uint64_t base, loam_pfn *starts, size_t count, size_t *done)
+{
+    size_t at = *done;
+
+    if (bits == UINT64_MAX && count - at >= 64) {
+        for (uint32_t bit = 0; bit < 64; bit++) {
+            starts[at + bit] = loam_pfn_from_u64(base + bit);
+        }
+        *done = at + 64;
+        return 0;
+    }
+    for (; bits != 0 && at < count; bits &= bits - 1) {
+        starts[at++] = loam_pfn_from_u64(base + (uint32_t)__builtin_ctzll(bits));
+    }
+    *done = at;
+    return bits;
+}
+
+/* As many single frames as the current chunk has, up to count: first what is ready, then word by word. */
 static inline size_t take_singles(struct loam_frame *frame, struct loam_frame_cache *cache, uint32_t zone,
                                   loam_pfn *starts, size_t count)
 {
     struct frame_current *current = &cache->current[zone][0];
-    struct frame_chunk *chunk;
-    struct frame_map *map;
     size_t done = 0;
 
-    if (current->seal != frame_current_seal(current)) {
-        return 0;
-    }
-    chunk = frame_address(frame, current->chunk_offset_bytes);
-    map = frame_address(frame, current->map_offset_bytes);
-    for (uint32_t n = 0; n < FRAME_MAP_WORDS && done < count; n++) {
-        uint32_t word = (uint32_t)(current->word + n) % FRAME_MAP_WORDS;
-        uint64_t bits = frame_bits_word(map, FRAME_BITS_FREE, word), taken = bits;
-        uint64_t base = current->base + word * 64;
-        size_t before = done;
+    while (done < count) {
+        uint64_t ready = current->ready;
 
-        if (bits == UINT64_MAX && count - done >= 64) {
-            for (uint32_t bit = 0; bit < 64; bit++) {
-                starts[done + bit] = loam_pfn_from_u64(base + bit);
-            }
-            done += 64;
-        } else {
-            for (; bits != 0 && done < count; bits &= bits - 1) {
-                starts[done++] = loam_pfn_from_u64(base + (uint32_t)__builtin_ctzll(bits));
-            }
-            taken ^= bits;
+        if (ready == 0 && !frame_make_ready(frame, cache, zone, 0)) {
+            break;
         }
-        if (done != before) {
-            frame_count_own(cache, chunk, zone, frame_bits_set(map, word, taken, taken), -(uint64_t)(done - before));
+        ready = current->ready;
+        if (current->ready_check != frame_ready_check(ready, current->ready_base)) {
+            break;
         }
+        ready = write_out(ready, current->ready_base, starts, count, &done);
+        current->ready_check = frame_ready_check(ready, current->ready_base);
+        frame_write(current->ready, ready);
     }
     return done;
 }
@@ -137,7 +142,7 @@ static inline bool give_run(struct loam_frame *frame, struct loam_frame_cache *c
 {
     struct frame_map *map;
     struct frame_chunk *chunk = frame_own_chunk(frame, cache, start, &map);
-    uint32_t offset = frame_offset(start), word = offset / 64;
+    uint32_t offset = frame_offset(start), word = offset / 64, zone;
     uint64_t mask = UINT64_MAX >> (64 - run) << (offset % 64);
     struct frame_word bits;
 
@@ -146,12 +151,13 @@ static inline bool give_run(struct loam_frame *frame, struct loam_frame_cache *c
         return false;
     }
     bits = frame_bits_read(map, word);
+    zone = frame_zone(frame, start);
     /* Each is a block of one frame, untagged; and the first is no tail of a longer one. */
-    if ((bits.allocated & bits.last & mask) != mask ||
-        (offset == 0 ? chunk->entered != 0 : !frame_bits_at(map, FRAME_BITS_ENDS, offset - 1))) {
+    if ((bits.allocated & bits.last & mask) != mask || !frame_begins(map, chunk, offset, bits) ||
+        !frame_not_ready(cache, chunk, zone, start, mask)) {
         return false;
     }
-    frame_count_own(cache, chunk, frame_zone(frame, start), frame_bits_clear(map, word, mask), run);
+    frame_count_own(cache, chunk, zone, frame_bits_clear(map, word, mask), run);
     return true;
 }
 

@@ -3,21 +3,36 @@
 
 #include "allocator/frame_lists.h"
 
+/* Whether a piece starts at head that holds chunk. */
+static bool holds(const struct frame_section *section, const struct frame_chunk *chunks, uint64_t head, uint64_t chunk)
+{
+    const struct frame_chunk *this = &chunks[head];
+
+    return frame_read(this->state) != FRAME_CHUNK_PARTIAL && frame_read(this->owner) == 0 &&
+           this->order >= FRAME_CHUNK_ORDER && this->order <= LOAM_FRAME_ORDER_MAX &&
+           chunk - head < frame_piece_chunks(this->order) &&
+           loam_fits(head, frame_piece_chunks(this->order), section->chunk_count);
+}
+
 uint64_t loam_frame_buddy_head(const struct loam_frame *frame, const struct frame_section *section, uint64_t chunk)
 {
     const struct frame_chunk *chunks = frame_chunks(frame, section);
-    uint64_t number = section->first_chunk + chunk;
+    uint64_t number = section->first_chunk + chunk, head = chunk;
 
-    for (uint32_t step = 1; frame_read(chunks[chunk].state) == FRAME_CHUNK_INNER; step++) {
-        uint64_t head = loam_align_down(number, UINT64_C(1) << step);
+    for (uint32_t step = 1; frame_read(chunks[head].state) == FRAME_CHUNK_INNER; step++) {
+        uint64_t above = loam_align_down(number, UINT64_C(1) << step);
 
-        if (step >= FRAME_BIG_ORDERS || head < section->first_chunk) {
+        if (step >= FRAME_BIG_ORDERS || above < section->first_chunk) {
             loam_frame_damage(frame);
-            break;
+            return chunk;
         }
-        chunk = head - section->first_chunk;
+        head = above - section->first_chunk;
     }
-    return chunk;
+    if (head != chunk && !holds(section, chunks, head, chunk)) {
+        loam_frame_damage(frame);
+        return chunk;
+    }
+    return head;
 }
 
 uint64_t loam_frame_buddy_chunks(const struct loam_frame *frame, const struct frame_section *section, uint64_t chunk)
@@ -25,7 +40,7 @@ uint64_t loam_frame_buddy_chunks(const struct loam_frame *frame, const struct fr
     const struct frame_chunk *this = &frame_chunks(frame, section)[chunk];
     uint8_t state = frame_read(this->state);
 
-    if (state == FRAME_CHUNK_PARTIAL || frame_read(this->owner) != 0) {
+    if (state == FRAME_CHUNK_PARTIAL || state == FRAME_CHUNK_INNER || frame_read(this->owner) != 0) {
         return 1;
     }
     if (this->order < FRAME_CHUNK_ORDER || this->order > LOAM_FRAME_ORDER_MAX ||

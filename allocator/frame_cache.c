@@ -15,7 +15,7 @@ struct loam_frame *loam_frame_cache_lock(struct loam_frame_cache *cache, enum lo
     struct loam_frame *frame = NULL;
 
     *error = LOAM_ERROR_UNINITIALISED;
-    if (cache->seal == ~cache->offset_bytes) {
+    if (cache->seal == frame_cache_seal(cache->offset_bytes)) {
         frame = frame_lock_to_change(frame_of_cache(cache));
         *error = frame == NULL ? LOAM_ERROR_CORRUPT : LOAM_OK;
     }
@@ -41,7 +41,9 @@ static void make_current(struct loam_frame *frame, struct loam_frame_cache *cach
         loam_frame_lists_remove(frame, section, chunk);
     }
     this->list = FRAME_LIST_CURRENT;
+    this->order = (uint8_t)order;
     *current = (struct frame_current){
+        .ready_check = UINT64_MAX,
         .base = frame_chunk_start(section, chunk),
         .chunk_offset_bytes = (uintptr_t)this - (uintptr_t)frame,
         .map_offset_bytes = (uintptr_t)frame_map(frame, section, chunk) - (uintptr_t)frame,
@@ -230,15 +232,19 @@ enum loam_error loam_frame_cache_alloc(struct loam_frame_cache *cache, uint32_t 
 bool loam_frame_cache_give_aside(struct loam_frame *frame, struct loam_frame_cache *cache, struct frame_chunk *chunk,
                                  uint64_t start, uint32_t count, uint32_t zone)
 {
-    const struct frame_section *section = &frame_sections(frame)[cache->memo.id];
-    uint64_t index = frame_chunk_index(section, start);
+    const struct frame_section *section = loam_frame_section_from_id(frame, cache->memo.id);
+    uint64_t index;
 
+    if (section == NULL || start - section->start >= section->end - section->start) {
+        return false;
+    }
+    index = frame_chunk_index(section, start);
     if (&frame_chunks(frame, section)[index] != chunk || chunk->list >= FRAME_LISTS ||
         (chunk->free_frames + count >= LOAM_FRAME_CHUNK_FRAMES && cache->spare_count[zone] >= FRAME_SPARE_CHUNKS)) {
         return false;
     }
     if (loam_frame_chunk_release_part(frame, section, index, frame_offset(start), count)) {
-        chunk->order = FRAME_CHUNK_ORDER;
+        chunk->order = FRAME_ORDER_OWNED;
         frame_write(chunk->state, FRAME_CHUNK_FREE);
         cache->spare[zone][cache->spare_count[zone]++] = loam_align_down(start, LOAM_FRAME_CHUNK_FRAMES);
     }
@@ -287,7 +293,7 @@ static void init_cache(struct loam_frame *frame, struct loam_frame_cache *cache,
     memset(cache, 0, sizeof *cache);
     cache->id = id;
     cache->offset_bytes = (uint64_t)((uintptr_t)cache - (uintptr_t)frame);
-    cache->seal = ~cache->offset_bytes;
+    cache->seal = frame_cache_seal(cache->offset_bytes);
     cache->owner = id + 1;
     cache->memo = frame_memo_none;
     for (uint32_t order = 0; order < FRAME_CHUNK_ORDER; order++) {
@@ -329,7 +335,7 @@ enum loam_error loam_frame_cache_drain(struct loam_frame_cache *cache)
     struct loam_frame *frame;
     enum loam_error error = LOAM_ERROR_UNINITIALISED;
 
-    if (cache->seal != ~cache->offset_bytes) {
+    if (cache->seal != frame_cache_seal(cache->offset_bytes)) {
         return error;
     }
     frame = frame_lock_to_change(frame_of_cache(cache));
@@ -347,7 +353,7 @@ enum loam_error loam_frame_cache_destroy(struct loam_frame_cache *cache)
     struct loam_frame *frame;
     enum loam_error error = LOAM_ERROR_UNINITIALISED;
 
-    if (cache->seal != ~cache->offset_bytes) {
+    if (cache->seal != frame_cache_seal(cache->offset_bytes)) {
         return error;
     }
     frame = frame_lock_to_change(frame_of_cache(cache));

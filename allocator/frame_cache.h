@@ -55,7 +55,7 @@ FRAME_HOT bool frame_enter(struct loam_frame_cache *cache)
     atomic_signal_fence(memory_order_seq_cst);
     /* Acquire: pairs with the release in loam_frame_owner_resume. */
     if (LIKELY(__atomic_load_n(&cache->forbidden, __ATOMIC_ACQUIRE) == FRAME_RUNNING) &&
-        LIKELY(cache->seal == ~cache->offset_bytes)) {
+        LIKELY(cache->seal == frame_cache_seal(cache->offset_bytes))) {
         return true;
     }
     frame_write(cache->busy, 0);
@@ -106,14 +106,30 @@ FRAME_HOT uint64_t frame_set_own(struct frame_map *map, uint32_t word, struct fr
     return frame_bits_share(word, mask, last);
 }
 
-/* A word of the bitmaps with a free block of the order, 0 to 6, beginning at *word; false: none. */
-FRAME_HOT bool frame_find_own(const struct frame_map *map, uint32_t order, uint32_t *word, struct frame_word *bits,
-                              uint64_t *starts)
+/* Make what is free in a word of the current chunk ready. False: no block of the order, 0 to 6, is free in the chunk. */
+__attribute__((noinline)) static bool frame_make_ready(struct loam_frame *frame, struct loam_frame_cache *cache,
+                                                       uint32_t zone, uint32_t order)
 {
-    for (uint32_t n = 0; n < FRAME_MAP_WORDS; n++, *word = (*word + 1) % FRAME_MAP_WORDS) {
-        *bits = frame_bits_read(map, *word);
-        *starts = frame_bits_starts(frame_bits_of(*bits, FRAME_BITS_FREE), order);
-        if (LIKELY(*starts != 0)) {
+    struct frame_current *current = &cache->current[zone][order];
+    struct frame_map *map = frame_address(frame, current->map_offset_bytes);
+
+    if (current->seal != frame_current_seal(current) || current->ready != 0 ||
+        current->ready_check != frame_ready_check(0, current->ready_base)) {
+        return false;
+    }
+    for (uint32_t word = 0; word < FRAME_MAP_WORDS; word++) {
+        struct frame_word bits = frame_bits_read(map, word);
+        uint64_t starts = frame_bits_starts(frame_bits_of(bits, FRAME_BITS_FREE), order);
+
+        if (starts != 0) {
+            uint64_t count = (uint64_t)__builtin_popcountll(starts) << order;
+
+            frame_count_own(cache, frame_address(frame, current->chunk_offset_bytes), zone,
+                            frame_set_own(map, word, bits, frame_spread(starts, order), frame_ends(starts, order)),
+                            -count);
+            frame_write(current->ready_base, current->base + word * 64);
+            current->ready_check = frame_ready_check(starts, current->ready_base);
+            frame_write(current->ready, starts);
             return true;
         }
     }
@@ -125,21 +141,21 @@ FRAME_HOT bool frame_take_small(struct loam_frame *frame, struct loam_frame_cach
                                 uint64_t *start)
 {
     struct frame_current *current = &cache->current[zone][order];
-    struct frame_map *map = frame_address(frame, current->map_offset_bytes);
-    uint32_t word = (uint32_t)current->word % FRAME_MAP_WORDS, bit;
-    struct frame_word bits;
-    uint64_t starts, mask;
+    uint64_t ready = current->ready;
 
-    if (UNLIKELY(current->seal != frame_current_seal(current)) ||
-        UNLIKELY(!frame_find_own(map, order, &word, &bits, &starts))) {
+    if (UNLIKELY(ready == 0)) {
+        if (!frame_make_ready(frame, cache, zone, order)) {
+            return false;
+        }
+        ready = current->ready;
+    }
+    if (UNLIKELY(current->ready_check != frame_ready_check(ready, current->ready_base))) {
         return false;
     }
-    bit = (uint32_t)__builtin_ctzll(starts);
-    mask = UINT64_MAX >> (64 - (1u << order)) << bit;
-    current->word = word;
-    frame_count_own(cache, frame_address(frame, current->chunk_offset_bytes), zone,
-                    frame_set_own(map, word, bits, mask, mask ^ (mask & mask >> 1)), -(uint64_t)(1u << order));
-    *start = current->base + word * 64 + bit;
+    *start = current->ready_base + (uint32_t)__builtin_ctzll(ready);
+    ready &= ready - 1;
+    current->ready_check = frame_ready_check(ready, current->ready_base);
+    frame_write(current->ready, ready);
     return true;
 }
 
@@ -246,37 +262,46 @@ FRAME_HOT bool frame_begins(const struct frame_map *map, const struct frame_chun
     return offset == 0 ? chunk->entered == 0 : frame_bits_at(map, FRAME_BITS_ENDS, offset - 1);
 }
 
-/*
- * Clear a chunk's bits at mask, which make up whole blocks of count frames, and count them. False: the chunk would have to
- * be filed anew.
- */
-FRAME_HOT bool frame_clear_own(struct loam_frame_cache *cache, struct frame_chunk *chunk, struct frame_map *map,
-                               uint32_t word, struct frame_word bits, uint64_t mask, uint32_t count, uint32_t zone)
+/* The order of the free, naturally aligned run of a word that holds bit; 6: all of the word is free. */
+FRAME_HOT uint32_t frame_order_at(uint64_t free_bits, uint32_t bit)
 {
-    if (UNLIKELY(chunk->list != FRAME_LIST_CURRENT)) {
-        uint32_t free_frames = chunk->free_frames + count;
+    uint64_t ones = free_bits & free_bits >> 1, twos = ones & ones >> 2, threes = twos & twos >> 4;
+    uint64_t fours = threes & threes >> 8, fives = fours & fours >> 16;
 
-        /* A single frame whose buddy is taken makes no larger block: fit stays. */
-        if (count != 1 ||
-            ((bits.allocated | bits.last) & ((mask << 1 & 0xaaaaaaaaaaaaaaaa) | (mask >> 1 & 0x5555555555555555))) ==
-                0 ||
-            chunk->list >= FRAME_LIST_FULL || frame_partial_list(free_frames, chunk->fit) != chunk->list) {
-            return false;
-        }
-    }
-    frame_write(map->word[word].allocated, bits.allocated & ~mask);
-    __atomic_store_n(&map->word[word].last, bits.last & ~mask, __ATOMIC_RELEASE);
-    frame_count_own(cache, chunk, zone, frame_bits_share(word, bits.allocated & mask, bits.last & mask), count);
-    return true;
+    /* A run of one order holds a run of each below, so that they can be counted instead of compared. */
+    return (uint32_t)((ones >> (bit & 62) & 1) + (twos >> (bit & 60) & 1) + (threes >> (bit & 56) & 1) +
+                      (fours >> (bit & 48) & 1) + (fives >> (bit & 32) & 1) + (free_bits == UINT64_MAX));
 }
 
-/* Free a block within one word of a partly used chunk of the cache. */
+/* Of a chunk that is not current: whether it stays on its list when a block, 2^n frames aligned or not, is freed. */
+FRAME_HOT bool frame_stays(const struct frame_chunk *chunk, struct frame_word bits, uint64_t mask, uint32_t bit,
+                           uint32_t count)
+{
+    uint32_t order = frame_order_at(~(bits.allocated | bits.last) | mask, bit);
+    uint32_t fit = order > chunk->fit ? order : chunk->fit;
+    uint32_t free_frames = chunk->free_frames + count;
+
+    /* A whole word, and what is no natural block, may be part of more than the word shows. */
+    return order < 6 && (count & (count - 1)) == 0 && (bit & (count - 1)) == 0 && chunk->list < FRAME_LIST_FULL &&
+           free_frames < LOAM_FRAME_CHUNK_FRAMES && frame_partial_list(free_frames, fit) == chunk->list;
+}
+
+/* The blocks at mask, in a word of a current chunk, are not ready to be taken. */
+FRAME_HOT bool frame_not_ready(const struct loam_frame_cache *cache, const struct frame_chunk *chunk, uint32_t zone,
+                               uint64_t start, uint64_t mask)
+{
+    const struct frame_current *current = &cache->current[zone][chunk->order % FRAME_CHUNK_ORDER];
+
+    return (current->ready & mask) == 0 || current->ready_base != loam_align_down(start, 64);
+}
+
+/* Free a block within one word of a partly used chunk of the cache, if the chunk need not be filed anew for it. */
 FRAME_HOT bool frame_give_small(struct loam_frame *frame, struct loam_frame_cache *cache, uint64_t start,
                                 uint64_t count)
 {
-    struct frame_map *map;
+    struct frame_map *map = NULL;
     struct frame_chunk *chunk = frame_own_chunk(frame, cache, start, &map);
-    uint32_t offset = frame_offset(start), word = offset / 64;
+    uint32_t offset = frame_offset(start), word = offset / 64, zone = frame_zone(frame, start);
     struct frame_word bits;
     uint64_t mask, end;
 
@@ -285,12 +310,19 @@ FRAME_HOT bool frame_give_small(struct loam_frame *frame, struct loam_frame_cach
     }
     bits = frame_bits_read(map, word);
     mask = UINT64_MAX >> (64 - count) << (offset % 64);
-    end = mask ^ (mask & mask >> 1);
+    end = UINT64_C(1) << ((offset + count - 1) % 64);
     if (UNLIKELY((bits.last & mask) != end) || UNLIKELY(((bits.allocated | end) & mask) != mask) ||
         UNLIKELY(!frame_begins(map, chunk, offset, bits))) {
         return false;
     }
-    return frame_clear_own(cache, chunk, map, word, bits, mask, (uint32_t)count, frame_zone(frame, start));
+    if (chunk->list == FRAME_LIST_CURRENT ? UNLIKELY(!frame_not_ready(cache, chunk, zone, start, mask))
+                                          : UNLIKELY(!frame_stays(chunk, bits, mask, offset % 64, (uint32_t)count))) {
+        return false;
+    }
+    frame_write(map->word[word].allocated, bits.allocated & ~mask);
+    __atomic_store_n(&map->word[word].last, bits.last & ~mask, __ATOMIC_RELEASE);
+    frame_count_own(cache, chunk, zone, frame_bits_share(word, bits.allocated & mask, end), count);
+    return true;
 }
 
 /* A chunk that is one block becomes spare. */
@@ -302,8 +334,6 @@ static inline bool frame_give_whole(struct loam_frame_cache *cache, struct frame
         return false;
     }
     frame_write(chunk->state, FRAME_CHUNK_FREE);
-    chunk->order = FRAME_CHUNK_ORDER;
-    chunk->list = FRAME_LIST_NONE;
     cache->spare[zone][cache->spare_count[zone]++] = start;
     frame_write(cache->free_frames[zone], cache->free_frames[zone] + count);
     return true;
@@ -313,7 +343,7 @@ static inline bool frame_give_whole(struct loam_frame_cache *cache, struct frame
 static inline bool frame_give_own(struct loam_frame *frame, struct loam_frame_cache *cache, uint64_t start,
                                   uint64_t count)
 {
-    struct frame_map *map;
+    struct frame_map *map = NULL;
     struct frame_chunk *chunk = frame_own_chunk(frame, cache, start, &map);
     uint32_t offset = frame_offset(start), zone = frame_zone(frame, start);
 
@@ -328,6 +358,11 @@ static inline bool frame_give_own(struct loam_frame *frame, struct loam_frame_ca
         return false;
     }
     if (chunk->list == FRAME_LIST_CURRENT) {
+        /* Blocks that are ready lie within a word, as this one does if it is none of them. */
+        if (count <= 64 - offset % 64 &&
+            !frame_not_ready(cache, chunk, zone, start, frame_bits_mask(offset / 64, offset, (uint32_t)count))) {
+            return false;
+        }
         frame_count_own(cache, chunk, zone, frame_bits_release(map, offset, (uint32_t)count), count);
         return true;
     }

@@ -78,8 +78,9 @@ struct frame_chunk {
     uint16_t free_frames; /* PARTIAL (shared) */
     uint64_t sum;         /* PARTIAL */
     uint8_t state;        /* enum frame_chunk_state (shared) */
-    uint8_t order;        /* FREE, WHOLE: 9 to 20 */
-    uint8_t fit;          /* PARTIAL: 0 to 8 */
+    uint8_t
+        order; /* FREE, WHOLE: 9 to 20, or with an owner FRAME_ORDER_OWNED; current in a cache: of what is taken from it, 0 to 8 */
+    uint8_t fit; /* PARTIAL: 0 to 8 */
     uint8_t list;
     uint8_t tag;      /* WHOLE: FRAME_YES: the block is tagged, and its last frame lies in this piece */
     uint8_t released; /* FRAME_YES: no backing; with an owner 0 */
@@ -124,14 +125,19 @@ struct frame_index {
     uint32_t zero;
 };
 
-/* A chunk that a cache takes from. seal == frame_current_seal, or the cache takes the long way. */
+/*
+ * A chunk that a cache takes from. Of one word of its bitmaps, all free blocks of the order are marked as allocated at
+ * once, and handed out one after the other: those still to be had are ready, a bit for the first frame of each.
+ */
 struct frame_current {
-    uint64_t base; /* its first frame */
+    uint64_t ready;       /* (shared) */
+    uint64_t ready_check; /* frame_ready_check, or the cache takes the long way */
+    uint64_t ready_base;  /* the frame of bit 0: base + 64 x the word */
+    uint64_t base;        /* the chunk's first frame */
     uint64_t chunk_offset_bytes;
     uint64_t map_offset_bytes;
-    uint64_t seal; /* the sum of the above; of none 1 */
-    uint64_t word; /* where the last block came from; any value will do */
-    uint64_t link; /* only followed with care */
+    uint64_t link;
+    uint64_t seal; /* frame_current_seal, or it is no chunk; of none 1 */
 };
 
 /* The section in which a cache's owner freed last. seal == frame_memo_seal, or the cache takes the long way. */
@@ -153,17 +159,23 @@ struct frame_returned {
 #define FRAME_RETURNED     8 /* chunks of a cache in which others may free before its owner is stopped */
 #define FRAME_SPARE_CHUNKS 8 /* free chunks that a cache holds in each zone */
 
-enum { FRAME_RUNNING, FRAME_STOPPED, FRAME_UNUSED };
+/* What forbidden may be; no two are few bits apart. */
+#define FRAME_RUNNING 0u
+#define FRAME_STOPPED 0x5a5a5a5au
+#define FRAME_UNUSED  0xa5a5a5a5u
+
+#define FRAME_ORDER_OWNED 0x59 /* a FREE or WHOLE chunk with an owner, in place of 9 */
 
 /*
- * free_frames[z] == free bits of its PARTIAL chunks in zone z + 512 x spare_count[z]; blocks returned are not among them
+ * free_frames[z] == free bits of its PARTIAL chunks in zone z + 512 x spare_count[z]; what is ready and blocks returned
+ * are not among them
  * a PARTIAL chunk of it is current or on one of its lists; a FREE one is in spare
  */
 struct loam_frame_cache {
     alignas(64) uint32_t busy; /* 1: its owner is in a call that takes no lock */
     uint32_t forbidden;        /* FRAME_RUNNING..., changed with the lock held; not RUNNING: the owner takes the lock */
     uint64_t offset_bytes;     /* from the allocator */
-    uint64_t seal;             /* ~offset_bytes */
+    uint64_t seal;             /* frame_cache_seal */
     uint64_t id;
     uint64_t owner;                                  /* id + 1 */
     uint64_t free_frames[LOAM_FRAME_ZONE_COUNT];     /* (shared) */
@@ -348,13 +360,21 @@ static inline uint64_t frame_dma32_part(const struct loam_frame *frame, uint64_t
     return start >= frame->zone_end ? 0 : frame_min(frame->zone_end - start, count);
 }
 
-/* A sum that any one bit changed changes, and that almost any other damage does. */
+/* A value scattered over a word, by both halves of a product. */
+static inline uint64_t frame_scatter(uint64_t value, uint64_t odd)
+{
+    unsigned __int128 product = (unsigned __int128)value * odd;
+
+    return (uint64_t)product ^ (uint64_t)(product >> 64);
+}
+
+/* A sum that any one bit changed changes, and other damage but for one time in 2^60. */
 static inline uint64_t frame_seal(const uint64_t *values, size_t count)
 {
-    uint64_t sum = FRAME_MAGIC;
+    uint64_t sum = FRAME_MAGIC, odd = UINT64_C(0x9e3779b97f4a7c15);
 
-    for (size_t i = 0; i < count; i++) {
-        sum = frame_bits_rotate(sum, 23) ^ values[i];
+    for (size_t i = 0; i < count; i++, odd = odd * UINT64_C(0xbf58476d1ce4e5b9) + 2) {
+        sum += frame_scatter(values[i], odd);
     }
     return sum;
 }
@@ -387,16 +407,41 @@ static inline uint64_t frame_seal_of_allocator(const struct loam_frame *frame)
 
 static inline uint64_t frame_current_seal(const struct frame_current *current)
 {
-    return current->base + current->chunk_offset_bytes + current->map_offset_bytes;
+    uint64_t values[] = {current->base, current->chunk_offset_bytes, current->map_offset_bytes, current->link};
+
+    return frame_seal(values, sizeof values / sizeof values[0]);
 }
 
+static inline uint64_t frame_ready_check(uint64_t ready, uint64_t ready_base)
+{
+    return ~(ready ^ ready_base);
+}
+
+static inline uint64_t frame_cache_seal(uint64_t offset_bytes)
+{
+    return frame_scatter(offset_bytes, UINT64_C(0x9e3779b97f4a7c15));
+}
+
+/* On the way of every free, so only a sum. */
 static inline uint64_t frame_memo_seal(const struct frame_memo *memo)
 {
     return memo->start + memo->count + memo->chunks_offset_bytes + memo->maps_offset_bytes;
 }
 
+/* The frames of the blocks of an order, 0 to 6, that start at the bits of a word. */
+static inline uint64_t frame_spread(uint64_t starts, uint32_t order)
+{
+    return starts * (UINT64_MAX >> (64 - (1u << order)));
+}
+
+/* Of those frames, the last of each block. */
+static inline uint64_t frame_ends(uint64_t starts, uint32_t order)
+{
+    return starts << ((1u << order) - 1);
+}
+
 /* What stands for none: its seal is wrong. */
-static const struct frame_current frame_current_none = {.seal = 1};
+static const struct frame_current frame_current_none = {.ready_check = UINT64_MAX, .seal = 1};
 static const struct frame_memo frame_memo_none = {.seal = 1};
 
 #endif

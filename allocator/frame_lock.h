@@ -58,6 +58,7 @@ static inline struct loam_frame *frame_lock(const struct loam_frame *frame)
         atomic_store_explicit(&locked->lock, 0, memory_order_release);
         return NULL;
     }
+    locked->holder = 0;
     return locked;
 }
 

@@ -22,6 +22,61 @@ bool loam_frame_owner_barrier_set(void)
     return atomic_load_explicit(&process_barrier, memory_order_acquire) != NULL;
 }
 
+/* --- What is ready --------------------------------------------------------------------------------------------- */
+
+/* What is ready in the current chunk of an order is free in its bitmaps again. The cache stands still. */
+static void settle_current(struct loam_frame *frame, struct loam_frame_cache *cache, uint32_t zone, uint32_t order)
+{
+    struct frame_current *current = &cache->current[zone][order];
+    uint64_t word = (current->ready_base - current->base) / 64, frames;
+    struct frame_section *section;
+    struct frame_chunk *chunk;
+    struct frame_map *map;
+
+    if (current->ready == 0 && current->ready_check == frame_ready_check(0, current->ready_base)) {
+        return;
+    }
+    chunk = loam_frame_chunk_from_link(frame, current->link, &section);
+    if (section == NULL || order > 6 ||
+        current->ready_check != frame_ready_check(current->ready, current->ready_base) || word >= FRAME_MAP_WORDS ||
+        current->seal != frame_current_seal(current) || chunk->owner != cache->owner ||
+        chunk->list != FRAME_LIST_CURRENT || chunk->order != order) {
+        loam_frame_damage(frame);
+        return;
+    }
+    map = frame_map(frame, section, (uint32_t)current->link);
+    frames = frame_spread(current->ready, order);
+    if ((frame_bits_word(map, FRAME_BITS_USED, (uint32_t)word) & frames) != frames) {
+        loam_frame_damage(frame);
+        return;
+    }
+    chunk->sum ^= frame_bits_clear(map, (uint32_t)word, frames);
+    frame_write(chunk->free_frames, (uint16_t)(chunk->free_frames + __builtin_popcountll(frames)));
+    frame_write(cache->free_frames[zone], cache->free_frames[zone] + (uint64_t)__builtin_popcountll(frames));
+    frame_write(current->ready, 0);
+    current->ready_check = frame_ready_check(0, current->ready_base);
+}
+
+static bool settle(struct loam_frame *frame, struct loam_frame_cache *cache)
+{
+    for (uint32_t order = 0; order < FRAME_CHUNK_ORDER && cache->forbidden != FRAME_UNUSED; order++) {
+        settle_current(frame, cache, LOAM_FRAME_ZONE_DMA32, order);
+        settle_current(frame, cache, LOAM_FRAME_ZONE_NORMAL, order);
+    }
+    return !frame_read(frame->damaged);
+}
+
+/* Frames of a zone that are ready, as of a moment. */
+static uint64_t ready_frames(const struct loam_frame_cache *cache, enum loam_frame_zone zone)
+{
+    uint64_t sum = 0;
+
+    for (uint32_t order = 0; order <= 6; order++) {
+        sum += (uint64_t)__builtin_popcountll(frame_read(cache->current[zone][order].ready)) << order;
+    }
+    return sum;
+}
+
 /* --- Stopping -------------------------------------------------------------------------------------------------- */
 
 /* Whether the caller has the cache's chunks to itself already. */
@@ -57,14 +112,14 @@ bool loam_frame_owner_stop(struct loam_frame *frame, struct loam_frame_cache *ca
     void (*barrier)(void) = atomic_load_explicit(&process_barrier, memory_order_acquire);
 
     if (stands_still(frame, cache)) {
-        return true;
+        return settle(frame, cache);
     }
     if (barrier == NULL) {
         return false;
     }
     forbid(frame, cache);
     barrier();
-    return wait_for(frame, cache);
+    return wait_for(frame, cache) && settle(frame, cache);
 }
 
 bool loam_frame_owner_stop_all(struct loam_frame *frame)
@@ -86,9 +141,11 @@ bool loam_frame_owner_stop_all(struct loam_frame *frame)
     if (any) {
         barrier();
     }
-    for (uint32_t id = 0; any && id < frame->cache_top; id++) {
-        if (frame->holder != id + 1) {
-            all &= wait_for(frame, &frame_caches(frame)[id]);
+    for (uint32_t id = 0; id < frame->cache_top; id++) {
+        struct loam_frame_cache *cache = &frame_caches(frame)[id];
+
+        if (cache->forbidden != FRAME_UNUSED) {
+            all = (frame->holder == id + 1 || wait_for(frame, cache)) && settle(frame, cache) && all;
         }
     }
     return all;
@@ -155,7 +212,7 @@ static void keep_or_give(struct loam_frame *frame, struct loam_frame_cache *cach
     enum loam_frame_zone zone = zone_of(frame, section, chunk);
 
     this->released = 0;
-    this->order = FRAME_CHUNK_ORDER;
+    this->order = FRAME_ORDER_OWNED;
     this->list = FRAME_LIST_NONE;
     if (cache->spare_count[zone] < FRAME_SPARE_CHUNKS && cache->forbidden != FRAME_UNUSED) {
         frame_write(this->state, FRAME_CHUNK_FREE);
@@ -326,11 +383,22 @@ void loam_frame_owner_collect(struct loam_frame *frame, struct loam_frame_cache 
 
 void loam_frame_owner_collect_all(struct loam_frame *frame)
 {
-    for (uint32_t id = 0; id < frame->cache_top && !frame_read(frame->damaged); id++) {
-        struct loam_frame_cache *cache = &frame_caches(frame)[id];
+    uint64_t unseen = 0;
 
-        if ((cache->returned_frames[0] | cache->returned_frames[1]) != 0 && loam_frame_owner_stop(frame, cache)) {
-            loam_frame_owner_collect(frame, cache);
+    for (uint32_t id = 0; id < frame->cache_top; id++) {
+        const struct loam_frame_cache *cache = &frame_caches(frame)[id];
+
+        if (cache->forbidden != FRAME_UNUSED) {
+            unseen |= cache->returned_frames[0] | cache->returned_frames[1] |
+                      ready_frames(cache, LOAM_FRAME_ZONE_DMA32) | ready_frames(cache, LOAM_FRAME_ZONE_NORMAL);
+        }
+    }
+    if (unseen == 0 || !loam_frame_owner_stop_all(frame)) {
+        return;
+    }
+    for (uint32_t id = 0; id < frame->cache_top && !frame_read(frame->damaged); id++) {
+        if (frame_caches(frame)[id].forbidden != FRAME_UNUSED) {
+            loam_frame_owner_collect(frame, &frame_caches(frame)[id]);
         }
     }
 }
@@ -343,6 +411,23 @@ bool loam_frame_owner_returned(const struct loam_frame *frame, const struct fram
     uint32_t offset = frame_offset(start);
 
     return returned != NULL && ((frame_read(returned->starts[offset / 64]) >> (offset % 64)) & 1) != 0;
+}
+
+bool loam_frame_owner_ready(const struct loam_frame *frame, const struct frame_section *section, uint64_t start)
+{
+    uint64_t chunk = frame_chunk_index(section, start);
+    const struct loam_frame_cache *cache = owner_of(frame, &frame_chunks(frame, section)[chunk]);
+    enum loam_frame_zone zone = zone_of(frame, section, chunk);
+
+    for (uint32_t order = 0; order <= 6 && cache != NULL; order++) {
+        const struct frame_current *current = &cache->current[zone][order];
+
+        if (frame_read(current->link) == frame_link(section, chunk) && start - frame_read(current->ready_base) < 64 &&
+            ((frame_read(current->ready) >> (start - frame_read(current->ready_base))) & 1) != 0) {
+            return true;
+        }
+    }
+    return false;
 }
 
 /* A slot for the chunk; NULL: all are used. */
@@ -385,7 +470,8 @@ enum loam_error loam_frame_owner_free(struct loam_frame *frame, struct frame_sec
     uint64_t *marks;
 
     if (cache == NULL || count == 0 || count > LOAM_FRAME_CHUNK_FRAMES - offset ||
-        !is_block(frame, section, chunk, start, count) || loam_frame_owner_returned(frame, section, start)) {
+        !is_block(frame, section, chunk, start, count) || loam_frame_owner_returned(frame, section, start) ||
+        loam_frame_owner_ready(frame, section, start)) {
         return LOAM_ERROR_INVALID;
     }
     returned = stands_still(frame, cache) ? NULL : take_slot(cache, section, chunk, this);
@@ -559,7 +645,7 @@ uint64_t loam_frame_owner_free_frames(const struct loam_frame *frame, enum loam_
     for (uint32_t id = 0; id < frame->cache_top; id++) {
         const struct loam_frame_cache *cache = &frame_caches(frame)[id];
 
-        sum += frame_read(cache->free_frames[zone]) + cache->returned_frames[zone];
+        sum += frame_read(cache->free_frames[zone]) + cache->returned_frames[zone] + ready_frames(cache, zone);
     }
     return sum;
 }

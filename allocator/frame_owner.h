@@ -22,7 +22,7 @@
 /* Whether this process has set a barrier. */
 bool loam_frame_owner_barrier_set(void);
 
-/* Has the cache to itself until the lock is given up. False: its process has set no barrier. */
+/* Has the cache to itself until the lock is given up; nothing is ready in it. False: its process has set no barrier. */
 bool loam_frame_owner_stop(struct loam_frame *frame, struct loam_frame_cache *cache);
 
 /* The same of the cache that owns the chunk, if one does. */
@@ -51,10 +51,13 @@ enum loam_error loam_frame_owner_free(struct loam_frame *frame, struct frame_sec
 /* Whether the block that starts at start, in a chunk that has an owner, is marked as returned. */
 bool loam_frame_owner_returned(const struct loam_frame *frame, const struct frame_section *section, uint64_t start);
 
+/* Whether the block that starts at start, in a chunk that has an owner, is ready: free, though marked as allocated. */
+bool loam_frame_owner_ready(const struct loam_frame *frame, const struct frame_section *section, uint64_t start);
+
 /* Free for good what is marked as returned. The cache's owner holds the lock or is stopped. */
 void loam_frame_owner_collect(struct loam_frame *frame, struct loam_frame_cache *cache);
 
-/* The same in all caches whose owners can be stopped, so that what is marked is seen as free. */
+/* The same in all caches, if their owners can be stopped: what is returned or ready is free in the bitmaps then. */
 void loam_frame_owner_collect_all(struct loam_frame *frame);
 
 /* Give back all chunks of the cache that it can name; those WHOLE stay until their block is freed. */

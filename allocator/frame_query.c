@@ -155,6 +155,10 @@ static enum loam_error step_free(const struct loam_frame *frame, uint64_t *from,
     if (start < stop) {
         range->start = loam_pfn_from_u64(start);
         range->count_frames = loam_frame_walk_used(frame, section, start, section->end, FRAME_VIEW_ALL) - start;
+        if (range->count_frames - 1 >= section->end - start) {
+            range->count_frames = 0;
+            return LOAM_ERROR_CORRUPT;
+        }
     }
     *from = stop;
     return LOAM_OK;
@@ -266,15 +270,48 @@ static void add_usable(struct loam_frame_fragmentation *sum, uint64_t start, uin
     }
 }
 
+/* Add the free ranges that start in a step from *from on. LOAM_ERROR_NOT_FOUND: there is nothing above. */
+static enum loam_error step_fragmentation(const struct loam_frame *frame, uint64_t *from,
+                                          struct loam_frame_fragmentation *sum)
+{
+    const struct frame_section *section = section_from(frame, *from);
+    uint64_t at, stop;
+
+    if (section == NULL) {
+        return LOAM_ERROR_NOT_FOUND;
+    }
+    at = frame_max(*from, section->start);
+    stop = frame_min(at + STEP_FRAMES, section->end);
+    while (at < stop) {
+        uint64_t start = loam_frame_walk_free(frame, section, at, stop, FRAME_VIEW_ALL);
+
+        at = loam_frame_walk_used(frame, section, start, section->end, FRAME_VIEW_ALL);
+        if (start < stop && at > start) {
+            add_usable(sum, start, at);
+        } else if (start < stop) {
+            return LOAM_ERROR_CORRUPT;
+        } else {
+            at = start;
+        }
+    }
+    *from = frame_max(at, stop);
+    return LOAM_OK;
+}
+
 struct loam_frame_fragmentation loam_frame_fragmentation(const struct loam_frame *frame)
 {
     struct loam_frame_fragmentation sum = {0};
-    struct loam_frame_range range;
-    loam_pfn from = {0};
+    enum loam_error error = LOAM_OK;
+    uint64_t from = 0;
 
-    while (loam_frame_next_free(frame, from, &range) == LOAM_OK) {
-        from.value = range.start.value + range.count_frames;
-        add_usable(&sum, range.start.value, from.value);
+    while (error == LOAM_OK) {
+        struct loam_frame *locked = frame_lock(frame);
+
+        if (locked == NULL) {
+            break;
+        }
+        loam_frame_owner_collect_all(locked);
+        error = frame_unlock(locked, step_fragmentation(locked, &from, &sum));
     }
     return sum;
 }

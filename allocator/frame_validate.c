@@ -211,7 +211,7 @@ static enum loam_error check_owned_piece(struct recount *recount, struct walk *w
 {
     const struct frame_chunk *this = chunk_at(recount, walk, chunk);
 
-    if (!piece_placed(recount, walk, chunk, FRAME_CHUNK_ORDER) || walk->open) {
+    if (!piece_placed(recount, walk, chunk, FRAME_CHUNK_ORDER) || walk->open || this->order != FRAME_ORDER_OWNED) {
         return bad_chunk(recount, walk, chunk, "lies in a cache as a whole, and cannot");
     }
     recount->owned += this->state == FRAME_CHUNK_FREE;
@@ -231,7 +231,7 @@ static enum loam_error check_piece(struct recount *recount, struct walk *walk, u
     }
     *next = chunk + frame_piece_chunks(this->order);
     for (uint64_t inner = chunk + 1; inner < *next; inner++) {
-        if (chunk_at(recount, walk, inner)->state != FRAME_CHUNK_INNER) {
+        if (chunk_at(recount, walk, inner)->state != FRAME_CHUNK_INNER || chunk_at(recount, walk, inner)->owner != 0) {
             return bad_chunk(recount, walk, inner, "lies inside a piece, and says otherwise");
         }
     }
@@ -348,9 +348,10 @@ static enum loam_error check_partial(struct recount *recount, struct walk *walk,
     return LOAM_OK;
 }
 
-static bool kind_valid(const struct recount *recount, const struct frame_chunk *chunk)
+static bool kind_valid(const struct recount *recount, const struct frame_chunk *chunk, uint64_t link)
 {
     const struct loam_frame *frame = recount->frame;
+    const struct loam_frame_cache *owner;
 
     if (chunk->state == FRAME_CHUNK_INNER) {
         return true;
@@ -361,9 +362,13 @@ static bool kind_valid(const struct recount *recount, const struct frame_chunk *
     if (chunk->owner == 0) {
         return true;
     }
+    if (chunk->owner > frame->cache_top || chunk->slot > FRAME_RETURNED) {
+        return false;
+    }
+    owner = &frame_caches(frame)[chunk->owner - 1];
     /* What a cache left behind when it ended is WHOLE. */
-    return chunk->owner <= frame->cache_top && chunk->slot <= FRAME_RETURNED &&
-           (chunk->state == FRAME_CHUNK_WHOLE || frame_caches(frame)[chunk->owner - 1].forbidden != FRAME_UNUSED);
+    return (chunk->state == FRAME_CHUNK_WHOLE || owner->forbidden != FRAME_UNUSED) &&
+           (chunk->slot == 0 || owner->returned[chunk->slot - 1].link == link);
 }
 
 static enum loam_error check_section(struct recount *recount, const struct frame_section *section)
@@ -376,7 +381,7 @@ static enum loam_error check_section(struct recount *recount, const struct frame
         uint8_t state = chunk_at(recount, &walk, chunk)->state;
 
         next = chunk + 1;
-        if (!kind_valid(recount, chunk_at(recount, &walk, chunk))) {
+        if (!kind_valid(recount, chunk_at(recount, &walk, chunk), frame_link(section, chunk))) {
             error = bad_chunk(recount, &walk, chunk, "its owner, or whether it is released, cannot be");
         } else if (state == FRAME_CHUNK_PARTIAL) {
             error = check_partial(recount, &walk, chunk);
@@ -421,7 +426,7 @@ static const struct frame_chunk *follow(const struct recount *recount, const str
         return NULL;
     }
     this = &frame_chunks(frame, section)[(uint32_t)link];
-    if ((this->state != FRAME_CHUNK_FREE && this->state != FRAME_CHUNK_PARTIAL) || this->list != list ||
+    if (this->state != (list < FRAME_LIST_FREE ? FRAME_CHUNK_PARTIAL : FRAME_CHUNK_FREE) || this->list != list ||
         frame_chunk_previous(this) != previous || this->owner > frame->cache_top ||
         loam_frame_lists_of((struct loam_frame *)(uintptr_t)frame, section, (uint32_t)link) != lists) {
         return NULL;
@@ -507,7 +512,7 @@ static enum loam_error check_currents(struct recount *recount, struct holding *h
         const struct frame_current *current = &holding->cache->current[zone][order];
         const struct frame_chunk *this;
 
-        if (memcmp(current, &frame_current_none, offsetof(struct frame_current, word)) == 0) {
+        if (memcmp(current, &frame_current_none, sizeof *current) == 0) {
             continue;
         }
         this = current->seal == frame_current_seal(current) ? held(recount, holding, current->link) : NULL;
@@ -628,8 +633,9 @@ static enum loam_error check_cache(struct recount *recount, uint32_t id, uint64_
     uint64_t returned[LOAM_FRAME_ZONE_COUNT] = {0};
     enum loam_error error = LOAM_OK;
 
-    if (cache->forbidden > FRAME_UNUSED || cache->seal != ~cache->offset_bytes || cache->id != id ||
-        cache->owner != id + 1 || frame_address(recount->frame, cache->offset_bytes) != cache) {
+    if ((cache->forbidden != FRAME_STOPPED && cache->forbidden != FRAME_UNUSED) ||
+        cache->seal != frame_cache_seal(cache->offset_bytes) || cache->id != id || cache->owner != id + 1 ||
+        frame_address(recount->frame, cache->offset_bytes) != cache) {
         return CORRUPT(recount, "cache %u: its record is damaged", id);
     }
     if (cache->forbidden != FRAME_UNUSED) {

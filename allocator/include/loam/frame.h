@@ -390,7 +390,9 @@ struct loam_frame_fragmentation {
     uint64_t usable_frames[LOAM_FRAME_ORDER_MAX + 1]; /* free frames in naturally aligned free blocks of the order */
 };
 
-/* Of all free memory, caches included. O(chunks), a few thousand at a time with the lock held: others go on. */
+/*
+ * Of all free memory, caches included. O(chunks), a few thousand at a time with the lock held: others go on in between.
+ */
 struct loam_frame_fragmentation loam_frame_fragmentation(const struct loam_frame *frame);
 
 struct loam_frame_stats {
