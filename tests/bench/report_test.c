@@ -110,19 +110,22 @@ static unsigned count_of(const char *text, const char *part)
 Test(report, the_plot_has_a_bar_for_each_ratio_and_a_mark_for_each_goal)
 {
     struct bench_case one = {.name = "frame.one", .unit = "ns", .goal = 2}, two = {.name = "frame.two", .unit = "ns"},
-                      three = {.name = "frame.three", .unit = "ns", .goal = 7};
-    struct bench_result results[] = {result_of(&one, 2, 10), result_of(&two, 10, 0.001), result_of(&three, 1, NAN)};
+                      three = {.name = "frame.three", .unit = "ns", .goal = 7},
+                      four = {.name = "frame.four", .unit = "ns", .goal = 1, .group = "frame"};
+    struct bench_result results[] = {result_of(&one, 2, 10), result_of(&two, 10, 0.001), result_of(&three, 1, NAN),
+                                     result_of(&four, 2, 2)};
     char *text = NULL;
     size_t bytes;
     FILE *file = open_memstream(&text, &bytes);
 
-    plot_ratios(file, results, 3);
+    plot_ratios(file, results, 4);
     fclose(file);
     cr_expect_eq(strncmp(text, "<svg ", 5), 0);
     cr_expect_str_eq(text + bytes - 7, "</svg>\n");
     cr_expect_eq(count_of(text, ">frame.one<"), 1);
     cr_expect_eq(count_of(text, ">frame.two<"), 1);
     cr_expect_eq(count_of(text, "frame.three"), 0, "there is no ratio to draw");
+    cr_expect_eq(count_of(text, "frame.four"), 0, "flatness is not drawn");
     cr_expect_eq(count_of(text, "<line class=\"goal\""), 2, "one in the key, one in the row");
     cr_expect_eq(count_of(text, ">0.0001<"), 1, "the scale reaches the lowest ratio");
     cr_expect_null(strstr(text, "nan"));

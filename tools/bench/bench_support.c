@@ -56,7 +56,7 @@ void bench_note(const char *format, ...)
         }
     }
     if (note_count < NOTE_MAX) {
-        strcpy(notes[note_count++], text);
+        memcpy(notes[note_count++], text, sizeof text);
     }
     fprintf(stderr, "bench: %s\n", text);
 }

@@ -346,7 +346,8 @@ static double meta_seed(const struct bench_case *bench)
     struct seed_layout layout;
 
     bench_expect(seed_layout_in_prefix(0, usual.frames * SEED_FRAME_BYTES, &layout), bench->name);
-    return (double)(layout.region_bytes - layout.heap_bytes) / (double)(layout.heap_bytes / SEED_FRAME_BYTES);
+    uint64_t frames = layout.heap_bytes / SEED_FRAME_BYTES;
+    return (double)(layout.region_bytes - layout.heap_bytes) / (double)frames;
 }
 
 /* --- What hugepages are left ----------------------------------------------------------------------------------- */

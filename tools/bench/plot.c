@@ -7,7 +7,7 @@
 
 #include <math.h>
 
-#define LABEL_WIDTH  230.0
+#define LABEL_WIDTH  210.0
 #define SCALE_WIDTH  520.0
 #define VALUE_WIDTH  90.0
 #define WIDTH        (LABEL_WIDTH + SCALE_WIDTH + VALUE_WIDTH)
@@ -25,7 +25,7 @@ struct scale {
 
 static bool is_drawn(const struct bench_result *result)
 {
-    return isfinite(result->ratio) && result->ratio > LEAST_RATIO;
+    return result->bench->group == NULL && isfinite(result->ratio) && result->ratio > LEAST_RATIO;
 }
 
 static void widen(struct scale *scale, double ratio)
@@ -112,6 +112,7 @@ static void draw_result(FILE *file, struct scale scale, const struct bench_resul
 {
     static const char *const classes[] = {[REPORT_NO_GOAL] = "none", [REPORT_MET] = "met", [REPORT_MISSED] = "missed"};
     double one = across(scale, 1), end = across(scale, result->ratio), goal = result->bench->goal;
+    char ratio[REPORT_FIGURE_BYTES];
     double right = fmax(fmax(one, end), goal > 0 ? across(scale, goal) : 0);
 
     fprintf(file, "<text class=\"text\" x=\"%.0f\" y=\"%.1f\" text-anchor=\"end\">%s</text>", LABEL_WIDTH - 10,
@@ -123,11 +124,8 @@ static void draw_result(FILE *file, struct scale scale, const struct bench_resul
         fprintf(file, "<line class=\"goal\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%.1f\" y2=\"%.1f\"/>", across(scale, goal),
                 across(scale, goal), top + 2, top + ROW_HEIGHT - 2);
     }
-    fprintf(file, "<text class=\"text\" x=\"%.1f\" y=\"%.1f\">%.*f</text>\n", right + 6, top + ROW_HEIGHT / 2 + 4,
-            result->ratio < 10    ? 2
-            : result->ratio < 100 ? 1
-                                  : 0,
-            result->ratio);
+    fprintf(file, "<text class=\"text\" x=\"%.1f\" y=\"%.1f\">%s</text>\n", right + 6, top + ROW_HEIGHT / 2 + 4,
+            report_figure(result->ratio, ratio));
 }
 
 void plot_ratios(FILE *file, const struct bench_result *results, unsigned count)

@@ -7,7 +7,10 @@
 
 #include <stdio.h>
 
-/* Write an SVG of all results that have a ratio. It brings its own background, light or dark as the viewer asks. */
+/*
+ * Write an SVG of all results that have a ratio, but those of groups: flatness needs no picture. It brings its own
+ * background, light or dark as the viewer asks.
+ */
 void plot_ratios(FILE *file, const struct bench_result *results, unsigned count);
 
 #endif

@@ -31,13 +31,14 @@ enum report_goal report_goal(const struct bench_result *result)
     return met ? REPORT_MET : REPORT_MISSED;
 }
 
-/* About three digits, and no more after the point than tell something. */
-static const char *figure_text(double figure, char text[24])
+const char *report_figure(double figure, char text[REPORT_FIGURE_BYTES])
 {
+    int decimals = figure < 0.1 ? 3 : figure < 10 ? 2 : figure < 100 ? 1 : 0;
+
     if (isnan(figure)) {
-        snprintf(text, 24, "-");
+        snprintf(text, REPORT_FIGURE_BYTES, "-");
     } else {
-        snprintf(text, 24, "%.*f", figure < 10 ? 2 : figure < 100 ? 1 : 0, figure);
+        snprintf(text, REPORT_FIGURE_BYTES, "%.*f", decimals, figure);
     }
     return text;
 }
@@ -51,12 +52,12 @@ static const char *goal_text(const struct bench_result *result, char text[48])
 {
     const struct bench_case *bench = result->bench;
     enum report_goal goal = report_goal(result);
-    char figure[24];
+    char figure[REPORT_FIGURE_BYTES];
 
     if (bench->goal > 0) {
-        figure_text(bench->goal, figure);
+        report_figure(bench->goal, figure);
     } else if (bench->goal_figure > 0) {
-        figure_text(bench->goal_figure, figure);
+        report_figure(bench->goal_figure, figure);
     } else {
         return "";
     }
@@ -69,10 +70,10 @@ static const char *goal_text(const struct bench_result *result, char text[48])
 
 void report_table_row(FILE *file, const struct bench_result *result)
 {
-    char loam[24], reference[24], ratio[24], goal[48];
+    char loam[REPORT_FIGURE_BYTES], reference[REPORT_FIGURE_BYTES], ratio[REPORT_FIGURE_BYTES], goal[48];
 
-    fprintf(file, "%-36s %10s %10s  %-4s %8s%s %s\n", result->bench->name, figure_text(result->loam, loam),
-            figure_text(result->reference, reference), result->bench->unit, figure_text(result->ratio, ratio),
+    fprintf(file, "%-36s %10s %10s  %-4s %8s%s %s\n", result->bench->name, report_figure(result->loam, loam),
+            report_figure(result->reference, reference), result->bench->unit, report_figure(result->ratio, ratio),
             isnan(result->ratio) ? " " : "x", goal_text(result, goal));
     fflush(file);
 }

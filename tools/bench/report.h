@@ -23,6 +23,11 @@ enum report_goal report_goal(const struct bench_result *result);
 /* reference / loam where less is better, else loam / reference. */
 double report_ratio(enum bench_better better, double loam, double reference);
 
+#define REPORT_FIGURE_BYTES 24
+
+/* About three digits, and no more after the point than tell something; "-" for NAN. Returns text. */
+const char *report_figure(double figure, char text[REPORT_FIGURE_BYTES]);
+
 void report_table_head(FILE *file);
 void report_table_row(FILE *file, const struct bench_result *result);
 
