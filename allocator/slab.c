@@ -284,14 +284,15 @@ static inline struct hot *hot_of(struct loam_slab_cache *cache, size_t bytes)
 {
     size_t step = (bytes + (LOAM_SLAB_OBJECT_MIN - 1)) / LOAM_SLAB_OBJECT_MIN;
 
-    /* 0, and what wraps to it, are step 0. */
-    return (struct hot *)((char *)cache + (LIKELY(step < SIZE_STEPS) ? cache->hot_offset[step] : cache->hot_offset[0]));
+    /* 0 and what wraps to it are step 0. */
+    step = LIKELY(step < SIZE_STEPS) ? step : 0;
+    return (struct hot *)((char *)cache + cache->hot_offset[step]);
 }
 
 /* held is H, and not 0. */
 static inline void take_object(struct hot *hot, uint64_t held, struct loam_slab_object *object)
 {
-    uint64_t offset = (uint64_t)(unsigned)__builtin_ctzll(held) << hot->shift;
+    uint32_t offset = (uint32_t)__builtin_ctzll(held) << hot->shift;
 
     /* Relaxed: the object is handed on by the caller, who orders that. */
     atomic_store_explicit(&hot->held, held & (held - 1), memory_order_relaxed);
@@ -497,7 +498,7 @@ static inline bool free_held(struct hot *hot, uint64_t distance)
     _Atomic uint64_t *free = hot->free;
     uint64_t bits = load(free);
 
-    if (index >= 64 || ((bits | load(free + FREE_TO_REMOTE) | load(&hot->held)) >> index & 1) != 0) {
+    if (UNLIKELY(index >= 64 || ((bits | load(free + FREE_TO_REMOTE) | load(&hot->held)) >> index & 1) != 0)) {
         return false;
     }
     atomic_store_explicit(free, bits | UINT64_C(1) << index, memory_order_release);

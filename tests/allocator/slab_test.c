@@ -928,6 +928,52 @@ static void flip_all(struct flips *flips, void *value, size_t bytes, const char 
 
 #define FLIP(object, member) flip_all(&flips, &(object)->member, sizeof(object)->member, #member)
 
+Test(slab, a_table_that_leads_nowhere_is_not_followed)
+{
+    struct world world;
+    struct loam_slab_cache *cache, *other;
+    struct loam_slab_object object;
+    _Atomic uint32_t *entry;
+
+    world_make(&world, 4, 0, NULL);
+    cache = world_cache(&world);
+    other = world_cache(&world);
+    object = take(cache, 64);
+    entry = table_entry(&world.slab, &world.slab.windows[0], object.gpa.value);
+    *entry ^= UINT32_C(1) << 31;
+    cr_assert_eq(loam_slab_free(other, object.gpa, 64), LOAM_ERROR_CORRUPT);
+    *entry = UNIT_NONE;
+    cr_assert_eq(loam_slab_free(other, object.gpa, 64), LOAM_ERROR_NOT_FOUND);
+    *entry = 1;
+    give(other, object, 64);
+    world_cache_end(&world, cache);
+    world_cache_end(&world, other);
+    world_end(&world);
+}
+
+Test(slab, frames_that_are_freed_behind_its_back_are_noticed)
+{
+    struct world world;
+    struct loam_slab_cache *cache;
+    struct loam_slab_object object;
+    struct loam_diag diag = {0};
+    loam_pfn start;
+
+    world_make(&world, 4, 0, NULL);
+    cache = world_cache(&world);
+    object = take(cache, 64);
+    start = loam_pfn_from_u64((object.gpa.value & ~(uint64_t)(LOAM_SLAB_BYTES - 1)) / LOAM_FRAME_BYTES);
+    cr_assert_eq(loam_frame_free(world.frame, start, SLAB_FRAMES), LOAM_OK);
+    cr_assert_eq(loam_slab_validate(&world.slab, &diag), LOAM_ERROR_CORRUPT);
+    cr_assert_not_null(strstr(diag.text, "not a block of its own"), "%s", diag.text);
+    give(cache, object, 64);
+    cr_assert_eq(loam_slab_cache_drain(&world.slab, cache), LOAM_OK);
+    cr_assert_eq(loam_slab_trim(&world.slab), LOAM_OK);
+    cr_assert_eq(loam_slab_validate(&world.slab, &diag), LOAM_ERROR_CORRUPT);
+    cr_assert_not_null(strstr(diag.text, "refused the frames of 1 slabs"), "%s", diag.text);
+    world_drop(&world);
+}
+
 /* Slabs in all states, with extras; each field of theirs that others depend on. */
 Test(slab, validate_finds_damage, .timeout = 60)
 {

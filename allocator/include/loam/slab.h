@@ -145,7 +145,8 @@ LOAM_MUST_USE enum loam_error loam_slab_alloc(struct loam_slab_cache *cache, siz
 /*
  * Free an object that any cache handed out. bytes is what was asked for, or any other number of the same class.
  * LOAM_ERROR_NOT_FOUND: no slab stands at gpa. LOAM_ERROR_INVALID: gpa lies inside an object; the object is of another
- * class; it is free, also if a cache holds it. Nothing has changed then; loam_slab_check says more.
+ * class; it is free, also if a cache holds it. LOAM_ERROR_CORRUPT: the table leads nowhere. Nothing has changed then;
+ * loam_slab_check says more. LOAM_ERROR_UNINITIALISED: the cache was destroyed.
  */
 LOAM_MUST_USE enum loam_error loam_slab_free(struct loam_slab_cache *cache, loam_gpa gpa, size_t bytes);
 
