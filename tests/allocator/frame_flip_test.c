@@ -12,11 +12,10 @@
  *   - of a section's record: all that describes it, its counter, `used`; free_top where the flip takes it below the
  *     highest free frame or above the section's end (else it only costs time); of one that went: `used`, next_unused;
  *     of ids never given: nothing. Of the index: the entries in use;
- *   - of a cache that was never made: that it says so. Of one destroyed: the same, and its counters. Of one that is there:
- *     its constants, busy, forbidden, its counters; the lists that a cache has; the spare chunks within its count; of
- *     what it takes from: all but where the last block came from, and if there is nothing, that there is nothing; its
- *     memo does not (it is sealed, and looked up anew when the seal is wrong); the slots for returned blocks that are in
- *     use, and of unused ones that they are, and that no block is marked;
+ *   - of a cache that was never made: that it says so. Of one destroyed: the same, and its counters. Of one that is
+ *     there: its constants, busy, forbidden, its counters, the lists that a cache has, the spare chunks within its
+ *     count, the slots for returned blocks; of what it takes from: all, and where there is nothing, what would make it
+ *     look as if there were. Its memo does not (it is sealed, and looked up anew when the seal is wrong);
  *   - of a descriptor: state and owner, and
  *         FREE      links, order, list, released; with an owner (a spare chunk): released, slot
  *         WHOLE     where its block starts and how long it is, order, released, and where the block ends the tag;
@@ -506,27 +505,21 @@ static void mark_allocator(const struct world *world)
     }
 }
 
-/* Of what a cache does not take from, only what would make it look as if it did. */
-static void mark_no_current(const struct world *world, const struct frame_current *current)
+/*
+ * What a cache takes from: all of it. If there is nothing, only what would make it look as if there were: a seal that is
+ * right, or blocks made ready whose check is right.
+ */
+static void mark_current(const struct world *world, const struct frame_current *current)
 {
-    for (size_t bit = 0; bit < offsetof(struct frame_current, word) * 8; bit++) {
+    for (size_t bit = 0; bit < sizeof *current * 8; bit++) {
         struct frame_current flipped = *current;
 
         ((char *)&flipped)[bit / 8] ^= (char)(1u << bit % 8);
-        if (flipped.seal == frame_current_seal(&flipped)) {
+        if (current->seal == frame_current_seal(current) || flipped.seal == frame_current_seal(&flipped) ||
+            flipped.ready_check == frame_ready_check(flipped.ready, flipped.ready_base)) {
             *((char *)shape_at(world, current, true) + bit / 8) |= (char)(1u << bit % 8);
         }
     }
-}
-
-static void mark_current(const struct world *world, const struct frame_current *current)
-{
-    if (current->seal != frame_current_seal(current)) {
-        mark_no_current(world, current);
-        return;
-    }
-    mark(world, current, offsetof(struct frame_current, word));
-    MARK(current->link);
 }
 
 static void mark_cache_zone(const struct world *world, const struct loam_frame_cache *cache, uint32_t zone)
