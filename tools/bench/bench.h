@@ -47,7 +47,10 @@ extern const struct bench_case scale_cases[];  /* scale_bench.c: much memory, ma
 extern const struct bench_case map_cases[];    /* map_bench.c */
 extern const struct bench_case slab_cases[];   /* slab_bench.c */
 
-/* Nanoseconds of a monotonic clock. */
+/*
+ * Nanoseconds that the calling thread has run, in the kernel too: what one thread does waits for nobody, and what others
+ * do on the machine meanwhile does not count. Where threads meet, bench_threads measures what passed.
+ */
 uint64_t bench_now(void);
 
 /* Memory for metadata and tables: zero, page-aligned, and if populate every page of it is there. Never NULL. */

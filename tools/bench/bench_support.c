@@ -19,12 +19,17 @@
 #define THREAD_MAX 16u
 #define NOTE_MAX   32u
 
-uint64_t bench_now(void)
+static uint64_t read_clock(clockid_t clock)
 {
     struct timespec now;
 
-    clock_gettime(CLOCK_MONOTONIC, &now);
+    clock_gettime(clock, &now);
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+uint64_t bench_now(void)
+{
+    return read_clock(CLOCK_THREAD_CPUTIME_ID);
 }
 
 void bench_fail(const char *format, ...)
@@ -129,9 +134,9 @@ static void *run_thread(void *argument)
 
     bench_pin(started->number);
     pthread_barrier_wait(started->barrier);
-    started->start = bench_now();
+    started->start = read_clock(CLOCK_MONOTONIC);
     started->thread->run(started->thread->argument);
-    started->end = bench_now();
+    started->end = read_clock(CLOCK_MONOTONIC);
     started->thread->taken = started->end - started->start;
     return NULL;
 }
