@@ -400,7 +400,7 @@ static uint64_t hash_world(struct search *search)
     return hash == 0 ? 1 : hash;
 }
 
-/* Back to the state that is gone on from; hash_world has found what differs. */
+/* Back to the state that is gone on from; hash_arena has found what differs. */
 static void go_back(const struct search *search)
 {
     memcpy(&world, &search->here, offsetof(struct world, arena));
@@ -549,6 +549,7 @@ static void expand(struct search *search, size_t node)
             if (loam_frame_validate(frame_of_world(), &diag) != LOAM_OK) {
                 fail_at(search, node, step, diag.text);
             }
+            hash_arena(search); /* to look may have moved something in caches */
         }
         go_back(search);
     }
@@ -618,6 +619,18 @@ Test(frame_exhaustive, all_on_16_frames_around_4_gib_with_reserve)
 Test(frame_exhaustive, all_on_16_frames_around_a_chunk_border)
 {
     explore(&(struct setup){"16 frames around a chunk's end", ZONE_END + 512 - 5, 16, .alphabet = all_operations});
+}
+
+Test(frame_exhaustive, all_on_8_frames_around_4_gib)
+{
+    explore(
+        &(struct setup){"8 frames around 4 GiB, reserve", ZONE_END - 4, 8, .reserve = 1, .alphabet = all_operations});
+}
+
+/* It closes, given a minute. */
+Test(frame_exhaustive, all_on_12_frames_around_a_chunk_border)
+{
+    explore(&(struct setup){"12 frames around a chunk's end", ZONE_END + 512 - 5, 12, .alphabet = all_operations});
 }
 
 Test(frame_exhaustive, orders_on_16_frames)
