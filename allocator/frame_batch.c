@@ -25,8 +25,7 @@ FRAME_HOT uint64_t write_out(uint64_t bits, uint64_t base, loam_pfn *starts, siz
 }
 
 /* As many single frames as the current chunk has, up to count: first what is ready, then word by word. */
-static inline size_t take_singles(struct loam_frame *frame, struct loam_frame_cache *cache, uint32_t zone,
-                                  loam_pfn *starts, size_t count)
+static inline size_t take_singles(struct loam_frame_cache *cache, uint64_t zone, loam_pfn *starts, size_t count)
 {
     struct frame_current *current = &cache->current[zone][0];
     size_t done = 0;
@@ -34,7 +33,7 @@ static inline size_t take_singles(struct loam_frame *frame, struct loam_frame_ca
     while (done < count) {
         uint64_t ready = current->ready;
 
-        if (ready == 0 && !frame_make_ready(frame, cache, zone, 0)) {
+        if (ready == 0 && !loam_frame_cache_make_ready(cache, zone, 0)) {
             break;
         }
         ready = current->ready;
@@ -49,19 +48,18 @@ static inline size_t take_singles(struct loam_frame *frame, struct loam_frame_ca
 }
 
 /* As many blocks as can be had without the lock. */
-static size_t take_many(struct loam_frame *frame, struct loam_frame_cache *cache, uint32_t order, loam_pfn limit,
-                        loam_pfn *starts, size_t count)
+static size_t take_many(struct loam_frame_cache *cache, uint32_t order, loam_pfn limit, loam_pfn *starts, size_t count)
 {
-    uint32_t zone = frame_zone_for(frame, limit);
+    uint64_t zone = frame_zone_for(cache, limit);
     size_t done = 0;
 
     if (zone >= FRAME_ZONE_NONE) {
         return 0;
     }
     if (order == 0) {
-        return take_singles(frame, cache, zone, starts, count);
+        return take_singles(cache, zone, starts, count);
     }
-    while (done < count && frame_take_own(frame, cache, zone, order, &starts[done].value)) {
+    while (done < count && loam_frame_cache_take_own(cache, zone, order, &starts[done].value)) {
         done++;
     }
     return done;
@@ -77,7 +75,7 @@ static enum loam_error alloc_batch_locked(struct loam_frame *frame, struct loam_
         error = loam_frame_cache_alloc_locked(frame, cache, order, limit, &starts[done].value);
         if (error == LOAM_OK) {
             done++;
-            done += take_many(frame, cache, order, limit, starts + done, count - done);
+            done += take_many(cache, order, limit, starts + done, count - done);
         }
     }
     if (error != LOAM_OK) {
@@ -95,7 +93,7 @@ enum loam_error loam_frame_cache_alloc_batch(struct loam_frame_cache *cache, uin
     size_t done = 0;
 
     if (order < LOAM_FRAME_CACHE_ORDERS && frame_enter(cache)) {
-        done = take_many(frame_of_cache(cache), cache, order, limit, starts, count);
+        done = take_many(cache, order, limit, starts, count);
         frame_leave(cache);
         if (LIKELY(done == count)) {
             return LOAM_OK;
@@ -138,12 +136,13 @@ static inline uint32_t run_of(const loam_pfn *starts, size_t count)
 }
 
 /* Free a run of single frames in the current chunk; false: they are not all that, or lie elsewhere. */
-static inline bool give_run(struct loam_frame *frame, struct loam_frame_cache *cache, uint64_t start, uint32_t run)
+static inline bool give_run(struct loam_frame_cache *cache, uint64_t start, uint32_t run)
 {
     struct frame_map *map;
-    struct frame_chunk *chunk = frame_own_chunk(frame, cache, start, &map);
-    uint32_t offset = frame_offset(start), word = offset / 64, zone;
+    struct frame_chunk *chunk = frame_own_chunk(cache, start, &map);
+    uint32_t offset = frame_offset(start), word = offset / 64;
     uint64_t mask = UINT64_MAX >> (64 - run) << (offset % 64);
+    uint64_t zone = frame_zone_of(cache, start);
     struct frame_word bits;
 
     if (chunk == NULL || run > cache->memo.count - (start - cache->memo.start) || chunk->state != FRAME_CHUNK_PARTIAL ||
@@ -151,7 +150,6 @@ static inline bool give_run(struct loam_frame *frame, struct loam_frame_cache *c
         return false;
     }
     bits = frame_bits_read(map, word);
-    zone = frame_zone(frame, start);
     /* Each is a block of one frame, untagged; and the first is no tail of a longer one. */
     if ((bits.allocated & bits.last & mask) != mask || !frame_begins(map, chunk, offset, bits) ||
         !frame_not_ready(cache, chunk, zone, start, mask)) {
@@ -162,17 +160,16 @@ static inline bool give_run(struct loam_frame *frame, struct loam_frame_cache *c
 }
 
 /* As many as can be freed without the lock. */
-static size_t give_many(struct loam_frame *frame, struct loam_frame_cache *cache, uint32_t order,
-                        const loam_pfn *starts, size_t count)
+static size_t give_many(struct loam_frame_cache *cache, uint32_t order, const loam_pfn *starts, size_t count)
 {
     size_t done = 0;
 
     while (done < count) {
         uint32_t run = order == 0 ? run_of(starts + done, count - done) : 1;
 
-        if (run > 1 && give_run(frame, cache, starts[done].value, run)) {
+        if (run > 1 && give_run(cache, starts[done].value, run)) {
             done += run;
-        } else if (frame_give_own(frame, cache, starts[done].value, UINT64_C(1) << order)) {
+        } else if (loam_frame_cache_give_own(cache, starts[done].value, UINT64_C(1) << order)) {
             done++;
         } else {
             break;
@@ -189,7 +186,7 @@ enum loam_error loam_frame_cache_free_batch(struct loam_frame_cache *cache, uint
     size_t done = 0;
 
     if (order <= FRAME_CHUNK_ORDER && frame_enter(cache)) {
-        done = give_many(frame_of_cache(cache), cache, order, starts, count);
+        done = give_many(cache, order, starts, count);
         frame_leave(cache);
     }
     *done_count = done;

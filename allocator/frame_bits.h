@@ -127,7 +127,7 @@ static inline uint64_t frame_bits_rotate(uint64_t bits, uint32_t by)
 /* What the bits of one word add to the sum: any one bit changed changes it. */
 static inline uint64_t frame_bits_share(uint32_t word, uint64_t allocated, uint64_t last)
 {
-    return frame_bits_rotate(allocated, word) ^ frame_bits_rotate(last, word + 29);
+    return frame_bits_rotate(allocated ^ frame_bits_rotate(last, 29), word);
 }
 
 static inline uint64_t frame_bits_sum(const struct frame_map *map)

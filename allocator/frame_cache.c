@@ -12,21 +12,106 @@
 
 struct loam_frame *loam_frame_cache_lock(struct loam_frame_cache *cache, enum loam_error *error)
 {
-    struct loam_frame *frame = NULL;
+    struct loam_frame *frame = frame_of_cache(cache);
 
     *error = LOAM_ERROR_UNINITIALISED;
-    if (cache->seal == frame_cache_seal(cache->offset_bytes)) {
-        frame = frame_lock_to_change(frame_of_cache(cache));
-        *error = frame == NULL ? LOAM_ERROR_CORRUPT : LOAM_OK;
+    if (frame == NULL) {
+        return NULL;
     }
-    if (frame != NULL && cache->forbidden == FRAME_UNUSED) {
+    if (frame_lock_to_change(frame) == NULL) {
+        *error = LOAM_ERROR_CORRUPT;
+        return NULL;
+    }
+    if (cache->forbidden == FRAME_UNUSED) {
         *error = frame_unlock(frame, LOAM_ERROR_UNINITIALISED);
         return NULL;
     }
-    if (frame != NULL) {
-        frame->holder = (uint32_t)cache->id + 1;
-    }
+    frame->holder = (uint32_t)cache->owner;
+    *error = LOAM_OK;
     return frame;
+}
+
+/* --- Taking without the lock ----------------------------------------------------------------------------------- */
+
+bool loam_frame_cache_make_ready(struct loam_frame_cache *cache, uint64_t zone, uint32_t order)
+{
+    struct frame_current *current = &cache->current[zone][order];
+    struct loam_frame *frame = frame_of_cache(cache);
+    struct frame_map *map;
+
+    if (frame == NULL || current->seal != frame_current_seal(current) || current->ready != 0 ||
+        current->ready_check != frame_ready_check(0, current->ready_base)) {
+        return false;
+    }
+    map = frame_address(frame, current->map_offset_bytes);
+    for (uint32_t word = 0; word < FRAME_MAP_WORDS; word++) {
+        uint64_t starts = frame_bits_starts(frame_bits_word(map, FRAME_BITS_FREE, word), order);
+        uint64_t count = (uint64_t)__builtin_popcountll(starts) << order;
+
+        if (starts == 0) {
+            continue;
+        }
+        frame_count_own(cache, frame_address(frame, current->chunk_offset_bytes), zone,
+                        frame_bits_set(map, word, frame_spread(starts, order), frame_ends(starts, order)), -count);
+        frame_write(current->ready_base, current->base + word * 64);
+        current->ready_check = frame_ready_check(starts, current->ready_base);
+        frame_write(current->ready, starts);
+        return true;
+    }
+    return false;
+}
+
+/* A block of order 7 or 8 out of the current chunk. */
+static bool take_large(struct loam_frame_cache *cache, uint64_t zone, uint32_t order, uint64_t *start)
+{
+    struct frame_current *current = &cache->current[zone][order];
+    struct loam_frame *frame = frame_of_cache(cache);
+    struct frame_map *map;
+    uint32_t found;
+
+    if (frame == NULL || current->seal != frame_current_seal(current)) {
+        return false;
+    }
+    map = frame_address(frame, current->map_offset_bytes);
+    found = frame_bits_find_order(map, order);
+    if (found == LOAM_FRAME_CHUNK_FRAMES) {
+        return false;
+    }
+    frame_count_own(cache, frame_address(frame, current->chunk_offset_bytes), zone,
+                    frame_bits_take(map, found, 1u << order, true), -(uint64_t)(1u << order));
+    *start = current->base + found;
+    return true;
+}
+
+/* Of order 9: a chunk that lies ready, in the section where the owner freed last. */
+static bool take_spare(struct loam_frame_cache *cache, uint64_t zone, uint64_t *start)
+{
+    uint64_t count = cache->spare_count[zone];
+    struct frame_chunk *chunk;
+    struct frame_map *map;
+
+    if (count == 0 || count > FRAME_SPARE_CHUNKS) {
+        return false;
+    }
+    chunk = frame_own_chunk(cache, cache->spare[zone][count - 1], &map);
+    if (chunk == NULL || chunk->state != FRAME_CHUNK_FREE) {
+        return false;
+    }
+    cache->spare_count[zone] = count - 1;
+    frame_write(chunk->state, FRAME_CHUNK_WHOLE);
+    frame_write(cache->free_frames[zone], cache->free_frames[zone] - LOAM_FRAME_CHUNK_FRAMES);
+    *start = cache->spare[zone][count - 1];
+    return true;
+}
+
+bool loam_frame_cache_take_own(struct loam_frame_cache *cache, uint64_t zone, uint32_t order, uint64_t *start)
+{
+    if (zone >= FRAME_ZONE_NONE) {
+        return false;
+    }
+    return order <= 6                  ? frame_take_small(cache, zone, order, start)
+           : order < FRAME_CHUNK_ORDER ? take_large(cache, zone, order, start)
+                                       : take_spare(cache, zone, start);
 }
 
 /* --- A new current chunk, with the lock ------------------------------------------------------------------------ */
@@ -143,8 +228,9 @@ void loam_frame_cache_remember(struct loam_frame *frame, struct loam_frame_cache
     *memo = (struct frame_memo){
         .start = section->start,
         .count = section->end - section->start,
-        .chunks_offset_bytes = section->metadata_offset_bytes - section->first_chunk * sizeof(struct frame_chunk),
-        .maps_offset_bytes = section->metadata_offset_bytes + frame_chunks_bytes(section->chunk_count) -
+        .chunks_offset_bytes = (uintptr_t)frame_chunks(frame, section) - (uintptr_t)cache -
+                               section->first_chunk * sizeof(struct frame_chunk),
+        .maps_offset_bytes = (uintptr_t)frame_map(frame, section, 0) - (uintptr_t)cache -
                              section->first_chunk * sizeof(struct frame_map),
         .id = section->id,
     };
@@ -156,7 +242,7 @@ enum loam_error loam_frame_cache_alloc_locked(struct loam_frame *frame, struct l
                                               loam_pfn limit, uint64_t *start)
 {
     struct loam_frame_request request = frame_request_of_order(order, limit);
-    uint32_t zone = frame_zone_for(frame, limit);
+    uint32_t zone = (uint32_t)frame_zone_for(cache, limit);
     struct frame_section *section;
     struct loam_frame_block block;
     enum loam_error error;
@@ -171,7 +257,7 @@ enum loam_error loam_frame_cache_alloc_locked(struct loam_frame *frame, struct l
                 loam_frame_cache_remember(frame, cache,
                                           cache->spare[zone][(cache->spare_count[zone] - 1) % FRAME_SPARE_CHUNKS]);
             }
-            if (frame_take_own(frame, cache, zone, order, start)) {
+            if (loam_frame_cache_take_own(cache, zone, order, start)) {
                 return LOAM_OK;
             }
             loam_frame_damage(frame);
@@ -193,10 +279,8 @@ FRAME_COLD static enum loam_error alloc_slowly(struct loam_frame_cache *cache, u
 
     *start = loam_pfn_from_u64(0);
     if (order > 6 && order < LOAM_FRAME_CACHE_ORDERS && frame_enter(cache)) {
-        bool taken;
+        bool taken = loam_frame_cache_take_own(cache, frame_zone_for(cache, limit), order, &at);
 
-        frame = frame_of_cache(cache);
-        taken = frame_take_own(frame, cache, frame_zone_for(frame, limit), order, &at);
         frame_leave(cache);
         if (taken) {
             *start = loam_pfn_from_u64(at);
@@ -215,9 +299,8 @@ FRAME_COLD static enum loam_error alloc_slowly(struct loam_frame_cache *cache, u
 enum loam_error loam_frame_cache_alloc(struct loam_frame_cache *cache, uint32_t order, loam_pfn limit, loam_pfn *start)
 {
     if (LIKELY(order <= 6) && LIKELY(frame_enter(cache))) {
-        struct loam_frame *frame = frame_of_cache(cache);
-        uint32_t zone = frame_zone_for(frame, limit);
-        bool taken = LIKELY(zone < FRAME_ZONE_NONE) && frame_take_small(frame, cache, zone, order, &start->value);
+        uint64_t zone = frame_zone_for(cache, limit);
+        bool taken = LIKELY(zone < FRAME_ZONE_NONE) && frame_take_small(cache, zone, order, &start->value);
 
         frame_leave(cache);
         if (LIKELY(taken)) {
@@ -229,10 +312,36 @@ enum loam_error loam_frame_cache_alloc(struct loam_frame_cache *cache, uint32_t 
 
 /* --- Giving back ----------------------------------------------------------------------------------------------- */
 
-bool loam_frame_cache_give_aside(struct loam_frame *frame, struct loam_frame_cache *cache, struct frame_chunk *chunk,
-                                 uint64_t start, uint32_t count, uint32_t zone)
+/* The order of the free, naturally aligned run of a word that holds bit; 6: all of the word is free. */
+static inline uint32_t order_at(uint64_t free_bits, uint32_t bit)
 {
-    const struct frame_section *section = loam_frame_section_from_id(frame, cache->memo.id);
+    uint64_t ones = free_bits & free_bits >> 1, twos = ones & ones >> 2, threes = twos & twos >> 4;
+    uint64_t fours = threes & threes >> 8, fives = fours & fours >> 16;
+
+    /* A run of one order holds a run of each below, so that they can be counted instead of compared. */
+    return (uint32_t)((ones >> (bit & 62) & 1) + (twos >> (bit & 60) & 1) + (threes >> (bit & 56) & 1) +
+                      (fours >> (bit & 48) & 1) + (fives >> (bit & 32) & 1) + (free_bits == UINT64_MAX));
+}
+
+/* Of a chunk that is not current: whether it stays on its list when the block is freed. */
+static inline bool stays(const struct frame_chunk *chunk, const struct frame_block_bits *bits, uint32_t bit,
+                         uint32_t count)
+{
+    uint32_t order = order_at(~(bits->old.allocated | bits->old.last) | bits->mask, bit);
+    uint32_t fit = order > chunk->fit ? order : chunk->fit;
+    uint32_t free_frames = chunk->free_frames + count;
+
+    /* A whole word, and what is no natural block, may be part of more than the word shows. */
+    return order < 6 && (count & (count - 1)) == 0 && (bit & (count - 1)) == 0 && chunk->list < FRAME_LIST_FULL &&
+           free_frames < LOAM_FRAME_CHUNK_FRAMES && frame_partial_list(free_frames, fit) == chunk->list;
+}
+
+/* Free a block in a partly used chunk of the cache that is not current, filed anew. False: not without the lock. */
+static bool give_aside(struct loam_frame_cache *cache, struct frame_chunk *chunk, uint64_t start, uint32_t count,
+                       uint64_t zone)
+{
+    struct loam_frame *frame = frame_of_cache(cache);
+    const struct frame_section *section = frame == NULL ? NULL : loam_frame_section_from_id(frame, cache->memo.id);
     uint64_t index;
 
     if (section == NULL || start - section->start >= section->end - section->start) {
@@ -252,13 +361,65 @@ bool loam_frame_cache_give_aside(struct loam_frame *frame, struct loam_frame_cac
     return true;
 }
 
+/* Whether others returned the block at offset already, as far as can be told here. */
+static bool returned_here(const struct loam_frame_cache *cache, const struct frame_chunk *chunk, uint32_t offset)
+{
+    uint32_t slot = frame_read(chunk->slot);
+
+    return slot != 0 && (slot > FRAME_RETURNED ||
+                         ((frame_read(cache->returned[slot - 1].starts[offset / 64]) >> (offset % 64)) & 1) != 0);
+}
+
+/* A chunk that is one block becomes spare. */
+static bool give_whole(struct loam_frame_cache *cache, struct frame_chunk *chunk, uint64_t start, uint64_t count,
+                       uint64_t zone)
+{
+    if (chunk->state != FRAME_CHUNK_WHOLE || frame_offset(start) != 0 || count != LOAM_FRAME_CHUNK_FRAMES ||
+        cache->spare_count[zone] >= FRAME_SPARE_CHUNKS || returned_here(cache, chunk, 0)) {
+        return false;
+    }
+    frame_write(chunk->state, FRAME_CHUNK_FREE);
+    cache->spare[zone][cache->spare_count[zone]++] = start;
+    frame_write(cache->free_frames[zone], cache->free_frames[zone] + count);
+    return true;
+}
+
+bool loam_frame_cache_give_own(struct loam_frame_cache *cache, uint64_t start, uint64_t count)
+{
+    struct frame_map *map;
+    struct frame_chunk *chunk = frame_own_chunk(cache, start, &map);
+    uint32_t offset = frame_offset(start);
+    uint64_t zone = frame_zone_of(cache, start);
+
+    if (chunk == NULL || count - 1 >= LOAM_FRAME_CHUNK_FRAMES - offset) {
+        return false;
+    }
+    if (chunk->state != FRAME_CHUNK_PARTIAL) {
+        return give_whole(cache, chunk, start, count, zone);
+    }
+    if (!frame_bits_is_block(map, offset, (uint32_t)count, chunk->entered != 0) ||
+        returned_here(cache, chunk, offset)) {
+        return false;
+    }
+    if (chunk->list != FRAME_LIST_CURRENT) {
+        return give_aside(cache, chunk, start, (uint32_t)count, zone);
+    }
+    /* Blocks that are ready lie within a word, and so does this one if it is one of them. */
+    if (count <= 64 - offset % 64 &&
+        !frame_not_ready(cache, chunk, zone, start, frame_bits_mask(offset / 64, offset, (uint32_t)count))) {
+        return false;
+    }
+    frame_count_own(cache, chunk, zone, frame_bits_release(map, offset, (uint32_t)count), count);
+    return true;
+}
+
 FRAME_COLD static enum loam_error free_slowly(struct loam_frame_cache *cache, loam_pfn start, uint64_t count_frames)
 {
     struct loam_frame *frame;
     enum loam_error error;
 
     if (frame_enter(cache)) {
-        bool given = frame_give_own(frame_of_cache(cache), cache, start.value, count_frames);
+        bool given = loam_frame_cache_give_own(cache, start.value, count_frames);
 
         frame_leave(cache);
         if (given) {
@@ -273,17 +434,49 @@ FRAME_COLD static enum loam_error free_slowly(struct loam_frame_cache *cache, lo
     return frame_unlock(frame, loam_frame_block_free(frame, start.value, count_frames));
 }
 
+/* In a plain chunk that is not current, without filing it anew if that need not be. Entered before, left here. */
+__attribute__((noinline)) static enum loam_error free_aside(struct loam_frame_cache *cache, struct frame_chunk *chunk,
+                                                            struct frame_map *map, uint64_t start, uint64_t count)
+{
+    struct frame_block_bits bits;
+    bool given = frame_block_in_word(chunk, map, start, count, &bits) &&
+                 stays(chunk, &bits, (uint32_t)(start % 64), (uint32_t)count);
+
+    if (LIKELY(given)) {
+        frame_clear_block(cache, chunk, &bits, start, count, frame_zone_of(cache, start));
+    }
+    frame_leave(cache);
+    return LIKELY(given) ? LOAM_OK : free_slowly(cache, loam_pfn_from_u64(start), count);
+}
+
 enum loam_error loam_frame_cache_free(struct loam_frame_cache *cache, loam_pfn start, uint64_t count_frames)
 {
-    if (LIKELY(frame_enter(cache))) {
-        bool given = frame_give_small(frame_of_cache(cache), cache, start.value, count_frames);
+    struct frame_block_bits bits;
+    struct frame_chunk *chunk;
+    struct frame_map *map;
+    uint64_t marks, zone = frame_zone_of(cache, start.value);
 
-        frame_leave(cache);
-        if (LIKELY(given)) {
-            return LOAM_OK;
-        }
+    if (UNLIKELY(!frame_enter(cache))) {
+        return free_slowly(cache, start, count_frames);
     }
-    return free_slowly(cache, start, count_frames);
+    chunk = frame_own_chunk(cache, start.value, &map);
+    if (UNLIKELY(chunk == NULL)) {
+        frame_leave(cache);
+        return free_slowly(cache, start, count_frames);
+    }
+    marks = frame_marks(chunk);
+    if ((marks & FRAME_MARKS_CURRENT) != FRAME_IS_CURRENT && (marks & FRAME_MARKS_PLAIN) == FRAME_IS_PLAIN) {
+        return free_aside(cache, chunk, map, start.value, count_frames);
+    }
+    if (UNLIKELY((marks & FRAME_MARKS_CURRENT) != FRAME_IS_CURRENT) ||
+        UNLIKELY(!frame_block_in_word(chunk, map, start.value, count_frames, &bits)) ||
+        UNLIKELY(!frame_not_ready(cache, chunk, zone, start.value, bits.mask))) {
+        frame_leave(cache);
+        return free_slowly(cache, start, count_frames);
+    }
+    frame_clear_block(cache, chunk, &bits, start.value, count_frames, zone);
+    frame_leave(cache);
+    return LOAM_OK;
 }
 
 /* --- Lifecycle ------------------------------------------------------------------------------------------------- */
@@ -294,6 +487,8 @@ static void init_cache(struct loam_frame *frame, struct loam_frame_cache *cache,
     cache->id = id;
     cache->offset_bytes = (uint64_t)((uintptr_t)cache - (uintptr_t)frame);
     cache->seal = frame_cache_seal(cache->offset_bytes);
+    cache->zone_end = frame->zone_end;
+    cache->zone_open = frame_zone_open(frame);
     cache->owner = id + 1;
     cache->memo = frame_memo_none;
     for (uint32_t order = 0; order < FRAME_CHUNK_ORDER; order++) {
@@ -330,39 +525,31 @@ enum loam_error loam_frame_cache_make(struct loam_frame *frame, struct loam_fram
     return frame_unlock(frame, LOAM_OK);
 }
 
-enum loam_error loam_frame_cache_drain(struct loam_frame_cache *cache)
+/* Drain, and end it if that is wanted. */
+static enum loam_error drain(struct loam_frame_cache *cache, bool end)
 {
-    struct loam_frame *frame;
+    struct loam_frame *frame = frame_of_cache(cache);
     enum loam_error error = LOAM_ERROR_UNINITIALISED;
 
-    if (cache->seal != frame_cache_seal(cache->offset_bytes)) {
+    if (frame == NULL) {
         return error;
     }
-    frame = frame_lock_to_change(frame_of_cache(cache));
-    if (frame == NULL) {
+    if (frame_lock_to_change(frame) == NULL) {
         return LOAM_ERROR_CORRUPT;
     }
     if (cache->forbidden != FRAME_UNUSED && loam_frame_owner_drain(frame, cache)) {
+        frame_write(cache->forbidden, end ? FRAME_UNUSED : cache->forbidden);
         error = LOAM_OK;
     }
     return frame_unlock(frame, error);
 }
 
+enum loam_error loam_frame_cache_drain(struct loam_frame_cache *cache)
+{
+    return drain(cache, false);
+}
+
 enum loam_error loam_frame_cache_destroy(struct loam_frame_cache *cache)
 {
-    struct loam_frame *frame;
-    enum loam_error error = LOAM_ERROR_UNINITIALISED;
-
-    if (cache->seal != frame_cache_seal(cache->offset_bytes)) {
-        return error;
-    }
-    frame = frame_lock_to_change(frame_of_cache(cache));
-    if (frame == NULL) {
-        return LOAM_ERROR_CORRUPT;
-    }
-    if (cache->forbidden != FRAME_UNUSED && loam_frame_owner_drain(frame, cache)) {
-        frame_write(cache->forbidden, FRAME_UNUSED);
-        error = LOAM_OK;
-    }
-    return frame_unlock(frame, error);
+    return drain(cache, true);
 }

@@ -144,7 +144,7 @@ struct frame_current {
 struct frame_memo {
     uint64_t start;
     uint64_t count;
-    uint64_t chunks_offset_bytes; /* of the descriptor that chunk number 0 would have */
+    uint64_t chunks_offset_bytes; /* from the cache, of the descriptor that chunk number 0 would have; wraps */
     uint64_t maps_offset_bytes;
     uint64_t seal; /* the sum of the above; of none 1 */
     uint64_t id;   /* only followed with care */
@@ -164,6 +164,8 @@ struct frame_returned {
 #define FRAME_STOPPED 0x5a5a5a5au
 #define FRAME_UNUSED  0xa5a5a5a5u
 
+#define FRAME_ZONE_NONE LOAM_FRAME_ZONE_COUNT
+
 #define FRAME_ORDER_OWNED 0x59 /* a FREE or WHOLE chunk with an owner, in place of 9 */
 
 /*
@@ -174,13 +176,15 @@ struct frame_returned {
 struct loam_frame_cache {
     alignas(64) uint32_t busy; /* 1: its owner is in a call that takes no lock */
     uint32_t forbidden;        /* FRAME_RUNNING..., changed with the lock held; not RUNNING: the owner takes the lock */
-    uint64_t offset_bytes;     /* from the allocator */
-    uint64_t seal;             /* frame_cache_seal */
-    uint64_t id;
-    uint64_t owner;                                  /* id + 1 */
+    uint64_t owner;            /* id + 1 */
+    uint64_t zone_end;         /* as the allocator's */
+    uint64_t zone_open;        /* whose chunks serve requests without limit; FRAME_ZONE_NONE: the allocator decides */
+    struct frame_memo memo;
     uint64_t free_frames[LOAM_FRAME_ZONE_COUNT];     /* (shared) */
     uint64_t returned_frames[LOAM_FRAME_ZONE_COUNT]; /* in blocks returned; with the lock held */
-    struct frame_memo memo;
+    uint64_t id;
+    uint64_t offset_bytes; /* from the allocator */
+    uint64_t seal;         /* frame_cache_seal */
     struct frame_current current[LOAM_FRAME_ZONE_COUNT][FRAME_CHUNK_ORDER];
     uint64_t spare_count[LOAM_FRAME_ZONE_COUNT];
     uint64_t spare[LOAM_FRAME_ZONE_COUNT][FRAME_SPARE_CHUNKS]; /* first frames */
@@ -415,6 +419,14 @@ static inline uint64_t frame_current_seal(const struct frame_current *current)
 static inline uint64_t frame_ready_check(uint64_t ready, uint64_t ready_base)
 {
     return ~(ready ^ ready_base);
+}
+
+/* Whose chunks in caches serve requests without limit: the highest zone's, unless a reserve must be seen to. */
+static inline uint64_t frame_zone_open(const struct loam_frame *frame)
+{
+    return frame->top_zone == LOAM_FRAME_ZONE_NORMAL ? (uint64_t)LOAM_FRAME_ZONE_NORMAL
+           : frame->dma32_reserve_frames == 0        ? (uint64_t)LOAM_FRAME_ZONE_DMA32
+                                                     : FRAME_ZONE_NONE;
 }
 
 static inline uint64_t frame_cache_seal(uint64_t offset_bytes)

@@ -144,7 +144,7 @@ static struct frame_section *section_from(const struct loam_frame *frame, uint64
 static enum loam_error step_free(const struct loam_frame *frame, uint64_t *from, struct loam_frame_range *range)
 {
     const struct frame_section *section = section_from(frame, *from);
-    uint64_t start, stop;
+    uint64_t start, stop, end;
 
     if (section == NULL) {
         return LOAM_ERROR_NOT_FOUND;
@@ -152,15 +152,13 @@ static enum loam_error step_free(const struct loam_frame *frame, uint64_t *from,
     start = frame_max(*from, section->start);
     stop = frame_min(start + STEP_FRAMES, section->end);
     start = loam_frame_walk_free(frame, section, start, stop, FRAME_VIEW_ALL);
-    if (start < stop) {
+    end = start < stop ? loam_frame_walk_used(frame, section, start, section->end, FRAME_VIEW_ALL) : start;
+    if (end > start) {
         range->start = loam_pfn_from_u64(start);
-        range->count_frames = loam_frame_walk_used(frame, section, start, section->end, FRAME_VIEW_ALL) - start;
-        if (range->count_frames - 1 >= section->end - start) {
-            range->count_frames = 0;
-            return LOAM_ERROR_CORRUPT;
-        }
+        range->count_frames = end - start;
     }
-    *from = stop;
+    /* An owner may have taken the frame between the two looks; then it goes on behind it. */
+    *from = start < stop ? frame_max(end, start + 1) : stop;
     return LOAM_OK;
 }
 
@@ -285,13 +283,14 @@ static enum loam_error step_fragmentation(const struct loam_frame *frame, uint64
     while (at < stop) {
         uint64_t start = loam_frame_walk_free(frame, section, at, stop, FRAME_VIEW_ALL);
 
+        if (start >= stop) {
+            break;
+        }
         at = loam_frame_walk_used(frame, section, start, section->end, FRAME_VIEW_ALL);
-        if (start < stop && at > start) {
+        if (at > start) {
             add_usable(sum, start, at);
-        } else if (start < stop) {
-            return LOAM_ERROR_CORRUPT;
         } else {
-            at = start;
+            at = start + 1;
         }
     }
     *from = frame_max(at, stop);

@@ -78,20 +78,27 @@ static uint32_t take_id(struct loam_frame *frame)
     return id;
 }
 
-/* Whether a frame above 4 GiB is managed. */
+/* Whether a frame above 4 GiB is managed; if that is news, caches begin anew: their chunks were for other requests. */
 static void set_top_zone(struct loam_frame *frame)
 {
     const struct frame_section *top =
         frame->section_count == 0 ? NULL : loam_frame_section_from_index(frame, frame->section_count - 1);
+    uint32_t zone = top != NULL && top->end > frame->zone_end ? LOAM_FRAME_ZONE_NORMAL : LOAM_FRAME_ZONE_DMA32;
 
-    frame_write(frame->top_zone,
-                top != NULL && top->end > frame->zone_end ? LOAM_FRAME_ZONE_NORMAL : LOAM_FRAME_ZONE_DMA32);
+    if (zone == frame->top_zone) {
+        return;
+    }
+    frame->top_zone = zone;
+    loam_frame_owner_fetch_back(frame);
+    for (uint32_t id = 0; id < frame->cache_top; id++) {
+        frame_write(frame_caches(frame)[id].zone_open, frame_zone_open(frame));
+    }
 }
 
 /* Commit: everything is checked, and the metadata is prepared. */
 static uint32_t insert_section(struct loam_frame *frame, const struct frame_section *given, uint32_t at)
 {
-    uint32_t id = take_id(frame), top_zone = frame->top_zone;
+    uint32_t id = take_id(frame);
     struct frame_section *section = &frame_sections(frame)[id];
     struct frame_index *index = frame_indexes(frame);
 
@@ -106,10 +113,6 @@ static uint32_t insert_section(struct loam_frame *frame, const struct frame_sect
     frame->section_count++;
     loam_frame_chunk_add(frame, section);
     set_top_zone(frame);
-    if (frame->top_zone != top_zone) {
-        /* What caches hold below 4 GiB was for everybody; from now on it is for requests with a limit. */
-        loam_frame_owner_fetch_back(frame);
-    }
     return id;
 }
 

@@ -635,6 +635,8 @@ static enum loam_error check_cache(struct recount *recount, uint32_t id, uint64_
 
     if ((cache->forbidden != FRAME_STOPPED && cache->forbidden != FRAME_UNUSED) ||
         cache->seal != frame_cache_seal(cache->offset_bytes) || cache->id != id || cache->owner != id + 1 ||
+        (cache->forbidden != FRAME_UNUSED &&
+         (cache->zone_end != recount->frame->zone_end || cache->zone_open != frame_zone_open(recount->frame))) ||
         frame_address(recount->frame, cache->offset_bytes) != cache) {
         return CORRUPT(recount, "cache %u: its record is damaged", id);
     }
