@@ -531,10 +531,29 @@ static void go_to(struct search *search, size_t node)
     set_here(search);
 }
 
+/* What the allocator says of the state that it is in: every frame, and the figures. */
+static bool judge_state(const struct setup *setup)
+{
+    struct loam_frame *frame = frame_of_world();
+    struct loam_frame_stats stats = loam_frame_stats(frame);
+    struct loam_frame_fragmentation fragmentation = loam_frame_fragmentation(frame);
+    struct loam_frame_range range;
+    enum loam_error error = loam_frame_largest_free(frame, pfn(ZONE_END), &range);
+
+    for (uint64_t n = 0; n < setup->frames; n++) {
+        struct loam_frame_info info = loam_frame_query(frame, pfn(setup->base + n));
+
+        if (!frame_oracle_query(&world.oracle, setup->base + n, &info)) {
+            return false;
+        }
+    }
+    return frame_oracle_stats(&world.oracle, &stats) && frame_oracle_fragmentation(&world.oracle, &fragmentation) &&
+           frame_oracle_largest_free(&world.oracle, ZONE_END, error, &range);
+}
+
 static void expand(struct search *search, size_t node)
 {
     struct loam_diag diag = {0};
-    struct loam_frame_stats stats;
 
     go_to(search, node);
     for (size_t step = 0; step < op_count; step++) {
@@ -542,8 +561,7 @@ static void expand(struct search *search, size_t node)
             fail_at(search, node, step, world.oracle.why);
         }
         if (note_state(search, hash_world(search), (uint32_t)node, (uint8_t)step)) {
-            stats = loam_frame_stats(frame_of_world());
-            if (!frame_oracle_stats(&world.oracle, &stats)) {
+            if (!judge_state(search->setup)) {
                 fail_at(search, node, step, world.oracle.why);
             }
             if (loam_frame_validate(frame_of_world(), &diag) != LOAM_OK) {

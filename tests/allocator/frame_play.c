@@ -165,7 +165,8 @@ static bool turn_free(struct frame_play *play)
 {
     struct frame_play_place place = frame_play_choose_block(play);
 
-    if (place.count % LOAM_FRAME_CHUNK_FRAMES == 0 && place.count > 0 && frame_play_one_in(play, 2)) {
+    /* Whole chunks, and what begins like them. */
+    if (place.start % LOAM_FRAME_CHUNK_FRAMES == 0 && frame_play_one_in(play, 2)) {
         return free_place_released(play, place);
     }
     return free_place(play, place);
