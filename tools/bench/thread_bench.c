@@ -13,7 +13,8 @@
 #define GIB_FRAMES  (LOAM_GIB / LOAM_FRAME_BYTES)
 #define LIVE        64u
 #define BATCHES     200000u
-#define SLOTS       16u /* a power of two */
+#define HANDED_ON   30000u /* batches from one thread to the other */
+#define SLOTS       16u    /* a power of two */
 #define SPINS       1000u
 #define THREAD_MOST 2u
 
@@ -161,7 +162,7 @@ static void produce(void *argument)
     unsigned spins = 0;
     bool served = true;
 
-    for (unsigned tail = 0; tail < BATCHES; tail++) {
+    for (unsigned tail = 0; tail < HANDED_ON; tail++) {
         while (tail - atomic_load_explicit(&ring->head, memory_order_acquire) == SLOTS) {
             relax(&spins);
         }
@@ -178,7 +179,7 @@ static void consume(void *argument)
     unsigned spins = 0;
     bool served = true;
 
-    for (unsigned head = 0; head < BATCHES; head++) {
+    for (unsigned head = 0; head < HANDED_ON; head++) {
         while (atomic_load_explicit(&ring->tail, memory_order_acquire) == head) {
             relax(&spins);
         }
@@ -202,7 +203,7 @@ static double remote(const struct bench_case *bench)
     run.workers[0].ring = run.workers[1].ring = ring;
     uint64_t taken = bench_threads(run.threads, 2);
     bench_unmap(ring, sizeof *ring);
-    return end_run(&run, bench, 2, (double)LIVE * BATCHES, taken);
+    return end_run(&run, bench, 2, (double)LIVE * HANDED_ON, taken);
 }
 
 /*
