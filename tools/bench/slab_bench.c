@@ -10,15 +10,17 @@
 
 #include <dlfcn.h>
 #include <math.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #define PAIR_COUNT    2000000u
-#define REMOTE_COUNT  2000000u
+#define REMOTE_COUNT  1024000u
 #define RING_SLOTS    1024u /* objects on their way from one thread to the other, at most */
 #define RING_BATCH    64u   /* of them are shown to the other thread at once */
+#define SPINS_MAX     2000u
 #define GUEST_BYTES   (32 * LOAM_MIB)
 #define GUEST_START   (16 * LOAM_MIB)
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
@@ -212,11 +214,15 @@ struct end {
     struct side side;
 };
 
-/* Acquire pairs with the other end's release: the slots. */
+/* Acquire pairs with the other end's release: the slots. A thread that waits long lets others have the processor. */
 static void wait_above(const _Atomic uint64_t *count, uint64_t least)
 {
-    while (atomic_load_explicit(count, memory_order_acquire) < least) {
-        __builtin_ia32_pause();
+    for (unsigned spins = 0; atomic_load_explicit(count, memory_order_acquire) < least; spins++) {
+        if (spins < SPINS_MAX) {
+            __builtin_ia32_pause();
+        } else {
+            sched_yield();
+        }
     }
 }
 
