@@ -726,9 +726,10 @@ Test(frame_thread, nobody_is_refused_the_last_frames_below_a_limit)
 
 /*
  * Two chunks. One thread has one of them at most, and moves it: it frees into one cache, then takes from another. Another
- * thread has the other at most. Both are always served, however the caches are looked through: as many lie between the
- * two as there can be.
+ * thread has the other at most. Both are always served, however the caches are looked through: many lie between the two.
  */
+enum { MOVER_CACHES = 256, MOVER_ATTEMPTS = 1000 };
+
 struct mover {
     struct loam_frame_cache *caches[2];
     atomic_ulong moves;
@@ -758,13 +759,13 @@ Test(frame_thread, a_chunk_that_moves_between_caches_is_found)
     static struct mover mover;
     pthread_t thread;
 
-    shared = make(&(struct loam_frame_config){.cache_capacity = LOAM_FRAME_CACHE_MAX});
+    shared = make(&(struct loam_frame_config){.cache_capacity = MOVER_CACHES});
     add(shared, ZONE_END, 1024);
-    for (int n = 0; n < LOAM_FRAME_CACHE_MAX; n++) {
+    for (int n = 0; n < MOVER_CACHES; n++) {
         mover.caches[n > 0] = cache_make(shared);
     }
     start_thread(&thread, move, &mover);
-    for (int i = 0; i < 3000; i++) {
+    for (int i = 0; i < MOVER_ATTEMPTS; i++) {
         unsigned long moves = atomic_load(&mover.moves);
         loam_pfn start;
 
