@@ -37,12 +37,11 @@ static inline size_t take_singles(struct loam_frame_cache *cache, uint64_t zone,
             break;
         }
         ready = current->ready;
-        if (current->ready_check != frame_ready_check(ready, current->ready_base)) {
+        if (current->check != frame_ready_check(current, ready)) {
             break;
         }
         ready = write_out(ready, current->ready_base, starts, count, &done);
-        current->ready_check = frame_ready_check(ready, current->ready_base);
-        frame_write(current->ready, ready);
+        frame_set_ready(current, ready);
     }
     return done;
 }
@@ -152,10 +151,25 @@ static inline bool give_run(struct loam_frame_cache *cache, uint64_t start, uint
     bits = frame_bits_read(map, word);
     /* Each is a block of one frame, untagged; and the first is no tail of a longer one. */
     if ((bits.allocated & bits.last & mask) != mask || !frame_begins(map, chunk, offset, bits) ||
-        !frame_not_ready(cache, chunk, zone, start, mask)) {
+        !frame_not_made(cache, chunk, zone, start, mask)) {
         return false;
     }
     frame_count_own(cache, chunk, zone, frame_bits_clear(map, word, mask), run);
+    return true;
+}
+
+/* A run of single frames that were made ready and handed out. */
+static inline bool give_made_run(struct loam_frame_cache *cache, uint64_t start, uint32_t run)
+{
+    struct frame_current *current = &cache->current[frame_zone_of(cache, start)][0];
+    uint64_t bit = start - current->ready_base, ready = current->ready;
+    uint64_t mask = UINT64_MAX >> (64 - run) << bit % 64;
+
+    if (bit >= 64 || ((current->made & ~ready) & mask) != mask || frame_read(cache->returned_any) != 0 ||
+        current->check != frame_ready_check(current, ready)) {
+        return false;
+    }
+    frame_set_ready(current, ready | mask);
     return true;
 }
 
@@ -165,11 +179,13 @@ static size_t give_many(struct loam_frame_cache *cache, uint32_t order, const lo
     size_t done = 0;
 
     while (done < count) {
+        uint64_t start = starts[done].value;
         uint32_t run = order == 0 ? run_of(starts + done, count - done) : 1;
 
-        if (run > 1 && give_run(cache, starts[done].value, run)) {
+        if (order == 0 && (give_made_run(cache, start, run) || give_run(cache, start, run))) {
             done += run;
-        } else if (loam_frame_cache_give_own(cache, starts[done].value, UINT64_C(1) << order)) {
+        } else if ((order <= 6 && frame_give_made(cache, start, order)) ||
+                   loam_frame_cache_give_own(cache, start, UINT64_C(1) << order)) {
             done++;
         } else {
             break;

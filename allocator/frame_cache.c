@@ -27,8 +27,9 @@ struct loam_frame *loam_frame_cache_lock(struct loam_frame_cache *cache, enum lo
         return NULL;
     }
     frame->holder = (uint32_t)cache->owner;
-    *error = LOAM_OK;
-    return frame;
+    /* It stands still already; what is ready goes back to the bitmaps. */
+    *error = loam_frame_owner_stop(frame, cache) ? LOAM_OK : frame_unlock(frame, LOAM_ERROR_CORRUPT);
+    return *error == LOAM_OK ? frame : NULL;
 }
 
 /* --- Taking without the lock ----------------------------------------------------------------------------------- */
@@ -40,7 +41,7 @@ bool loam_frame_cache_make_ready(struct loam_frame_cache *cache, uint64_t zone, 
     struct frame_map *map;
 
     if (frame == NULL || current->seal != frame_current_seal(current) || current->ready != 0 ||
-        current->ready_check != frame_ready_check(0, current->ready_base)) {
+        current->check != frame_ready_check(current, 0)) {
         return false;
     }
     map = frame_address(frame, current->map_offset_bytes);
@@ -54,8 +55,8 @@ bool loam_frame_cache_make_ready(struct loam_frame_cache *cache, uint64_t zone, 
         frame_count_own(cache, frame_address(frame, current->chunk_offset_bytes), zone,
                         frame_bits_set(map, word, frame_spread(starts, order), frame_ends(starts, order)), -count);
         frame_write(current->ready_base, current->base + word * 64);
-        current->ready_check = frame_ready_check(starts, current->ready_base);
-        frame_write(current->ready, starts);
+        frame_write(current->made, starts);
+        frame_set_ready(current, starts);
         return true;
     }
     return false;
@@ -128,7 +129,7 @@ static void make_current(struct loam_frame *frame, struct loam_frame_cache *cach
     this->list = FRAME_LIST_CURRENT;
     this->order = (uint8_t)order;
     *current = (struct frame_current){
-        .ready_check = UINT64_MAX,
+        .check = UINT64_MAX,
         .base = frame_chunk_start(section, chunk),
         .chunk_offset_bytes = (uintptr_t)this - (uintptr_t)frame,
         .map_offset_bytes = (uintptr_t)frame_map(frame, section, chunk) - (uintptr_t)frame,
@@ -269,7 +270,7 @@ enum loam_error loam_frame_cache_alloc_locked(struct loam_frame *frame, struct l
     return error;
 }
 
-/* What the hot path could not: a large block, or with the lock. */
+/* What cannot be done without the lock. */
 FRAME_COLD static enum loam_error alloc_slowly(struct loam_frame_cache *cache, uint32_t order, loam_pfn limit,
                                                loam_pfn *start)
 {
@@ -278,15 +279,6 @@ FRAME_COLD static enum loam_error alloc_slowly(struct loam_frame_cache *cache, u
     uint64_t at = 0;
 
     *start = loam_pfn_from_u64(0);
-    if (order > 6 && order < LOAM_FRAME_CACHE_ORDERS && frame_enter(cache)) {
-        bool taken = loam_frame_cache_take_own(cache, frame_zone_for(cache, limit), order, &at);
-
-        frame_leave(cache);
-        if (taken) {
-            *start = loam_pfn_from_u64(at);
-            return LOAM_OK;
-        }
-    }
     frame = loam_frame_cache_lock(cache, &error);
     if (frame == NULL) {
         return error;
@@ -296,9 +288,30 @@ FRAME_COLD static enum loam_error alloc_slowly(struct loam_frame_cache *cache, u
     return error;
 }
 
+/* Of order 7 and above. */
+__attribute__((noinline)) static enum loam_error alloc_large(struct loam_frame_cache *cache, uint32_t order,
+                                                             loam_pfn limit, loam_pfn *start)
+{
+    if (order < LOAM_FRAME_CACHE_ORDERS && frame_enter(cache)) {
+        uint64_t zone = frame_zone_for(cache, limit);
+        bool taken =
+            zone < FRAME_ZONE_NONE && (order == FRAME_CHUNK_ORDER ? take_spare(cache, zone, &start->value)
+                                                                  : take_large(cache, zone, order, &start->value));
+
+        frame_leave(cache);
+        if (LIKELY(taken)) {
+            return LOAM_OK;
+        }
+    }
+    return alloc_slowly(cache, order, limit, start);
+}
+
 enum loam_error loam_frame_cache_alloc(struct loam_frame_cache *cache, uint32_t order, loam_pfn limit, loam_pfn *start)
 {
-    if (LIKELY(order <= 6) && LIKELY(frame_enter(cache))) {
+    if (UNLIKELY(order > 6)) {
+        return alloc_large(cache, order, limit, start);
+    }
+    if (LIKELY(frame_enter(cache))) {
         uint64_t zone = frame_zone_for(cache, limit);
         bool taken = LIKELY(zone < FRAME_ZONE_NONE) && frame_take_small(cache, zone, order, &start->value);
 
@@ -404,9 +417,9 @@ bool loam_frame_cache_give_own(struct loam_frame_cache *cache, uint64_t start, u
     if (chunk->list != FRAME_LIST_CURRENT) {
         return give_aside(cache, chunk, start, (uint32_t)count, zone);
     }
-    /* Blocks that are ready lie within a word, and so does this one if it is one of them. */
+    /* Blocks that are made lie within a word, and so does this one if it is one of them. */
     if (count <= 64 - offset % 64 &&
-        !frame_not_ready(cache, chunk, zone, start, frame_bits_mask(offset / 64, offset, (uint32_t)count))) {
+        !frame_not_made(cache, chunk, zone, start, frame_bits_mask(offset / 64, offset, (uint32_t)count))) {
         return false;
     }
     frame_count_own(cache, chunk, zone, frame_bits_release(map, offset, (uint32_t)count), count);
@@ -430,11 +443,15 @@ FRAME_COLD static enum loam_error free_slowly(struct loam_frame_cache *cache, lo
     if (frame == NULL) {
         return error;
     }
+    loam_frame_owner_collect(frame, cache);
     loam_frame_cache_remember(frame, cache, start.value);
     return frame_unlock(frame, loam_frame_block_free(frame, start.value, count_frames));
 }
 
-/* In a plain chunk that is not current, without filing it anew if that need not be. Entered before, left here. */
+/*
+ * The two kinds of plain chunks. Entered before, left here. Each is a function of its own, so that neither pays for the
+ * registers of the other.
+ */
 __attribute__((noinline)) static enum loam_error free_aside(struct loam_frame_cache *cache, struct frame_chunk *chunk,
                                                             struct frame_map *map, uint64_t start, uint64_t count)
 {
@@ -449,34 +466,59 @@ __attribute__((noinline)) static enum loam_error free_aside(struct loam_frame_ca
     return LIKELY(given) ? LOAM_OK : free_slowly(cache, loam_pfn_from_u64(start), count);
 }
 
-enum loam_error loam_frame_cache_free(struct loam_frame_cache *cache, loam_pfn start, uint64_t count_frames)
+__attribute__((noinline)) static enum loam_error free_current(struct loam_frame_cache *cache, struct frame_chunk *chunk,
+                                                              struct frame_map *map, uint64_t start, uint64_t count)
 {
+    uint64_t zone = frame_zone_of(cache, start);
     struct frame_block_bits bits;
+    bool given =
+        frame_block_in_word(chunk, map, start, count, &bits) && frame_not_made(cache, chunk, zone, start, bits.mask);
+
+    if (LIKELY(given)) {
+        frame_clear_block(cache, chunk, &bits, start, count, zone);
+    }
+    frame_leave(cache);
+    return LIKELY(given) ? LOAM_OK : free_slowly(cache, loam_pfn_from_u64(start), count);
+}
+
+__attribute__((noinline)) static enum loam_error free_in_chunk(struct loam_frame_cache *cache, loam_pfn start,
+                                                               uint64_t count_frames)
+{
     struct frame_chunk *chunk;
     struct frame_map *map;
-    uint64_t marks, zone = frame_zone_of(cache, start.value);
+    uint64_t marks;
+
+    chunk = frame_own_chunk(cache, start.value, &map);
+    if (LIKELY(chunk != NULL)) {
+        marks = frame_marks(chunk);
+        if (count_frames == LOAM_FRAME_CHUNK_FRAMES &&
+            give_whole(cache, chunk, start.value, count_frames, frame_zone_of(cache, start.value))) {
+            frame_leave(cache);
+            return LOAM_OK;
+        }
+        if (LIKELY((marks & FRAME_MARKS_PLAIN) == FRAME_IS_PLAIN)) {
+            return (marks & FRAME_MARKS_CURRENT) == FRAME_IS_CURRENT
+                       ? free_current(cache, chunk, map, start.value, count_frames)
+                       : free_aside(cache, chunk, map, start.value, count_frames);
+        }
+    }
+    frame_leave(cache);
+    return free_slowly(cache, start, count_frames);
+}
+
+enum loam_error loam_frame_cache_free(struct loam_frame_cache *cache, loam_pfn start, uint64_t count_frames)
+{
+    uint32_t order = (uint32_t)__builtin_ctzll(count_frames | UINT64_C(1) << 63);
 
     if (UNLIKELY(!frame_enter(cache))) {
         return free_slowly(cache, start, count_frames);
     }
-    chunk = frame_own_chunk(cache, start.value, &map);
-    if (UNLIKELY(chunk == NULL)) {
+    if (LIKELY(order <= 6) && LIKELY(count_frames == UINT64_C(1) << order) &&
+        frame_give_made(cache, start.value, order)) {
         frame_leave(cache);
-        return free_slowly(cache, start, count_frames);
+        return LOAM_OK;
     }
-    marks = frame_marks(chunk);
-    if ((marks & FRAME_MARKS_CURRENT) != FRAME_IS_CURRENT && (marks & FRAME_MARKS_PLAIN) == FRAME_IS_PLAIN) {
-        return free_aside(cache, chunk, map, start.value, count_frames);
-    }
-    if (UNLIKELY((marks & FRAME_MARKS_CURRENT) != FRAME_IS_CURRENT) ||
-        UNLIKELY(!frame_block_in_word(chunk, map, start.value, count_frames, &bits)) ||
-        UNLIKELY(!frame_not_ready(cache, chunk, zone, start.value, bits.mask))) {
-        frame_leave(cache);
-        return free_slowly(cache, start, count_frames);
-    }
-    frame_clear_block(cache, chunk, &bits, start.value, count_frames, zone);
-    frame_leave(cache);
-    return LOAM_OK;
+    return free_in_chunk(cache, start, count_frames);
 }
 
 /* --- Lifecycle ------------------------------------------------------------------------------------------------- */

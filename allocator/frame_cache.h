@@ -92,6 +92,12 @@ FRAME_HOT void frame_count_own(struct loam_frame_cache *cache, struct frame_chun
 /* Make what is free in a word of the current chunk ready. False: no block of the order, 0 to 6, is free in the chunk. */
 bool loam_frame_cache_make_ready(struct loam_frame_cache *cache, uint64_t zone, uint32_t order);
 
+FRAME_HOT void frame_set_ready(struct frame_current *current, uint64_t ready)
+{
+    current->check = frame_ready_check(current, ready);
+    frame_write(current->ready, ready);
+}
+
 /* A block of order 0 to 6 out of the current chunk. */
 FRAME_HOT bool frame_take_small(struct loam_frame_cache *cache, uint64_t zone, uint32_t order, uint64_t *start)
 {
@@ -104,13 +110,11 @@ FRAME_HOT bool frame_take_small(struct loam_frame_cache *cache, uint64_t zone, u
         }
         ready = current->ready;
     }
-    if (UNLIKELY(current->ready_check != frame_ready_check(ready, current->ready_base))) {
+    if (UNLIKELY(current->check != frame_ready_check(current, ready))) {
         return false;
     }
     *start = current->ready_base + (uint32_t)__builtin_ctzll(ready);
-    ready &= ready - 1;
-    current->ready_check = frame_ready_check(ready, current->ready_base);
-    frame_write(current->ready, ready);
+    frame_set_ready(current, ready & (ready - 1));
     return true;
 }
 
@@ -159,14 +163,40 @@ FRAME_HOT bool frame_begins(const struct frame_map *map, const struct frame_chun
     return offset == 0 ? chunk->entered == 0 : frame_bits_at(map, FRAME_BITS_ENDS, offset - 1);
 }
 
-/* The blocks at mask, in a word of a current chunk, are not ready to be taken. */
-FRAME_HOT bool frame_not_ready(const struct loam_frame_cache *cache, const struct frame_chunk *chunk, uint64_t zone,
-                               uint64_t start, uint64_t mask)
+/* In the zone of pfn a cache counts. */
+FRAME_HOT uint64_t frame_zone_of(const struct loam_frame_cache *cache, uint64_t pfn)
 {
-    const struct frame_current *current = &cache->current[zone][chunk->order % 16];
+    return pfn >= cache->zone_end;
+}
 
-    return chunk->order < FRAME_CHUNK_ORDER &&
-           ((current->ready & mask) == 0 || current->ready_base != loam_align_down(start, 64));
+/*
+ * Free a block that was made ready and handed out, of 2^order frames, order 0 to 6: that it is in made, and not in ready,
+ * is proof that exactly it is allocated, unless others returned blocks.
+ */
+FRAME_HOT bool frame_give_made(struct loam_frame_cache *cache, uint64_t start, uint32_t order)
+{
+    struct frame_current *current = &cache->current[frame_zone_of(cache, start)][order];
+    uint64_t bit = start - current->ready_base, ready = current->ready;
+
+    if (bit >= 64 || ((current->made & ~ready) >> bit & 1) == 0 || UNLIKELY(frame_read(cache->returned_any) != 0) ||
+        UNLIKELY(current->check != frame_ready_check(current, ready))) {
+        return false;
+    }
+    frame_set_ready(current, ready | UINT64_C(1) << bit);
+    return true;
+}
+
+/* The frames at mask, in a word of a current chunk, are in no block that was made ready and is still handled by that. */
+FRAME_HOT bool frame_not_made(const struct loam_frame_cache *cache, const struct frame_chunk *chunk, uint64_t zone,
+                              uint64_t start, uint64_t mask)
+{
+    const struct frame_current *current;
+
+    if (UNLIKELY(chunk->order >= FRAME_CHUNK_ORDER)) {
+        return false;
+    }
+    current = &cache->current[zone][chunk->order];
+    return (current->made & mask) == 0 || current->ready_base != loam_align_down(start, 64);
 }
 
 /* The bits of one block within a word. */
@@ -177,21 +207,25 @@ struct frame_block_bits {
     uint64_t end;
 };
 
-/* Whether [start, start + count) is exactly one block, within one word. */
+/* Whether [start, start + count) is exactly one block, within one word; frames of single blocks need the least. */
 FRAME_HOT bool frame_block_in_word(const struct frame_chunk *chunk, struct frame_map *map, uint64_t start,
                                    uint64_t count, struct frame_block_bits *bits)
 {
     uint32_t offset = frame_offset(start), bit = offset % 64;
 
-    if (UNLIKELY(count - 1 >= 64 - bit)) {
-        return false;
-    }
     bits->word = &map->word[offset / 64];
     bits->old = frame_bits_read(map, offset / 64);
-    bits->mask = UINT64_MAX >> (64 - count) << bit;
-    bits->end = UINT64_C(1) << ((bit + count - 1) % 64);
+    bits->end = UINT64_C(1) << bit;
+    bits->mask = bits->end;
+    if (count != 1) {
+        if (UNLIKELY(count - 1 >= 64 - bit)) {
+            return false;
+        }
+        bits->mask = UINT64_MAX >> (64 - count) << bit;
+        bits->end <<= count - 1;
+    }
     return LIKELY((bits->old.last & bits->mask) == bits->end) &&
-           LIKELY(((bits->old.allocated | bits->end) & bits->mask) == bits->mask) &&
+           (count == 1 || LIKELY(((bits->old.allocated | bits->end) & bits->mask) == bits->mask)) &&
            LIKELY(frame_begins(map, chunk, offset, bits->old));
 }
 
@@ -203,12 +237,6 @@ FRAME_HOT void frame_clear_block(struct loam_frame_cache *cache, struct frame_ch
     __atomic_store_n(&bits->word->last, bits->old.last & ~bits->mask, __ATOMIC_RELEASE);
     frame_count_own(cache, chunk, zone,
                     frame_bits_share(frame_offset(start) / 64, bits->old.allocated & bits->mask, bits->end), count);
-}
-
-/* In the zone of pfn a cache counts. */
-FRAME_HOT uint64_t frame_zone_of(const struct loam_frame_cache *cache, uint64_t pfn)
-{
-    return pfn >= cache->zone_end;
 }
 
 /* Free any block of the cache's own. */

@@ -127,17 +127,20 @@ struct frame_index {
 
 /*
  * A chunk that a cache takes from. Of one word of its bitmaps, all free blocks of the order are marked as allocated at
- * once, and handed out one after the other: those still to be had are ready, a bit for the first frame of each.
+ * once: they are made. Those still to be had are ready; the others were handed out, and come back to ready when the
+ * owner frees them, without a look at the chunk. A bit for the first frame of each.
  */
 struct frame_current {
-    uint64_t ready;       /* (shared) */
-    uint64_t ready_check; /* frame_ready_check, or the cache takes the long way */
-    uint64_t ready_base;  /* the frame of bit 0: base + 64 x the word */
-    uint64_t base;        /* the chunk's first frame */
+    uint64_t ready;      /* (shared) */
+    uint64_t made;       /* ready is a part of it (shared) */
+    uint64_t ready_base; /* the frame of bit 0: base + 64 x the word (shared) */
+    uint64_t check;      /* frame_ready_check of these, or the cache takes the long way */
+    uint64_t base;       /* the chunk's first frame */
     uint64_t chunk_offset_bytes;
     uint64_t map_offset_bytes;
-    uint64_t link;
-    uint64_t seal; /* frame_current_seal, or it is no chunk; of none 1 */
+    uint64_t link; /* (shared) */
+    uint64_t seal; /* frame_current_seal, or it is no chunk */
+    uint64_t zero;
 };
 
 /* The section in which a cache's owner freed last. seal == frame_memo_seal, or the cache takes the long way. */
@@ -146,8 +149,8 @@ struct frame_memo {
     uint64_t count;
     uint64_t chunks_offset_bytes; /* from the cache, of the descriptor that chunk number 0 would have; wraps */
     uint64_t maps_offset_bytes;
-    uint64_t seal; /* the sum of the above; of none 1 */
-    uint64_t id;   /* only followed with care */
+    uint64_t id;
+    uint64_t seal;
 };
 
 /* Blocks in one chunk of a cache that others freed: a bit for the first frame of each. With the lock held (shared). */
@@ -179,6 +182,7 @@ struct loam_frame_cache {
     uint64_t owner;            /* id + 1 */
     uint64_t zone_end;         /* as the allocator's */
     uint64_t zone_open;        /* whose chunks serve requests without limit; FRAME_ZONE_NONE: the allocator decides */
+    uint64_t returned_any;     /* 0: returned_frames are (shared) */
     struct frame_memo memo;
     uint64_t free_frames[LOAM_FRAME_ZONE_COUNT];     /* (shared) */
     uint64_t returned_frames[LOAM_FRAME_ZONE_COUNT]; /* in blocks returned; with the lock held */
@@ -416,9 +420,9 @@ static inline uint64_t frame_current_seal(const struct frame_current *current)
     return frame_seal(values, sizeof values / sizeof values[0]);
 }
 
-static inline uint64_t frame_ready_check(uint64_t ready, uint64_t ready_base)
+static inline uint64_t frame_ready_check(const struct frame_current *current, uint64_t ready)
 {
-    return ~(ready ^ ready_base);
+    return ~(ready ^ current->made ^ current->ready_base);
 }
 
 /* Whose chunks in caches serve requests without limit: the highest zone's, unless a reserve must be seen to. */
@@ -437,7 +441,7 @@ static inline uint64_t frame_cache_seal(uint64_t offset_bytes)
 /* On the way of every free, so only a sum. */
 static inline uint64_t frame_memo_seal(const struct frame_memo *memo)
 {
-    return memo->start + memo->count + memo->chunks_offset_bytes + memo->maps_offset_bytes;
+    return memo->start + memo->count + memo->chunks_offset_bytes + memo->maps_offset_bytes + memo->id;
 }
 
 /* The frames of the blocks of an order, 0 to 6, that start at the bits of a word. */
@@ -452,8 +456,9 @@ static inline uint64_t frame_ends(uint64_t starts, uint32_t order)
     return starts << ((1u << order) - 1);
 }
 
-/* What stands for none: its seal is wrong. */
-static const struct frame_current frame_current_none = {.ready_check = UINT64_MAX, .seal = 1};
-static const struct frame_memo frame_memo_none = {.seal = 1};
+/* What stands for none: its seal is wrong, by more than a bit. */
+#define FRAME_SEAL_NONE UINT64_C(0x5555555555555555)
+static const struct frame_current frame_current_none = {.check = UINT64_MAX, .seal = FRAME_SEAL_NONE};
+static const struct frame_memo frame_memo_none = {.seal = FRAME_SEAL_NONE};
 
 #endif

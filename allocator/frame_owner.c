@@ -33,28 +33,29 @@ static void settle_current(struct loam_frame *frame, struct loam_frame_cache *ca
     struct frame_chunk *chunk;
     struct frame_map *map;
 
-    if (current->ready == 0 && current->ready_check == frame_ready_check(0, current->ready_base)) {
+    if (current->made == 0 && current->check == frame_ready_check(current, 0) && current->ready == 0) {
         return;
     }
     chunk = loam_frame_chunk_from_link(frame, current->link, &section);
-    if (section == NULL || order > 6 ||
-        current->ready_check != frame_ready_check(current->ready, current->ready_base) || word >= FRAME_MAP_WORDS ||
-        current->seal != frame_current_seal(current) || chunk->owner != cache->owner ||
+    if (section == NULL || order > 6 || current->check != frame_ready_check(current, current->ready) ||
+        word >= FRAME_MAP_WORDS || current->seal != frame_current_seal(current) || chunk->owner != cache->owner ||
         chunk->list != FRAME_LIST_CURRENT || chunk->order != order) {
         loam_frame_damage(frame);
         return;
     }
     map = frame_map(frame, section, (uint32_t)current->link);
     frames = frame_spread(current->ready, order);
-    if ((frame_bits_word(map, FRAME_BITS_USED, (uint32_t)word) & frames) != frames) {
+    if ((current->ready & ~current->made) != 0 ||
+        (frame_bits_word(map, FRAME_BITS_USED, (uint32_t)word) & frames) != frames) {
         loam_frame_damage(frame);
         return;
     }
     chunk->sum ^= frame_bits_clear(map, (uint32_t)word, frames);
     frame_write(chunk->free_frames, (uint16_t)(chunk->free_frames + __builtin_popcountll(frames)));
     frame_write(cache->free_frames[zone], cache->free_frames[zone] + (uint64_t)__builtin_popcountll(frames));
+    frame_write(current->made, 0);
+    current->check = frame_ready_check(current, 0);
     frame_write(current->ready, 0);
-    current->ready_check = frame_ready_check(0, current->ready_base);
 }
 
 static bool settle(struct loam_frame *frame, struct loam_frame_cache *cache)
@@ -379,6 +380,7 @@ void loam_frame_owner_collect(struct loam_frame *frame, struct loam_frame_cache 
         }
     }
     memset(cache->returned_frames, 0, sizeof cache->returned_frames);
+    frame_write(cache->returned_any, 0);
 }
 
 void loam_frame_owner_collect_all(struct loam_frame *frame)
@@ -490,6 +492,7 @@ enum loam_error loam_frame_owner_free(struct loam_frame *frame, struct frame_sec
     marks = &returned->starts[offset / 64];
     frame_write(*marks, *marks | UINT64_C(1) << (offset % 64));
     cache->returned_frames[zone_of(frame, section, chunk)] += count;
+    frame_write(cache->returned_any, 1);
     return LOAM_OK;
 }
 
@@ -591,7 +594,11 @@ static void drain_zone(struct loam_frame *frame, struct loam_frame_cache *cache,
     for (uint32_t order = 0; order < FRAME_CHUNK_ORDER; order++) {
         const struct frame_current *current = &cache->current[zone][order];
 
-        if (current->seal == frame_current_seal(current)) {
+        if (memcmp(current, &frame_current_none, sizeof *current) != 0) {
+            if (current->seal != frame_current_seal(current)) {
+                loam_frame_damage(frame);
+                return;
+            }
             loam_frame_chunk_from_link(frame, current->link, &section);
             drain_chunk(frame, cache, section, (uint32_t)current->link);
         }

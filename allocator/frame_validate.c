@@ -616,7 +616,7 @@ static enum loam_error check_memo(struct recount *recount, const struct holding 
     const struct frame_memo *memo = &holding->cache->memo;
     const struct frame_section *section;
 
-    if (memcmp(memo, &frame_memo_none, offsetof(struct frame_memo, id)) == 0) {
+    if (memcmp(memo, &frame_memo_none, sizeof *memo) == 0) {
         return LOAM_OK;
     }
     section = memo->seal == frame_memo_seal(memo) ? loam_frame_section_from_id(recount->frame, memo->id) : NULL;
@@ -656,7 +656,8 @@ static enum loam_error check_cache(struct recount *recount, uint32_t id, uint64_
         error = check_returned(recount, &holding, n, returned);
     }
     for (uint32_t zone = 0; error == LOAM_OK && zone < LOAM_FRAME_ZONE_COUNT; zone++) {
-        if (holding.free_frames[zone] != cache->free_frames[zone] || returned[zone] != cache->returned_frames[zone]) {
+        if (cache->returned_any != ((cache->returned_frames[0] | cache->returned_frames[1]) != 0) ||
+            holding.free_frames[zone] != cache->free_frames[zone] || returned[zone] != cache->returned_frames[zone]) {
             error = bad_cache(recount, &holding, "its counters of free frames are not what its chunks say");
         }
     }
