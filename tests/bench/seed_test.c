@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * The reference behaves as the allocator that it models. Expected addresses are worked out by hand from that allocator's
- * rules; the random test holds it against a second statement of the same rules, a flat array of free blocks that is
- * searched from end to end.
+ * The reference behaves as the allocator that it models. Expected addresses are worked out by hand from that
+ * allocator's rules; the random test holds it against a second statement of the same rules, a flat array of free
+ * blocks that is searched from end to end.
  */
 #include "tools/bench/seed.h"
 

@@ -2,8 +2,8 @@
 /*
  * The program: which cases, in which rounds, shown how.
  *
- * Cases of one group run beside each other, a round of each in turn, so that a host that speeds up or slows down touches
- * them alike; a case without a group is a group of one.
+ * Cases of one group run beside each other, a round of each in turn, so that a host that speeds up or slows down
+ * touches them alike; a case without a group is a group of one.
  */
 #include "tools/bench/bench.h"
 

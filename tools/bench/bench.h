@@ -3,10 +3,10 @@
  * The benchmarks: what a case is, and what cases share.
  *
  * A file of cases defines one table, ended by a case without a name, and bench.c lists the tables. A case's functions
- * each run one round from a fresh start (make, prepare, time, unmake) and return its figure, so that rounds of Loam and
- * of the reference can alternate. The harness pins the main thread to the first processor, runs one warm-up round of
- * each, then bench_options.rounds rounds in turn, and reports medians. What is random is drawn before the clock starts,
- * and alike for both.
+ * each run one round from a fresh start (make, prepare, time, unmake) and return its figure, so that rounds of Loam
+ * and of the reference can alternate. The harness pins the main thread to the first processor, runs one warm-up round
+ * of each, then the rounds asked for in turn, and reports medians. What is random is drawn before the clock
+ * starts, and alike for both.
  *
  * Threads: a case runs on the main thread; it may start threads with bench_threads. Cases never run beside each other.
  */
@@ -48,8 +48,8 @@ extern const struct bench_case map_cases[];    /* map_bench.c */
 extern const struct bench_case slab_cases[];   /* slab_bench.c */
 
 /*
- * Nanoseconds that the calling thread has run, in the kernel too: what one thread does waits for nobody, and what others
- * do on the machine meanwhile does not count. Where threads meet, bench_threads measures what passed.
+ * Nanoseconds that the calling thread has run, in the kernel too: what one thread does waits for nobody, and what
+ * others do on the machine meanwhile does not count. Where threads meet, bench_threads measures what passed.
  */
 uint64_t bench_now(void);
 
@@ -82,7 +82,9 @@ static inline uint32_t bench_random_below(struct bench_random *random, uint32_t 
 /* 0 to count - 1 in random order. */
 void bench_random_order(struct bench_random *random, uint32_t *order, uint32_t count);
 
-/* Pin the calling thread to the number-th processor, modulo how many there are. The main thread's is 0, at the start. */
+/*
+ * Pin the calling thread to the number-th processor, modulo how many there are. The main thread's is 0, at the start.
+ */
 void bench_pin(unsigned number);
 
 /* A thread of a case. */

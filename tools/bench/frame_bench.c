@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * The frame allocator on one thread. Unless a case says otherwise the section is 8 GiB from address 0. The reference has
- * its metadata in the head of the section, for which it was designed: 2,091,025 frames stay, an odd number, so that a
- * fresh section has free blocks of several orders at hand, and pairs need few halvings or none.
+ * The frame allocator on one thread. Unless a case says otherwise the section is 8 GiB from address 0. The reference
+ * has its metadata in the head of the section, for which it was designed: 2,091,025 frames stay, an odd number, so
+ * that a fresh section has free blocks of several orders at hand, and pairs need few halvings or none.
  */
 #include "tools/bench/subject.h"
 
@@ -124,7 +124,9 @@ ROUNDS(bulk)
 
 /* --- Mixed orders ---------------------------------------------------------------------------------------------- */
 
-/* What happens, drawn once: first the orders of what is live, then which of it makes room for a block of which order. */
+/*
+ * What happens, drawn once: first the orders of what is live, then which of it makes room for a block of which order.
+ */
 struct mix {
     uint8_t first_order[MIX_LIVE];
     uint32_t victim[MIX_STEPS];
@@ -233,9 +235,9 @@ SUBJECT_INLINE void free_isolated(const struct bench_case *bench, const struct s
 }
 
 /*
- * 16 GiB, all taken; then isolated frames below 4 GiB are freed, and after them 500,000 above: these lead the reference's
- * list, in the order of their addresses, which is the kindest to its walk. What is timed is not freed: the reference
- * would find it again at the head of its list.
+ * 16 GiB, all taken; then isolated frames below 4 GiB are freed, and after them 500,000 above: these lead the
+ * reference's list, in the order of their addresses, which is the kindest to its walk. What is timed is not freed: the
+ * reference would find it again at the head of its list.
  */
 SUBJECT_INLINE double worst(const struct bench_case *bench, const struct subject_calls *calls, uint32_t timed)
 {

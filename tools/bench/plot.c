@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * Across: labels, then the scale from lowest to highest, whole powers of ten, then room for a value. Down: a title, a row a result, the
- * scale's numbers. A bar starts at 1, where Loam and the reference are equal.
+ * Across: labels, then the scale from lowest to highest, whole powers of ten, then room for a value. Down: a title, a
+ * row a result, the scale's numbers. A bar starts at 1, where Loam and the reference are equal.
  */
 #include "tools/bench/plot.h"
 

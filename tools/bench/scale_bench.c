@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * Whether a call costs the same however much there is: 1, 64 and 1,024 GiB in one section, and 64 GiB in 1, 64 and 4,096
- * sections with as much space between them. Each case is held against the fastest of its group; the goal, flat within
- * 1.5 times, is a ratio of two thirds. Managed memory is never touched, so it need not be there.
+ * Whether a call costs the same however much there is: 1, 64 and 1,024 GiB in one section, and 64 GiB in 1, 64 and
+ * 4,096 sections with as much space between them. Each case is held against the fastest of its group; the goal, flat
+ * within 1.5 times, is a ratio of two thirds. Managed memory is never touched, so it need not be there.
  */
 #include "tools/bench/subject.h"
 

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * The reference that Loam's frame allocator is measured against, and an oracle for differential tests: a model, in plain
- * C, of the binary buddy allocator that Loam replaces. It keeps a 12-byte record for each frame, doubly linked free
- * lists for each order and section, and its sections in a list in the order of registration. It behaves as a release
- * build of that allocator does:
+ * The reference that Loam's frame allocator is measured against, and an oracle for differential tests: a model, in
+ * plain C, of the binary buddy allocator that Loam replaces. It keeps a 12-byte record for each frame, doubly linked
+ * free lists for each order and section, and its sections in a list in the order of registration. It behaves as a
+ * release build of that allocator does:
  *
  * - A count is rounded up to a power of two, and the rest of the block is lost until it is freed.
- * - The smallest order whose list holds a block that fits serves; within a list, the block freed last comes first; within
- *   a section, blocks are aligned to their size relative to the section's start and not to address 0.
+ * - The smallest order whose list holds a block that fits serves; within a list, the block freed last comes first;
+ *   within a section, blocks are aligned to their size relative to the section's start and not to address 0.
  * - An alignment greater than the block is found inside a larger one, and the rest of that one stays free.
  * - An alignment up to the block's own size is refused by a section whose start does not have it.
  * - Below 4 GiB: the lists are walked until a part lies low enough; it is the part that is looked at, not the whole
@@ -108,7 +108,9 @@ LOAM_MUST_USE enum loam_error seed_alloc(struct seed *seed, uint64_t count_frame
 LOAM_MUST_USE enum loam_error seed_alloc_low(struct seed *seed, uint64_t count_frames, uint64_t align_bytes,
                                              uint64_t *address);
 
-/* Free the block at address, all of it, whatever count_frames says. address comes from seed_alloc or seed_alloc_low. */
+/*
+ * Free the block at address, all of it, whatever count_frames says. address comes from seed_alloc or seed_alloc_low.
+ */
 void seed_free(struct seed *seed, uint64_t address, uint64_t count_frames);
 
 /* In all sections. O(sections) */

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * The frame allocator on two threads, each with a cache of its own, on a section of 8 GiB. The reference is Loam itself:
- * the same work on one thread.
+ * The frame allocator on two threads, each with a cache of its own, on a section of 8 GiB. The reference is Loam
+ * itself: the same work on one thread.
  */
 #include "tools/bench/subject.h"
 
@@ -137,8 +137,8 @@ static double one_alone(const struct bench_case *bench)
 /* --- One allocates, the other frees ---------------------------------------------------------------------------- */
 
 /*
- * Slots with LIVE frames each: tail - head of them are full, from 0 to SLOTS. The producer writes a slot, then tail with
- * release; the consumer reads tail with acquire, then the slot; head goes the other way alike.
+ * Slots with LIVE frames each: tail - head of them are full, from 0 to SLOTS. The producer writes a slot, then tail
+ * with release; the consumer reads tail with acquire, then the slot; head goes the other way alike.
  */
 struct ring {
     _Alignas(128) atomic_uint tail; /* the producer's */
@@ -207,9 +207,9 @@ static double remote(const struct bench_case *bench)
 }
 
 /*
- * What local is: the same calls by one thread that does both, and no ring between; or two such threads, each with frames
- * of its own. In calls of one frame as well as of 64: a batch that is allocated and freed by one thread moves whole words
- * of a bitmap in its own processor's cache, which no frame that changes hands can.
+ * What local is: the same calls by one thread that does both, and no ring between; or two such threads, each with
+ * frames of its own. In calls of one frame as well as of 64: a batch that is allocated and freed by one thread moves
+ * whole words of a bitmap in its own processor's cache, which no frame that changes hands can.
  */
 const struct bench_case thread_cases[] = {
     {.name = "frame.threads2",
