@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { BATCH_MAX = 150 }; /* more than two words of a bitmap */
+enum { BATCH_MAX = FRAME_PLAY_BATCH };
 
 /* --- Allocation ------------------------------------------------------------------------------------------------ */
 
@@ -49,7 +49,7 @@ static bool turn_alloc(struct frame_play *play)
 
 static bool turn_alloc_order(struct frame_play *play)
 {
-    uint32_t order = (uint32_t)frame_play_choose(play, frame_play_one_in(play, 8) ? 24 : 5);
+    uint32_t order = frame_play_choose_order(play);
     uint64_t limit = frame_play_choose_limit(play);
     struct loam_frame_cache *cache = frame_play_choose_cache(play);
     loam_pfn start = {1};
@@ -71,7 +71,7 @@ static bool turn_alloc_order(struct frame_play *play)
 
 static bool turn_alloc_batch(struct frame_play *play)
 {
-    uint32_t order = (uint32_t)frame_play_choose(play, frame_play_one_in(play, 8) ? 24 : 5);
+    uint32_t order = frame_play_choose_order(play);
     uint64_t limit = frame_play_choose_limit(play);
     size_t count = frame_play_choose(play, frame_play_one_in(play, 3) ? BATCH_MAX + 1 : 6);
     struct loam_frame_cache *cache = frame_play_choose_cache(play);
@@ -86,6 +86,11 @@ static bool turn_alloc_batch(struct frame_play *play)
         error = loam_frame_alloc_batch(play->frame, order, pfn(limit), starts, count);
     }
     count_answer(play, error);
+    if (error == LOAM_OK && count > 0) {
+        memcpy(play->batch, starts, count * sizeof *starts);
+        play->batch_count = count;
+        play->batch_order = order;
+    }
     return frame_play_judged(play, frame_oracle_alloc_batch(&play->oracle, order, limit, error, starts, count));
 }
 
@@ -141,17 +146,12 @@ static size_t choose_batch(struct frame_play *play, uint32_t order, loam_pfn *st
     return count;
 }
 
-static bool turn_free_batch(struct frame_play *play)
+static bool free_batch(struct frame_play *play, uint32_t order, const loam_pfn *starts, size_t count)
 {
-    struct frame_play_place first = frame_play_choose_block(play);
-    bool natural = loam_is_power_of_two(first.count) && first.count <= LOAM_FRAME_COUNT_MAX;
-    uint32_t order = natural ? (uint32_t)__builtin_ctzll(first.count) : (uint32_t)frame_play_choose(play, 24);
     struct loam_frame_cache *cache = frame_play_choose_cache(play);
-    loam_pfn starts[BATCH_MAX];
-    size_t count, done_count = SIZE_MAX;
+    size_t done_count = SIZE_MAX;
     enum loam_error error;
 
-    count = choose_batch(play, order, starts);
     play->doing = cache != NULL ? "cache_free_batch" : "free_batch";
     if (cache != NULL) {
         error = loam_frame_cache_free_batch(cache, order, starts, count, &done_count);
@@ -159,6 +159,23 @@ static bool turn_free_batch(struct frame_play *play)
         error = loam_frame_free_batch(play->frame, order, starts, count, &done_count);
     }
     return frame_play_judged(play, frame_oracle_free_batch(&play->oracle, order, starts, count, error, done_count));
+}
+
+/* What came as a batch goes as a batch, if nobody has freed part of it; or what stands somewhere. */
+static bool turn_free_batch(struct frame_play *play)
+{
+    struct frame_play_place first = frame_play_choose_block(play);
+    bool natural = loam_is_power_of_two(first.count) && first.count <= LOAM_FRAME_COUNT_MAX;
+    uint32_t order = natural ? (uint32_t)__builtin_ctzll(first.count) : (uint32_t)frame_play_choose(play, 24);
+    loam_pfn starts[BATCH_MAX];
+    size_t count = play->batch_count;
+
+    if (count > 0 && frame_play_one_in(play, 2)) {
+        play->batch_count = 0;
+        return free_batch(play, play->batch_order, play->batch, count);
+    }
+    count = choose_batch(play, order, starts);
+    return free_batch(play, order, starts, count);
 }
 
 static bool turn_free(struct frame_play *play)
@@ -549,6 +566,7 @@ bool frame_play_cache(struct frame_play *play)
     uint64_t choice = frame_play_choose(play, 8);
     enum loam_error error;
 
+    play->favourite = i;
     if (play->caches[i] == NULL) {
         return play->geometry->cache_count == 0 || make_cache(play, i);
     }

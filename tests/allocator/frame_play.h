@@ -17,6 +17,7 @@
 
 #define FRAME_PLAY_SECTIONS   6
 #define FRAME_PLAY_CACHES     3
+#define FRAME_PLAY_BATCH      150   /* blocks at most: more than two words of a bitmap */
 #define FRAME_PLAY_SLOT_BYTES 16384 /* for one section's metadata */
 
 struct frame_play_geometry {
@@ -34,12 +35,16 @@ struct frame_play {
     size_t arena_bytes;
     struct loam_frame *frame;
     struct loam_frame_cache *caches[FRAME_PLAY_CACHES]; /* NULL: not made */
+    uint32_t favourite;                                 /* among the caches */
     bool cache_used[FRAME_PLAY_CACHES];                 /* since it was drained */
     bool slot_used[FRAME_PLAY_SECTIONS];
     uint32_t slot_of_section[FRAME_PLAY_SECTIONS];
-    uint64_t served, refused; /* requests */
-    const char *doing;        /* the operation under way */
-    char why[700];            /* what a turn that failed was at, and what was wrong with it */
+    uint64_t served, refused;         /* requests */
+    loam_pfn batch[FRAME_PLAY_BATCH]; /* what the last batch brought */
+    size_t batch_count;
+    uint32_t batch_order;
+    const char *doing; /* the operation under way */
+    char why[700];     /* what a turn that failed was at, and what was wrong with it */
 
     uint64_t (*choose)(struct frame_play *play, uint64_t limit); /* a value below limit, which is not 0 */
     uint64_t state;                                              /* the chooser's own */

@@ -60,6 +60,22 @@ uint64_t frame_play_choose_count(struct frame_play *play)
     }
 }
 
+uint32_t frame_play_choose_order(struct frame_play *play)
+{
+    switch (frame_play_choose(play, 32)) {
+    case 0:
+        return (uint32_t)frame_play_choose(play, 24);
+    case 1:
+    case 2:
+        return 9;
+    case 3:
+    case 4:
+        return (uint32_t)frame_play_choose(play, 9);
+    default:
+        return (uint32_t)frame_play_choose(play, frame_play_one_in(play, 3) ? 1 : 5);
+    }
+}
+
 uint64_t frame_play_choose_limit(struct frame_play *play)
 {
     switch (frame_play_choose(play, 6)) {
@@ -167,7 +183,10 @@ struct frame_play_place frame_play_choose_wrong(struct frame_play *play)
 
 struct loam_frame_cache *frame_play_choose_cache(struct frame_play *play)
 {
-    uint64_t i = frame_play_choose(play, FRAME_PLAY_CACHES + 2);
+    uint64_t i = frame_play_choose(play, 2 * FRAME_PLAY_CACHES + 2);
+
+    /* One of them most often, so that it comes to hold whole chunks. */
+    i = i >= FRAME_PLAY_CACHES + 2 ? play->favourite : i;
 
     if (i >= FRAME_PLAY_CACHES || play->caches[i] == NULL) {
         return NULL;

@@ -27,6 +27,10 @@ bool frame_play_one_in(struct frame_play *play, uint64_t count);
 uint64_t frame_play_choose_pfn(struct frame_play *play);
 
 uint64_t frame_play_choose_count(struct frame_play *play);
+
+/* Of a block: small ones most often, and those of a chunk. */
+uint32_t frame_play_choose_order(struct frame_play *play);
+
 uint64_t frame_play_choose_limit(struct frame_play *play);
 
 /* Alignment and boundary of a request; then its flags, and what makes it malformed. */

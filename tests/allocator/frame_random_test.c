@@ -243,6 +243,14 @@ Test(frame, random_with_caches_and_sections_that_come_and_go)
          21);
 }
 
+Test(frame, random_with_caches_and_whole_chunks)
+{
+    play(&(struct frame_play_geometry){.name = "caches, whole chunks",
+                                       .sections = {{{ZONE_END}, 8192}, {{ZONE_END - 4096}, 4096}},
+                                       .cache_count = 3},
+         26);
+}
+
 Test(frame, random_with_caches_and_reserve)
 {
     play(&(struct frame_play_geometry){.name = "caches, reserve",

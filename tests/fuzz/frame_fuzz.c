@@ -30,7 +30,7 @@ static const struct frame_play_geometry geometries[] = {
      .sections = {{{ZONE_END - 512}, 600}, {{1000}, 300}, {{1300}, 1}, {{ZONE_END + 100}, 500}, {{1301}, 700}},
      .dynamic = true,
      .cache_count = 2},
-    {.name = "whole chunks", .sections = {{{ZONE_END}, 2048}, {{ZONE_END - 1024}, 1024}}, .cache_count = 1},
+    {.name = "whole chunks", .sections = {{{ZONE_END}, 2048}, {{ZONE_END - 1024}, 1024}}, .cache_count = 2},
     {.name = "16 KiB frames, the last frames there are",
      .config = {.frame_shift = 14},
      .sections = {{{ZONE_END / 4 - 300}, 600}, {{PFN_END / 4 - 600}, 600}},
