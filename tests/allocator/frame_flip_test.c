@@ -618,7 +618,7 @@ static void mark_whole(const struct world *world, const struct frame_chunk *chun
     MARK(chunk->block_frames);
     MARK(chunk->order);
     MARK(chunk->released);
-    if (chunk->before_frames + (LOAM_FRAME_CHUNK_FRAMES << (chunk->order - FRAME_CHUNK_ORDER)) == chunk->block_frames) {
+    if (chunk->before_frames + (1u << chunk->order) == chunk->block_frames) {
         MARK(chunk->tag);
     }
 }
