@@ -473,3 +473,19 @@ void frame_oracle_caches_drained(struct frame_oracle *oracle)
     oracle->caches_hold = false;
     note_pressure(oracle);
 }
+
+bool frame_oracle_whole_chunk_taken(const struct frame_oracle *oracle)
+{
+    for (uint32_t i = 0; i < FRAME_ORACLE_SECTIONS; i++) {
+        const struct frame_oracle_section *section = &oracle->sections[i];
+
+        for (uint64_t n = 0; section->used && n < section->count; n += LOAM_FRAME_CHUNK_FRAMES) {
+            uint64_t start, count = frame_oracle_block(oracle, section->start + n, &start);
+
+            if (count == LOAM_FRAME_CHUNK_FRAMES && start % LOAM_FRAME_CHUNK_FRAMES == 0) {
+                return true;
+            }
+        }
+    }
+    return false;
+}

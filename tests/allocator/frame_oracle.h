@@ -86,6 +86,12 @@ bool frame_oracle_cache_destroy(struct frame_oracle *oracle, bool there, enum lo
 void frame_oracle_caches_used(struct frame_oracle *oracle);
 void frame_oracle_caches_drained(struct frame_oracle *oracle);
 
+/*
+ * Whether a block fills a chunk. Such a chunk stays with its cache until the block is freed, drained or not, and the
+ * cache may hold it then.
+ */
+bool frame_oracle_whole_chunk_taken(const struct frame_oracle *oracle);
+
 /* --- Judgements of what was asked: frame_oracle_ask.c ---------------------------------------------------------- */
 
 bool frame_oracle_check(struct frame_oracle *oracle, uint64_t start, uint64_t count, enum loam_error error);

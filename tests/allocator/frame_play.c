@@ -495,7 +495,7 @@ static void note_drained(struct frame_play *play, uint32_t i)
 {
     bool used = false;
 
-    play->cache_used[i] = false;
+    play->cache_used[i] = play->caches[i] != NULL && frame_oracle_whole_chunk_taken(&play->oracle);
     for (uint32_t k = 0; k < FRAME_PLAY_CACHES; k++) {
         used |= play->cache_used[k];
     }
@@ -516,6 +516,8 @@ static bool make_cache(struct frame_play *play, uint32_t i)
     }
     if (error == LOAM_OK) {
         play->caches[i] = cache;
+        play->cache_used[i] = play->oracle.caches_hold || frame_oracle_whole_chunk_taken(&play->oracle);
+        play->oracle.caches_hold |= play->cache_used[i];
     }
     return frame_play_judged(play, frame_oracle_cache_make(&play->oracle, error));
 }
