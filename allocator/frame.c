@@ -212,18 +212,11 @@ enum loam_error loam_frame_alloc_batch(struct loam_frame *frame, uint32_t order,
 enum loam_error loam_frame_free_batch(struct loam_frame *frame, uint32_t order, const loam_pfn *starts, size_t count,
                                       size_t *done_count)
 {
-    uint64_t count_frames = frame_request_of_order(order, loam_pfn_from_u64(0)).count_frames;
-    enum loam_error error = count_frames == 0 ? LOAM_ERROR_INVALID : LOAM_OK;
-
     *done_count = 0;
     if (frame_lock_to_change(frame) == NULL) {
         return LOAM_ERROR_CORRUPT;
     }
-    while (error == LOAM_OK && *done_count < count) {
-        error = loam_frame_block_free(frame, starts[*done_count].value, count_frames);
-        *done_count += error == LOAM_OK;
-    }
-    return frame_unlock(frame, error);
+    return frame_unlock(frame, loam_frame_block_free_many(frame, order, starts, count, done_count));
 }
 
 /* --- Blocks that change ---------------------------------------------------------------------------------------- */
@@ -320,7 +313,10 @@ enum loam_error loam_frame_tag_set(struct loam_frame *frame, loam_pfn start, enu
         return LOAM_ERROR_CORRUPT;
     }
     section = loam_frame_section_from_pfn(frame, start.value);
-    if (section != NULL && loam_frame_block_at(frame, section, start.value, &block) && block.start == start.value) {
+    if (section != NULL &&
+        loam_frame_owner_stop_chunk(frame, section,
+                                    loam_frame_buddy_head(frame, section, frame_chunk_index(section, start.value))) &&
+        loam_frame_block_at(frame, section, start.value, &block) && block.start == start.value) {
         error = loam_frame_block_find(frame, block.start, block.count, &section);
     }
     if (error == LOAM_OK) {

@@ -27,21 +27,12 @@ FRAME_HOT uint64_t write_out(uint64_t bits, uint64_t base, loam_pfn *starts, siz
 /* As many single frames as the current chunk has, up to count: first what is ready, then word by word. */
 static inline size_t take_singles(struct loam_frame_cache *cache, uint64_t zone, loam_pfn *starts, size_t count)
 {
-    struct frame_current *current = &cache->current[zone][0];
+    struct frame_window *window = &cache->window[0][zone];
     size_t done = 0;
 
-    while (done < count) {
-        uint64_t ready = current->ready;
-
-        if (ready == 0 && !loam_frame_cache_make_ready(cache, zone, 0)) {
-            break;
-        }
-        ready = current->ready;
-        if (current->check != frame_ready_check(current, ready)) {
-            break;
-        }
-        ready = write_out(ready, current->ready_base, starts, count, &done);
-        frame_set_ready(current, ready);
+    while (done < count && (window->ready != 0 || loam_frame_cache_make_ready(cache, zone, 0)) &&
+           window->ready_check == frame_window_check(window, window->ready)) {
+        frame_set_ready(window, write_out(window->ready, window->base, starts, count, &done));
     }
     return done;
 }
@@ -150,7 +141,7 @@ static inline bool give_run(struct loam_frame_cache *cache, uint64_t start, uint
     }
     bits = frame_bits_read(map, word);
     /* Each is a block of one frame, untagged; and the first is no tail of a longer one. */
-    if ((bits.allocated & bits.last & mask) != mask || !frame_begins(map, chunk, offset, bits) ||
+    if ((bits.allocated & bits.last & mask) != mask || !frame_begins(map, chunk, offset) ||
         !frame_not_made(cache, chunk, zone, start, mask)) {
         return false;
     }
@@ -161,15 +152,15 @@ static inline bool give_run(struct loam_frame_cache *cache, uint64_t start, uint
 /* A run of single frames that were made ready and handed out. */
 static inline bool give_made_run(struct loam_frame_cache *cache, uint64_t start, uint32_t run)
 {
-    struct frame_current *current = &cache->current[frame_zone_of(cache, start)][0];
-    uint64_t bit = start - current->ready_base, ready = current->ready;
+    struct frame_window *window = &cache->window[0][frame_zone_of(cache, start)];
+    uint64_t bit = start - window->base, back = window->back;
     uint64_t mask = UINT64_MAX >> (64 - run) << bit % 64;
 
-    if (bit >= 64 || ((current->made & ~ready) & mask) != mask || frame_read(cache->returned_any) != 0 ||
-        current->check != frame_ready_check(current, ready)) {
+    if (bit >= 64 || ((window->made & ~window->ready & ~back) & mask) != mask || frame_read(cache->returned_any) != 0 ||
+        window->back_check != frame_window_check(window, back)) {
         return false;
     }
-    frame_set_ready(current, ready | mask);
+    frame_set_back(window, back | mask);
     return true;
 }
 
@@ -213,14 +204,9 @@ enum loam_error loam_frame_cache_free_batch(struct loam_frame_cache *cache, uint
     if (frame == NULL) {
         return error;
     }
-    error = order > LOAM_FRAME_ORDER_MAX ? LOAM_ERROR_INVALID : LOAM_OK;
-    while (error == LOAM_OK && done < count) {
-        if (done == *done_count) {
-            loam_frame_cache_remember(frame, cache, starts[done].value);
-        }
-        error = loam_frame_block_free(frame, starts[done].value, UINT64_C(1) << order);
-        done += error == LOAM_OK;
+    loam_frame_owner_collect(frame, cache);
+    if (done < count) {
+        loam_frame_cache_remember(frame, cache, starts[done].value);
     }
-    *done_count = done;
-    return frame_unlock(frame, error);
+    return frame_unlock(frame, loam_frame_block_free_many(frame, order, starts, count, done_count));
 }

@@ -180,6 +180,10 @@ enum loam_error loam_frame_block_find(struct loam_frame *frame, uint64_t start, 
     if (*section == NULL) {
         return LOAM_ERROR_NOT_FOUND;
     }
+    if (!loam_frame_owner_stop_chunk(frame, *section,
+                                     loam_frame_buddy_head(frame, *section, frame_chunk_index(*section, start)))) {
+        return LOAM_ERROR_UNINITIALISED;
+    }
     if (!loam_frame_block_at(frame, *section, start, &block) || block.start != start || block.count != count) {
         return LOAM_ERROR_INVALID;
     }
@@ -212,6 +216,55 @@ enum loam_error loam_frame_block_free(struct loam_frame *frame, uint64_t start, 
     error = loam_frame_block_find(frame, start, count, &section);
     if (error == LOAM_OK) {
         loam_frame_chunk_release(frame, section, start, count);
+    }
+    return error;
+}
+
+/* How many of the frames follow each other from the first on, within one word of a bitmap and in the section. */
+static uint32_t run_of(const struct frame_section *section, const loam_pfn *starts, size_t count)
+{
+    uint64_t first = starts[0].value;
+    uint64_t room = frame_min(frame_min(64 - first % 64, count), section->end - first);
+    uint32_t run = 1;
+
+    while (run < room && starts[run].value == first + run) {
+        run++;
+    }
+    return run;
+}
+
+/* A run of single frames from the first on that was freed at once; 0: none was. */
+static uint32_t free_run(struct loam_frame *frame, const loam_pfn *starts, size_t count)
+{
+    struct frame_section *section = loam_frame_section_from_pfn(frame, starts[0].value);
+    uint32_t run;
+    uint64_t chunk;
+
+    if (section == NULL) {
+        return 0;
+    }
+    chunk = frame_chunk_index(section, starts[0].value);
+    run = run_of(section, starts, count);
+    return run > 1 && frame_read(frame_chunks(frame, section)[chunk].state) == FRAME_CHUNK_PARTIAL &&
+                   frame_read(frame_chunks(frame, section)[chunk].owner) != 0 &&
+                   loam_frame_owner_free_run(frame, section, starts[0].value, run)
+               ? run
+               : 0;
+}
+
+enum loam_error loam_frame_block_free_many(struct loam_frame *frame, uint32_t order, const loam_pfn *starts,
+                                           size_t count, size_t *done)
+{
+    enum loam_error error = order > LOAM_FRAME_ORDER_MAX ? LOAM_ERROR_INVALID : LOAM_OK;
+
+    while (error == LOAM_OK && *done < count) {
+        uint32_t run = order == 0 ? free_run(frame, starts + *done, count - *done) : 0;
+
+        if (run == 0) {
+            error = loam_frame_block_free(frame, starts[*done].value, UINT64_C(1) << order);
+            run = error == LOAM_OK;
+        }
+        *done += run;
     }
     return error;
 }

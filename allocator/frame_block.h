@@ -23,6 +23,13 @@ enum loam_error loam_frame_block_alloc(struct loam_frame *frame, const struct lo
 
 enum loam_error loam_frame_block_free(struct loam_frame *frame, uint64_t start, uint64_t count);
 
+/*
+ * Free blocks of 2^order frames from starts[*done] on, until all count are freed or one is at fault: runs of single
+ * frames in others' chunks at a time. *done counts on.
+ */
+enum loam_error loam_frame_block_free_many(struct loam_frame *frame, uint32_t order, const loam_pfn *starts,
+                                           size_t count, size_t *done);
+
 /* Free the first done of starts, blocks of a batch that was not served as a whole, and zero them. */
 void loam_frame_block_free_again(struct loam_frame *frame, uint32_t order, loam_pfn *starts, size_t done);
 

@@ -8,7 +8,9 @@ static bool holds(const struct frame_section *section, const struct frame_chunk 
 {
     const struct frame_chunk *this = &chunks[head];
 
-    return frame_read(this->state) != FRAME_CHUNK_PARTIAL && frame_read(this->owner) == 0 &&
+    uint8_t state = frame_read(this->state);
+
+    return (state == FRAME_CHUNK_FREE || state == FRAME_CHUNK_WHOLE) && frame_read(this->owner) == 0 &&
            this->order >= FRAME_CHUNK_ORDER && this->order <= LOAM_FRAME_ORDER_MAX &&
            chunk - head < frame_piece_chunks(this->order) &&
            loam_fits(head, frame_piece_chunks(this->order), section->chunk_count);

@@ -36,12 +36,21 @@ struct loam_frame *loam_frame_cache_lock(struct loam_frame_cache *cache, enum lo
 
 bool loam_frame_cache_make_ready(struct loam_frame_cache *cache, uint64_t zone, uint32_t order)
 {
-    struct frame_current *current = &cache->current[zone][order];
+    struct frame_window *window = &cache->window[order][zone];
+    const struct frame_current *current = &cache->current[zone][order];
     struct loam_frame *frame = frame_of_cache(cache);
     struct frame_map *map;
 
-    if (frame == NULL || current->seal != frame_current_seal(current) || current->ready != 0 ||
-        current->check != frame_ready_check(current, 0)) {
+    if (frame == NULL || window->ready != 0 || window->ready_check != frame_window_check(window, 0) ||
+        window->back_check != frame_window_check(window, window->back)) {
+        return false;
+    }
+    if (window->back != 0) {
+        frame_set_ready(window, window->back);
+        frame_set_back(window, 0);
+        return true;
+    }
+    if (current->seal != frame_current_seal(current)) {
         return false;
     }
     map = frame_address(frame, current->map_offset_bytes);
@@ -54,9 +63,10 @@ bool loam_frame_cache_make_ready(struct loam_frame_cache *cache, uint64_t zone, 
         }
         frame_count_own(cache, frame_address(frame, current->chunk_offset_bytes), zone,
                         frame_bits_set(map, word, frame_spread(starts, order), frame_ends(starts, order)), -count);
-        frame_write(current->ready_base, current->base + word * 64);
-        frame_write(current->made, starts);
-        frame_set_ready(current, starts);
+        frame_write(window->base, current->base + word * 64);
+        frame_write(window->made, starts);
+        frame_set_back(window, 0);
+        frame_set_ready(window, starts);
         return true;
     }
     return false;
@@ -129,13 +139,15 @@ static void make_current(struct loam_frame *frame, struct loam_frame_cache *cach
     this->list = FRAME_LIST_CURRENT;
     this->order = (uint8_t)order;
     *current = (struct frame_current){
-        .check = UINT64_MAX,
         .base = frame_chunk_start(section, chunk),
         .chunk_offset_bytes = (uintptr_t)this - (uintptr_t)frame,
         .map_offset_bytes = (uintptr_t)frame_map(frame, section, chunk) - (uintptr_t)frame,
         .link = frame_link(section, chunk),
     };
     current->seal = frame_current_seal(current);
+    if (order < FRAME_WINDOWS) {
+        cache->window[order][zone] = frame_window_none;
+    }
 }
 
 /* The current chunk has no block of the order: it goes among the others. */
@@ -153,21 +165,26 @@ static void put_current_aside(struct loam_frame *frame, struct loam_frame_cache 
     }
 }
 
-/* A chunk out of the buddy, the cache's from now on: partly used if it is to be, else spare. */
-static bool adopt_piece(struct loam_frame *frame, struct loam_frame_cache *cache, uint32_t zone, bool partial,
-                        struct frame_section **section, uint64_t *chunk)
+/*
+ * Free chunks out of the buddy lie spare in the cache from now on: two that share a line of descriptors, if they can be
+ * had, so that two owners do not write the same line.
+ */
+static bool adopt_piece(struct loam_frame *frame, struct loam_frame_cache *cache, uint32_t zone)
 {
-    if (!loam_frame_search_piece(frame, zone, section, chunk)) {
+    struct frame_section *section;
+    uint64_t chunk, count;
+
+    if (!loam_frame_search_piece(frame, zone, &section, &chunk)) {
         return false;
     }
-    loam_frame_buddy_take_one(frame, *section, *chunk);
-    if (frame_read(frame->damaged)) {
-        return false;
+    count = frame_min(2, loam_frame_buddy_chunks(frame, section, chunk));
+    while (count > 0 && !frame_read(frame->damaged)) {
+        count--;
+        loam_frame_buddy_take_one(frame, section, chunk + count);
+        if (!frame_read(frame->damaged)) {
+            loam_frame_owner_adopt(frame, cache, section, chunk + count);
+        }
     }
-    if (partial) {
-        loam_frame_chunk_make_partial(frame, *section, *chunk);
-    }
-    loam_frame_owner_adopt(frame, cache, *section, *chunk);
     return !frame_read(frame->damaged);
 }
 
@@ -188,32 +205,43 @@ static bool open_spare(struct loam_frame *frame, struct loam_frame_cache *cache,
     }
     *chunk = frame_chunk_index(*section, start);
     loam_frame_chunk_make_partial(frame, *section, *chunk);
-    frame_chunks(frame, *section)[*chunk].entered = 0;
+    frame_chunks(frame, *section)[*chunk].crossed = 0;
     return true;
 }
 
 /*
- * Have a block of the order in the current chunk: the fullest that will do of the cache's own, then of the allocator's,
- * then a chunk that is wholly free.
+ * Have a block of the order in the current chunk, out of what the cache owns: the fullest chunk that will do, or a spare
+ * one. Needs no lock.
  */
-static bool refill(struct loam_frame *frame, struct loam_frame_cache *cache, uint32_t zone, uint32_t order)
+static bool refill_own(struct loam_frame *frame, struct loam_frame_cache *cache, uint32_t zone, uint32_t order)
 {
     struct frame_section *section;
     uint64_t chunk;
 
     put_current_aside(frame, cache, zone, order);
-    if (loam_frame_search_lists(frame, &cache->lists[zone], order, &section, &chunk)) {
-        make_current(frame, cache, section, chunk, zone, order);
-    } else if (loam_frame_search_chunk(frame, zone, order, &section, &chunk)) {
-        loam_frame_owner_adopt(frame, cache, section, chunk);
-        if (!frame_read(frame->damaged)) {
-            make_current(frame, cache, section, chunk, zone, order);
-        }
-    } else if (open_spare(frame, cache, zone, &section, &chunk) ||
-               adopt_piece(frame, cache, zone, true, &section, &chunk)) {
-        make_current(frame, cache, section, chunk, zone, order);
-    } else {
+    if (!loam_frame_search_lists(frame, &cache->lists[zone], order, &section, &chunk) &&
+        !open_spare(frame, cache, zone, &section, &chunk)) {
         return false;
+    }
+    make_current(frame, cache, section, chunk, zone, order);
+    return !frame_read(frame->damaged);
+}
+
+/* The same, out of what the allocator has as well: the fullest chunk that will do, or wholly free ones. */
+static bool refill(struct loam_frame *frame, struct loam_frame_cache *cache, uint32_t zone, uint32_t order)
+{
+    struct frame_section *section;
+    uint64_t chunk;
+
+    if (refill_own(frame, cache, zone, order)) {
+        return true;
+    }
+    if (!loam_frame_search_chunk(frame, zone, order, &section, &chunk)) {
+        return adopt_piece(frame, cache, zone) && refill_own(frame, cache, zone, order);
+    }
+    loam_frame_owner_adopt(frame, cache, section, chunk);
+    if (!frame_read(frame->damaged)) {
+        make_current(frame, cache, section, chunk, zone, order);
     }
     return !frame_read(frame->damaged);
 }
@@ -244,16 +272,13 @@ enum loam_error loam_frame_cache_alloc_locked(struct loam_frame *frame, struct l
 {
     struct loam_frame_request request = frame_request_of_order(order, limit);
     uint32_t zone = (uint32_t)frame_zone_for(cache, limit);
-    struct frame_section *section;
     struct loam_frame_block block;
     enum loam_error error;
-    uint64_t chunk;
 
     if (zone < FRAME_ZONE_NONE && order < LOAM_FRAME_CACHE_ORDERS) {
         loam_frame_owner_collect(frame, cache);
-        if (order < FRAME_CHUNK_ORDER
-                ? refill(frame, cache, zone, order)
-                : cache->spare_count[zone] > 0 || adopt_piece(frame, cache, zone, false, &section, &chunk)) {
+        if (order < FRAME_CHUNK_ORDER ? refill(frame, cache, zone, order)
+                                      : cache->spare_count[zone] > 0 || adopt_piece(frame, cache, zone)) {
             if (order == FRAME_CHUNK_ORDER) {
                 loam_frame_cache_remember(frame, cache,
                                           cache->spare[zone][(cache->spare_count[zone] - 1) % FRAME_SPARE_CHUNKS]);
@@ -270,14 +295,33 @@ enum loam_error loam_frame_cache_alloc_locked(struct loam_frame *frame, struct l
     return error;
 }
 
-/* What cannot be done without the lock. */
-FRAME_COLD static enum loam_error alloc_slowly(struct loam_frame_cache *cache, uint32_t order, loam_pfn limit,
-                                               loam_pfn *start)
+/* Another current chunk, without the lock. */
+static bool alloc_from_another(struct loam_frame_cache *cache, uint32_t order, loam_pfn limit, loam_pfn *start)
+{
+    struct loam_frame *frame = frame_of_cache(cache);
+    uint64_t zone = frame_zone_for(cache, limit);
+    bool taken;
+
+    if (frame == NULL || zone >= FRAME_ZONE_NONE || order >= FRAME_CHUNK_ORDER || !frame_enter(cache)) {
+        return false;
+    }
+    taken =
+        refill_own(frame, cache, (uint32_t)zone, order) && loam_frame_cache_take_own(cache, zone, order, &start->value);
+    frame_leave(cache);
+    return taken;
+}
+
+/* What the current chunk does not have. */
+__attribute__((noinline)) static enum loam_error alloc_slowly(struct loam_frame_cache *cache, uint32_t order,
+                                                              loam_pfn limit, loam_pfn *start)
 {
     struct loam_frame *frame;
     enum loam_error error;
     uint64_t at = 0;
 
+    if (alloc_from_another(cache, order, limit, start)) {
+        return LOAM_OK;
+    }
     *start = loam_pfn_from_u64(0);
     frame = loam_frame_cache_lock(cache, &error);
     if (frame == NULL) {
@@ -354,9 +398,12 @@ static bool give_aside(struct loam_frame_cache *cache, struct frame_chunk *chunk
                        uint64_t zone)
 {
     struct loam_frame *frame = frame_of_cache(cache);
-    const struct frame_section *section = frame == NULL ? NULL : loam_frame_section_from_id(frame, cache->memo.id);
+    const struct frame_section *section = NULL;
     uint64_t index;
 
+    if (frame != NULL && frame->seal == frame_seal_of_allocator(frame)) {
+        section = loam_frame_section_from_id(frame, cache->memo.id);
+    }
     if (section == NULL || start - section->start >= section->end - section->start) {
         return false;
     }
@@ -410,7 +457,7 @@ bool loam_frame_cache_give_own(struct loam_frame_cache *cache, uint64_t start, u
     if (chunk->state != FRAME_CHUNK_PARTIAL) {
         return give_whole(cache, chunk, start, count, zone);
     }
-    if (!frame_bits_is_block(map, offset, (uint32_t)count, chunk->entered != 0) ||
+    if (!frame_bits_is_block(map, offset, (uint32_t)count, (chunk->crossed & 1) != 0) ||
         returned_here(cache, chunk, offset)) {
         return false;
     }
@@ -426,7 +473,8 @@ bool loam_frame_cache_give_own(struct loam_frame_cache *cache, uint64_t start, u
     return true;
 }
 
-FRAME_COLD static enum loam_error free_slowly(struct loam_frame_cache *cache, loam_pfn start, uint64_t count_frames)
+__attribute__((noinline)) static enum loam_error free_slowly(struct loam_frame_cache *cache, loam_pfn start,
+                                                             uint64_t count_frames)
 {
     struct loam_frame *frame;
     enum loam_error error;
@@ -536,6 +584,10 @@ static void init_cache(struct loam_frame *frame, struct loam_frame_cache *cache,
     for (uint32_t order = 0; order < FRAME_CHUNK_ORDER; order++) {
         cache->current[LOAM_FRAME_ZONE_DMA32][order] = frame_current_none;
         cache->current[LOAM_FRAME_ZONE_NORMAL][order] = frame_current_none;
+    }
+    for (uint32_t order = 0; order < FRAME_WINDOWS; order++) {
+        cache->window[order][LOAM_FRAME_ZONE_DMA32] = frame_window_none;
+        cache->window[order][LOAM_FRAME_ZONE_NORMAL] = frame_window_none;
     }
     loam_frame_lists_init(&cache->lists[LOAM_FRAME_ZONE_DMA32]);
     loam_frame_lists_init(&cache->lists[LOAM_FRAME_ZONE_NORMAL]);

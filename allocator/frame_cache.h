@@ -92,29 +92,35 @@ FRAME_HOT void frame_count_own(struct loam_frame_cache *cache, struct frame_chun
 /* Make what is free in a word of the current chunk ready. False: no block of the order, 0 to 6, is free in the chunk. */
 bool loam_frame_cache_make_ready(struct loam_frame_cache *cache, uint64_t zone, uint32_t order);
 
-FRAME_HOT void frame_set_ready(struct frame_current *current, uint64_t ready)
+FRAME_HOT void frame_set_ready(struct frame_window *window, uint64_t ready)
 {
-    current->check = frame_ready_check(current, ready);
-    frame_write(current->ready, ready);
+    window->ready_check = frame_window_check(window, ready);
+    frame_write(window->ready, ready);
+}
+
+FRAME_HOT void frame_set_back(struct frame_window *window, uint64_t back)
+{
+    window->back_check = frame_window_check(window, back);
+    frame_write(window->back, back);
 }
 
 /* A block of order 0 to 6 out of the current chunk. */
 FRAME_HOT bool frame_take_small(struct loam_frame_cache *cache, uint64_t zone, uint32_t order, uint64_t *start)
 {
-    struct frame_current *current = &cache->current[zone][order];
-    uint64_t ready = current->ready;
+    struct frame_window *window = &cache->window[order][zone];
+    uint64_t ready = window->ready;
 
     if (UNLIKELY(ready == 0)) {
         if (!loam_frame_cache_make_ready(cache, zone, order)) {
             return false;
         }
-        ready = current->ready;
+        ready = window->ready;
     }
-    if (UNLIKELY(current->check != frame_ready_check(current, ready))) {
+    if (UNLIKELY(window->ready_check != frame_window_check(window, ready))) {
         return false;
     }
-    *start = current->ready_base + (uint32_t)__builtin_ctzll(ready);
-    frame_set_ready(current, ready & (ready - 1));
+    *start = window->base + (uint32_t)__builtin_ctzll(ready);
+    frame_set_ready(window, ready & (ready - 1));
     return true;
 }
 
@@ -153,14 +159,13 @@ FRAME_HOT uint64_t frame_marks(const struct frame_chunk *chunk)
 #define FRAME_IS_PLAIN      ((uint64_t)FRAME_CHUNK_PARTIAL)
 #define FRAME_IS_CURRENT    ((uint64_t)FRAME_LIST_CURRENT << 24 | FRAME_CHUNK_PARTIAL)
 
-/* The frame before offset is no part of a block that goes on. */
-FRAME_HOT bool frame_begins(const struct frame_map *map, const struct frame_chunk *chunk, uint32_t offset,
-                            struct frame_word bits)
+/* The frame before offset is no part of a block that goes on. Without branches: orders come in any order. */
+FRAME_HOT bool frame_begins(const struct frame_map *map, const struct frame_chunk *chunk, uint32_t offset)
 {
-    if (LIKELY(offset % 64 != 0)) {
-        return ((~bits.allocated | bits.last) >> (offset % 64 - 1)) & 1;
-    }
-    return offset == 0 ? chunk->entered == 0 : frame_bits_at(map, FRAME_BITS_ENDS, offset - 1);
+    uint32_t before = offset - (offset != 0);
+    bool ends = frame_bits_at(map, FRAME_BITS_ENDS, before), outside = (chunk->crossed & 1) == 0;
+
+    return offset == 0 ? outside : ends;
 }
 
 /* In the zone of pfn a cache counts. */
@@ -170,19 +175,20 @@ FRAME_HOT uint64_t frame_zone_of(const struct loam_frame_cache *cache, uint64_t 
 }
 
 /*
- * Free a block that was made ready and handed out, of 2^order frames, order 0 to 6: that it is in made, and not in ready,
- * is proof that exactly it is allocated, unless others returned blocks.
+ * Free a block that was made ready and handed out, of 2^order frames, order 0 to 6: that it is in made, and neither in
+ * ready nor in back, is proof that exactly it is allocated, unless others returned blocks.
  */
 FRAME_HOT bool frame_give_made(struct loam_frame_cache *cache, uint64_t start, uint32_t order)
 {
-    struct frame_current *current = &cache->current[frame_zone_of(cache, start)][order];
-    uint64_t bit = start - current->ready_base, ready = current->ready;
+    struct frame_window *window = &cache->window[order][frame_zone_of(cache, start)];
+    uint64_t bit = start - window->base, back = window->back;
 
-    if (bit >= 64 || ((current->made & ~ready) >> bit & 1) == 0 || UNLIKELY(frame_read(cache->returned_any) != 0) ||
-        UNLIKELY(current->check != frame_ready_check(current, ready))) {
+    if (bit >= 64 || ((window->made & ~window->ready & ~back) >> bit & 1) == 0 ||
+        UNLIKELY(frame_read(cache->returned_any) != 0) ||
+        UNLIKELY(window->back_check != frame_window_check(window, back))) {
         return false;
     }
-    frame_set_ready(current, ready | UINT64_C(1) << bit);
+    frame_set_back(window, back | UINT64_C(1) << bit);
     return true;
 }
 
@@ -190,13 +196,13 @@ FRAME_HOT bool frame_give_made(struct loam_frame_cache *cache, uint64_t start, u
 FRAME_HOT bool frame_not_made(const struct loam_frame_cache *cache, const struct frame_chunk *chunk, uint64_t zone,
                               uint64_t start, uint64_t mask)
 {
-    const struct frame_current *current;
+    const struct frame_window *window;
 
-    if (UNLIKELY(chunk->order >= FRAME_CHUNK_ORDER)) {
-        return false;
+    if (UNLIKELY(chunk->order >= FRAME_WINDOWS)) {
+        return chunk->order < FRAME_CHUNK_ORDER;
     }
-    current = &cache->current[zone][chunk->order];
-    return (current->made & mask) == 0 || current->ready_base != loam_align_down(start, 64);
+    window = &cache->window[chunk->order][zone];
+    return (window->made & mask) == 0 || window->base != loam_align_down(start, 64);
 }
 
 /* The bits of one block within a word. */
@@ -207,7 +213,7 @@ struct frame_block_bits {
     uint64_t end;
 };
 
-/* Whether [start, start + count) is exactly one block, within one word; frames of single blocks need the least. */
+/* Whether [start, start + count) is exactly one block, within one word. */
 FRAME_HOT bool frame_block_in_word(const struct frame_chunk *chunk, struct frame_map *map, uint64_t start,
                                    uint64_t count, struct frame_block_bits *bits)
 {
@@ -215,18 +221,11 @@ FRAME_HOT bool frame_block_in_word(const struct frame_chunk *chunk, struct frame
 
     bits->word = &map->word[offset / 64];
     bits->old = frame_bits_read(map, offset / 64);
-    bits->end = UINT64_C(1) << bit;
-    bits->mask = bits->end;
-    if (count != 1) {
-        if (UNLIKELY(count - 1 >= 64 - bit)) {
-            return false;
-        }
-        bits->mask = UINT64_MAX >> (64 - count) << bit;
-        bits->end <<= count - 1;
-    }
-    return LIKELY((bits->old.last & bits->mask) == bits->end) &&
-           (count == 1 || LIKELY(((bits->old.allocated | bits->end) & bits->mask) == bits->mask)) &&
-           LIKELY(frame_begins(map, chunk, offset, bits->old));
+    bits->mask = UINT64_MAX >> (-count % 64) << bit;
+    bits->end = UINT64_C(1) << ((bit + count - 1) % 64);
+    return LIKELY(count - 1 < 64 - bit) && LIKELY((bits->old.last & bits->mask) == bits->end) &&
+           LIKELY(((bits->old.allocated | bits->end) & bits->mask) == bits->mask) &&
+           LIKELY(frame_begins(map, chunk, offset));
 }
 
 /* Free it. */

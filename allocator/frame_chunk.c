@@ -268,6 +268,11 @@ static uint64_t start_before(const struct loam_frame *frame, const struct frame_
 
         return block.start + block.count > border ? block.start : border;
     }
+    if (frame_read(frame_chunks(frame, section)[head].owner) != 0 &&
+        (frame_chunks(frame, section)[head].crossed & FRAME_LEFT) != FRAME_LEFT) {
+        /* Its owner may be writing the bits there; no block comes out of it, whatever they look like. */
+        return border;
+    }
     if (state == FRAME_CHUNK_PARTIAL) {
         return frame_chunk_start(section, head) +
                frame_bits_previous_end(frame_map(frame, section, head), FRAME_BITS_ENDS, LOAM_FRAME_CHUNK_FRAMES);
@@ -275,9 +280,13 @@ static uint64_t start_before(const struct loam_frame *frame, const struct frame_
     return border;
 }
 
-bool loam_frame_chunk_entered(const struct loam_frame *frame, const struct frame_section *section, uint64_t chunk)
+uint8_t loam_frame_chunk_crossed(const struct loam_frame *frame, const struct frame_section *section, uint64_t chunk)
 {
-    return start_before(frame, section, chunk) != frame_chunk_start(section, chunk);
+    struct frame_word top = frame_bits_read(frame_map(frame, section, chunk), FRAME_MAP_WORDS - 1);
+    bool entered = start_before(frame, section, chunk) != frame_chunk_start(section, chunk);
+    bool left = (top.allocated & ~top.last) >> 63;
+
+    return (uint8_t)((entered ? FRAME_ENTERED : 0) | (left ? FRAME_LEFT : 0));
 }
 
 /* Where the block that goes on into chunk ends. */

@@ -58,8 +58,8 @@ void loam_frame_chunk_lower_fit(struct loam_frame *frame, const struct frame_sec
 /* No block is larger than the free frames allow. */
 void loam_frame_chunk_cap_fit(struct frame_chunk *chunk);
 
-/* Whether the block of the chunk's first frame, if it has one, starts in the chunk before. */
-bool loam_frame_chunk_entered(const struct loam_frame *frame, const struct frame_section *section, uint64_t chunk);
+/* What blocks cross the borders of a partly used chunk without an owner: FRAME_ENTERED, FRAME_LEFT. */
+uint8_t loam_frame_chunk_crossed(const struct loam_frame *frame, const struct frame_section *section, uint64_t chunk);
 
 /* --- Questions: the chunk may have an owner that goes on --- */
 

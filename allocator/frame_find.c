@@ -28,7 +28,7 @@ struct frame_section *loam_frame_section_from_id(const struct loam_frame *frame,
     if (!section->used) {
         return NULL;
     }
-    if (section->id != id || section->seal != frame_seal_of_section(section)) {
+    if (section->id != id || section->quick_seal != frame_quick_seal_of_section(section)) {
         loam_frame_damage(frame);
         return NULL;
     }
@@ -68,7 +68,8 @@ struct frame_section *loam_frame_section_from_index(const struct loam_frame *fra
 {
     struct frame_section *section = loam_frame_section_from_id(frame, frame_indexes(frame)[n].id);
 
-    if (section == NULL || section->range_start != frame_indexes(frame)[n].start) {
+    if (section == NULL || section->range_start != frame_indexes(frame)[n].start ||
+        section->seal != frame_seal_of_section(section)) {
         loam_frame_damage(frame);
         return NULL;
     }

@@ -37,6 +37,7 @@ static_assert(LOAM_FRAME_CHUNK_FRAMES == 1 << FRAME_CHUNK_ORDER, "a chunk is one
  * frame; shared ones are on no list. From 64: free blocks of whole chunks by order; a cache has none.
  */
 #define FRAME_BUCKETS      7
+#define FRAME_FEW          16 /* free frames that a chunk of a cache should have before it is taken from again */
 #define FRAME_FITS         9
 #define FRAME_LIST_FULL    63
 #define FRAME_LIST_FREE    64
@@ -84,11 +85,13 @@ struct frame_chunk {
     uint8_t list;
     uint8_t tag;      /* WHOLE: FRAME_YES: the block is tagged, and its last frame lies in this piece */
     uint8_t released; /* FRAME_YES: no backing; with an owner 0 */
-    uint8_t entered;  /* with an owner: 1: the block of its first frame starts in the chunk before */
+    uint8_t crossed;  /* with an owner: FRAME_ENTERED, FRAME_LEFT; that cannot change while it has one */
     uint8_t slot;     /* with an owner: which of the cache's slots for returned blocks, + 1; 0: none (shared) */
 };
 
-#define FRAME_YES 0xff /* more than one bit away from 0 */
+#define FRAME_YES     0xff /* more than one bit away from 0 */
+#define FRAME_ENTERED 0x35 /* the block of the chunk's first frame starts in the chunk before */
+#define FRAME_LEFT    0xca /* the block of its last frame goes on in the chunk behind */
 
 static_assert(sizeof(struct frame_chunk) == 32, "with its bitmaps at most 0.32 bytes a frame");
 static_assert(LOAM_FRAME_COUNT_MAX <= UINT32_MAX, "a block's length fits");
@@ -108,7 +111,8 @@ struct frame_section {
     uint64_t chunk_count;
     uint64_t metadata_offset_bytes; /* from the allocator; wraps */
     uint64_t metadata_bytes;
-    uint64_t seal; /* a sum over the above, so that nobody need trust them */
+    uint64_t seal;       /* a sum over the above, so that nobody need trust them */
+    uint64_t quick_seal; /* another over what leads to chunks: links are followed all the time */
 
     uint64_t free_frames; /* those in caches not counted */
     uint64_t free_top;    /* no frame at or above it is free, but in caches */
@@ -126,21 +130,30 @@ struct frame_index {
 };
 
 /*
- * A chunk that a cache takes from. Of one word of its bitmaps, all free blocks of the order are marked as allocated at
- * once: they are made. Those still to be had are ready; the others were handed out, and come back to ready when the
- * owner frees them, without a look at the chunk. A bit for the first frame of each.
+ * What a cache takes from in its current chunk of an order: of one word of the bitmaps, all free blocks of the order are
+ * marked as allocated at once: they are made. Those still to be had are ready. The others were handed out; when the
+ * owner frees them they are back, without a look at the chunk, and ready again when nothing else is. A bit for the first
+ * frame of each. Taking writes ready alone and freeing writes back alone, so that neither waits for the other.
+ *
+ * ready and back are disjoint parts of made; blocks in made and in neither are allocated
  */
+struct frame_window {
+    uint64_t ready; /* (shared) */
+    uint64_t back;  /* (shared) */
+    uint64_t made;  /* (shared) */
+    uint64_t base;  /* the frame of bit 0 (shared) */
+    uint64_t ready_check;
+    uint64_t back_check; /* frame_window_check, or the cache takes the long way */
+    uint64_t zero[2];
+};
+
+/* A chunk that a cache takes from. */
 struct frame_current {
-    uint64_t ready;      /* (shared) */
-    uint64_t made;       /* ready is a part of it (shared) */
-    uint64_t ready_base; /* the frame of bit 0: base + 64 x the word (shared) */
-    uint64_t check;      /* frame_ready_check of these, or the cache takes the long way */
-    uint64_t base;       /* the chunk's first frame */
+    uint64_t base; /* its first frame */
     uint64_t chunk_offset_bytes;
     uint64_t map_offset_bytes;
     uint64_t link; /* (shared) */
     uint64_t seal; /* frame_current_seal, or it is no chunk */
-    uint64_t zero;
 };
 
 /* The section in which a cache's owner freed last. seal == frame_memo_seal, or the cache takes the long way. */
@@ -159,6 +172,7 @@ struct frame_returned {
     uint64_t starts[FRAME_MAP_WORDS];
 };
 
+#define FRAME_WINDOWS      7 /* orders whose blocks fit a word */
 #define FRAME_RETURNED     8 /* chunks of a cache in which others may free before its owner is stopped */
 #define FRAME_SPARE_CHUNKS 8 /* free chunks that a cache holds in each zone */
 
@@ -189,6 +203,7 @@ struct loam_frame_cache {
     uint64_t id;
     uint64_t offset_bytes; /* from the allocator */
     uint64_t seal;         /* frame_cache_seal */
+    alignas(64) struct frame_window window[FRAME_WINDOWS][LOAM_FRAME_ZONE_COUNT];
     struct frame_current current[LOAM_FRAME_ZONE_COUNT][FRAME_CHUNK_ORDER];
     uint64_t spare_count[LOAM_FRAME_ZONE_COUNT];
     uint64_t spare[LOAM_FRAME_ZONE_COUNT][FRAME_SPARE_CHUNKS]; /* first frames */
@@ -239,6 +254,7 @@ struct loam_frame {
 #define FRAME_VERSION 2
 
 static_assert(sizeof(struct loam_frame) % 64 == 0, "caches follow");
+static_assert(sizeof(struct frame_window) == 64, "a line each");
 static_assert(sizeof(struct loam_frame_cache) % 64 == 0, "each on lines of its own");
 static_assert(ATOMIC_INT_LOCK_FREE == 2, "the lock works between processes");
 
@@ -356,10 +372,14 @@ static inline uint64_t frame_max(uint64_t a, uint64_t b)
     return a > b ? a : b;
 }
 
-/* The list of a partly used chunk that has free frames. */
+/* The list of a partly used chunk that has free frames. Bucket 0 is for those that are hardly worth the trouble. */
 static inline uint32_t frame_partial_list(uint32_t free_frames, uint32_t fit)
 {
-    return free_frames * (uint32_t)FRAME_BUCKETS / (LOAM_FRAME_CHUNK_FRAMES + 1) * FRAME_FITS + fit;
+    uint32_t above = free_frames - FRAME_FEW;
+    uint32_t bucket =
+        free_frames < FRAME_FEW ? 0 : 1 + above * (FRAME_BUCKETS - 1) / (LOAM_FRAME_CHUNK_FRAMES - FRAME_FEW + 1);
+
+    return bucket * FRAME_FITS + fit;
 }
 
 /* How many frames of [start, start + count) lie below 4 GiB. */
@@ -381,6 +401,7 @@ static inline uint64_t frame_seal(const uint64_t *values, size_t count)
 {
     uint64_t sum = FRAME_MAGIC, odd = UINT64_C(0x9e3779b97f4a7c15);
 
+#pragma GCC unroll 16
     for (size_t i = 0; i < count; i++, odd = odd * UINT64_C(0xbf58476d1ce4e5b9) + 2) {
         sum += frame_scatter(values[i], odd);
     }
@@ -394,6 +415,13 @@ static inline uint64_t frame_seal_of_section(const struct frame_section *section
                          section->metadata_bytes};
 
     return frame_seal(values, sizeof values / sizeof values[0]);
+}
+
+static inline uint64_t frame_quick_seal_of_section(const struct frame_section *section)
+{
+    return frame_scatter(section->metadata_offset_bytes ^ frame_bits_rotate(section->chunk_count, 40) ^
+                             frame_bits_rotate(section->first_chunk, 20) ^ FRAME_MAGIC,
+                         UINT64_C(0x9e3779b97f4a7c15));
 }
 
 static inline uint64_t frame_seal_of_allocator(const struct loam_frame *frame)
@@ -420,9 +448,9 @@ static inline uint64_t frame_current_seal(const struct frame_current *current)
     return frame_seal(values, sizeof values / sizeof values[0]);
 }
 
-static inline uint64_t frame_ready_check(const struct frame_current *current, uint64_t ready)
+static inline uint64_t frame_window_check(const struct frame_window *window, uint64_t bits)
 {
-    return ~(ready ^ current->made ^ current->ready_base);
+    return ~(bits ^ window->made ^ window->base);
 }
 
 /* Whose chunks in caches serve requests without limit: the highest zone's, unless a reserve must be seen to. */
@@ -435,7 +463,7 @@ static inline uint64_t frame_zone_open(const struct loam_frame *frame)
 
 static inline uint64_t frame_cache_seal(uint64_t offset_bytes)
 {
-    return frame_scatter(offset_bytes, UINT64_C(0x9e3779b97f4a7c15));
+    return frame_scatter(offset_bytes, UINT64_C(0x9e3779b97f4a7c15)) ^ FRAME_MAGIC;
 }
 
 /* On the way of every free, so only a sum. */
@@ -458,7 +486,8 @@ static inline uint64_t frame_ends(uint64_t starts, uint32_t order)
 
 /* What stands for none: its seal is wrong, by more than a bit. */
 #define FRAME_SEAL_NONE UINT64_C(0x5555555555555555)
-static const struct frame_current frame_current_none = {.check = UINT64_MAX, .seal = FRAME_SEAL_NONE};
+static const struct frame_current frame_current_none = {.seal = FRAME_SEAL_NONE};
+static const struct frame_window frame_window_none = {.ready_check = UINT64_MAX, .back_check = UINT64_MAX};
 static const struct frame_memo frame_memo_none = {.seal = FRAME_SEAL_NONE};
 
 #endif

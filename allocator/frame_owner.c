@@ -24,45 +24,49 @@ bool loam_frame_owner_barrier_set(void)
 
 /* --- What is ready --------------------------------------------------------------------------------------------- */
 
-/* What is ready in the current chunk of an order is free in its bitmaps again. The cache stands still. */
-static void settle_current(struct loam_frame *frame, struct loam_frame_cache *cache, uint32_t zone, uint32_t order)
+/* What is ready or back in the current chunk of an order is free in its bitmaps again. The cache stands still. */
+static void settle_window(struct loam_frame *frame, struct loam_frame_cache *cache, uint32_t zone, uint32_t order)
 {
-    struct frame_current *current = &cache->current[zone][order];
-    uint64_t word = (current->ready_base - current->base) / 64, frames;
+    const struct frame_current *current = &cache->current[zone][order];
+    struct frame_window *window = &cache->window[order][zone];
+    uint64_t starts = window->ready | window->back, word = (window->base - current->base) / 64, frames;
     struct frame_section *section;
     struct frame_chunk *chunk;
     struct frame_map *map;
 
-    if (current->made == 0 && current->check == frame_ready_check(current, 0) && current->ready == 0) {
+    if (memcmp(window, &frame_window_none, sizeof *window) == 0) {
         return;
     }
     chunk = loam_frame_chunk_from_link(frame, current->link, &section);
-    if (section == NULL || order > 6 || current->check != frame_ready_check(current, current->ready) ||
-        word >= FRAME_MAP_WORDS || current->seal != frame_current_seal(current) || chunk->owner != cache->owner ||
+    if (section == NULL || window->ready_check != frame_window_check(window, window->ready) ||
+        window->back_check != frame_window_check(window, window->back) || word >= FRAME_MAP_WORDS ||
+        (starts & ~window->made) != 0 || (window->ready & window->back) != 0 ||
+        current->seal != frame_current_seal(current) || chunk->owner != cache->owner ||
         chunk->list != FRAME_LIST_CURRENT || chunk->order != order) {
         loam_frame_damage(frame);
         return;
     }
     map = frame_map(frame, section, (uint32_t)current->link);
-    frames = frame_spread(current->ready, order);
-    if ((current->ready & ~current->made) != 0 ||
-        (frame_bits_word(map, FRAME_BITS_USED, (uint32_t)word) & frames) != frames) {
+    frames = frame_spread(starts, order);
+    if ((frame_bits_word(map, FRAME_BITS_USED, (uint32_t)word) & frames) != frames) {
         loam_frame_damage(frame);
         return;
     }
     chunk->sum ^= frame_bits_clear(map, (uint32_t)word, frames);
     frame_write(chunk->free_frames, (uint16_t)(chunk->free_frames + __builtin_popcountll(frames)));
     frame_write(cache->free_frames[zone], cache->free_frames[zone] + (uint64_t)__builtin_popcountll(frames));
-    frame_write(current->made, 0);
-    current->check = frame_ready_check(current, 0);
-    frame_write(current->ready, 0);
+    frame_write(window->ready, 0);
+    frame_write(window->back, 0);
+    frame_write(window->made, 0);
+    frame_write(window->base, 0);
+    *window = frame_window_none;
 }
 
 static bool settle(struct loam_frame *frame, struct loam_frame_cache *cache)
 {
-    for (uint32_t order = 0; order < FRAME_CHUNK_ORDER && cache->forbidden != FRAME_UNUSED; order++) {
-        settle_current(frame, cache, LOAM_FRAME_ZONE_DMA32, order);
-        settle_current(frame, cache, LOAM_FRAME_ZONE_NORMAL, order);
+    for (uint32_t order = 0; order < FRAME_WINDOWS && cache->forbidden != FRAME_UNUSED; order++) {
+        settle_window(frame, cache, LOAM_FRAME_ZONE_DMA32, order);
+        settle_window(frame, cache, LOAM_FRAME_ZONE_NORMAL, order);
     }
     return !frame_read(frame->damaged);
 }
@@ -72,8 +76,10 @@ static uint64_t ready_frames(const struct loam_frame_cache *cache, enum loam_fra
 {
     uint64_t sum = 0;
 
-    for (uint32_t order = 0; order <= 6; order++) {
-        sum += (uint64_t)__builtin_popcountll(frame_read(cache->current[zone][order].ready)) << order;
+    for (uint32_t order = 0; order < FRAME_WINDOWS; order++) {
+        const struct frame_window *window = &cache->window[order][zone];
+
+        sum += (uint64_t)__builtin_popcountll(frame_read(window->ready) | frame_read(window->back)) << order;
     }
     return sum;
 }
@@ -256,6 +262,9 @@ static void drop_current(struct loam_frame_cache *cache, enum loam_frame_zone zo
     for (uint32_t order = 0; order < FRAME_CHUNK_ORDER; order++) {
         if (cache->current[zone][order].link == link) {
             cache->current[zone][order] = frame_current_none;
+            if (order < FRAME_WINDOWS) {
+                cache->window[order][zone] = frame_window_none;
+            }
         }
     }
 }
@@ -330,41 +339,71 @@ static struct frame_returned *slot_of(const struct loam_frame_cache *cache, cons
     return slot == 0 || slot > FRAME_RETURNED ? NULL : (struct frame_returned *)&cache->returned[slot - 1];
 }
 
+/* Free the block that starts at offset, if it is one still: its owner may have freed it as well, at the same moment. */
+static void collect_block(struct loam_frame *frame, struct loam_frame_cache *cache, struct frame_section *section,
+                          uint64_t chunk, uint32_t offset)
+{
+    const struct frame_chunk *this = &frame_chunks(frame, section)[chunk];
+    const struct frame_map *map = frame_map(frame, section, chunk);
+    uint32_t last = LOAM_FRAME_CHUNK_FRAMES - 1;
+
+    if (this->state == FRAME_CHUNK_PARTIAL) {
+        last = frame_bits_next(map, FRAME_BITS_LAST, offset);
+        if (last == LOAM_FRAME_CHUNK_FRAMES ||
+            !frame_bits_is_block(map, offset, last - offset + 1, (this->crossed & 1) != 0)) {
+            return;
+        }
+    } else if (this->state != FRAME_CHUNK_WHOLE || offset != 0) {
+        return;
+    }
+    release_owned(frame, cache, section, chunk, offset, last - offset + 1);
+}
+
+/*
+ * Free the single frames of a word that are marked, all at once, as far as the chunk keeps a used frame; returns the
+ * marks that are left. The chunk is filed anew by whoever frees the rest.
+ */
+static uint64_t collect_singles(struct loam_frame *frame, struct loam_frame_cache *cache, struct frame_section *section,
+                                uint64_t chunk, uint32_t word, uint64_t marks)
+{
+    struct frame_chunk *this = &frame_chunks(frame, section)[chunk];
+    struct frame_map *map = frame_map(frame, section, chunk);
+    struct frame_word bits = frame_bits_read(map, word);
+    /* Untagged, last of their block, and behind a frame that ends one: blocks of one frame. */
+    uint64_t begin = (~bits.allocated | bits.last) << 1;
+    uint64_t singles = marks & bits.allocated & bits.last & begin;
+    uint32_t count = (uint32_t)__builtin_popcountll(singles);
+    uint64_t *cached = &cache->free_frames[zone_of(frame, section, chunk)];
+
+    if (this->state != FRAME_CHUNK_PARTIAL || this->list != FRAME_LIST_CURRENT) {
+        return marks;
+    }
+    this->sum ^= frame_bits_clear(map, word, singles);
+    frame_write(this->free_frames, (uint16_t)(this->free_frames + count));
+    frame_write(*cached, *cached + count);
+    return marks & ~singles;
+}
+
 /* Free what is marked in one slot, and leave the slot unused. */
 static void collect_slot(struct loam_frame *frame, struct loam_frame_cache *cache, struct frame_returned *returned)
 {
     struct frame_section *section;
     uint64_t link = returned->link;
     struct frame_chunk *this = loam_frame_chunk_from_link(frame, link, &section);
-    uint64_t chunk = (uint32_t)link;
 
     returned->link = FRAME_LINK_NONE;
-    if (section == NULL || this->owner != cache->id + 1 || slot_of(cache, this) != returned) {
+    if (section == NULL || this->owner != cache->owner || slot_of(cache, this) != returned) {
         loam_frame_damage(frame);
         return;
     }
     frame_write(this->slot, 0);
-    for (uint32_t offset = 0; offset < LOAM_FRAME_CHUNK_FRAMES; offset++) {
-        uint32_t last;
+    for (uint32_t word = 0; word < FRAME_MAP_WORDS; word++) {
+        uint64_t marks = frame_read(returned->starts[word]);
 
-        if (!((frame_read(returned->starts[offset / 64]) >> (offset % 64)) & 1)) {
-            /* Skip to the next mark, or to the next word. */
-            uint64_t above = frame_read(returned->starts[offset / 64]) >> (offset % 64);
-
-            offset += above == 0 ? 63 - offset % 64 : (uint32_t)__builtin_ctzll(above) - 1;
-            continue;
+        marks = marks == 0 ? 0 : collect_singles(frame, cache, section, (uint32_t)link, word, marks);
+        for (; marks != 0 && !frame_read(frame->damaged); marks &= marks - 1) {
+            collect_block(frame, cache, section, (uint32_t)link, word * 64 + (uint32_t)__builtin_ctzll(marks));
         }
-        last = this->state == FRAME_CHUNK_WHOLE
-                   ? LOAM_FRAME_CHUNK_FRAMES - 1
-                   : frame_bits_next(frame_map(frame, section, chunk), FRAME_BITS_LAST, offset);
-        if (last == LOAM_FRAME_CHUNK_FRAMES || frame_read(frame->damaged) ||
-            (this->state != FRAME_CHUNK_WHOLE &&
-             (this->state != FRAME_CHUNK_PARTIAL ||
-              !frame_bits_is_block(frame_map(frame, section, chunk), offset, last - offset + 1, this->entered)))) {
-            /* Its owner freed it as well, at the same moment: it is free once. */
-            continue;
-        }
-        release_owned(frame, cache, section, chunk, offset, last - offset + 1);
     }
     memset(returned->starts, 0, sizeof returned->starts);
 }
@@ -421,11 +460,12 @@ bool loam_frame_owner_ready(const struct loam_frame *frame, const struct frame_s
     const struct loam_frame_cache *cache = owner_of(frame, &frame_chunks(frame, section)[chunk]);
     enum loam_frame_zone zone = zone_of(frame, section, chunk);
 
-    for (uint32_t order = 0; order <= 6 && cache != NULL; order++) {
-        const struct frame_current *current = &cache->current[zone][order];
+    for (uint32_t order = 0; order < FRAME_WINDOWS && cache != NULL; order++) {
+        const struct frame_window *window = &cache->window[order][zone];
+        uint64_t bit = start - frame_read(window->base);
 
-        if (frame_read(current->link) == frame_link(section, chunk) && start - frame_read(current->ready_base) < 64 &&
-            ((frame_read(current->ready) >> (start - frame_read(current->ready_base))) & 1) != 0) {
+        if (frame_read(cache->current[zone][order].link) == frame_link(section, chunk) && bit < 64 &&
+            ((frame_read(window->ready) | frame_read(window->back)) >> bit & 1) != 0) {
             return true;
         }
     }
@@ -458,7 +498,15 @@ static bool is_block(const struct loam_frame *frame, const struct frame_section 
         return frame_offset(start) == 0 && count == LOAM_FRAME_CHUNK_FRAMES;
     }
     return state == FRAME_CHUNK_PARTIAL && frame_bits_is_block(frame_map(frame, section, chunk), frame_offset(start),
-                                                               (uint32_t)count, this->entered != 0);
+                                                               (uint32_t)count, (this->crossed & 1) != 0);
+}
+
+/* The same, and neither returned nor ready. */
+static bool is_whole_block(const struct loam_frame *frame, const struct frame_section *section, uint64_t chunk,
+                           uint64_t start, uint64_t count)
+{
+    return is_block(frame, section, chunk, start, count) && !loam_frame_owner_returned(frame, section, start) &&
+           !loam_frame_owner_ready(frame, section, start);
 }
 
 enum loam_error loam_frame_owner_free(struct loam_frame *frame, struct frame_section *section, uint64_t start,
@@ -471,10 +519,18 @@ enum loam_error loam_frame_owner_free(struct loam_frame *frame, struct frame_sec
     struct frame_returned *returned;
     uint64_t *marks;
 
-    if (cache == NULL || count == 0 || count > LOAM_FRAME_CHUNK_FRAMES - offset ||
-        !is_block(frame, section, chunk, start, count) || loam_frame_owner_returned(frame, section, start) ||
-        loam_frame_owner_ready(frame, section, start)) {
+    if (cache == NULL || count == 0 || count > LOAM_FRAME_CHUNK_FRAMES - offset) {
         return LOAM_ERROR_INVALID;
+    }
+    if (!is_whole_block(frame, section, chunk, start, count)) {
+        /* Its owner may have been writing next to it: only when it stands still is what is seen all there is. */
+        if (!loam_frame_owner_stop(frame, cache)) {
+            return LOAM_ERROR_UNINITIALISED;
+        }
+        loam_frame_owner_collect(frame, cache);
+        if (frame_read(this->owner) != cache->owner || !is_whole_block(frame, section, chunk, start, count)) {
+            return LOAM_ERROR_INVALID;
+        }
     }
     returned = stands_still(frame, cache) ? NULL : take_slot(cache, section, chunk, this);
     if (returned == NULL) {
@@ -496,6 +552,50 @@ enum loam_error loam_frame_owner_free(struct loam_frame *frame, struct frame_sec
     return LOAM_OK;
 }
 
+/* Of the frames at mask, in a word of a chunk of the cache, some are ready or back. */
+static bool any_ready(const struct loam_frame *frame, const struct loam_frame_cache *cache, uint64_t base,
+                      uint64_t mask)
+{
+    for (uint32_t order = 0; order < FRAME_WINDOWS; order++) {
+        const struct frame_window *window = &cache->window[order][frame_zone(frame, base)];
+
+        if (frame_read(window->base) == base &&
+            (frame_spread(frame_read(window->ready) | frame_read(window->back), order) & mask) != 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool loam_frame_owner_free_run(struct loam_frame *frame, struct frame_section *section, uint64_t start, uint32_t count)
+{
+    uint64_t chunk = frame_chunk_index(section, start), *marks;
+    struct frame_chunk *this = &frame_chunks(frame, section)[chunk];
+    struct loam_frame_cache *cache = owner_of(frame, this);
+    uint32_t offset = frame_offset(start), word = offset / 64;
+    uint64_t mask = UINT64_MAX >> (64 - count) << (offset % 64);
+    struct frame_returned *returned;
+    struct frame_word bits;
+
+    if (cache == NULL || stands_still(frame, cache) || frame_read(this->state) != FRAME_CHUNK_PARTIAL) {
+        return false;
+    }
+    bits = frame_bits_read(frame_map(frame, section, chunk), word);
+    if ((bits.allocated & bits.last & mask) != mask || !is_block(frame, section, chunk, start, 1) ||
+        any_ready(frame, cache, start - offset % 64, mask)) {
+        return false;
+    }
+    returned = take_slot(cache, section, chunk, this);
+    if (returned == NULL || (frame_read(returned->starts[word]) & mask) != 0) {
+        return false;
+    }
+    marks = &returned->starts[word];
+    frame_write(*marks, *marks | mask);
+    cache->returned_frames[zone_of(frame, section, chunk)] += count;
+    frame_write(cache->returned_any, 1);
+    return true;
+}
+
 /* --- Giving and taking chunks ---------------------------------------------------------------------------------- */
 
 void loam_frame_owner_adopt(struct loam_frame *frame, struct loam_frame_cache *cache, struct frame_section *section,
@@ -513,7 +613,7 @@ void loam_frame_owner_adopt(struct loam_frame *frame, struct loam_frame_cache *c
         if (this->list != FRAME_LIST_NONE) {
             loam_frame_lists_remove(frame, section, chunk);
         }
-        this->entered = loam_frame_chunk_entered(frame, section, chunk);
+        this->crossed = loam_frame_chunk_crossed(frame, section, chunk);
     }
     frame_write(this->slot, 0);
     frame_write(this->owner, (uint16_t)(cache->id + 1));

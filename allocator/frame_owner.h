@@ -48,6 +48,12 @@ void loam_frame_owner_adopt(struct loam_frame *frame, struct loam_frame_cache *c
 enum loam_error loam_frame_owner_free(struct loam_frame *frame, struct frame_section *section, uint64_t start,
                                       uint64_t count);
 
+/*
+ * Mark count blocks of one frame from start on, within a word and managed, in a chunk of an owner who runs, as returned.
+ * False: not all at once; nothing is changed.
+ */
+bool loam_frame_owner_free_run(struct loam_frame *frame, struct frame_section *section, uint64_t start, uint32_t count);
+
 /* Whether the block that starts at start, in a chunk that has an owner, is marked as returned. */
 bool loam_frame_owner_returned(const struct loam_frame *frame, const struct frame_section *section, uint64_t start);
 

@@ -149,6 +149,9 @@ static enum loam_error step_free(const struct loam_frame *frame, uint64_t *from,
     if (section == NULL) {
         return LOAM_ERROR_NOT_FOUND;
     }
+    if (section->end <= *from) {
+        return LOAM_ERROR_CORRUPT;
+    }
     start = frame_max(*from, section->start);
     stop = frame_min(start + STEP_FRAMES, section->end);
     start = loam_frame_walk_free(frame, section, start, stop, FRAME_VIEW_ALL);
@@ -189,6 +192,9 @@ static enum loam_error step_chunks(const struct loam_frame *frame, uint64_t *fro
 
     if (section == NULL) {
         return LOAM_ERROR_NOT_FOUND;
+    }
+    if (section->end <= *from) {
+        return LOAM_ERROR_CORRUPT;
     }
     chunk = frame_chunk_index(section, frame_max(*from, section->start));
     stop = frame_min(chunk + STEP_FRAMES / LOAM_FRAME_CHUNK_FRAMES, section->chunk_count);
@@ -277,6 +283,9 @@ static enum loam_error step_fragmentation(const struct loam_frame *frame, uint64
 
     if (section == NULL) {
         return LOAM_ERROR_NOT_FOUND;
+    }
+    if (section->end <= *from) {
+        return LOAM_ERROR_CORRUPT;
     }
     at = frame_max(*from, section->start);
     stop = frame_min(at + STEP_FRAMES, section->end);

@@ -83,15 +83,19 @@ static bool fit_in_chunk(const struct frame_map *map, const struct frame_want *w
     return false;
 }
 
+/* A bit for the lowest list of each bucket. */
+#define ALL_BUCKETS  UINT64_C(0x0040201008040201)
+#define FIRST_BUCKET UINT64_C(1)
+
 /*
  * The fullest partly used chunk of the lists that may hold a block of the order. Each that turns out not to is filed
  * lower, and rises only when frames in it are freed: so failures are paid for by frees.
  */
 static bool search_partial(struct loam_frame *frame, const struct frame_lists *lists, const struct frame_want *want,
-                           uint32_t order, struct frame_section **section, uint64_t *start)
+                           uint32_t order, uint64_t buckets, struct frame_section **section, uint64_t *start)
 {
-    /* The fits from order up, in every bucket. */
-    uint64_t fits = ((UINT64_C(0x1ff) << order) & 0x1ff) * UINT64_C(0x0040201008040201);
+    /* The fits from order up, in each of the buckets. */
+    uint64_t fits = ((UINT64_C(0x1ff) << order) & 0x1ff) * buckets;
 
     while ((lists->mask[0] & fits) != 0 && !frame_read(frame->damaged)) {
         uint32_t list = (uint32_t)__builtin_ctzll(lists->mask[0] & fits);
@@ -136,7 +140,7 @@ static bool search_set(struct loam_frame *frame, const struct frame_want *want, 
     const struct frame_lists *lists = &frame->lists[zone][released];
     uint32_t order = list_order(want);
 
-    if (order < FRAME_CHUNK_ORDER && search_partial(frame, lists, want, order, section, start)) {
+    if (order < FRAME_CHUNK_ORDER && search_partial(frame, lists, want, order, ALL_BUCKETS, section, start)) {
         return true;
     }
     order = (uint32_t)frame_max(order, FRAME_CHUNK_ORDER);
@@ -157,7 +161,9 @@ bool loam_frame_search_lists(struct loam_frame *frame, const struct frame_lists 
     const struct frame_want want = {.count = UINT64_C(1) << order, .align = UINT64_C(1) << order};
     uint64_t start;
 
-    if (!search_partial(frame, lists, &want, order, section, &start)) {
+    /* One with a few free frames is soon full again: it is left to gather more while there are others. */
+    if (!search_partial(frame, lists, &want, order, ALL_BUCKETS - FIRST_BUCKET, section, &start) &&
+        !search_partial(frame, lists, &want, order, FIRST_BUCKET, section, &start)) {
         return false;
     }
     *chunk = frame_chunk_index(*section, start);

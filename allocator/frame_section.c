@@ -133,6 +133,7 @@ static enum loam_error add_section(struct loam_frame *frame, uint64_t range_star
     uint32_t at;
 
     given.seal = frame_seal_of_section(&given);
+    given.quick_seal = frame_quick_seal_of_section(&given);
     error = check_gap(frame, range_start, end);
     if (error != LOAM_OK) {
         return error;

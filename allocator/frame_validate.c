@@ -67,7 +67,8 @@ static enum loam_error check_ids(struct recount *recount)
         if (sections[id].id != id || sections[id].used > 1) {
             return CORRUPT(recount, "section %u: its record is damaged", id);
         }
-        if (sections[id].used && sections[id].seal != frame_seal_of_section(&sections[id])) {
+        if (sections[id].used && (sections[id].seal != frame_seal_of_section(&sections[id]) ||
+                                  sections[id].quick_seal != frame_quick_seal_of_section(&sections[id]))) {
             return CORRUPT(recount, "section %u: its constants were changed", id);
         }
         used += sections[id].used;
@@ -295,6 +296,13 @@ static const char *check_partial_fields(const struct frame_chunk *this, const st
     return check_filing(this, map);
 }
 
+static uint8_t crossed_by(const struct frame_map *map, bool entered)
+{
+    const struct frame_word *top = &map->word[FRAME_MAP_WORDS - 1];
+
+    return (uint8_t)((entered ? FRAME_ENTERED : 0) | ((top->allocated & ~top->last) >> 63 != 0 ? FRAME_LEFT : 0));
+}
+
 static void count_partial(struct recount *recount, struct walk *walk, uint64_t chunk)
 {
     const struct frame_chunk *this = chunk_at(recount, walk, chunk);
@@ -324,7 +332,7 @@ static enum loam_error check_partial(struct recount *recount, struct walk *walk,
     bool entered = walk->open;
     const char *what = check_bits(walk, map, from, to);
 
-    if (what == NULL && this->owner != 0 && this->entered != (entered ? 1 : 0)) {
+    if (what == NULL && this->owner != 0 && this->crossed != crossed_by(map, entered)) {
         what = "a block goes on into it, or not, other than its owner believes";
     }
     if (what == NULL) {

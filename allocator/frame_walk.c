@@ -14,7 +14,7 @@ static enum looks look(const struct frame_chunk *chunk, uint32_t view)
                     : chunk->released             ? FRAME_VIEW_RELEASED
                                                   : FRAME_VIEW_BACKED;
 
-    if ((view & kind) == 0 || state == FRAME_CHUNK_WHOLE || state == FRAME_CHUNK_INNER) {
+    if ((view & kind) == 0 || (state != FRAME_CHUNK_FREE && state != FRAME_CHUNK_PARTIAL)) {
         return LOOKS_USED;
     }
     return state == FRAME_CHUNK_FREE ? LOOKS_FREE : LOOKS_MIXED;
