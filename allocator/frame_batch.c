@@ -43,7 +43,7 @@ static size_t take_many(struct loam_frame_cache *cache, uint32_t order, loam_pfn
     uint64_t zone = frame_zone_for(cache, limit);
     size_t done = 0;
 
-    if (zone >= FRAME_ZONE_NONE) {
+    if (zone >= FRAME_ZONE_NONE || order >= LOAM_FRAME_CACHE_ORDERS) {
         return 0;
     }
     if (order == 0) {

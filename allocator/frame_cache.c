@@ -117,7 +117,7 @@ static bool take_spare(struct loam_frame_cache *cache, uint64_t zone, uint64_t *
 
 bool loam_frame_cache_take_own(struct loam_frame_cache *cache, uint64_t zone, uint32_t order, uint64_t *start)
 {
-    if (zone >= FRAME_ZONE_NONE) {
+    if (zone >= FRAME_ZONE_NONE || order >= LOAM_FRAME_CACHE_ORDERS) {
         return false;
     }
     return order <= 6                  ? frame_take_small(cache, zone, order, start)

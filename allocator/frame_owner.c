@@ -585,8 +585,12 @@ bool loam_frame_owner_free_run(struct loam_frame *frame, struct frame_section *s
         any_ready(frame, cache, start - offset % 64, mask)) {
         return false;
     }
+    returned = slot_of(cache, this);
+    if (returned != NULL && (frame_read(returned->starts[word]) & mask) != 0) {
+        return false;
+    }
     returned = take_slot(cache, section, chunk, this);
-    if (returned == NULL || (frame_read(returned->starts[word]) & mask) != 0) {
+    if (returned == NULL) {
         return false;
     }
     marks = &returned->starts[word];
