@@ -211,7 +211,10 @@ static void move_free(struct loam_frame *frame, struct loam_frame_cache *cache, 
     }
 }
 
-/* A chunk that is wholly free, on no list, and counted among the cache's free frames: keep it, or give it back. */
+/*
+ * A chunk that is wholly free, on no list, and counted among the cache's free frames: its owner keeps it, if there is
+ * room; who else found it gives it back.
+ */
 static void keep_or_give(struct loam_frame *frame, struct loam_frame_cache *cache, struct frame_section *section,
                          uint64_t chunk)
 {
@@ -221,7 +224,7 @@ static void keep_or_give(struct loam_frame *frame, struct loam_frame_cache *cach
     this->released = 0;
     this->order = FRAME_ORDER_OWNED;
     this->list = FRAME_LIST_NONE;
-    if (cache->spare_count[zone] < FRAME_SPARE_CHUNKS && cache->forbidden != FRAME_UNUSED) {
+    if (cache->spare_count[zone] < FRAME_SPARE_CHUNKS && frame->holder == cache->owner) {
         frame_write(this->state, FRAME_CHUNK_FREE);
         cache->spare[zone][cache->spare_count[zone]++] = frame_chunk_start(section, chunk);
         return;

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+/* What the two halves of loam_frame_validate share. Private to frame_validate*.c. */
+#ifndef LOAM_FRAME_VALIDATE_CACHE_H
+#define LOAM_FRAME_VALIDATE_CACHE_H
+
+#include "allocator/frame_layout.h"
+
+/* What was counted so far. */
+struct recount {
+    const struct loam_frame *frame;
+    struct loam_diag *diag;
+    uint64_t listed[LOAM_FRAME_ZONE_COUNT][2][FRAME_LISTS]; /* chunks that say that they are on the list */
+    uint64_t owned;                                         /* chunks with an owner, but those WHOLE */
+    uint64_t free_frames[LOAM_FRAME_ZONE_COUNT];
+    uint64_t free_chunks;
+    uint64_t released_chunks;
+    bool spare_seen[LOAM_FRAME_ZONE_COUNT]; /* the spare piece is a free piece of the zone */
+};
+
+#define CORRUPT(recount, ...) loam_fail((recount)->diag, LOAM_ERROR_CORRUPT, __VA_ARGS__)
+
+/* Follow a list; *steps receives its length. At most most steps are made. */
+LOAM_MUST_USE enum loam_error loam_frame_validate_list(struct recount *recount, const struct frame_lists *lists,
+                                                       uint32_t list, uint64_t most, uint64_t *steps);
+
+/* All caches stand still, and the sections are counted. */
+LOAM_MUST_USE enum loam_error loam_frame_validate_caches(struct recount *recount);
+
+#endif
