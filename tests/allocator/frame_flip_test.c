@@ -21,7 +21,7 @@
  *         WHOLE     where its block starts and how long it is, order, released, and where the block ends the tag;
  *                   with an owner: slot
  *         PARTIAL   free_frames, sum, list, released; on a list its links, and with a free frame fit; with an owner
- *                   entered, slot
+ *                   crossed, slot; where a cache takes from it, order
  *   - of bitmaps: all of those of PARTIAL chunks;
  *   - of the allocator: constants, counters, masks and heads of lists that exist, and the rest but `stopped` (which
  *     undamaged caches make harmless) and released_ever once it is set.
@@ -514,19 +514,30 @@ static void mark_allocator(const struct world *world)
     }
 }
 
-/*
- * What a cache takes from: all of it. If there is nothing, only what would make it look as if there were: a seal that is
- * right, or blocks made ready whose check is right.
- */
+/* A chunk that a cache takes from: all of it. If there is none, only what would make it look as if there were. */
 static void mark_current(const struct world *world, const struct frame_current *current)
 {
     for (size_t bit = 0; bit < sizeof *current * 8; bit++) {
         struct frame_current flipped = *current;
 
         ((char *)&flipped)[bit / 8] ^= (char)(1u << bit % 8);
-        if (current->seal == frame_current_seal(current) || flipped.seal == frame_current_seal(&flipped) ||
-            flipped.ready_check == frame_ready_check(flipped.ready, flipped.ready_base)) {
+        if (current->seal == frame_current_seal(current) || flipped.seal == frame_current_seal(&flipped)) {
             *((char *)shape_at(world, current, true) + bit / 8) |= (char)(1u << bit % 8);
+        }
+    }
+}
+
+/* Blocks that were made ready. If none were, only what would make it look as if. */
+static void mark_window(const struct world *world, const struct frame_window *window)
+{
+    for (size_t bit = 0; bit < offsetof(struct frame_window, zero) * 8; bit++) {
+        struct frame_window flipped = *window;
+
+        ((char *)&flipped)[bit / 8] ^= (char)(1u << bit % 8);
+        if (window->ready_check == frame_window_check(window, window->ready) ||
+            flipped.ready_check == frame_window_check(&flipped, flipped.ready) ||
+            flipped.back_check == frame_window_check(&flipped, flipped.back)) {
+            *((char *)shape_at(world, window, true) + bit / 8) |= (char)(1u << bit % 8);
         }
     }
 }
@@ -554,9 +565,13 @@ static void mark_cache(const struct world *world, const struct loam_frame_cache 
     }
     MARK(cache->busy);
     *(char *)shape_at(world, &cache->busy, true) &= (char)0xfe;
+    mark(world, &cache->owner, offsetof(struct loam_frame_cache, memo) - offsetof(struct loam_frame_cache, owner));
     MARK(cache->offset_bytes);
     MARK(cache->seal);
     MARK(cache->id);
+    for (uint32_t i = 0; i < FRAME_WINDOWS * LOAM_FRAME_ZONE_COUNT; i++) {
+        mark_window(world, &cache->window[i / LOAM_FRAME_ZONE_COUNT][i % LOAM_FRAME_ZONE_COUNT]);
+    }
     mark_cache_zone(world, cache, LOAM_FRAME_ZONE_DMA32);
     mark_cache_zone(world, cache, LOAM_FRAME_ZONE_NORMAL);
     MARK(cache->returned);
@@ -603,8 +618,11 @@ static void mark_partial(const struct world *world, const struct frame_chunk *ch
         MARK(chunk->fit);
     }
     if (chunk->owner != 0) {
-        MARK(chunk->entered);
+        MARK(chunk->crossed);
         MARK(chunk->slot);
+    }
+    if (chunk->list == FRAME_LIST_CURRENT) {
+        MARK(chunk->order);
     }
 }
 
