@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * The allocator's public face, but for sections (frame_section.c), caches (frame_cache.c) and questions
+ * The allocator's public face, but for sections (frame_section.c), caches (frame_cache.c, frame_batch.c) and questions
  * (frame_query.c). Below it, each using only those before:
  *     frame_bits      the two bitmaps of a chunk
  *     frame_layout    what lies where in the metadata
@@ -9,7 +9,10 @@
  *     frame_buddy     whole chunks
  *     frame_chunk     partly used chunks, blocks
  *     frame_walk      from frame to frame
- *     frame_owner     chunks that caches own; frame_lock
+ *     frame_stop      how owners of caches are stopped; frame_lock
+ *     frame_owner     chunks that caches own
+ *     frame_return    blocks in them that others free
+ *     frame_claim     chunks and frames taken back from caches
  *     frame_search    where a request can be served
  *     frame_block     requests and frees
  *     frame_validate  everything recounted
@@ -19,9 +22,11 @@
 #include "allocator/frame_block.h"
 #include "allocator/frame_buddy.h"
 #include "allocator/frame_chunk.h"
+#include "allocator/frame_claim.h"
 #include "allocator/frame_find.h"
 #include "allocator/frame_lists.h"
 #include "allocator/frame_lock.h"
+#include "allocator/frame_stop.h"
 #include "allocator/frame_validate.h"
 #include "allocator/frame_walk.h"
 
@@ -230,7 +235,7 @@ static enum loam_error check_growth(struct loam_frame *frame, struct frame_secti
     if (to > section->end) {
         return LOAM_ERROR_NOT_FOUND;
     }
-    if (!loam_frame_owner_claim(frame, section, from, to - from) ||
+    if (!loam_frame_claim_range(frame, section, from, to - from) ||
         loam_frame_walk_used(frame, section, from, to, FRAME_VIEW_SHARED) < to) {
         return LOAM_ERROR_BUSY;
     }
@@ -314,8 +319,8 @@ enum loam_error loam_frame_tag_set(struct loam_frame *frame, loam_pfn start, enu
     }
     section = loam_frame_section_from_pfn(frame, start.value);
     if (section != NULL &&
-        loam_frame_owner_stop_chunk(frame, section,
-                                    loam_frame_buddy_head(frame, section, frame_chunk_index(section, start.value))) &&
+        loam_frame_stop_chunk(frame, section,
+                              loam_frame_buddy_head(frame, section, frame_chunk_index(section, start.value))) &&
         loam_frame_block_at(frame, section, start.value, &block) && block.start == start.value) {
         error = loam_frame_block_find(frame, block.start, block.count, &section);
     }

@@ -3,6 +3,7 @@
 #include "allocator/frame_block.h"
 #include "allocator/frame_cache.h"
 #include "allocator/frame_lock.h"
+#include "allocator/frame_return.h"
 #include "loam/frame.h"
 
 /* Up to count of the frames at the bits of a word. Returns the bits that are left. */
@@ -204,7 +205,7 @@ enum loam_error loam_frame_cache_free_batch(struct loam_frame_cache *cache, uint
     if (frame == NULL) {
         return error;
     }
-    loam_frame_owner_collect(frame, cache);
+    loam_frame_return_collect(frame, cache);
     if (done < count) {
         loam_frame_cache_remember(frame, cache, starts[done].value);
     }

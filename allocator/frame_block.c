@@ -3,9 +3,11 @@
 
 #include "allocator/frame_buddy.h"
 #include "allocator/frame_chunk.h"
+#include "allocator/frame_claim.h"
 #include "allocator/frame_find.h"
-#include "allocator/frame_owner.h"
+#include "allocator/frame_return.h"
 #include "allocator/frame_search.h"
+#include "allocator/frame_stop.h"
 
 /* --- Requests -------------------------------------------------------------------------------------------------- */
 
@@ -68,7 +70,7 @@ static enum loam_error check_at(struct loam_frame *frame, const struct loam_fram
     if ((request->flags & LOAM_FRAME_IN_SECTION) != 0 && (*section)->id != request->section) {
         return LOAM_ERROR_INVALID;
     }
-    if (!loam_frame_owner_claim(frame, *section, at, request->count_frames) ||
+    if (!loam_frame_claim_range(frame, *section, at, request->count_frames) ||
         loam_frame_walk_used(frame, *section, at, end, FRAME_VIEW_SHARED) < end) {
         return LOAM_ERROR_BUSY;
     }
@@ -124,7 +126,7 @@ static enum loam_error find_anywhere(struct loam_frame *frame, const struct loam
         return check_at(frame, request, section);
     }
     error = find_place(frame, request, section, start);
-    if (error == LOAM_ERROR_EXHAUSTED && loam_frame_owner_fetch_back(frame)) {
+    if (error == LOAM_ERROR_EXHAUSTED && loam_frame_claim_all(frame)) {
         error = find_place(frame, request, section, start);
     }
     return error;
@@ -167,8 +169,8 @@ bool loam_frame_block_at(const struct loam_frame *frame, const struct frame_sect
     }
     chunk = loam_frame_buddy_head(frame, section, frame_chunk_index(section, block->start));
     return frame_read(frame_chunks(frame, section)[chunk].owner) == 0 ||
-           (!loam_frame_owner_returned(frame, section, block->start) &&
-            !loam_frame_owner_ready(frame, section, block->start));
+           (!loam_frame_return_marked(frame, section, block->start) &&
+            !loam_frame_stop_ready(frame, section, block->start));
 }
 
 enum loam_error loam_frame_block_find(struct loam_frame *frame, uint64_t start, uint64_t count,
@@ -180,14 +182,14 @@ enum loam_error loam_frame_block_find(struct loam_frame *frame, uint64_t start, 
     if (*section == NULL) {
         return LOAM_ERROR_NOT_FOUND;
     }
-    if (!loam_frame_owner_stop_chunk(frame, *section,
-                                     loam_frame_buddy_head(frame, *section, frame_chunk_index(*section, start)))) {
+    if (!loam_frame_stop_chunk(frame, *section,
+                               loam_frame_buddy_head(frame, *section, frame_chunk_index(*section, start)))) {
         return LOAM_ERROR_UNINITIALISED;
     }
     if (!loam_frame_block_at(frame, *section, start, &block) || block.start != start || block.count != count) {
         return LOAM_ERROR_INVALID;
     }
-    if (!loam_frame_owner_claim(frame, *section, start, count)) {
+    if (!loam_frame_claim_range(frame, *section, start, count)) {
         return LOAM_ERROR_UNINITIALISED;
     }
     if (frame_read(frame->damaged)) {
@@ -211,7 +213,7 @@ enum loam_error loam_frame_block_free(struct loam_frame *frame, uint64_t start, 
     chunk = loam_frame_buddy_head(frame, section, frame_chunk_index(section, start));
     if (frame_read(frame_chunks(frame, section)[chunk].owner) != 0 &&
         count <= LOAM_FRAME_CHUNK_FRAMES - frame_offset(start)) {
-        return loam_frame_owner_free(frame, section, start, count);
+        return loam_frame_return_block(frame, section, start, count);
     }
     error = loam_frame_block_find(frame, start, count, &section);
     if (error == LOAM_OK) {
@@ -247,7 +249,7 @@ static uint32_t free_run(struct loam_frame *frame, const loam_pfn *starts, size_
     run = run_of(section, starts, count);
     return run > 1 && frame_read(frame_chunks(frame, section)[chunk].state) == FRAME_CHUNK_PARTIAL &&
                    frame_read(frame_chunks(frame, section)[chunk].owner) != 0 &&
-                   loam_frame_owner_free_run(frame, section, starts[0].value, run)
+                   loam_frame_return_run(frame, section, starts[0].value, run)
                ? run
                : 0;
 }

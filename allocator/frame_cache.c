@@ -4,10 +4,13 @@
 
 #include "allocator/frame_block.h"
 #include "allocator/frame_buddy.h"
+#include "allocator/frame_claim.h"
 #include "allocator/frame_find.h"
 #include "allocator/frame_lock.h"
 #include "allocator/frame_owner.h"
+#include "allocator/frame_return.h"
 #include "allocator/frame_search.h"
+#include "allocator/frame_stop.h"
 #include "loam/frame.h"
 
 struct loam_frame *loam_frame_cache_lock(struct loam_frame_cache *cache, enum loam_error *error)
@@ -28,7 +31,7 @@ struct loam_frame *loam_frame_cache_lock(struct loam_frame_cache *cache, enum lo
     }
     frame->holder = (uint32_t)cache->owner;
     /* It stands still already; what is ready goes back to the bitmaps. */
-    *error = loam_frame_owner_stop(frame, cache) ? LOAM_OK : frame_unlock(frame, LOAM_ERROR_CORRUPT);
+    *error = loam_frame_stop_owner(frame, cache) ? LOAM_OK : frame_unlock(frame, LOAM_ERROR_CORRUPT);
     return *error == LOAM_OK ? frame : NULL;
 }
 
@@ -276,7 +279,7 @@ enum loam_error loam_frame_cache_alloc_locked(struct loam_frame *frame, struct l
     enum loam_error error;
 
     if (zone < FRAME_ZONE_NONE && order < LOAM_FRAME_CACHE_ORDERS) {
-        loam_frame_owner_collect(frame, cache);
+        loam_frame_return_collect(frame, cache);
         if (order < FRAME_CHUNK_ORDER ? refill(frame, cache, zone, order)
                                       : cache->spare_count[zone] > 0 || adopt_piece(frame, cache, zone)) {
             if (order == FRAME_CHUNK_ORDER) {
@@ -491,7 +494,7 @@ __attribute__((noinline)) static enum loam_error free_slowly(struct loam_frame_c
     if (frame == NULL) {
         return error;
     }
-    loam_frame_owner_collect(frame, cache);
+    loam_frame_return_collect(frame, cache);
     loam_frame_cache_remember(frame, cache, start.value);
     return frame_unlock(frame, loam_frame_block_free(frame, start.value, count_frames));
 }
@@ -601,7 +604,7 @@ enum loam_error loam_frame_cache_make(struct loam_frame *frame, struct loam_fram
     uint32_t id = 0;
 
     *cache = NULL;
-    if (!loam_frame_owner_barrier_set()) {
+    if (!loam_frame_stop_barrier_set()) {
         return LOAM_ERROR_UNINITIALISED;
     }
     if (frame_lock_to_change(frame) == NULL) {
@@ -631,7 +634,7 @@ static enum loam_error drain(struct loam_frame_cache *cache, bool end)
     if (frame_lock_to_change(frame) == NULL) {
         return LOAM_ERROR_CORRUPT;
     }
-    if (cache->forbidden != FRAME_UNUSED && loam_frame_owner_drain(frame, cache)) {
+    if (cache->forbidden != FRAME_UNUSED && loam_frame_claim_drain(frame, cache)) {
         frame_write(cache->forbidden, end ? FRAME_UNUSED : cache->forbidden);
         error = LOAM_OK;
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * A cache from its owner's side: what it does without the lock. Private to frame_cache*.c; the other side, and why the
- * two never meet, is in frame_owner.h.
+ * two never meet, is in frame_stop.h.
  *
  * A call is tried on the cache's own chunks first, between frame_enter and frame_leave. Whatever does not fit there (no
  * room, a block of somebody else's chunk, misuse, a sum that is wrong) changes nothing and takes the lock, where the same
@@ -42,7 +42,7 @@ FRAME_HOT bool frame_enter(struct loam_frame_cache *cache)
     frame_write(cache->busy, 1);
     /* The compiler keeps the order; the processor is made to by the barrier of whoever writes forbidden. */
     atomic_signal_fence(memory_order_seq_cst);
-    /* Acquire: pairs with the release in loam_frame_owner_resume. */
+    /* Acquire: pairs with the release in loam_frame_stop_resume. */
     if (LIKELY(__atomic_load_n(&cache->forbidden, __ATOMIC_ACQUIRE) == FRAME_RUNNING)) {
         return true;
     }
@@ -52,7 +52,7 @@ FRAME_HOT bool frame_enter(struct loam_frame_cache *cache)
 
 FRAME_HOT void frame_leave(struct loam_frame_cache *cache)
 {
-    /* Release: pairs with the acquire in frame_owner.c's wait_for. */
+    /* Release: pairs with the acquire in frame_stop.c's wait_for. */
     __atomic_store_n(&cache->busy, 0, __ATOMIC_RELEASE);
 }
 

@@ -11,7 +11,7 @@
  *
  * Who may touch what. Whoever calls a function of frame*.c other than those of loam/frame.h holds the allocator's lock.
  * A chunk with an owner, and the owner's lists, belong to the owner while it is busy and not forbidden; whoever holds
- * the lock gets at them by loam_frame_owner_stop. Members that are read across that border without stopping anybody
+ * the lock gets at them by loam_frame_stop_owner. Members that are read across that border without stopping anybody
  * are marked (shared) and go through frame_read and frame_write.
  */
 #ifndef LOAM_FRAME_LAYOUT_H
@@ -343,6 +343,12 @@ static inline uint32_t frame_offset(uint64_t pfn)
 static inline enum loam_frame_zone frame_zone(const struct loam_frame *frame, uint64_t pfn)
 {
     return pfn < frame->zone_end ? LOAM_FRAME_ZONE_DMA32 : LOAM_FRAME_ZONE_NORMAL;
+}
+
+static inline enum loam_frame_zone frame_zone_of_chunk(const struct loam_frame *frame,
+                                                       const struct frame_section *section, uint64_t chunk)
+{
+    return frame_zone(frame, frame_chunk_start(section, chunk));
 }
 
 static inline uint64_t frame_piece_chunks(uint32_t order)

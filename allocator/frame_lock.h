@@ -8,7 +8,7 @@
 #ifndef LOAM_FRAME_LOCK_H
 #define LOAM_FRAME_LOCK_H
 
-#include "allocator/frame_owner.h"
+#include "allocator/frame_stop.h"
 
 static inline void frame_pause(void)
 {
@@ -32,7 +32,7 @@ static inline enum loam_error frame_unlock(struct loam_frame *frame, enum loam_e
 
     frame->holder = 0;
     if (frame->stopped != 0 && !damaged) {
-        loam_frame_owner_resume(frame);
+        loam_frame_stop_resume(frame);
     }
     /* Release: pairs with the acquire in frame_lock. */
     atomic_store_explicit(&frame->lock, 0, memory_order_release);

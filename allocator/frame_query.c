@@ -6,8 +6,11 @@
 #include "allocator/frame_block.h"
 #include "allocator/frame_buddy.h"
 #include "allocator/frame_chunk.h"
+#include "allocator/frame_claim.h"
 #include "allocator/frame_find.h"
 #include "allocator/frame_lock.h"
+#include "allocator/frame_return.h"
+#include "allocator/frame_stop.h"
 #include "allocator/frame_walk.h"
 #include "loam/frame.h"
 
@@ -26,7 +29,7 @@ static struct loam_frame_info info_of(struct loam_frame *frame, const struct fra
     struct frame_span block;
 
     /* A block that its owner makes or frees meanwhile would be seen in part. */
-    loam_frame_owner_stop_chunk(frame, section, chunk);
+    loam_frame_stop_chunk(frame, section, chunk);
     info.released = !owned && frame_chunks(frame, section)[chunk].released != 0;
     if (!loam_frame_block_at(frame, section, pfn, &block)) {
         info.cached = owned;
@@ -177,7 +180,7 @@ enum loam_error loam_frame_next_free(const struct loam_frame *frame, loam_pfn fr
         if (locked == NULL) {
             return LOAM_ERROR_CORRUPT;
         }
-        loam_frame_owner_collect_all(locked);
+        loam_frame_return_collect_all(locked);
         error = frame_unlock(locked, step_free(locked, &at, range));
     }
     return error;
@@ -318,7 +321,7 @@ struct loam_frame_fragmentation loam_frame_fragmentation(const struct loam_frame
         if (locked == NULL) {
             break;
         }
-        loam_frame_owner_collect_all(locked);
+        loam_frame_return_collect_all(locked);
         error = frame_unlock(locked, step_fragmentation(locked, &from, &sum));
     }
     return sum;
@@ -332,7 +335,7 @@ static void count_caches(const struct loam_frame *frame, struct loam_frame_stats
         stats->cache_count += frame_caches(frame)[id].forbidden != FRAME_UNUSED;
     }
     for (enum loam_frame_zone zone = 0; zone < LOAM_FRAME_ZONE_COUNT; zone++) {
-        uint64_t cached = loam_frame_owner_free_frames(frame, zone);
+        uint64_t cached = loam_frame_claim_free_frames(frame, zone);
 
         stats->cached_frames += cached;
         stats->free_frames_in_zone[zone] = frame->free_frames[zone] + cached;

@@ -5,6 +5,7 @@
  */
 #include "allocator/frame_buddy.h"
 #include "allocator/frame_chunk.h"
+#include "allocator/frame_claim.h"
 #include "allocator/frame_find.h"
 #include "allocator/frame_lists.h"
 #include "allocator/frame_lock.h"
@@ -89,7 +90,7 @@ static void set_top_zone(struct loam_frame *frame)
         return;
     }
     frame->top_zone = zone;
-    loam_frame_owner_fetch_back(frame);
+    loam_frame_claim_all(frame);
     for (uint32_t id = 0; id < frame->cache_top; id++) {
         frame_write(frame_caches(frame)[id].zone_open, frame_zone_open(frame));
     }
@@ -233,14 +234,14 @@ static enum loam_error try_remove(struct loam_frame *frame, struct frame_section
     uint64_t managed = section->end - section->start;
 
     if (section->free_frames != managed) {
-        loam_frame_owner_fetch_back(frame);
+        loam_frame_claim_all(frame);
     }
     if (section->free_frames != managed) {
         *used = loam_frame_walk_used(frame, section, section->start, section->end, FRAME_VIEW_SHARED);
         return LOAM_ERROR_BUSY;
     }
     *used = section->start;
-    if (!loam_frame_owner_forget(frame)) {
+    if (!loam_frame_claim_forget(frame)) {
         return LOAM_ERROR_BUSY;
     }
     delete_section(frame, section);

@@ -9,7 +9,7 @@
 #include "allocator/frame_chunk.h"
 #include "allocator/frame_find.h"
 #include "allocator/frame_lists.h"
-#include "allocator/frame_owner.h"
+#include "allocator/frame_stop.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -511,7 +511,7 @@ enum loam_error loam_frame_validate_locked(const struct loam_frame *frame, struc
     struct recount recount = {.frame = frame, .diag = diag};
     enum loam_error error = check_header(&recount);
 
-    if (error == LOAM_OK && !loam_frame_owner_stop_all((struct loam_frame *)(uintptr_t)frame)) {
+    if (error == LOAM_OK && !loam_frame_stop_all((struct loam_frame *)(uintptr_t)frame)) {
         return frame_read(frame->damaged)
                    ? CORRUPT(&recount, "caches: one is neither busy nor not")
                    : loam_fail(diag, LOAM_ERROR_UNINITIALISED,

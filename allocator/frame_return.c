@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "allocator/frame_return.h"
+
+#include "allocator/frame_find.h"
+#include "allocator/frame_owner.h"
+#include "allocator/frame_stop.h"
+
+#include <string.h>
+
+static struct frame_returned *slot_of(const struct loam_frame_cache *cache, const struct frame_chunk *chunk)
+{
+    uint32_t slot = frame_read(chunk->slot);
+
+    return slot == 0 || slot > FRAME_RETURNED ? NULL : (struct frame_returned *)&cache->returned[slot - 1];
+}
+
+/* Free the block that starts at offset, if it is one still: its owner may have freed it as well, at the same moment. */
+static void collect_block(struct loam_frame *frame, struct loam_frame_cache *cache, struct frame_section *section,
+                          uint64_t chunk, uint32_t offset)
+{
+    const struct frame_chunk *this = &frame_chunks(frame, section)[chunk];
+    const struct frame_map *map = frame_map(frame, section, chunk);
+    uint32_t last = LOAM_FRAME_CHUNK_FRAMES - 1;
+
+    if (this->state == FRAME_CHUNK_PARTIAL) {
+        last = frame_bits_next(map, FRAME_BITS_LAST, offset);
+        if (last == LOAM_FRAME_CHUNK_FRAMES ||
+            !frame_bits_is_block(map, offset, last - offset + 1, (this->crossed & 1) != 0)) {
+            return;
+        }
+    } else if (this->state != FRAME_CHUNK_WHOLE || offset != 0) {
+        return;
+    }
+    loam_frame_owner_release(frame, cache, section, chunk, offset, last - offset + 1);
+}
+
+/*
+ * Free the single frames of a word that are marked, all at once, as far as the chunk keeps a used frame; returns the
+ * marks that are left. The chunk is filed anew by whoever frees the rest.
+ */
+static uint64_t collect_singles(struct loam_frame *frame, struct loam_frame_cache *cache, struct frame_section *section,
+                                uint64_t chunk, uint32_t word, uint64_t marks)
+{
+    struct frame_chunk *this = &frame_chunks(frame, section)[chunk];
+    struct frame_map *map = frame_map(frame, section, chunk);
+    struct frame_word bits = frame_bits_read(map, word);
+    /* Untagged, last of their block, and behind a frame that ends one: blocks of one frame. */
+    uint64_t begin = (~bits.allocated | bits.last) << 1;
+    uint64_t singles = marks & bits.allocated & bits.last & begin;
+    uint32_t count = (uint32_t)__builtin_popcountll(singles);
+    uint64_t *cached = &cache->free_frames[frame_zone_of_chunk(frame, section, chunk)];
+
+    if (this->state != FRAME_CHUNK_PARTIAL || this->list != FRAME_LIST_CURRENT) {
+        return marks;
+    }
+    this->sum ^= frame_bits_clear(map, word, singles);
+    frame_write(this->free_frames, (uint16_t)(this->free_frames + count));
+    frame_write(*cached, *cached + count);
+    return marks & ~singles;
+}
+
+/* Free what is marked in one slot, and leave the slot unused. */
+static void collect_slot(struct loam_frame *frame, struct loam_frame_cache *cache, struct frame_returned *returned)
+{
+    struct frame_section *section;
+    uint64_t link = returned->link;
+    struct frame_chunk *this = loam_frame_chunk_from_link(frame, link, &section);
+
+    returned->link = FRAME_LINK_NONE;
+    if (section == NULL || this->owner != cache->owner || slot_of(cache, this) != returned) {
+        loam_frame_damage(frame);
+        return;
+    }
+    frame_write(this->slot, 0);
+    for (uint32_t word = 0; word < FRAME_MAP_WORDS; word++) {
+        uint64_t marks = frame_read(returned->starts[word]);
+
+        marks = marks == 0 ? 0 : collect_singles(frame, cache, section, (uint32_t)link, word, marks);
+        for (; marks != 0 && !frame_read(frame->damaged); marks &= marks - 1) {
+            collect_block(frame, cache, section, (uint32_t)link, word * 64 + (uint32_t)__builtin_ctzll(marks));
+        }
+    }
+    memset(returned->starts, 0, sizeof returned->starts);
+}
+
+void loam_frame_return_collect(struct loam_frame *frame, struct loam_frame_cache *cache)
+{
+    if ((cache->returned_frames[0] | cache->returned_frames[1]) == 0) {
+        return;
+    }
+    for (uint32_t n = 0; n < FRAME_RETURNED; n++) {
+        if (cache->returned[n].link != FRAME_LINK_NONE) {
+            collect_slot(frame, cache, &cache->returned[n]);
+        }
+    }
+    memset(cache->returned_frames, 0, sizeof cache->returned_frames);
+    frame_write(cache->returned_any, 0);
+}
+
+void loam_frame_return_collect_all(struct loam_frame *frame)
+{
+    uint64_t unseen = 0;
+
+    for (uint32_t id = 0; id < frame->cache_top; id++) {
+        const struct loam_frame_cache *cache = &frame_caches(frame)[id];
+
+        if (cache->forbidden != FRAME_UNUSED) {
+            unseen |= cache->returned_frames[0] | cache->returned_frames[1] |
+                      loam_frame_stop_ready_frames(cache, LOAM_FRAME_ZONE_DMA32) |
+                      loam_frame_stop_ready_frames(cache, LOAM_FRAME_ZONE_NORMAL);
+        }
+    }
+    if (unseen == 0 || !loam_frame_stop_all(frame)) {
+        return;
+    }
+    for (uint32_t id = 0; id < frame->cache_top && !frame_read(frame->damaged); id++) {
+        if (frame_caches(frame)[id].forbidden != FRAME_UNUSED) {
+            loam_frame_return_collect(frame, &frame_caches(frame)[id]);
+        }
+    }
+}
+
+bool loam_frame_return_marked(const struct loam_frame *frame, const struct frame_section *section, uint64_t start)
+{
+    const struct frame_chunk *this = &frame_chunks(frame, section)[frame_chunk_index(section, start)];
+    const struct loam_frame_cache *cache = loam_frame_stop_owner_of(frame, this);
+    const struct frame_returned *returned = cache == NULL ? NULL : slot_of(cache, this);
+    uint32_t offset = frame_offset(start);
+
+    return returned != NULL && ((frame_read(returned->starts[offset / 64]) >> (offset % 64)) & 1) != 0;
+}
+
+/* A slot for the chunk; NULL: all are used. */
+static struct frame_returned *take_slot(struct loam_frame_cache *cache, const struct frame_section *section,
+                                        uint64_t chunk, struct frame_chunk *this)
+{
+    struct frame_returned *returned = slot_of(cache, this);
+
+    for (uint32_t n = 0; returned == NULL && n < FRAME_RETURNED; n++) {
+        if (cache->returned[n].link == FRAME_LINK_NONE) {
+            returned = &cache->returned[n];
+            returned->link = frame_link(section, chunk);
+            frame_write(this->slot, (uint8_t)(n + 1));
+        }
+    }
+    return returned;
+}
+
+static bool is_block(const struct loam_frame *frame, const struct frame_section *section, uint64_t chunk,
+                     uint64_t start, uint64_t count)
+{
+    const struct frame_chunk *this = &frame_chunks(frame, section)[chunk];
+    uint8_t state = frame_read(this->state);
+
+    if (state == FRAME_CHUNK_WHOLE) {
+        return frame_offset(start) == 0 && count == LOAM_FRAME_CHUNK_FRAMES;
+    }
+    return state == FRAME_CHUNK_PARTIAL && frame_bits_is_block(frame_map(frame, section, chunk), frame_offset(start),
+                                                               (uint32_t)count, (this->crossed & 1) != 0);
+}
+
+/* The same, and neither returned nor ready. */
+static bool is_whole_block(const struct loam_frame *frame, const struct frame_section *section, uint64_t chunk,
+                           uint64_t start, uint64_t count)
+{
+    return is_block(frame, section, chunk, start, count) && !loam_frame_return_marked(frame, section, start) &&
+           !loam_frame_stop_ready(frame, section, start);
+}
+
+enum loam_error loam_frame_return_block(struct loam_frame *frame, struct frame_section *section, uint64_t start,
+                                        uint64_t count)
+{
+    uint64_t chunk = frame_chunk_index(section, start);
+    struct frame_chunk *this = &frame_chunks(frame, section)[chunk];
+    struct loam_frame_cache *cache = loam_frame_stop_owner_of(frame, this);
+    uint32_t offset = frame_offset(start);
+    struct frame_returned *returned;
+    uint64_t *marks;
+
+    if (cache == NULL || count == 0 || count > LOAM_FRAME_CHUNK_FRAMES - offset) {
+        return LOAM_ERROR_INVALID;
+    }
+    if (!is_whole_block(frame, section, chunk, start, count)) {
+        /* Its owner may have been writing next to it: only when it stands still is what is seen all there is. */
+        if (!loam_frame_stop_owner(frame, cache)) {
+            return LOAM_ERROR_UNINITIALISED;
+        }
+        loam_frame_return_collect(frame, cache);
+        if (frame_read(this->owner) != cache->owner || !is_whole_block(frame, section, chunk, start, count)) {
+            return LOAM_ERROR_INVALID;
+        }
+    }
+    returned = loam_frame_stop_still(frame, cache) ? NULL : take_slot(cache, section, chunk, this);
+    if (returned == NULL) {
+        if (!loam_frame_stop_owner(frame, cache)) {
+            return LOAM_ERROR_UNINITIALISED;
+        }
+        loam_frame_return_collect(frame, cache);
+        /* Its owner may have freed it a moment ago, and the chunk may have gone with it. */
+        if (frame_read(this->owner) != cache->id + 1 || !is_block(frame, section, chunk, start, count)) {
+            return LOAM_ERROR_INVALID;
+        }
+        loam_frame_owner_release(frame, cache, section, chunk, offset, (uint32_t)count);
+        return LOAM_OK;
+    }
+    marks = &returned->starts[offset / 64];
+    frame_write(*marks, *marks | UINT64_C(1) << (offset % 64));
+    cache->returned_frames[frame_zone_of_chunk(frame, section, chunk)] += count;
+    frame_write(cache->returned_any, 1);
+    return LOAM_OK;
+}
+
+/* Of the frames at mask, in a word of a chunk of the cache, some are ready or back. */
+static bool any_ready(const struct loam_frame *frame, const struct loam_frame_cache *cache, uint64_t base,
+                      uint64_t mask)
+{
+    for (uint32_t order = 0; order < FRAME_WINDOWS; order++) {
+        const struct frame_window *window = &cache->window[order][frame_zone(frame, base)];
+
+        if (frame_read(window->base) == base &&
+            (frame_spread(frame_read(window->ready) | frame_read(window->back), order) & mask) != 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool loam_frame_return_run(struct loam_frame *frame, struct frame_section *section, uint64_t start, uint32_t count)
+{
+    uint64_t chunk = frame_chunk_index(section, start), *marks;
+    struct frame_chunk *this = &frame_chunks(frame, section)[chunk];
+    struct loam_frame_cache *cache = loam_frame_stop_owner_of(frame, this);
+    uint32_t offset = frame_offset(start), word = offset / 64;
+    uint64_t mask = UINT64_MAX >> (64 - count) << (offset % 64);
+    struct frame_returned *returned;
+    struct frame_word bits;
+
+    if (cache == NULL || loam_frame_stop_still(frame, cache) || frame_read(this->state) != FRAME_CHUNK_PARTIAL) {
+        return false;
+    }
+    bits = frame_bits_read(frame_map(frame, section, chunk), word);
+    if ((bits.allocated & bits.last & mask) != mask || !is_block(frame, section, chunk, start, 1) ||
+        any_ready(frame, cache, start - offset % 64, mask)) {
+        return false;
+    }
+    returned = slot_of(cache, this);
+    if (returned != NULL && (frame_read(returned->starts[word]) & mask) != 0) {
+        return false;
+    }
+    returned = take_slot(cache, section, chunk, this);
+    if (returned == NULL) {
+        return false;
+    }
+    marks = &returned->starts[word];
+    frame_write(*marks, *marks | mask);
+    cache->returned_frames[frame_zone_of_chunk(frame, section, chunk)] += count;
+    frame_write(cache->returned_any, 1);
+    return true;
+}

@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "allocator/frame_stop.h"
+
+#include "allocator/frame_find.h"
+#include "allocator/frame_lock.h"
+
+#include <string.h>
+
+static _Atomic(void (*)(void)) process_barrier;
+
+void loam_frame_set_barrier(void (*barrier)(void))
+{
+    /* Release, acquire at the load: whatever the barrier needs is ready. */
+    atomic_store_explicit(&process_barrier, barrier, memory_order_release);
+}
+
+bool loam_frame_stop_barrier_set(void)
+{
+    return atomic_load_explicit(&process_barrier, memory_order_acquire) != NULL;
+}
+
+struct loam_frame_cache *loam_frame_stop_owner_of(const struct loam_frame *frame, const struct frame_chunk *chunk)
+{
+    uint32_t owner = frame_read(chunk->owner);
+
+    if (owner == 0 || owner > frame->cache_top) {
+        loam_frame_damage(frame);
+        return NULL;
+    }
+    return &frame_caches(frame)[owner - 1];
+}
+
+/* --- What is ready --------------------------------------------------------------------------------------------- */
+
+/* What is ready or back in the current chunk of an order is free in its bitmaps again. The cache stands still. */
+static void settle_window(struct loam_frame *frame, struct loam_frame_cache *cache, uint32_t zone, uint32_t order)
+{
+    const struct frame_current *current = &cache->current[zone][order];
+    struct frame_window *window = &cache->window[order][zone];
+    uint64_t starts = window->ready | window->back, word = (window->base - current->base) / 64, frames;
+    struct frame_section *section;
+    struct frame_chunk *chunk;
+    struct frame_map *map;
+
+    if (memcmp(window, &frame_window_none, sizeof *window) == 0) {
+        return;
+    }
+    chunk = loam_frame_chunk_from_link(frame, current->link, &section);
+    if (section == NULL || window->ready_check != frame_window_check(window, window->ready) ||
+        window->back_check != frame_window_check(window, window->back) || word >= FRAME_MAP_WORDS ||
+        (starts & ~window->made) != 0 || (window->ready & window->back) != 0 ||
+        current->seal != frame_current_seal(current) || chunk->owner != cache->owner ||
+        chunk->list != FRAME_LIST_CURRENT || chunk->order != order) {
+        loam_frame_damage(frame);
+        return;
+    }
+    map = frame_map(frame, section, (uint32_t)current->link);
+    frames = frame_spread(starts, order);
+    if ((frame_bits_word(map, FRAME_BITS_USED, (uint32_t)word) & frames) != frames) {
+        loam_frame_damage(frame);
+        return;
+    }
+    chunk->sum ^= frame_bits_clear(map, (uint32_t)word, frames);
+    frame_write(chunk->free_frames, (uint16_t)(chunk->free_frames + __builtin_popcountll(frames)));
+    frame_write(cache->free_frames[zone], cache->free_frames[zone] + (uint64_t)__builtin_popcountll(frames));
+    frame_write(window->ready, 0);
+    frame_write(window->back, 0);
+    frame_write(window->made, 0);
+    frame_write(window->base, 0);
+    *window = frame_window_none;
+}
+
+static bool settle(struct loam_frame *frame, struct loam_frame_cache *cache)
+{
+    for (uint32_t order = 0; order < FRAME_WINDOWS && cache->forbidden != FRAME_UNUSED; order++) {
+        settle_window(frame, cache, LOAM_FRAME_ZONE_DMA32, order);
+        settle_window(frame, cache, LOAM_FRAME_ZONE_NORMAL, order);
+    }
+    return !frame_read(frame->damaged);
+}
+
+/* Frames of a zone that are ready, as of a moment. */
+uint64_t loam_frame_stop_ready_frames(const struct loam_frame_cache *cache, enum loam_frame_zone zone)
+{
+    uint64_t sum = 0;
+
+    for (uint32_t order = 0; order < FRAME_WINDOWS; order++) {
+        const struct frame_window *window = &cache->window[order][zone];
+
+        sum += (uint64_t)__builtin_popcountll(frame_read(window->ready) | frame_read(window->back)) << order;
+    }
+    return sum;
+}
+
+bool loam_frame_stop_ready(const struct loam_frame *frame, const struct frame_section *section, uint64_t start)
+{
+    uint64_t chunk = frame_chunk_index(section, start);
+    const struct loam_frame_cache *cache = loam_frame_stop_owner_of(frame, &frame_chunks(frame, section)[chunk]);
+    enum loam_frame_zone zone = frame_zone_of_chunk(frame, section, chunk);
+
+    for (uint32_t order = 0; order < FRAME_WINDOWS && cache != NULL; order++) {
+        const struct frame_window *window = &cache->window[order][zone];
+        uint64_t bit = start - frame_read(window->base);
+
+        if (frame_read(cache->current[zone][order].link) == frame_link(section, chunk) && bit < 64 &&
+            ((frame_read(window->ready) | frame_read(window->back)) >> bit & 1) != 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* --- Stopping -------------------------------------------------------------------------------------------------- */
+
+/* Whether the caller has the cache's chunks to itself already. */
+bool loam_frame_stop_still(const struct loam_frame *frame, const struct loam_frame_cache *cache)
+{
+    return cache->forbidden != FRAME_RUNNING || frame->holder == cache->id + 1;
+}
+
+/* Wait until the owner is out of the call under way. False: there is no telling. */
+static bool wait_for(struct loam_frame *frame, const struct loam_frame_cache *cache)
+{
+    uint32_t busy;
+
+    /* Acquire: pairs with the release with which the owner leaves. */
+    while ((busy = __atomic_load_n(&cache->busy, __ATOMIC_ACQUIRE)) != 0) {
+        if (busy != 1) {
+            loam_frame_damage(frame);
+            return false;
+        }
+        frame_pause();
+    }
+    return true;
+}
+
+static void forbid(struct loam_frame *frame, struct loam_frame_cache *cache)
+{
+    frame->stopped++;
+    __atomic_store_n(&cache->forbidden, FRAME_STOPPED, __ATOMIC_SEQ_CST);
+}
+
+bool loam_frame_stop_owner(struct loam_frame *frame, struct loam_frame_cache *cache)
+{
+    void (*barrier)(void) = atomic_load_explicit(&process_barrier, memory_order_acquire);
+
+    if (loam_frame_stop_still(frame, cache)) {
+        return settle(frame, cache);
+    }
+    if (barrier == NULL) {
+        return false;
+    }
+    forbid(frame, cache);
+    barrier();
+    return wait_for(frame, cache) && settle(frame, cache);
+}
+
+bool loam_frame_stop_all(struct loam_frame *frame)
+{
+    void (*barrier)(void) = atomic_load_explicit(&process_barrier, memory_order_acquire);
+    bool any = false, all = true;
+
+    for (uint32_t id = 0; id < frame->cache_top; id++) {
+        struct loam_frame_cache *cache = &frame_caches(frame)[id];
+
+        if (!loam_frame_stop_still(frame, cache)) {
+            if (barrier == NULL) {
+                return false;
+            }
+            forbid(frame, cache);
+            any = true;
+        }
+    }
+    if (any) {
+        barrier();
+    }
+    for (uint32_t id = 0; id < frame->cache_top; id++) {
+        struct loam_frame_cache *cache = &frame_caches(frame)[id];
+
+        if (cache->forbidden != FRAME_UNUSED) {
+            all = (frame->holder == id + 1 || wait_for(frame, cache)) && settle(frame, cache) && all;
+        }
+    }
+    return all;
+}
+
+void loam_frame_stop_resume(struct loam_frame *frame)
+{
+    for (uint32_t id = 0; id < frame->cache_top; id++) {
+        struct loam_frame_cache *cache = &frame_caches(frame)[id];
+
+        if (cache->forbidden == FRAME_STOPPED) {
+            /* Release: pairs with the owner's acquire. */
+            __atomic_store_n(&cache->forbidden, FRAME_RUNNING, __ATOMIC_RELEASE);
+        }
+    }
+    frame->stopped = 0;
+}
+
+bool loam_frame_stop_chunk(struct loam_frame *frame, const struct frame_section *section, uint64_t chunk)
+{
+    const struct frame_chunk *this = &frame_chunks(frame, section)[chunk];
+    struct loam_frame_cache *cache = frame_read(this->owner) == 0 ? NULL : loam_frame_stop_owner_of(frame, this);
+
+    return cache == NULL || loam_frame_stop_owner(frame, cache);
+}

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * How owners of caches are stopped. Private to frame*.c; the allocator's lock is held.
+ *
+ *     owner, without the lock                    whoever holds the lock
+ *     busy = 1                                   forbidden = STOPPED
+ *     (the compiler keeps the order)             barrier in all threads
+ *     forbidden == RUNNING ? work : take lock    wait until busy == 0
+ *     busy = 0 (release)                         (acquire)  work, then forbidden = RUNNING (release)
+ *
+ * The barrier stands in for the one that the owner leaves out: after it either the owner's busy is seen here, or the
+ * owner sees forbidden. So never do both work. Whatever the owner wrote is seen through the pair busy = 0 and wait;
+ * whatever was written here is seen by the owner through forbidden = RUNNING, or through the lock.
+ *
+ * The owner itself holds the lock now and then; it is `holder` then, and counts as stopped.
+ */
+#ifndef LOAM_FRAME_STOP_H
+#define LOAM_FRAME_STOP_H
+
+#include "allocator/frame_layout.h"
+
+/* Whether this process has set a barrier. */
+bool loam_frame_stop_barrier_set(void);
+
+/* The cache that owns the chunk; NULL: none does, which is damage. */
+struct loam_frame_cache *loam_frame_stop_owner_of(const struct loam_frame *frame, const struct frame_chunk *chunk);
+
+/* Whether the caller has the cache's chunks to itself already. */
+bool loam_frame_stop_still(const struct loam_frame *frame, const struct loam_frame_cache *cache);
+
+/* Has the cache to itself until the lock is given up; nothing is ready in it. False: its process has set no barrier. */
+bool loam_frame_stop_owner(struct loam_frame *frame, struct loam_frame_cache *cache);
+
+/* The same of the cache that owns the chunk, if one does. */
+bool loam_frame_stop_chunk(struct loam_frame *frame, const struct frame_section *section, uint64_t chunk);
+
+/* The same of all caches, by one barrier. */
+bool loam_frame_stop_all(struct loam_frame *frame);
+
+/* Let all go on that were stopped. */
+void loam_frame_stop_resume(struct loam_frame *frame);
+
+/* Whether the block that starts at start, in a chunk that has an owner, is ready: free, though marked as allocated. */
+bool loam_frame_stop_ready(const struct loam_frame *frame, const struct frame_section *section, uint64_t start);
+
+/* Frames of a zone that are ready or back, as of a moment. */
+uint64_t loam_frame_stop_ready_frames(const struct loam_frame_cache *cache, enum loam_frame_zone zone);
+
+#endif
