@@ -623,6 +623,7 @@ static void explore(const struct setup *setup)
 
 /* --- The cases ------------------------------------------------------------------------------------ */
 
+/* It closes, given ten minutes: 18 million states, 1.4 thousand million operations. */
 Test(frame_exhaustive, all_on_16_frames_around_4_gib)
 {
     explore(&(struct setup){"16 frames around 4 GiB", ZONE_END - 8, 16, .alphabet = all_operations});
