@@ -265,6 +265,9 @@ enum loam_error loam_frame_grow(struct loam_frame *frame, loam_pfn start, uint64
     if (error == LOAM_OK) {
         error = check_growth(frame, section, start.value, count_frames, new_count_frames);
     }
+    if (error == LOAM_ERROR_EXHAUSTED && loam_frame_claim_all(frame)) {
+        error = check_growth(frame, section, start.value, count_frames, new_count_frames);
+    }
     if (error == LOAM_OK) {
         loam_frame_block_reshape(frame, section, start.value, count_frames, new_count_frames, 0);
         released = loam_frame_walk_released(frame, section, start.value, new_count_frames);

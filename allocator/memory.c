@@ -138,6 +138,9 @@ static enum loam_error add_sections(struct loam_memory *memory, struct loam_diag
     if (error != LOAM_OK) {
         return loam_fail(diag, error, "the frame allocator refuses its configuration: %s", loam_error_name(error));
     }
+    if (loam_prim_barrier_register()) {
+        loam_frame_set_barrier(loam_prim_barrier);
+    }
     for (uint32_t part = 0; error == LOAM_OK && part < memory->plan.part_count; part++) {
         error = add_section(memory, part, diag);
     }

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/capability.h>
+#include <linux/membarrier.h>
 #include <linux/mempolicy.h>
 #include <sched.h>
 #include <signal.h>
@@ -354,4 +355,17 @@ bool LOAM_PRIM(memlock_limit)(uint64_t *bytes)
     }
     *bytes = limit.rlim_cur == RLIM_INFINITY || may_lock_without_limit() ? UINT64_MAX : limit.rlim_cur;
     return true;
+}
+
+bool LOAM_PRIM(barrier_register)(void)
+{
+    return syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0;
+}
+
+void LOAM_PRIM(barrier)(void)
+{
+    /* It cannot fail once registered; whoever relies on it could not go on. */
+    if (syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) != 0) {
+        abort();
+    }
 }

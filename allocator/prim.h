@@ -98,4 +98,12 @@ bool LOAM_PRIM(read_text)(const char *path, char *text, size_t bytes);
 /* RLIMIT_MEMLOCK in bytes, soft; UINT64_MAX when unlimited or when the caller may lock without limit. */
 bool LOAM_PRIM(memlock_limit)(uint64_t *bytes);
 
+/* --- Threads of this process: membarrier(2), private expedited -------------------------------------------------- */
+
+/* Make barrier possible; may be called again. ENOSYS, EINVAL: the kernel lacks it (Linux 4.14 has it). */
+bool LOAM_PRIM(barrier_register)(void);
+
+/* Every thread of the process passes a full memory barrier before this returns. After barrier_register. */
+void LOAM_PRIM(barrier)(void);
+
 #endif
