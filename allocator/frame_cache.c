@@ -308,8 +308,9 @@ static bool alloc_from_another(struct loam_frame_cache *cache, uint32_t order, l
     if (frame == NULL || zone >= FRAME_ZONE_NONE || order >= FRAME_CHUNK_ORDER || !frame_enter(cache)) {
         return false;
     }
-    taken =
-        refill_own(frame, cache, (uint32_t)zone, order) && loam_frame_cache_take_own(cache, zone, order, &start->value);
+    /* Links are followed from here on: what says where they lead must be as it was made. */
+    taken = frame->seal == frame_seal_of_allocator(frame) && refill_own(frame, cache, (uint32_t)zone, order) &&
+            loam_frame_cache_take_own(cache, zone, order, &start->value);
     frame_leave(cache);
     return taken;
 }
