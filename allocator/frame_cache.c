@@ -43,6 +43,7 @@ bool loam_frame_cache_make_ready(struct loam_frame_cache *cache, uint64_t zone, 
     const struct frame_current *current = &cache->current[zone][order];
     struct loam_frame *frame = frame_of_cache(cache);
     struct frame_map *map;
+    uint32_t first;
 
     if (frame == NULL || window->ready != 0 || window->ready_check != frame_window_check(window, 0) ||
         window->back_check != frame_window_check(window, window->back)) {
@@ -57,7 +58,10 @@ bool loam_frame_cache_make_ready(struct loam_frame_cache *cache, uint64_t zone, 
         return false;
     }
     map = frame_address(frame, current->map_offset_bytes);
-    for (uint32_t word = 0; word < FRAME_MAP_WORDS; word++) {
+    /* From the word where it was: those before it were looked through already. */
+    first = (uint32_t)((window->base - current->base) / 64);
+    for (uint32_t n = 0; n < FRAME_MAP_WORDS; n++) {
+        uint32_t word = (first + n) % FRAME_MAP_WORDS;
         uint64_t starts = frame_bits_starts(frame_bits_word(map, FRAME_BITS_FREE, word), order);
         uint64_t count = (uint64_t)__builtin_popcountll(starts) << order;
 
@@ -73,6 +77,13 @@ bool loam_frame_cache_make_ready(struct loam_frame_cache *cache, uint64_t zone, 
         return true;
     }
     return false;
+}
+
+/* A block of order 0 to 6 out of the current chunk. */
+static bool take_small(struct loam_frame_cache *cache, uint64_t zone, uint32_t order, uint64_t *start)
+{
+    return frame_take_ready(cache, zone, order, start) ||
+           (loam_frame_cache_make_ready(cache, zone, order) && frame_take_ready(cache, zone, order, start));
 }
 
 /* A block of order 7 or 8 out of the current chunk. */
@@ -123,7 +134,7 @@ bool loam_frame_cache_take_own(struct loam_frame_cache *cache, uint64_t zone, ui
     if (zone >= FRAME_ZONE_NONE || order >= LOAM_FRAME_CACHE_ORDERS) {
         return false;
     }
-    return order <= 6                  ? frame_take_small(cache, zone, order, start)
+    return order <= 6                  ? take_small(cache, zone, order, start)
            : order < FRAME_CHUNK_ORDER ? take_large(cache, zone, order, start)
                                        : take_spare(cache, zone, start);
 }
@@ -298,24 +309,27 @@ enum loam_error loam_frame_cache_alloc_locked(struct loam_frame *frame, struct l
     return error;
 }
 
-/* Another current chunk, without the lock. */
-static bool alloc_from_another(struct loam_frame_cache *cache, uint32_t order, loam_pfn limit, loam_pfn *start)
+/* Out of the current chunk, or another of the cache's own, without the lock. */
+static bool alloc_own(struct loam_frame_cache *cache, uint32_t order, loam_pfn limit, loam_pfn *start)
 {
     struct loam_frame *frame = frame_of_cache(cache);
     uint64_t zone = frame_zone_for(cache, limit);
     bool taken;
 
-    if (frame == NULL || zone >= FRAME_ZONE_NONE || order >= FRAME_CHUNK_ORDER || !frame_enter(cache)) {
+    if (frame == NULL || zone >= FRAME_ZONE_NONE || !frame_enter(cache)) {
         return false;
     }
+    taken = loam_frame_cache_take_own(cache, zone, order, &start->value);
     /* Links are followed from here on: what says where they lead must be as it was made. */
-    taken = frame->seal == frame_seal_of_allocator(frame) && refill_own(frame, cache, (uint32_t)zone, order) &&
-            loam_frame_cache_take_own(cache, zone, order, &start->value);
+    if (!taken && order < FRAME_CHUNK_ORDER && frame->seal == frame_seal_of_allocator(frame)) {
+        taken = refill_own(frame, cache, (uint32_t)zone, order) &&
+                loam_frame_cache_take_own(cache, zone, order, &start->value);
+    }
     frame_leave(cache);
     return taken;
 }
 
-/* What the current chunk does not have. */
+/* What is not ready. */
 __attribute__((noinline)) static enum loam_error alloc_slowly(struct loam_frame_cache *cache, uint32_t order,
                                                               loam_pfn limit, loam_pfn *start)
 {
@@ -323,7 +337,7 @@ __attribute__((noinline)) static enum loam_error alloc_slowly(struct loam_frame_
     enum loam_error error;
     uint64_t at = 0;
 
-    if (alloc_from_another(cache, order, limit, start)) {
+    if (alloc_own(cache, order, limit, start)) {
         return LOAM_OK;
     }
     *start = loam_pfn_from_u64(0);
@@ -336,32 +350,11 @@ __attribute__((noinline)) static enum loam_error alloc_slowly(struct loam_frame_
     return error;
 }
 
-/* Of order 7 and above. */
-__attribute__((noinline)) static enum loam_error alloc_large(struct loam_frame_cache *cache, uint32_t order,
-                                                             loam_pfn limit, loam_pfn *start)
-{
-    if (order < LOAM_FRAME_CACHE_ORDERS && frame_enter(cache)) {
-        uint64_t zone = frame_zone_for(cache, limit);
-        bool taken =
-            zone < FRAME_ZONE_NONE && (order == FRAME_CHUNK_ORDER ? take_spare(cache, zone, &start->value)
-                                                                  : take_large(cache, zone, order, &start->value));
-
-        frame_leave(cache);
-        if (LIKELY(taken)) {
-            return LOAM_OK;
-        }
-    }
-    return alloc_slowly(cache, order, limit, start);
-}
-
 enum loam_error loam_frame_cache_alloc(struct loam_frame_cache *cache, uint32_t order, loam_pfn limit, loam_pfn *start)
 {
-    if (UNLIKELY(order > 6)) {
-        return alloc_large(cache, order, limit, start);
-    }
-    if (LIKELY(frame_enter(cache))) {
+    if (LIKELY(order < FRAME_WINDOWS) && LIKELY(frame_enter(cache))) {
         uint64_t zone = frame_zone_for(cache, limit);
-        bool taken = LIKELY(zone < FRAME_ZONE_NONE) && frame_take_small(cache, zone, order, &start->value);
+        bool taken = LIKELY(zone < FRAME_ZONE_NONE) && frame_take_ready(cache, zone, order, &start->value);
 
         frame_leave(cache);
         if (LIKELY(taken)) {
@@ -500,24 +493,7 @@ __attribute__((noinline)) static enum loam_error free_slowly(struct loam_frame_c
     return frame_unlock(frame, loam_frame_block_free(frame, start.value, count_frames));
 }
 
-/*
- * The two kinds of plain chunks. Entered before, left here. Each is a function of its own, so that neither pays for the
- * registers of the other.
- */
-__attribute__((noinline)) static enum loam_error free_aside(struct loam_frame_cache *cache, struct frame_chunk *chunk,
-                                                            struct frame_map *map, uint64_t start, uint64_t count)
-{
-    struct frame_block_bits bits;
-    bool given = frame_block_in_word(chunk, map, start, count, &bits) &&
-                 stays(chunk, &bits, (uint32_t)(start % 64), (uint32_t)count);
-
-    if (LIKELY(given)) {
-        frame_clear_block(cache, chunk, &bits, start, count, frame_zone_of(cache, start));
-    }
-    frame_leave(cache);
-    return LIKELY(given) ? LOAM_OK : free_slowly(cache, loam_pfn_from_u64(start), count);
-}
-
+/* In a plain chunk that is current. Entered before, left here. */
 __attribute__((noinline)) static enum loam_error free_current(struct loam_frame_cache *cache, struct frame_chunk *chunk,
                                                               struct frame_map *map, uint64_t start, uint64_t count)
 {
@@ -533,39 +509,41 @@ __attribute__((noinline)) static enum loam_error free_current(struct loam_frame_
     return LIKELY(given) ? LOAM_OK : free_slowly(cache, loam_pfn_from_u64(start), count);
 }
 
+/* What is not made, by the bitmaps of its chunk. Entered before, left here. */
 __attribute__((noinline)) static enum loam_error free_in_chunk(struct loam_frame_cache *cache, loam_pfn start,
-                                                               uint64_t count_frames)
+                                                               uint64_t count)
 {
-    struct frame_chunk *chunk;
     struct frame_map *map;
-    uint64_t marks;
+    struct frame_chunk *chunk = frame_own_chunk(cache, start.value, &map);
+    uint64_t marks = chunk == NULL ? 0 : frame_marks(chunk), zone = frame_zone_of(cache, start.value);
+    struct frame_block_bits bits;
 
-    chunk = frame_own_chunk(cache, start.value, &map);
-    if (LIKELY(chunk != NULL)) {
-        marks = frame_marks(chunk);
-        if (count_frames == LOAM_FRAME_CHUNK_FRAMES &&
-            give_whole(cache, chunk, start.value, count_frames, frame_zone_of(cache, start.value))) {
-            frame_leave(cache);
-            return LOAM_OK;
-        }
-        if (LIKELY((marks & FRAME_MARKS_PLAIN) == FRAME_IS_PLAIN)) {
-            return (marks & FRAME_MARKS_CURRENT) == FRAME_IS_CURRENT
-                       ? free_current(cache, chunk, map, start.value, count_frames)
-                       : free_aside(cache, chunk, map, start.value, count_frames);
-        }
+    if ((marks & FRAME_MARKS_CURRENT) == FRAME_IS_CURRENT) {
+        return free_current(cache, chunk, map, start.value, count);
+    }
+    if (LIKELY((marks & FRAME_MARKS_PLAIN) == FRAME_IS_PLAIN) &&
+        LIKELY(frame_block_in_word(chunk, map, start.value, count, &bits)) &&
+        LIKELY(stays(chunk, &bits, (uint32_t)(start.value % 64), (uint32_t)count))) {
+        frame_clear_block(cache, chunk, &bits, start.value, count, zone);
+        frame_leave(cache);
+        return LOAM_OK;
+    }
+    if (chunk != NULL && count == LOAM_FRAME_CHUNK_FRAMES && give_whole(cache, chunk, start.value, count, zone)) {
+        frame_leave(cache);
+        return LOAM_OK;
     }
     frame_leave(cache);
-    return free_slowly(cache, start, count_frames);
+    return free_slowly(cache, start, count);
 }
 
 enum loam_error loam_frame_cache_free(struct loam_frame_cache *cache, loam_pfn start, uint64_t count_frames)
 {
-    uint32_t order = (uint32_t)__builtin_ctzll(count_frames | UINT64_C(1) << 63);
+    uint64_t order = (uint64_t)(unsigned)__builtin_ctzll(count_frames | UINT64_C(1) << 63);
 
     if (UNLIKELY(!frame_enter(cache))) {
         return free_slowly(cache, start, count_frames);
     }
-    if (LIKELY(order <= 6) && LIKELY(count_frames == UINT64_C(1) << order) &&
+    if (LIKELY(order < FRAME_WINDOWS) && LIKELY((count_frames & (count_frames - 1)) == 0) &&
         frame_give_made(cache, start.value, order)) {
         frame_leave(cache);
         return LOAM_OK;

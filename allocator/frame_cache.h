@@ -104,23 +104,23 @@ FRAME_HOT void frame_set_back(struct frame_window *window, uint64_t back)
     frame_write(window->back, back);
 }
 
-/* A block of order 0 to 6 out of the current chunk. */
-FRAME_HOT bool frame_take_small(struct loam_frame_cache *cache, uint64_t zone, uint32_t order, uint64_t *start)
+FRAME_HOT struct frame_window *frame_window_of(struct loam_frame_cache *cache, uint64_t zone, uint64_t order)
 {
-    struct frame_window *window = &cache->window[order][zone];
-    uint64_t ready = window->ready;
+    return &cache->window[0][0] + (order * LOAM_FRAME_ZONE_COUNT + zone);
+}
 
-    if (UNLIKELY(ready == 0)) {
-        if (!loam_frame_cache_make_ready(cache, zone, order)) {
-            return false;
-        }
-        ready = window->ready;
-    }
-    if (UNLIKELY(window->ready_check != frame_window_check(window, ready))) {
+/* A block that is ready, of order 0 to 6. */
+FRAME_HOT bool frame_take_ready(struct loam_frame_cache *cache, uint64_t zone, uint64_t order, uint64_t *start)
+{
+    struct frame_window *window = frame_window_of(cache, zone, order);
+    uint64_t ready = window->ready, rest = ready & (ready - 1), mix = window->made ^ window->base;
+
+    if (UNLIKELY(ready == 0) || UNLIKELY(window->ready_check != ~(ready ^ mix))) {
         return false;
     }
-    *start = window->base + (uint32_t)__builtin_ctzll(ready);
-    frame_set_ready(window, ready & (ready - 1));
+    *start = window->base + (uint64_t)(unsigned)__builtin_ctzll(ready);
+    window->ready_check = ~(rest ^ mix);
+    frame_write(window->ready, rest);
     return true;
 }
 
@@ -178,17 +178,18 @@ FRAME_HOT uint64_t frame_zone_of(const struct loam_frame_cache *cache, uint64_t 
  * Free a block that was made ready and handed out, of 2^order frames, order 0 to 6: that it is in made, and neither in
  * ready nor in back, is proof that exactly it is allocated, unless others returned blocks.
  */
-FRAME_HOT bool frame_give_made(struct loam_frame_cache *cache, uint64_t start, uint32_t order)
+FRAME_HOT bool frame_give_made(struct loam_frame_cache *cache, uint64_t start, uint64_t order)
 {
-    struct frame_window *window = &cache->window[order][frame_zone_of(cache, start)];
-    uint64_t bit = start - window->base, back = window->back;
+    struct frame_window *window = frame_window_of(cache, frame_zone_of(cache, start), order);
+    uint64_t bit = start - window->base, back = window->back, mix = window->made ^ window->base;
+    uint64_t more = back | UINT64_C(1) << bit % 64;
 
-    if (bit >= 64 || ((window->made & ~window->ready & ~back) >> bit & 1) == 0 ||
-        UNLIKELY(frame_read(cache->returned_any) != 0) ||
-        UNLIKELY(window->back_check != frame_window_check(window, back))) {
+    if (bit >= 64 || ((window->made & ~(window->ready | back)) >> bit & 1) == 0 ||
+        UNLIKELY(frame_read(cache->returned_any) != 0) || UNLIKELY(window->back_check != ~(back ^ mix))) {
         return false;
     }
-    frame_set_back(window, back | UINT64_C(1) << bit);
+    window->back_check = ~(more ^ mix);
+    frame_write(window->back, more);
     return true;
 }
 
