@@ -170,7 +170,7 @@ bool loam_frame_block_at(const struct loam_frame *frame, const struct frame_sect
     chunk = loam_frame_buddy_head(frame, section, frame_chunk_index(section, block->start));
     return frame_read(frame_chunks(frame, section)[chunk].owner) == 0 ||
            (!loam_frame_return_marked(frame, section, block->start) &&
-            !loam_frame_stop_ready(frame, section, block->start));
+            !loam_frame_stop_ready(frame, section, block->start, UINT64_C(1) << (block->start % 64)));
 }
 
 enum loam_error loam_frame_block_find(struct loam_frame *frame, uint64_t start, uint64_t count,

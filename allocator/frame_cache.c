@@ -40,7 +40,7 @@ struct loam_frame *loam_frame_cache_lock(struct loam_frame_cache *cache, enum lo
 bool loam_frame_cache_make_ready(struct loam_frame_cache *cache, uint64_t zone, uint32_t order)
 {
     struct frame_window *window = &cache->window[order][zone];
-    const struct frame_current *current = &cache->current[zone][order];
+    struct frame_current *current = &cache->current[zone][order];
     struct loam_frame *frame = frame_of_cache(cache);
     struct frame_map *map;
     uint32_t first;
@@ -71,6 +71,7 @@ bool loam_frame_cache_make_ready(struct loam_frame_cache *cache, uint64_t zone, 
         frame_count_own(cache, frame_address(frame, current->chunk_offset_bytes), zone,
                         frame_bits_set(map, word, frame_spread(starts, order), frame_ends(starts, order)), -count);
         frame_write(window->base, current->base + word * 64);
+        frame_write(current->window_base, current->base + word * 64);
         frame_write(window->made, starts);
         frame_set_back(window, 0);
         frame_set_ready(window, starts);

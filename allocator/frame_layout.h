@@ -152,8 +152,9 @@ struct frame_current {
     uint64_t base; /* its first frame */
     uint64_t chunk_offset_bytes;
     uint64_t map_offset_bytes;
-    uint64_t link; /* (shared) */
-    uint64_t seal; /* frame_current_seal, or it is no chunk */
+    uint64_t link;        /* (shared) */
+    uint64_t seal;        /* frame_current_seal, or it is no chunk */
+    uint64_t window_base; /* as the window's, for others: so that they need not look there in vain (shared) */
 };
 
 /* The section in which a cache's owner freed last. seal == frame_memo_seal, or the cache takes the long way. */
@@ -191,18 +192,22 @@ struct frame_returned {
  * a PARTIAL chunk of it is current or on one of its lists; a FREE one is in spare
  */
 struct loam_frame_cache {
+    /* What the owner writes all the time. */
     alignas(64) uint32_t busy; /* 1: its owner is in a call that takes no lock */
-    uint32_t forbidden;        /* FRAME_RUNNING..., changed with the lock held; not RUNNING: the owner takes the lock */
-    uint64_t owner;            /* id + 1 */
-    uint64_t zone_end;         /* as the allocator's */
-    uint64_t zone_open;        /* whose chunks serve requests without limit; FRAME_ZONE_NONE: the allocator decides */
-    uint64_t returned_any;     /* 0: returned_frames are (shared) */
+    uint32_t zero;
     struct frame_memo memo;
-    uint64_t free_frames[LOAM_FRAME_ZONE_COUNT];     /* (shared) */
-    uint64_t returned_frames[LOAM_FRAME_ZONE_COUNT]; /* in blocks returned; with the lock held */
+    uint64_t free_frames[LOAM_FRAME_ZONE_COUNT]; /* (shared) */
+    /* What is read all the time, by others too, and seldom written. */
+    alignas(64) uint32_t forbidden; /* FRAME_RUNNING..., with the lock held; not RUNNING: the owner takes the lock */
+    uint32_t returned_any;          /* 0: returned_frames are (shared) */
+    uint64_t owner;                 /* id + 1 */
+    uint64_t zone_end;              /* as the allocator's */
+    uint64_t zone_open; /* whose chunks serve requests without limit; FRAME_ZONE_NONE: the allocator decides */
     uint64_t id;
     uint64_t offset_bytes; /* from the allocator */
     uint64_t seal;         /* frame_cache_seal */
+    /* What others write who free here. */
+    alignas(64) uint64_t returned_frames[LOAM_FRAME_ZONE_COUNT]; /* in blocks returned; with the lock held */
     alignas(64) struct frame_window window[FRAME_WINDOWS][LOAM_FRAME_ZONE_COUNT];
     struct frame_current current[LOAM_FRAME_ZONE_COUNT][FRAME_CHUNK_ORDER];
     uint64_t spare_count[LOAM_FRAME_ZONE_COUNT];

@@ -130,6 +130,14 @@ bool loam_frame_return_marked(const struct loam_frame *frame, const struct frame
     return returned != NULL && ((frame_read(returned->starts[offset / 64]) >> (offset % 64)) & 1) != 0;
 }
 
+/* The owner reads it at every free, so it is not written for nothing. */
+static void note_returned(struct loam_frame_cache *cache)
+{
+    if (frame_read(cache->returned_any) == 0) {
+        frame_write(cache->returned_any, 1);
+    }
+}
+
 /* A slot for the chunk; NULL: all are used. */
 static struct frame_returned *take_slot(struct loam_frame_cache *cache, const struct frame_section *section,
                                         uint64_t chunk, struct frame_chunk *this)
@@ -164,7 +172,7 @@ static bool is_whole_block(const struct loam_frame *frame, const struct frame_se
                            uint64_t start, uint64_t count)
 {
     return is_block(frame, section, chunk, start, count) && !loam_frame_return_marked(frame, section, start) &&
-           !loam_frame_stop_ready(frame, section, start);
+           !loam_frame_stop_ready(frame, section, start, UINT64_C(1) << (start % 64));
 }
 
 enum loam_error loam_frame_return_block(struct loam_frame *frame, struct frame_section *section, uint64_t start,
@@ -206,23 +214,8 @@ enum loam_error loam_frame_return_block(struct loam_frame *frame, struct frame_s
     marks = &returned->starts[offset / 64];
     frame_write(*marks, *marks | UINT64_C(1) << (offset % 64));
     cache->returned_frames[frame_zone_of_chunk(frame, section, chunk)] += count;
-    frame_write(cache->returned_any, 1);
+    note_returned(cache);
     return LOAM_OK;
-}
-
-/* Of the frames at mask, in a word of a chunk of the cache, some are ready or back. */
-static bool any_ready(const struct loam_frame *frame, const struct loam_frame_cache *cache, uint64_t base,
-                      uint64_t mask)
-{
-    for (uint32_t order = 0; order < FRAME_WINDOWS; order++) {
-        const struct frame_window *window = &cache->window[order][frame_zone(frame, base)];
-
-        if (frame_read(window->base) == base &&
-            (frame_spread(frame_read(window->ready) | frame_read(window->back), order) & mask) != 0) {
-            return true;
-        }
-    }
-    return false;
 }
 
 bool loam_frame_return_run(struct loam_frame *frame, struct frame_section *section, uint64_t start, uint32_t count)
@@ -240,7 +233,7 @@ bool loam_frame_return_run(struct loam_frame *frame, struct frame_section *secti
     }
     bits = frame_bits_read(frame_map(frame, section, chunk), word);
     if ((bits.allocated & bits.last & mask) != mask || !is_block(frame, section, chunk, start, 1) ||
-        any_ready(frame, cache, start - offset % 64, mask)) {
+        loam_frame_stop_ready(frame, section, start, mask)) {
         return false;
     }
     returned = slot_of(cache, this);
@@ -254,6 +247,6 @@ bool loam_frame_return_run(struct loam_frame *frame, struct frame_section *secti
     marks = &returned->starts[word];
     frame_write(*marks, *marks | mask);
     cache->returned_frames[frame_zone_of_chunk(frame, section, chunk)] += count;
-    frame_write(cache->returned_any, 1);
+    note_returned(cache);
     return true;
 }

@@ -92,18 +92,21 @@ uint64_t loam_frame_stop_ready_frames(const struct loam_frame_cache *cache, enum
     return sum;
 }
 
-bool loam_frame_stop_ready(const struct loam_frame *frame, const struct frame_section *section, uint64_t start)
+bool loam_frame_stop_ready(const struct loam_frame *frame, const struct frame_section *section, uint64_t start,
+                           uint64_t mask)
 {
     uint64_t chunk = frame_chunk_index(section, start);
     const struct loam_frame_cache *cache = loam_frame_stop_owner_of(frame, &frame_chunks(frame, section)[chunk]);
     enum loam_frame_zone zone = frame_zone_of_chunk(frame, section, chunk);
+    uint64_t base = loam_align_down(start, 64);
 
     for (uint32_t order = 0; order < FRAME_WINDOWS && cache != NULL; order++) {
+        const struct frame_current *current = &cache->current[zone][order];
         const struct frame_window *window = &cache->window[order][zone];
-        uint64_t bit = start - frame_read(window->base);
 
-        if (frame_read(cache->current[zone][order].link) == frame_link(section, chunk) && bit < 64 &&
-            ((frame_read(window->ready) | frame_read(window->back)) >> bit & 1) != 0) {
+        if (frame_read(current->link) == frame_link(section, chunk) && frame_read(current->window_base) == base &&
+            frame_read(window->base) == base &&
+            (frame_spread(frame_read(window->ready) | frame_read(window->back), order) & mask) != 0) {
             return true;
         }
     }

@@ -40,8 +40,12 @@ bool loam_frame_stop_all(struct loam_frame *frame);
 /* Let all go on that were stopped. */
 void loam_frame_stop_resume(struct loam_frame *frame);
 
-/* Whether the block that starts at start, in a chunk that has an owner, is ready: free, though marked as allocated. */
-bool loam_frame_stop_ready(const struct loam_frame *frame, const struct frame_section *section, uint64_t start);
+/*
+ * Whether one of the frames at mask, in the word of a bitmap that holds start, in a chunk that has an owner, is ready or
+ * back: free, though marked as allocated.
+ */
+bool loam_frame_stop_ready(const struct loam_frame *frame, const struct frame_section *section, uint64_t start,
+                           uint64_t mask);
 
 /* Frames of a zone that are ready or back, as of a moment. */
 uint64_t loam_frame_stop_ready_frames(const struct loam_frame_cache *cache, enum loam_frame_zone zone);

@@ -565,7 +565,10 @@ static void mark_cache(const struct world *world, const struct loam_frame_cache 
     }
     MARK(cache->busy);
     *(char *)shape_at(world, &cache->busy, true) &= (char)0xfe;
-    mark(world, &cache->owner, offsetof(struct loam_frame_cache, memo) - offsetof(struct loam_frame_cache, owner));
+    MARK(cache->owner);
+    MARK(cache->zone_end);
+    MARK(cache->zone_open);
+    MARK(cache->returned_any);
     MARK(cache->offset_bytes);
     MARK(cache->seal);
     MARK(cache->id);
