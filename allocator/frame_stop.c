@@ -35,7 +35,7 @@ struct loam_frame_cache *loam_frame_stop_owner_of(const struct loam_frame *frame
 /* What is ready or back in the current chunk of an order is free in its bitmaps again. The cache stands still. */
 static void settle_window(struct loam_frame *frame, struct loam_frame_cache *cache, uint32_t zone, uint32_t order)
 {
-    const struct frame_current *current = &cache->current[zone][order];
+    struct frame_current *current = &cache->current[zone][order];
     struct frame_window *window = &cache->window[order][zone];
     uint64_t starts = window->ready | window->back, word = (window->base - current->base) / 64, frames;
     struct frame_section *section;
@@ -68,6 +68,7 @@ static void settle_window(struct loam_frame *frame, struct loam_frame_cache *cac
     frame_write(window->made, 0);
     frame_write(window->base, 0);
     *window = frame_window_none;
+    frame_write(current->window_base, 0);
 }
 
 static bool settle(struct loam_frame *frame, struct loam_frame_cache *cache)

@@ -48,7 +48,8 @@ static enum loam_error check_currents(struct recount *recount, struct holding *h
         }
         this = current->seal == frame_current_seal(current) ? held(recount, holding, current->link) : NULL;
         if (this == NULL || this->state != FRAME_CHUNK_PARTIAL || this->list != FRAME_LIST_CURRENT ||
-            this->order != order || frame_address(recount->frame, current->chunk_offset_bytes) != this) {
+            this->order != order || current->window_base != 0 ||
+            frame_address(recount->frame, current->chunk_offset_bytes) != this) {
             return bad_cache(recount, holding, "what it takes from is not its current chunk");
         }
         holding->chunks++;
