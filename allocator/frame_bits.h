@@ -161,6 +161,15 @@ static inline uint64_t frame_bits_clear(struct frame_map *map, uint32_t word, ui
     return frame_bits_share(word, old.allocated & mask, old.last & mask);
 }
 
+/* All frames are free. */
+static inline void frame_bits_zero(struct frame_map *map)
+{
+    for (uint32_t word = 0; word < FRAME_MAP_WORDS; word++) {
+        frame_write(map->word[word].allocated, 0);
+        frame_write(map->word[word].last, 0);
+    }
+}
+
 /* Mark [from, from + count), which is free, as allocated, the last frame as the last of its block where ends says so. */
 static inline uint64_t frame_bits_take(struct frame_map *map, uint32_t from, uint32_t count, bool ends)
 {

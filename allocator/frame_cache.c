@@ -145,23 +145,24 @@ bool loam_frame_cache_take_own(struct loam_frame_cache *cache, uint64_t zone, ui
 static void make_current(struct loam_frame *frame, struct loam_frame_cache *cache, struct frame_section *section,
                          uint64_t chunk, uint32_t zone, uint32_t order)
 {
-    struct frame_current *current = &cache->current[zone][order];
     struct frame_chunk *this = &frame_chunks(frame, section)[chunk];
+    struct frame_current current;
 
     if (this->list != FRAME_LIST_NONE) {
         loam_frame_lists_remove(frame, section, chunk);
     }
     this->list = FRAME_LIST_CURRENT;
     this->order = (uint8_t)order;
-    *current = (struct frame_current){
+    current = (struct frame_current){
         .base = frame_chunk_start(section, chunk),
         .chunk_offset_bytes = (uintptr_t)this - (uintptr_t)frame,
         .map_offset_bytes = (uintptr_t)frame_map(frame, section, chunk) - (uintptr_t)frame,
         .link = frame_link(section, chunk),
     };
-    current->seal = frame_current_seal(current);
+    current.seal = frame_current_seal(&current);
+    frame_current_set(&cache->current[zone][order], &current);
     if (order < FRAME_WINDOWS) {
-        cache->window[order][zone] = frame_window_none;
+        frame_window_reset(&cache->window[order][zone]);
     }
 }
 
@@ -220,7 +221,7 @@ static bool open_spare(struct loam_frame *frame, struct loam_frame_cache *cache,
     }
     *chunk = frame_chunk_index(*section, start);
     loam_frame_chunk_make_partial(frame, *section, *chunk);
-    frame_chunks(frame, *section)[*chunk].crossed = 0;
+    frame_write(frame_chunks(frame, *section)[*chunk].crossed, 0);
     return true;
 }
 
@@ -292,6 +293,9 @@ enum loam_error loam_frame_cache_alloc_locked(struct loam_frame *frame, struct l
 
     if (zone < FRAME_ZONE_NONE && order < LOAM_FRAME_CACHE_ORDERS) {
         loam_frame_return_collect(frame, cache);
+        if (loam_frame_cache_take_own(cache, zone, order, start)) {
+            return LOAM_OK;
+        }
         if (order < FRAME_CHUNK_ORDER ? refill(frame, cache, zone, order)
                                       : cache->spare_count[zone] > 0 || adopt_piece(frame, cache, zone)) {
             if (order == FRAME_CHUNK_ORDER) {

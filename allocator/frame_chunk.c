@@ -27,11 +27,11 @@ void loam_frame_chunk_make_partial(struct loam_frame *frame, const struct frame_
 {
     struct frame_chunk *this = &frame_chunks(frame, section)[chunk];
 
-    memset(frame_map(frame, section, chunk), 0, sizeof(struct frame_map));
+    frame_bits_zero(frame_map(frame, section, chunk));
     this->sum = 0;
     this->fit = FRAME_FITS - 1;
     this->list = FRAME_LIST_NONE;
-    this->slot = 0;
+    frame_write(this->slot, 0);
     frame_write(this->free_frames, LOAM_FRAME_CHUNK_FRAMES);
     frame_write(this->state, FRAME_CHUNK_PARTIAL);
 }
@@ -269,7 +269,7 @@ static uint64_t start_before(const struct loam_frame *frame, const struct frame_
         return block.start + block.count > border ? block.start : border;
     }
     if (frame_read(frame_chunks(frame, section)[head].owner) != 0 &&
-        (frame_chunks(frame, section)[head].crossed & FRAME_LEFT) != FRAME_LEFT) {
+        (frame_read(frame_chunks(frame, section)[head].crossed) & FRAME_LEFT) != FRAME_LEFT) {
         /* Its owner may be writing the bits there; no block comes out of it, whatever they look like. */
         return border;
     }

@@ -464,6 +464,33 @@ static inline uint64_t frame_window_check(const struct frame_window *window, uin
     return ~(bits ^ window->made ^ window->base);
 }
 
+/* What stands for none: its seal is wrong, by more than a bit. */
+#define FRAME_SEAL_NONE UINT64_C(0x5555555555555555)
+static const struct frame_current frame_current_none = {.seal = FRAME_SEAL_NONE};
+static const struct frame_window frame_window_none = {.ready_check = UINT64_MAX, .back_check = UINT64_MAX};
+static const struct frame_memo frame_memo_none = {.seal = FRAME_SEAL_NONE};
+
+/* Member by member: others read some of them meanwhile. */
+static inline void frame_window_reset(struct frame_window *window)
+{
+    frame_write(window->ready, frame_window_none.ready);
+    frame_write(window->back, frame_window_none.back);
+    frame_write(window->made, frame_window_none.made);
+    frame_write(window->base, frame_window_none.base);
+    window->ready_check = frame_window_none.ready_check;
+    window->back_check = frame_window_none.back_check;
+}
+
+static inline void frame_current_set(struct frame_current *current, const struct frame_current *value)
+{
+    current->base = value->base;
+    current->chunk_offset_bytes = value->chunk_offset_bytes;
+    current->map_offset_bytes = value->map_offset_bytes;
+    current->seal = value->seal;
+    frame_write(current->link, value->link);
+    frame_write(current->window_base, value->window_base);
+}
+
 /* Whose chunks in caches serve requests without limit: the highest zone's, unless a reserve must be seen to. */
 static inline uint64_t frame_zone_open(const struct loam_frame *frame)
 {
@@ -494,11 +521,5 @@ static inline uint64_t frame_ends(uint64_t starts, uint32_t order)
 {
     return starts << ((1u << order) - 1);
 }
-
-/* What stands for none: its seal is wrong, by more than a bit. */
-#define FRAME_SEAL_NONE UINT64_C(0x5555555555555555)
-static const struct frame_current frame_current_none = {.seal = FRAME_SEAL_NONE};
-static const struct frame_window frame_window_none = {.ready_check = UINT64_MAX, .back_check = UINT64_MAX};
-static const struct frame_memo frame_memo_none = {.seal = FRAME_SEAL_NONE};
 
 #endif

@@ -74,9 +74,9 @@ static void drop_current(struct loam_frame_cache *cache, enum loam_frame_zone zo
 {
     for (uint32_t order = 0; order < FRAME_CHUNK_ORDER; order++) {
         if (cache->current[zone][order].link == link) {
-            cache->current[zone][order] = frame_current_none;
+            frame_current_set(&cache->current[zone][order], &frame_current_none);
             if (order < FRAME_WINDOWS) {
-                cache->window[order][zone] = frame_window_none;
+                frame_window_reset(&cache->window[order][zone]);
             }
         }
     }
@@ -94,7 +94,8 @@ void loam_frame_owner_put_aside(struct loam_frame *frame, struct frame_section *
     drop_current(cache, frame_zone_of_chunk(frame, section, chunk), frame_link(section, chunk));
     this->list = FRAME_LIST_NONE;
     if (this->free_frames == LOAM_FRAME_CHUNK_FRAMES) {
-        keep_or_give(frame, cache, section, chunk);
+        /* Whoever has no lock puts aside what has nothing to give; that has all. */
+        loam_frame_damage(frame);
         return;
     }
     this->fit = FRAME_FITS - 1;
@@ -158,7 +159,7 @@ void loam_frame_owner_adopt(struct loam_frame *frame, struct loam_frame_cache *c
         if (this->list != FRAME_LIST_NONE) {
             loam_frame_lists_remove(frame, section, chunk);
         }
-        this->crossed = loam_frame_chunk_crossed(frame, section, chunk);
+        frame_write(this->crossed, loam_frame_chunk_crossed(frame, section, chunk));
     }
     frame_write(this->slot, 0);
     frame_write(this->owner, (uint16_t)(cache->id + 1));

@@ -25,7 +25,7 @@ static void collect_block(struct loam_frame *frame, struct loam_frame_cache *cac
     if (this->state == FRAME_CHUNK_PARTIAL) {
         last = frame_bits_next(map, FRAME_BITS_LAST, offset);
         if (last == LOAM_FRAME_CHUNK_FRAMES ||
-            !frame_bits_is_block(map, offset, last - offset + 1, (this->crossed & 1) != 0)) {
+            !frame_bits_is_block(map, offset, last - offset + 1, (frame_read(this->crossed) & 1) != 0)) {
             return;
         }
     } else if (this->state != FRAME_CHUNK_WHOLE || offset != 0) {
@@ -164,7 +164,7 @@ static bool is_block(const struct loam_frame *frame, const struct frame_section 
         return frame_offset(start) == 0 && count == LOAM_FRAME_CHUNK_FRAMES;
     }
     return state == FRAME_CHUNK_PARTIAL && frame_bits_is_block(frame_map(frame, section, chunk), frame_offset(start),
-                                                               (uint32_t)count, (this->crossed & 1) != 0);
+                                                               (uint32_t)count, (frame_read(this->crossed) & 1) != 0);
 }
 
 /* The same, and neither returned nor ready. */

@@ -63,11 +63,7 @@ static void settle_window(struct loam_frame *frame, struct loam_frame_cache *cac
     chunk->sum ^= frame_bits_clear(map, (uint32_t)word, frames);
     frame_write(chunk->free_frames, (uint16_t)(chunk->free_frames + __builtin_popcountll(frames)));
     frame_write(cache->free_frames[zone], cache->free_frames[zone] + (uint64_t)__builtin_popcountll(frames));
-    frame_write(window->ready, 0);
-    frame_write(window->back, 0);
-    frame_write(window->made, 0);
-    frame_write(window->base, 0);
-    *window = frame_window_none;
+    frame_window_reset(window);
     frame_write(current->window_base, 0);
 }
 
