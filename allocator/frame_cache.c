@@ -29,7 +29,7 @@ struct loam_frame *loam_frame_cache_lock(struct loam_frame_cache *cache, enum lo
         *error = frame_unlock(frame, LOAM_ERROR_UNINITIALISED);
         return NULL;
     }
-    frame->holder = (uint32_t)cache->owner;
+    frame_write(frame->holder, (uint32_t)cache->owner);
     /* It stands still already; what is ready goes back to the bitmaps. */
     *error = loam_frame_stop_owner(frame, cache) ? LOAM_OK : frame_unlock(frame, LOAM_ERROR_CORRUPT);
     return *error == LOAM_OK ? frame : NULL;
@@ -204,21 +204,35 @@ static bool adopt_piece(struct loam_frame *frame, struct loam_frame_cache *cache
     return !frame_read(frame->damaged);
 }
 
+/*
+ * The section of a spare chunk. Without the lock only that of the memo can be told: the index may be changing, but a
+ * section stays while a chunk of it is the cache's. NULL: take the lock.
+ */
+static struct frame_section *section_of_spare(struct loam_frame *frame, struct loam_frame_cache *cache, uint64_t start)
+{
+    const struct frame_memo *memo = &cache->memo;
+
+    if (memo->seal == frame_memo_seal(memo) && start - memo->start < memo->count) {
+        return loam_frame_section_from_id(frame, memo->id);
+    }
+    return frame_read(frame->holder) == cache->owner ? loam_frame_section_from_pfn(frame, start) : NULL;
+}
+
 /* A spare chunk of the cache becomes partly used. */
 static bool open_spare(struct loam_frame *frame, struct loam_frame_cache *cache, uint32_t zone,
                        struct frame_section **section, uint64_t *chunk)
 {
-    uint64_t start;
+    uint64_t count = cache->spare_count[zone], start;
 
-    if (cache->spare_count[zone] == 0 || cache->spare_count[zone] > FRAME_SPARE_CHUNKS) {
+    if (count == 0 || count > FRAME_SPARE_CHUNKS) {
         return false;
     }
-    start = cache->spare[zone][--cache->spare_count[zone]];
-    *section = loam_frame_section_from_pfn(frame, start);
+    start = cache->spare[zone][count - 1];
+    *section = section_of_spare(frame, cache, start);
     if (*section == NULL) {
-        loam_frame_damage(frame);
         return false;
     }
+    cache->spare_count[zone] = count - 1;
     *chunk = frame_chunk_index(*section, start);
     loam_frame_chunk_make_partial(frame, *section, *chunk);
     frame_write(frame_chunks(frame, *section)[*chunk].crossed, 0);
@@ -602,7 +616,7 @@ enum loam_error loam_frame_cache_make(struct loam_frame *frame, struct loam_fram
     }
     *cache = &frame_caches(frame)[id];
     init_cache(frame, *cache, id);
-    frame->cache_top = (uint32_t)frame_max(frame->cache_top, id + 1);
+    frame_write(frame->cache_top, (uint32_t)frame_max(frame->cache_top, id + 1));
     return frame_unlock(frame, LOAM_OK);
 }
 

@@ -30,7 +30,7 @@ static inline enum loam_error frame_unlock(struct loam_frame *frame, enum loam_e
 {
     bool damaged = frame_read(frame->damaged) != 0;
 
-    frame->holder = 0;
+    frame_write(frame->holder, 0);
     if (frame->stopped != 0 && !damaged) {
         loam_frame_stop_resume(frame);
     }
@@ -58,7 +58,7 @@ static inline struct loam_frame *frame_lock(const struct loam_frame *frame)
         atomic_store_explicit(&locked->lock, 0, memory_order_release);
         return NULL;
     }
-    locked->holder = 0;
+    frame_write(locked->holder, 0);
     return locked;
 }
 

@@ -23,7 +23,7 @@ struct loam_frame_cache *loam_frame_stop_owner_of(const struct loam_frame *frame
 {
     uint32_t owner = frame_read(chunk->owner);
 
-    if (owner == 0 || owner > frame->cache_top) {
+    if (owner == 0 || owner > frame_read(frame->cache_top)) {
         loam_frame_damage(frame);
         return NULL;
     }
