@@ -170,7 +170,9 @@ static inline void frame_bits_zero(struct frame_map *map)
     }
 }
 
-/* Mark [from, from + count), which is free, as allocated, the last frame as the last of its block where ends says so. */
+/*
+ * Mark [from, from + count), which is free, as allocated, the last frame as the last of its block where ends says so.
+ */
 static inline uint64_t frame_bits_take(struct frame_map *map, uint32_t from, uint32_t count, bool ends)
 {
     uint32_t last = from + count - 1;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * The buddy of whole chunks: free pieces, naturally aligned, merged and split; and the pieces of blocks that cover whole
- * chunks. Private to frame*.c; the allocator's lock is held, and the chunks have no owner.
+ * The buddy of whole chunks: free pieces, naturally aligned, merged and split; and the pieces of blocks that cover
+ * whole chunks. Private to frame*.c; the allocator's lock is held, and the chunks have no owner.
  *
  * A piece is backed as a whole or released as a whole; pieces of different kinds do not merge.
  */

@@ -240,8 +240,8 @@ static bool open_spare(struct loam_frame *frame, struct loam_frame_cache *cache,
 }
 
 /*
- * Have a block of the order in the current chunk, out of what the cache owns: the fullest chunk that will do, or a spare
- * one. Needs no lock.
+ * Have a block of the order in the current chunk, out of what the cache owns: the fullest chunk that will do, or a
+ * spare one. Needs no lock.
  */
 static bool refill_own(struct loam_frame *frame, struct loam_frame_cache *cache, uint32_t zone, uint32_t order)
 {

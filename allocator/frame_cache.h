@@ -4,11 +4,11 @@
  * two never meet, is in frame_stop.h.
  *
  * A call is tried on the cache's own chunks first, between frame_enter and frame_leave. Whatever does not fit there (no
- * room, a block of somebody else's chunk, misuse, a sum that is wrong) changes nothing and takes the lock, where the same
- * question is asked again with everything at hand; so every error is found under the lock.
+ * room, a block of somebody else's chunk, misuse, a sum that is wrong) changes nothing and takes the lock, where the
+ * same question is asked again with everything at hand; so every error is found under the lock.
  *
- * These functions are the library's hottest: each is inlined where it is called, and reads as few lines of the cache and
- * of the chunk as will do.
+ * These functions are the library's hottest: each is inlined where it is called, and reads as few lines of the cache
+ * and of the chunk as will do.
  */
 #ifndef LOAM_FRAME_CACHE_H
 #define LOAM_FRAME_CACHE_H
@@ -89,7 +89,9 @@ FRAME_HOT void frame_count_own(struct loam_frame_cache *cache, struct frame_chun
     frame_write(cache->free_frames[zone], cache->free_frames[zone] + freed);
 }
 
-/* Make what is free in a word of the current chunk ready. False: no block of the order, 0 to 6, is free in the chunk. */
+/*
+ * Make what is free in a word of the current chunk ready. False: no block of the order, 0 to 6, is free in the chunk.
+ */
 bool loam_frame_cache_make_ready(struct loam_frame_cache *cache, uint64_t zone, uint32_t order);
 
 FRAME_HOT void frame_set_ready(struct frame_window *window, uint64_t ready)
@@ -193,7 +195,9 @@ FRAME_HOT bool frame_give_made(struct loam_frame_cache *cache, uint64_t start, u
     return true;
 }
 
-/* The frames at mask, in a word of a current chunk, are in no block that was made ready and is still handled by that. */
+/*
+ * The frames at mask, in a word of a current chunk, are in no block that was made ready and is still handled by that.
+ */
 FRAME_HOT bool frame_not_made(const struct loam_frame_cache *cache, const struct frame_chunk *chunk, uint64_t zone,
                               uint64_t start, uint64_t mask)
 {

@@ -46,7 +46,8 @@ void loam_frame_chunk_make_partial(struct loam_frame *frame, const struct frame_
 
 /*
  * Free a block, or the part of one that lies in the chunk, and file the chunk anew. True: it is wholly free now and on
- * no list, and its state is the caller's to change. A current chunk stays what it is. The chunk may have an owner, if the caller has it to itself.
+ * no list, and its state is the caller's to change. A current chunk stays what it is. The chunk may have an owner, if
+ * the caller has it to itself.
  */
 bool loam_frame_chunk_release_part(struct loam_frame *frame, const struct frame_section *section, uint64_t chunk,
                                    uint32_t offset, uint32_t count);

@@ -110,8 +110,8 @@ bool loam_frame_claim_drain(struct loam_frame *frame, struct loam_frame_cache *c
 }
 
 /*
- * All owners are stopped before the first cache is looked at: a frame could go from one that is still to be looked at to
- * one that has been, and be missed.
+ * All owners are stopped before the first cache is looked at: a frame could go from one that is still to be looked at
+ * to one that has been, and be missed.
  */
 bool loam_frame_claim_all(struct loam_frame *frame)
 {

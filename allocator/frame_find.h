@@ -3,8 +3,8 @@
  * From ids, links and frame numbers to records, trusting nothing. Private to frame*.c; the allocator's lock is held, or
  * a cache's owner follows links among its own chunks.
  *
- * What leads nowhere is damage. It is noted, and where a chunk is wanted the sink stands in for it, so that the operation
- * under way comes to its end without touching anything else; the public call then answers LOAM_ERROR_CORRUPT.
+ * What leads nowhere is damage. It is noted, and where a chunk is wanted the sink stands in for it, so that the
+ * operation under way comes to its end without touching anything else; the public call then answers LOAM_ERROR_CORRUPT.
  */
 #ifndef LOAM_FRAME_FIND_H
 #define LOAM_FRAME_FIND_H

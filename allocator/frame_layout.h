@@ -32,12 +32,12 @@
 static_assert(LOAM_FRAME_CHUNK_FRAMES == 1 << FRAME_CHUNK_ORDER, "a chunk is one block of its order");
 
 /*
- * Lists of chunks, in sets. 0 to 62: partly used chunks by fullness bucket and, within it, by the largest order that may
- * fit (bucket * FRAME_FITS + fit): the lowest list that will do is the fullest. 63: in a cache, chunks without a free
- * frame; shared ones are on no list. From 64: free blocks of whole chunks by order; a cache has none.
+ * Lists of chunks, in sets. 0 to 62: partly used chunks by fullness bucket and, within it, by the largest order that
+ * may fit (bucket * FRAME_FITS + fit): the lowest list that will do is the fullest. 63: in a cache, chunks without a
+ * free frame; shared ones are on no list. From 64: free blocks of whole chunks by order; a cache has none.
  */
 #define FRAME_BUCKETS      7
-#define FRAME_FEW          16 /* free frames that a chunk of a cache should have before it is taken from again */
+#define FRAME_FEW          16 /* free frames that a chunk of a cache has at least when it is taken from again */
 #define FRAME_FITS         9
 #define FRAME_LIST_FULL    63
 #define FRAME_LIST_FREE    64
@@ -79,9 +79,8 @@ struct frame_chunk {
     uint16_t free_frames; /* PARTIAL (shared) */
     uint64_t sum;         /* PARTIAL */
     uint8_t state;        /* enum frame_chunk_state (shared) */
-    uint8_t
-        order; /* FREE, WHOLE: 9 to 20, or with an owner FRAME_ORDER_OWNED; current in a cache: of what is taken from it, 0 to 8 */
-    uint8_t fit; /* PARTIAL: 0 to 8 */
+    uint8_t order;        /* FREE, WHOLE: 9 to 20; with an owner FRAME_ORDER_OWNED; current: what is taken from it */
+    uint8_t fit;          /* PARTIAL: 0 to 8 */
     uint8_t list;
     uint8_t tag;      /* WHOLE: FRAME_YES: the block is tagged, and its last frame lies in this piece */
     uint8_t released; /* FRAME_YES: no backing; with an owner 0 */
@@ -130,10 +129,10 @@ struct frame_index {
 };
 
 /*
- * What a cache takes from in its current chunk of an order: of one word of the bitmaps, all free blocks of the order are
- * marked as allocated at once: they are made. Those still to be had are ready. The others were handed out; when the
- * owner frees them they are back, without a look at the chunk, and ready again when nothing else is. A bit for the first
- * frame of each. Taking writes ready alone and freeing writes back alone, so that neither waits for the other.
+ * What a cache takes from in its current chunk of an order: of one word of the bitmaps, all free blocks of the order
+ * are marked as allocated at once: they are made. Those still to be had are ready. The others were handed out; when the
+ * owner frees them they are back, without a look at the chunk, and ready again when nothing else is. A bit for the
+ * first frame of each. Taking writes ready alone and freeing writes back alone, so that neither waits for the other.
  *
  * ready and back are disjoint parts of made; blocks in made and in neither are allocated
  */
@@ -386,9 +385,11 @@ static inline uint64_t frame_max(uint64_t a, uint64_t b)
 /* The list of a partly used chunk that has free frames. Bucket 0 is for those that are hardly worth the trouble. */
 static inline uint32_t frame_partial_list(uint32_t free_frames, uint32_t fit)
 {
+    /* By the largest order that fits: so many free frames that there are some blocks of it to be had. */
+    static const uint16_t few[16] = {FRAME_FEW, FRAME_FEW, 32, 64, 192, 256, 256, 256, 256};
     uint32_t above = free_frames - FRAME_FEW;
     uint32_t bucket =
-        free_frames < FRAME_FEW ? 0 : 1 + above * (FRAME_BUCKETS - 1) / (LOAM_FRAME_CHUNK_FRAMES - FRAME_FEW + 1);
+        free_frames < few[fit % 16] ? 0 : 1 + above * (FRAME_BUCKETS - 1) / (LOAM_FRAME_CHUNK_FRAMES - FRAME_FEW + 1);
 
     return bucket * FRAME_FITS + fit;
 }

@@ -40,8 +40,8 @@ static inline enum loam_error frame_unlock(struct loam_frame *frame, enum loam_e
 }
 
 /*
- * Take the lock. Questions take it too, so the allocator is not const to the one who has it. NULL, and no lock: there is
- * no telling where anything lies.
+ * Take the lock. Questions take it too, so the allocator is not const to the one who has it. NULL, and no lock: there
+ * is no telling where anything lies.
  */
 static inline struct loam_frame *frame_lock(const struct loam_frame *frame)
 {

@@ -20,7 +20,9 @@ void loam_frame_owner_release(struct loam_frame *frame, struct loam_frame_cache 
 void loam_frame_owner_disown(struct loam_frame *frame, struct loam_frame_cache *cache, struct frame_section *section,
                              uint64_t chunk);
 
-/* Stop a chunk from being current, and file it. Also by the cache's owner without the lock, if a frame of it is used. */
+/*
+ * Stop a chunk from being current, and file it. Also by the cache's owner without the lock, if a frame of it is used.
+ */
 void loam_frame_owner_put_aside(struct loam_frame *frame, struct frame_section *section, uint64_t chunk);
 
 #endif

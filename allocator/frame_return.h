@@ -17,8 +17,8 @@ enum loam_error loam_frame_return_block(struct loam_frame *frame, struct frame_s
                                         uint64_t count);
 
 /*
- * Mark count blocks of one frame from start on, within a word and managed, in a chunk of an owner who runs, as returned.
- * False: not all at once; nothing is changed.
+ * Mark count blocks of one frame from start on, within a word and managed, in a chunk of an owner who runs, as
+ * returned. False: not all at once; nothing is changed.
  */
 bool loam_frame_return_run(struct loam_frame *frame, struct frame_section *section, uint64_t start, uint32_t count);
 

@@ -30,7 +30,8 @@ bool loam_frame_search_section(const struct loam_frame *frame, struct frame_sect
                                const struct frame_want *want, uint64_t *start);
 
 /*
- * A chunk, backed and partly used, in which a block of the order is free, order 0 to 8; the fullest. False: there is none.
+ * A chunk, backed and partly used, in which a block of the order is free, order 0 to 8; the fullest. False: there is
+ * none.
  */
 bool loam_frame_search_chunk(struct loam_frame *frame, enum loam_frame_zone zone, uint32_t order,
                              struct frame_section **section, uint64_t *chunk);

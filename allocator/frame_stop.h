@@ -41,8 +41,8 @@ bool loam_frame_stop_all(struct loam_frame *frame);
 void loam_frame_stop_resume(struct loam_frame *frame);
 
 /*
- * Whether one of the frames at mask, in the word of a bitmap that holds start, in a chunk that has an owner, is ready or
- * back: free, though marked as allocated.
+ * Whether one of the frames at mask, in the word of a bitmap that holds start, in a chunk that has an owner, is ready
+ * or back: free, though marked as allocated.
  */
 bool loam_frame_stop_ready(const struct loam_frame *frame, const struct frame_section *section, uint64_t start,
                            uint64_t mask);

@@ -9,8 +9,8 @@
  *
  * PFNs are absolute, so an alignment of frames is an alignment of guest-physical addresses.
  *
- * Threads: every call may come from any thread at any time, but loam_frame_init wants the allocator to itself. The calls
- * on a struct loam_frame hold one internal lock and wait for nothing but its holder, and for a cache's owner
+ * Threads: every call may come from any thread at any time, but loam_frame_init wants the allocator to itself. The
+ * calls on a struct loam_frame hold one internal lock and wait for nothing but its holder, and for a cache's owner
  * to leave a call under way. The calls on a struct loam_frame_cache belong to one thread, its owner; while the owner
  * has free frames at hand they take no lock, make no atomic read-modify-write, and wait for nobody.
  *
@@ -224,8 +224,8 @@ LOAM_MUST_USE enum loam_error loam_frame_free_batch(struct loam_frame *frame, ui
                                                     size_t count, size_t *done_count);
 
 /*
- * Make the block at start longer where it stands; its tag stays. Only a block that then ends at or below 4 GiB may enter
- * the DMA32 reserve. *flags (NULL: not wanted) receives LOAM_FRAME_BLOCK_... of the whole.
+ * Make the block at start longer where it stands; its tag stays. Only a block that then ends at or below 4 GiB may
+ * enter the DMA32 reserve. *flags (NULL: not wanted) receives LOAM_FRAME_BLOCK_... of the whole.
  * LOAM_ERROR_NOT_FOUND: start is not managed, or the section ends before new_count_frames do. LOAM_ERROR_INVALID: as
  * loam_frame_free; new_count_frames is not above count_frames or beyond LOAM_FRAME_COUNT_MAX. LOAM_ERROR_BUSY: the
  * frames behind it are taken. LOAM_ERROR_EXHAUSTED: they are the reserve's.
