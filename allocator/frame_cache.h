@@ -22,7 +22,6 @@
 #define LIKELY(condition)   __builtin_expect(!!(condition), 1)
 #define UNLIKELY(condition) __builtin_expect(!!(condition), 0)
 #define FRAME_HOT           static inline __attribute__((always_inline))
-#define FRAME_COLD          __attribute__((noinline, cold))
 
 /* With the lock, as the cache's owner: the allocator has been asked for nothing yet. Errors as the public call's. */
 enum loam_error loam_frame_cache_alloc_locked(struct loam_frame *frame, struct loam_frame_cache *cache, uint32_t order,

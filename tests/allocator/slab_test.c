@@ -926,7 +926,7 @@ static void flip_all(struct flips *flips, void *value, size_t bytes, const char 
     }
 }
 
-#define FLIP(object, member) flip_all(&flips, &(object)->member, sizeof(object)->member, #member)
+#define FLIP(object, member) flip_all(flips, &(object)->member, sizeof(object)->member, #member)
 
 Test(slab, a_table_that_leads_nowhere_is_not_followed)
 {
@@ -974,6 +974,30 @@ Test(slab, frames_that_are_freed_behind_its_back_are_noticed)
     world_drop(&world);
 }
 
+static void flip_unit(struct flips *flips, struct unit *unit)
+{
+    uint32_t held_word = load32(&unit->held_word) & 255u;
+
+    FLIP(unit, key);
+    FLIP(unit, owner);
+    FLIP(unit, notice);
+    FLIP(unit, kind);
+    if (load32(&unit->kind) == UNIT_HEAD) {
+        FLIP(unit, extra);
+        FLIP(unit, until);
+        FLIP(unit, notify);
+        FLIP(unit, state);
+        FLIP(unit, window);
+        flip_all(flips, &unit->held_word, 1, "held_word");
+        for (uint32_t word = 0; word < UNIT_WORDS; word++) {
+            /* The held word's F changes with every free and is not counted. */
+            if (held_word != word + 1) {
+                FLIP(unit, free[word]);
+            }
+        }
+    }
+}
+
 /* Slabs in all states, with extras; each field of theirs that others depend on. */
 Test(slab, validate_finds_damage, .timeout = 60)
 {
@@ -981,7 +1005,7 @@ Test(slab, validate_finds_damage, .timeout = 60)
     struct loam_slab_shared *shared;
     struct loam_slab_cache *cache, *other, *dead;
     struct loam_slab_object object, full[2 * slab_objects(1024)];
-    struct flips flips = {.world = &world};
+    struct flips all = {.world = &world}, *flips = &all;
 
     world_make(&world, 16, 0, &(struct loam_slab_config){.slab_capacity = 40});
     cache = world_cache(&world);
@@ -1004,27 +1028,7 @@ Test(slab, validate_finds_damage, .timeout = 60)
     world_validate(&world);
     shared = world.slab.shared;
     for (uint32_t i = 1; i < shared->unit_top; i++) {
-        struct unit *unit = &units_of(shared)[i];
-        uint32_t held_word = load32(&unit->held_word) & 255u;
-
-        FLIP(unit, key);
-        FLIP(unit, owner);
-        FLIP(unit, notice);
-        FLIP(unit, kind);
-        if (load32(&unit->kind) == UNIT_HEAD) {
-            FLIP(unit, extra);
-            FLIP(unit, until);
-            FLIP(unit, notify);
-            FLIP(unit, state);
-            FLIP(unit, window);
-            flip_all(&flips, &unit->held_word, 1, "held_word");
-            for (uint32_t word = 0; word < UNIT_WORDS; word++) {
-                /* The held word's F changes with every free and is not counted. */
-                if (held_word != word + 1) {
-                    FLIP(unit, free[word]);
-                }
-            }
-        }
+        flip_unit(flips, &units_of(shared)[i]);
     }
     FLIP(shared, sealed);
     FLIP(shared, unit_top);
@@ -1044,8 +1048,8 @@ Test(slab, validate_finds_damage, .timeout = 60)
     FLIP(cache, hot_offset);
     FLIP(cache, id);
     FLIP(cache, inbox);
-    flip_all(&flips, (void *)(uintptr_t)table_of(shared), 16 * sizeof(uint32_t), "table");
+    flip_all(flips, (void *)(uintptr_t)table_of(shared), 16 * sizeof(uint32_t), "table");
     world_validate(&world);
-    cr_assert_leq(flips.missed * 100, flips.flipped, "%u of %u flips missed", flips.missed, flips.flipped);
+    cr_assert_leq(flips->missed * 100, flips->flipped, "%u of %u flips missed", flips->missed, flips->flipped);
     world_drop(&world);
 }
