@@ -128,16 +128,21 @@ enum loam_error loam_frame_check(const struct loam_frame *frame, loam_pfn start,
 
 /* --- Free ranges ----------------------------------------------------------------------------------------------- */
 
-/* The section that holds pfn, or the next above; NULL: none. */
-static struct frame_section *section_from(const struct loam_frame *frame, uint64_t pfn)
+/* The section that holds pfn, or the next above. LOAM_ERROR_NOT_FOUND: there is none. */
+static enum loam_error section_from(const struct loam_frame *frame, uint64_t pfn, const struct frame_section **section)
 {
     int64_t n = loam_frame_index_of(frame, pfn);
-    struct frame_section *section = n < 0 ? NULL : loam_frame_section_from_index(frame, (uint64_t)n);
 
-    if (section != NULL && pfn < section->end) {
-        return section;
+    *section = n < 0 ? NULL : loam_frame_section_from_index(frame, (uint64_t)n);
+    if (*section != NULL && pfn < (*section)->end) {
+        return LOAM_OK;
     }
-    return n + 1 < frame->section_count ? loam_frame_section_from_index(frame, (uint64_t)(n + 1)) : NULL;
+    if (n + 1 >= frame->section_count) {
+        return LOAM_ERROR_NOT_FOUND;
+    }
+    *section = loam_frame_section_from_index(frame, (uint64_t)(n + 1));
+    /* It ends above pfn, or the index is damaged, and whoever goes on from there would never come to an end. */
+    return *section == NULL || (*section)->end <= pfn ? LOAM_ERROR_CORRUPT : LOAM_OK;
 }
 
 /*
@@ -146,14 +151,12 @@ static struct frame_section *section_from(const struct loam_frame *frame, uint64
  */
 static enum loam_error step_free(const struct loam_frame *frame, uint64_t *from, struct loam_frame_range *range)
 {
-    const struct frame_section *section = section_from(frame, *from);
+    const struct frame_section *section;
+    enum loam_error error = section_from(frame, *from, &section);
     uint64_t start, stop, end;
 
-    if (section == NULL) {
-        return LOAM_ERROR_NOT_FOUND;
-    }
-    if (section->end <= *from) {
-        return LOAM_ERROR_CORRUPT;
+    if (error != LOAM_OK) {
+        return error;
     }
     start = frame_max(*from, section->start);
     stop = frame_min(start + STEP_FRAMES, section->end);
@@ -190,14 +193,12 @@ enum loam_error loam_frame_next_free(const struct loam_frame *frame, loam_pfn fr
 static enum loam_error step_chunks(const struct loam_frame *frame, uint64_t *from, struct loam_frame_range *range,
                                    bool *released)
 {
-    const struct frame_section *section = section_from(frame, *from);
+    const struct frame_section *section;
+    enum loam_error error = section_from(frame, *from, &section);
     uint64_t chunk, stop;
 
-    if (section == NULL) {
-        return LOAM_ERROR_NOT_FOUND;
-    }
-    if (section->end <= *from) {
-        return LOAM_ERROR_CORRUPT;
+    if (error != LOAM_OK) {
+        return error;
     }
     chunk = frame_chunk_index(section, frame_max(*from, section->start));
     stop = frame_min(chunk + STEP_FRAMES / LOAM_FRAME_CHUNK_FRAMES, section->chunk_count);
@@ -281,14 +282,12 @@ static void add_usable(struct loam_frame_fragmentation *sum, uint64_t start, uin
 static enum loam_error step_fragmentation(const struct loam_frame *frame, uint64_t *from,
                                           struct loam_frame_fragmentation *sum)
 {
-    const struct frame_section *section = section_from(frame, *from);
+    const struct frame_section *section;
+    enum loam_error error = section_from(frame, *from, &section);
     uint64_t at, stop;
 
-    if (section == NULL) {
-        return LOAM_ERROR_NOT_FOUND;
-    }
-    if (section->end <= *from) {
-        return LOAM_ERROR_CORRUPT;
+    if (error != LOAM_OK) {
+        return error;
     }
     at = frame_max(*from, section->start);
     stop = frame_min(at + STEP_FRAMES, section->end);
