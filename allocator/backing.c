@@ -523,9 +523,17 @@ static enum loam_error check_choices(const struct loam_backing_request *request,
                          "backing: pages %d, sharing %d, commit %d: one is no value of its enum", (int)request->pages,
                          (int)request->sharing, (int)request->commit);
     }
-    if (request->node < LOAM_NODE_ANY) {
+    if (request->node > (request->bind_node ? INT32_MAX : 0)) {
+        return loam_fail(diag, LOAM_ERROR_INVALID, "backing: node %" PRIu32 " wanted: %s", request->node,
+                         request->bind_node ? "no host has so many" : "bind_node has to be set too");
+    }
+    if (request->lock && request->commit == LOAM_COMMIT_LAZY) {
         return loam_fail(diag, LOAM_ERROR_INVALID,
-                         "backing: node %" PRId32 " wanted: nodes count from 0, or -1 for any", request->node);
+                         "backing: lock and LOAM_COMMIT_LAZY wanted: what is locked is populated: ask for one of them");
+    }
+    if (request->name != NULL && request->sharing == LOAM_SHARING_PRIVATE) {
+        return loam_fail(diag, LOAM_ERROR_INVALID,
+                         "backing: a name wanted for private memory: only a memfd has one: leave it NULL");
     }
     if (request->thread_count > LOAM_BACKING_THREAD_MAX) {
         return loam_fail(diag, LOAM_ERROR_INVALID, "backing: %" PRIu32 " threads wanted: at most %d",
@@ -579,7 +587,7 @@ static enum loam_error create_kind(const struct loam_backing_request *request, e
         .pages = pages,
         .commit = request->commit,
         .page_bytes = page_kinds[pages].bytes,
-        .node = request->node,
+        .node = request->bind_node ? (int32_t)request->node : LOAM_NODE_ANY,
         .fd = -1,
     };
     error = build(made, request, diag);

@@ -2,8 +2,8 @@
 /*
  * Invariants, for each part i of the plan, from the end of creation on:
  *   backings[i] holds parts[i], byte for byte: same GPA, same bytes, the plan's page kind
- *   every region of the map whose backing is i: hva == backings[i].hva + backing_offset,
- *                                               start == parts[i].start + backing_offset
+ *   every region of the map whose backing is i + 1: hva == backings[i].hva + backing_offset,
+ *                                                   start == parts[i].start + backing_offset
  *   one section of the frame allocator is parts[i], frame for frame
  *   every buffer of the ledger is allocated frames of one section, in one region
  *
@@ -57,10 +57,11 @@ static enum loam_error back_part(struct loam_memory *memory, uint32_t part, stru
         .pages = memory->plan.pages,
         .sharing = wanted->sharing,
         .commit = wanted->commit,
-        .node = wanted->bind_node ? (int32_t)wanted->node : LOAM_NODE_ANY,
+        .bind_node = wanted->bind_node,
+        .node = wanted->node,
         .lock = wanted->lock,
         .thread_count = wanted->thread_count,
-        .name = names[part],
+        .name = wanted->sharing != LOAM_SHARING_PRIVATE ? names[part] : NULL,
     };
 
     return loam_backing_create(&request, &memory->backings[part], diag);
@@ -80,7 +81,7 @@ static enum loam_error map_region(struct loam_memory *memory, struct loam_region
 {
     enum loam_error error;
 
-    region.hva = (char *)loam_backing_info(memory->backings[region.backing]).hva + region.backing_offset;
+    region.hva = (char *)loam_backing_info(memory->backings[region.backing - 1]).hva + region.backing_offset;
     error = loam_gpa_map_insert(memory->map, &region);
     return error == LOAM_OK ? LOAM_OK
                             : loam_fail(diag, error, "the GPA map refuses %#" PRIx64 " bytes at GPA %#" PRIx64 ": %s",
@@ -270,15 +271,16 @@ static enum loam_error validate_part(const struct loam_memory *memory, uint32_t 
 static enum loam_error validate_region(const struct loam_memory *memory, const struct loam_region *region,
                                        struct loam_diag *diag)
 {
+    uint32_t index = region->backing - 1; /* of no part where backing is 0, a device's too */
     const struct loam_plan_part *part;
 
-    if (region->type == LOAM_REGION_DEVICE || region->backing >= memory->plan.part_count) {
+    if (index >= memory->plan.part_count) {
         return LOAM_OK;
     }
-    part = &memory->plan.parts[region->backing];
+    part = &memory->plan.parts[index];
     if (!loam_fits(region->backing_offset, region->bytes, part->bytes) ||
         region->start.value != part->start.value + region->backing_offset ||
-        region->hva != (char *)loam_backing_info(memory->backings[region->backing]).hva + region->backing_offset) {
+        region->hva != (char *)loam_backing_info(memory->backings[index]).hva + region->backing_offset) {
         return loam_fail(diag, LOAM_ERROR_CORRUPT, "the region at GPA %#" PRIx64 " does not lie in backing %" PRIu32,
                          region->start.value, region->backing);
     }

@@ -49,10 +49,9 @@ static bool is_hugetlb(const struct loam_plan *plan)
     return plan->pages == LOAM_PAGES_1G || plan->pages == LOAM_PAGES_2M;
 }
 
-/* Locking populates, whatever was asked. */
 static bool is_lazy(const struct loam_plan *plan)
 {
-    return plan->request.commit == LOAM_COMMIT_LAZY && !plan->request.lock && !is_hugetlb(plan);
+    return plan->request.commit == LOAM_COMMIT_LAZY && !is_hugetlb(plan);
 }
 
 static uint64_t ordinary_bytes(const struct draft *draft)
@@ -414,7 +413,7 @@ static struct loam_region region_of(uint32_t part, loam_gpa base, uint64_t start
     return (struct loam_region){.start = loam_gpa_from_u64(start),
                                 .bytes = end - start,
                                 .backing_offset = start - base.value,
-                                .backing = part,
+                                .backing = part + 1,
                                 .type = type,
                                 .access = LOAM_ACCESS_WRITE};
 }

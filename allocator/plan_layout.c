@@ -16,7 +16,7 @@
 #define RAM_MIN_BYTES           (2 * LOAM_MIB)
 #define DMA32_RESERVE_SHARE     16
 #define DMA32_RESERVE_MAX_BYTES (16 * LOAM_MIB)
-#define NODE_MAX                INT32_MAX /* loam_backing_request has a signed node */
+#define NODE_MAX                INT32_MAX /* of loam_backing_request */
 #define UNIT_WANTED(pages)      ((pages) == LOAM_PAGES_THP ? LOAM_FRAME_BYTES : loam_pages_bytes(pages))
 
 struct loam_plan_size loam_plan_size(uint64_t bytes, bool round_up)
@@ -69,8 +69,13 @@ static enum loam_error check_choices(const struct loam_memory_request *request, 
         return loam_fail(diag, LOAM_ERROR_INVALID, "%" PRIu32 " threads asked: ask for at most %d",
                          request->thread_count, LOAM_BACKING_THREAD_MAX);
     }
-    if (request->bind_node && request->node > NODE_MAX) {
-        return loam_fail(diag, LOAM_ERROR_INVALID, "NUMA node %" PRIu32 " asked: no host has so many", request->node);
+    if (request->node > (request->bind_node ? NODE_MAX : 0)) {
+        return loam_fail(diag, LOAM_ERROR_INVALID, "NUMA node %" PRIu32 " asked: %s", request->node,
+                         request->bind_node ? "no host has so many" : "set bind_node too, or leave it 0");
+    }
+    if (request->lock && request->commit == LOAM_COMMIT_LAZY) {
+        return loam_fail(diag, LOAM_ERROR_INVALID,
+                         "lock and LOAM_COMMIT_LAZY asked: what is locked is populated: ask for one of them");
     }
     return LOAM_OK;
 }

@@ -10,6 +10,7 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <linux/mempolicy.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -17,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -75,8 +77,6 @@ static struct loam_backing_request request_of(enum loam_pages pages)
         .bytes = test_bytes(pages),
         .gpa = {4 * LOAM_GIB},
         .pages = pages,
-        .node = LOAM_NODE_ANY,
-        .name = "backing-test",
     };
 }
 
@@ -392,7 +392,6 @@ Test(backing, locked_memory_is_populated_and_locked)
     struct loam_backing *backing;
 
     request.lock = true;
-    request.commit = LOAM_COMMIT_LAZY;
     request.bytes = LOAM_MIB;
     backing = create(&request);
     info = loam_backing_info(backing);
@@ -421,9 +420,11 @@ Test(backing, a_limit_on_locked_memory_is_named)
 Test(backing, the_file_bears_the_name)
 {
     struct loam_backing_request request = request_of(LOAM_PAGES_4K);
-    struct loam_backing *backing = create(&request);
+    struct loam_backing *backing;
     char path[64], target[128] = "";
 
+    request.name = "backing-test";
+    backing = create(&request);
     snprintf(path, sizeof path, "/proc/self/fd/%d", loam_backing_info(backing).fd);
     cr_assert_gt(readlink(path, target, sizeof target - 1), 0);
     cr_assert_not_null(strstr(target, "memfd:backing-test"));
@@ -503,7 +504,8 @@ Test(backing, a_member_out_of_its_range_is_refused)
     bad.commit = LOAM_COMMIT_COUNT;
     refused_unseen(&bad);
     bad = good;
-    bad.node = -2;
+    bad.bind_node = true;
+    bad.node = UINT32_C(1) + INT32_MAX;
     refused_unseen(&bad);
     bad = good;
     bad.thread_count = LOAM_BACKING_THREAD_MAX + 1;
@@ -516,6 +518,48 @@ Test(backing, a_member_out_of_its_range_is_refused)
     name[sizeof name - 2] = '\0';
     good.name = name;
     loam_backing_destroy(create(&good));
+}
+
+/* Nothing but the bytes: ordinary memory, wherever the kernel puts it. */
+Test(backing, a_zeroed_request_is_the_ordinary_one)
+{
+    struct loam_backing_request request = {.bytes = 4 * LOAM_MIB, .pages = LOAM_PAGES_4K};
+    struct loam_backing *backing = create(&request);
+    struct loam_backing_info info = loam_backing_info(backing);
+    int mode = -1;
+
+    cr_expect_eq(prim_fake_call_count(PRIM_BIND_NODE), 0);
+    cr_expect_eq(info.node, LOAM_NODE_ANY);
+    if (syscall(SYS_get_mempolicy, &mode, NULL, 0, info.hva, MPOL_F_ADDR) == 0) {
+        cr_expect_neq(mode, MPOL_BIND);
+    }
+    loam_backing_destroy(backing);
+    request.pages = LOAM_PAGES_AUTO;
+    loam_backing_destroy(create(&request));
+}
+
+Test(backing, a_member_without_effect_is_refused_by_name)
+{
+    const struct loam_backing_request good = {.bytes = 4 * LOAM_MIB, .pages = LOAM_PAGES_4K};
+    struct loam_backing_request node = good, lazy = good, private = good;
+    struct loam_diag diag;
+
+    node.node = 1;
+    refused_unseen(&node);
+    diag = refused(&node, LOAM_ERROR_INVALID);
+    cr_expect_str_eq(diag.text, "backing: node 1 wanted: bind_node has to be set too");
+    lazy.lock = true;
+    lazy.commit = LOAM_COMMIT_LAZY;
+    refused_unseen(&lazy);
+    diag = refused(&lazy, LOAM_ERROR_INVALID);
+    cr_expect_str_eq(diag.text,
+                     "backing: lock and LOAM_COMMIT_LAZY wanted: what is locked is populated: ask for one of "
+                     "them");
+    private.sharing = LOAM_SHARING_PRIVATE;
+    loam_backing_destroy(create(&private));
+    private.name = "unseen";
+    diag = refused(&private, LOAM_ERROR_INVALID);
+    cr_expect_str_eq(diag.text, "backing: a name wanted for private memory: only a memfd has one: leave it NULL");
 }
 
 Test(backing, without_diag_a_refusal_is_only_an_error)
@@ -672,7 +716,7 @@ Test(backing_pool, pages_bound_to_a_node_are_there_when_the_call_returns)
     if (!has_2m) {
         cr_skip("%s", pool_2m.reason);
     }
-    request.node = 0;
+    request.bind_node = true;
     backing = create(&request);
     info = loam_backing_info(backing);
     cr_assert_eq(info.node, 0);
@@ -689,7 +733,7 @@ Test(backing_pool, a_node_with_too_few_pages_is_named)
     if (!has_2m) {
         cr_skip("%s", pool_2m.reason);
     }
-    request.node = 0;
+    request.bind_node = true;
     script_pool("/sys/devices/system/node/node0/hugepages/hugepages-2048kB", "5\n", "1\n", NULL);
     diag = refused(&request, LOAM_ERROR_EXHAUSTED);
     cr_assert_str_eq(diag.text, "hugepages: 2 x 2 MiB wanted, 1 free on node 0: raise the pool with: echo 6 > "
@@ -702,7 +746,7 @@ Test(backing, memory_is_bound_before_it_is_populated)
     struct loam_backing *backing;
     uint32_t bound = UINT32_MAX, populated = UINT32_MAX;
 
-    request.node = 0;
+    request.bind_node = true;
     backing = create(&request);
     for (uint32_t i = prim_fake_record_count(); i-- > 0;) {
         bound = prim_fake_record(i).kind == PRIM_BIND_NODE ? i : bound;
@@ -719,6 +763,7 @@ Test(backing, a_node_that_is_not_there_is_refused)
     struct loam_diag diag;
 
     prim_fake_script_text("/sys/devices/system/node/has_memory", "0-1,3\n");
+    request.bind_node = true;
     request.node = 1000;
     diag = refused(&request, LOAM_ERROR_INVALID);
     cr_assert_str_eq(diag.text, "node 1000 wanted: the nodes with memory are 0-1,3");
@@ -1073,8 +1118,8 @@ static void fail_each_call(struct loam_backing_request request)
     static const int errors[] = {ENOMEM, EINVAL, EEXIST, EIO, ENODEV};
 
     request.thread_count = 2;
-    request.node = 0;
-    request.lock = true;
+    request.bind_node = true;
+    request.lock = request.commit != LOAM_COMMIT_LAZY;
     for (size_t i = 0; i < sizeof errors / sizeof errors[0]; i++) {
         uint32_t n = 1;
 

@@ -164,7 +164,7 @@ static void assert_regions(struct loam_memory *memory, const struct loam_plan *p
     cr_expect_eq(loam_gpa_view_count(view), count);
     for (uint32_t i = 0; i < count; i++) {
         cr_assert_eq(loam_gpa_view_region(view, i, &made), LOAM_OK);
-        cr_assert_eq(loam_memory_backing(memory, planned[i].backing, &info), LOAM_OK);
+        cr_assert_eq(loam_memory_backing(memory, planned[i].backing - 1, &info), LOAM_OK);
         cr_expect_eq(made.start.value, planned[i].start.value);
         cr_expect_eq(made.bytes, planned[i].bytes);
         cr_expect_eq(made.type, planned[i].type);
@@ -322,7 +322,7 @@ Test(memory, carries_every_wish_out)
             request.sharing = (enum loam_sharing)sharing;
             request.commit = (enum loam_commit)commit;
             request.bind_node = true;
-            request.lock = true;
+            request.lock = commit != LOAM_COMMIT_LAZY;
             plan = make_plan(&request);
             if (plan.short_count > 0) {
                 cr_skip("%s", loam_plan_shortfall(&plan)->text);
@@ -332,7 +332,7 @@ Test(memory, carries_every_wish_out)
             cr_expect(sharing == LOAM_SHARING_ANY || info.sharing == request.sharing);
             cr_expect_eq(info.fd >= 0, info.sharing == LOAM_SHARING_SHARED);
             cr_expect_eq(info.node, 0);
-            cr_expect(info.locked);
+            cr_expect_eq(info.locked, request.lock);
             assert_valid(memory);
             loam_memory_destroy(memory);
             cr_expect(prim_fake_clean());
@@ -435,6 +435,23 @@ Test(memory, stays_valid_under_random_carving)
     cr_expect(prim_fake_clean());
 }
 
+/* A zeroed member is the ordinary one: such a region is the caller's own. */
+Test(memory, takes_a_region_without_a_backing_for_the_callers)
+{
+    struct loam_memory_request request = one_part(LOAM_PAGES_4K);
+    struct loam_plan plan = make_plan(&request);
+    struct loam_memory *memory = create(&plan);
+    struct loam_backing_info info;
+    struct loam_region region;
+
+    cr_assert_eq(loam_memory_backing(memory, 0, &info), LOAM_OK);
+    region = (struct loam_region){
+        .start = {LOAM_DMA32_END_BYTES}, .bytes = 4096, .hva = info.hva, .access = LOAM_ACCESS_WRITE};
+    cr_assert_eq(loam_gpa_map_insert(loam_memory_map(memory), &region), LOAM_OK);
+    assert_valid(memory);
+    loam_memory_destroy(memory);
+}
+
 /* A region that points beside its backing is what validation is for. */
 Test(memory, notices_a_region_beside_its_backing)
 {
@@ -453,6 +470,7 @@ Test(memory, notices_a_region_beside_its_backing)
                                   .bytes = 4096,
                                   .hva = (char *)info.hva + 3 * LOAM_MIB,
                                   .backing_offset = 2 * LOAM_MIB,
+                                  .backing = 1,
                                   .access = LOAM_ACCESS_WRITE};
     cr_assert_eq(loam_gpa_map_insert(map, &region), LOAM_OK);
     cr_expect_eq(loam_memory_validate(memory, &diag), LOAM_ERROR_CORRUPT);

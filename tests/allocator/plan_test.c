@@ -259,6 +259,8 @@ Test(plan, refuses_malformed_requests_in_one_line)
         {.bytes = 64 * LOAM_MIB, .sharing = LOAM_SHARING_COUNT},
         {.bytes = 64 * LOAM_MIB, .commit = LOAM_COMMIT_COUNT},
         {.bytes = 64 * LOAM_MIB, .bind_node = true, .node = UINT32_MAX},
+        {.bytes = 64 * LOAM_MIB, .node = 1},
+        {.bytes = 64 * LOAM_MIB, .lock = true, .commit = LOAM_COMMIT_LAZY},
         {.bytes = 64 * LOAM_MIB, .dma32_reserve_bytes = 64 * LOAM_MIB + 4096},
         {.bytes = 64 * LOAM_MIB, .dma32_reserve_bytes = 4097},
         {.bytes = 64 * LOAM_MIB, .thread_count = LOAM_BACKING_THREAD_MAX + 1},
@@ -295,10 +297,10 @@ Test(plan, lists_the_regions)
     struct loam_memory_request request = {
         .bytes = 24 * LOAM_MIB, .low_limit_bytes = 12 * LOAM_MIB, .pages = LOAM_PAGES_4K};
     static const struct loam_region expected[] = {
-        {{0}, 640 * LOAM_KIB, NULL, 0, 0, LOAM_REGION_RAM, LOAM_ACCESS_WRITE},
-        {{640 * LOAM_KIB}, 384 * LOAM_KIB, NULL, 640 * LOAM_KIB, 0, LOAM_REGION_RESERVED, LOAM_ACCESS_WRITE},
-        {{LOAM_MIB}, 11 * LOAM_MIB, NULL, LOAM_MIB, 0, LOAM_REGION_RAM, LOAM_ACCESS_WRITE},
-        {{4 * LOAM_GIB}, 12 * LOAM_MIB, NULL, 0, 1, LOAM_REGION_RAM, LOAM_ACCESS_WRITE},
+        {{0}, 640 * LOAM_KIB, NULL, 0, 1, LOAM_REGION_RAM, LOAM_ACCESS_WRITE},
+        {{640 * LOAM_KIB}, 384 * LOAM_KIB, NULL, 640 * LOAM_KIB, 1, LOAM_REGION_RESERVED, LOAM_ACCESS_WRITE},
+        {{LOAM_MIB}, 11 * LOAM_MIB, NULL, LOAM_MIB, 1, LOAM_REGION_RAM, LOAM_ACCESS_WRITE},
+        {{4 * LOAM_GIB}, 12 * LOAM_MIB, NULL, 0, 2, LOAM_REGION_RAM, LOAM_ACCESS_WRITE},
     };
     struct loam_region regions[LOAM_PLAN_REGION_MAX];
 
@@ -603,10 +605,6 @@ Test(plan, does_not_want_memory_that_is_left_to_first_touch)
     make_ok(&request);
     assert_none_short();
     cr_expect_eq(check_of(LOAM_PLAN_AVAILABLE)->wanted, ordinary_wanted(0));
-    request.lock = true;
-    make_ok(&request);
-    assert_only_short(LOAM_PLAN_AVAILABLE);
-    request.lock = false;
     request.commit = LOAM_COMMIT_POPULATE;
     make_ok(&request);
     assert_only_short(LOAM_PLAN_AVAILABLE);

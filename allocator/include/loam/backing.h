@@ -57,6 +57,7 @@ enum loam_commit {
     LOAM_COMMIT_COUNT
 };
 
+/* As loam_backing_info.node: bound to none. */
 #define LOAM_NODE_ANY (-1)
 
 /* Most workers that a request may name. */
@@ -65,6 +66,10 @@ enum loam_commit {
 /* Longest name, without its end: what the kernel allows a memfd. */
 #define LOAM_BACKING_NAME_BYTES_MAX 249
 
+/*
+ * What is wanted. Everything but bytes may stay zero, which is the ordinary request; a member that would have no effect
+ * beside the others is refused.
+ */
 struct loam_backing_request {
     uint64_t bytes; /* a multiple of the page kind's bytes; of 4 KiB for THP */
     /*
@@ -75,10 +80,11 @@ struct loam_backing_request {
     enum loam_pages pages; /* AUTO: kinds whose bytes divide both bytes and gpa are tried, from the largest down */
     enum loam_sharing sharing;
     enum loam_commit commit;
-    int32_t node;          /* strict NUMA node, or LOAM_NODE_ANY */
-    bool lock;             /* mlock: never swapped, and populated */
+    bool bind_node;        /* take all of it from one NUMA node, strictly */
+    uint32_t node;         /* with bind_node; at most INT32_MAX */
+    bool lock;             /* mlock: never swapped, and populated; contradicts LOAM_COMMIT_LAZY */
     uint32_t thread_count; /* workers that populate; 0: one a processor, at most one for each 64 MiB */
-    const char *name;      /* of the memfd, for /proc; copied; NULL: "loam" */
+    const char *name;      /* of the memfd, for /proc; copied; NULL: "loam"; contradicts LOAM_SHARING_PRIVATE */
 };
 
 /* What was got. */
@@ -90,15 +96,15 @@ struct loam_backing_info {
     enum loam_sharing sharing; /* never ANY */
     enum loam_commit commit;
     uint64_t page_bytes; /* loam_pages_bytes(pages) */
-    int32_t node;
-    int fd; /* of the memfd, owned by the backing; -1 when private */
+    int32_t node;        /* or LOAM_NODE_ANY */
+    int fd;              /* of the memfd, owned by the backing; -1 when private */
     bool populated;
     bool locked;
 };
 
 /*
  * Map memory as requested. *backing is NULL on failure. Every page reads as zero.
- * LOAM_ERROR_INVALID: a member is out of its range, or bytes or gpa is no multiple of the page. LOAM_ERROR_EXHAUSTED:
+ * LOAM_ERROR_INVALID: a member is out of its range or has no effect, or bytes or gpa is no multiple of the page. LOAM_ERROR_EXHAUSTED:
  * the pool, the node, the host's memory or the commit limit has too little, or the host gives no pages of that kind (no
  * such pool; THP switched off). LOAM_ERROR_SYSTEM: a call failed otherwise. With AUTO, the error is that of the last
  * kind tried. diag names the call, the bytes and the kind; when several workers fail, the first address and how many

@@ -51,7 +51,7 @@ struct loam_region {
     uint64_t bytes;
     void *hva;               /* of start; NULL if and only if type is LOAM_REGION_DEVICE */
     uint64_t backing_offset; /* of start within its backing, in bytes; 0 for a device */
-    uint32_t backing;        /* the caller's number for the backing that holds it; 0 for a device */
+    uint32_t backing;        /* the caller's number for the backing that holds it; 0: none with a number, or a device */
     enum loam_region_type type;
     enum loam_access access; /* LOAM_ACCESS_NONE if and only if type is LOAM_REGION_DEVICE */
 };

@@ -26,7 +26,10 @@
 #define LOAM_LEGACY_START_BYTES (640 * LOAM_KIB)
 #define LOAM_LEGACY_END_BYTES   LOAM_MIB
 
-/* What a guest's memory shall be. Zero members mean what their comment says. */
+/*
+ * What a guest's memory shall be. Everything but bytes may stay zero, which is the ordinary request; a member that would
+ * have no effect beside the others is refused.
+ */
 struct loam_memory_request {
     uint64_t bytes;           /* RAM, a multiple of 4 KiB; at least 2 MiB */
     uint64_t low_limit_bytes; /* RAM below the hole at most; a multiple of 4 KiB from 2 MiB to 3 GiB; 0: 3 GiB */
@@ -35,7 +38,7 @@ struct loam_memory_request {
     enum loam_commit commit;
     bool bind_node;        /* take all memory from one NUMA node, strictly */
     uint32_t node;         /* with bind_node */
-    bool lock;             /* mlock everything */
+    bool lock;             /* mlock everything; contradicts LOAM_COMMIT_LAZY */
     uint32_t thread_count; /* as loam_backing_request */
     /*
      * Kept below 4 GiB for requests with a limit: a multiple of 4 KiB, at most the RAM there; UINT64_MAX: none; 0: 1/16
@@ -43,7 +46,7 @@ struct loam_memory_request {
      */
     uint64_t dma32_reserve_bytes;
     uint32_t slot_limit;  /* memory slots that the hypervisor offers (KVM_CAP_NR_MEMSLOTS); 0: not checked */
-    uint32_t extra_slots; /* slots to keep for the caller beyond those of the RAM */
+    uint32_t extra_slots; /* to keep for the caller beyond those of the RAM, where the limit is known */
 };
 
 enum loam_plan_resource {
@@ -94,7 +97,8 @@ struct loam_plan {
 
 /*
  * Make a plan. LOAM_OK also when resources fall short: see short_count. *plan is zero on failure.
- * LOAM_ERROR_INVALID: the request contradicts itself or the page kind; diag says what to change.
+ * LOAM_ERROR_INVALID: the request contradicts itself or the page kind, or a member has no effect; diag says what to
+ * change.
  * LOAM_ERROR_SYSTEM: the host's figures could not be read.
  */
 LOAM_MUST_USE enum loam_error loam_plan_make(const struct loam_memory_request *request, struct loam_plan *plan,
@@ -106,7 +110,10 @@ const struct loam_plan_check *loam_plan_shortfall(const struct loam_plan *plan);
 /* Most parts a plan's RAM is cut into as regions: below, in and above the legacy window, and high. */
 #define LOAM_PLAN_REGION_MAX 4
 
-/* The regions of the GPA map before anything is protected; hva NULL and backing the part's index. Returns how many. */
+/*
+ * The regions of the GPA map before anything is protected; hva NULL and backing 1 + the part's index, for 0 is no
+ * backing of the plan's. Returns how many.
+ */
 uint32_t loam_plan_regions(const struct loam_plan *plan, struct loam_region regions[LOAM_PLAN_REGION_MAX]);
 
 #endif
