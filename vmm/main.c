@@ -22,7 +22,8 @@ static const char usage[] =
     "  loam plan --memory 64G --pages 1G --json\n"
     "\n"
     "`loam run --help` lists the options of run and plan.\n"
-    "Exit status: 0 pass; 1 the guest failed a check; 2 usage; 3 the host lacks something; 4 KVM or the guest broke.\n";
+    "Exit status: 0 pass; 1 the guest failed; 2 usage; 3 the host lacks something; 4 KVM or the guest broke;\n"
+    "5 to 123 the guest's own code; 128+N stopped by signal N.\n";
 
 static int run(int argc, char *argv[])
 {

@@ -19,6 +19,7 @@ enum {
     KEY_KERNEL,
     KEY_INITRD,
     KEY_CMDLINE,
+    KEY_ON_RESET,
     KEY_JSON,
     KEY_POPULATE,
     KEY_LAZY,
@@ -42,10 +43,23 @@ static struct argp_option rows[] = {
     {"cmdline", KEY_CMDLINE, "TEXT", 0, "command line for the kernel", 2},
     {"timeout", 't', "SECONDS", 0,
      "stop after so long; 0: never (default: never with --kernel, else 60 and 30 for each GiB)", 3},
+    {"on-reset", KEY_ON_RESET, "WHAT", 0,
+     "a kernel that resets itself: fail (status 1; the default), pass (status 0), or restart on fresh memory, until it "
+     "has reset itself 10 times in a row within a second of its start",
+     3},
     {"json", KEY_JSON, NULL, 0, "print one JSON object instead of text", 3},
     {NULL, 0, NULL, 0, NULL, 0},
     {NULL, 0, NULL, 0, NULL, 0},
 };
+
+int options_exit_status(uint32_t guest_code)
+{
+    if (guest_code == 0) {
+        return EXIT_CODE_PASS;
+    }
+    return guest_code >= EXIT_CODE_GUEST_FIRST && guest_code <= EXIT_CODE_GUEST_LAST ? (int)guest_code
+                                                                                     : EXIT_CODE_GUEST_FAILED;
+}
 
 bool options_parse_bytes(const char *text, uint64_t *bytes)
 {
@@ -121,6 +135,20 @@ static enum loam_pages read_pages(struct argp_state *state, const char *text)
     return LOAM_PAGES_AUTO;
 }
 
+static enum on_reset read_on_reset(struct argp_state *state, const char *text)
+{
+    static const char *const names[ON_RESET_COUNT] = {
+        [ON_RESET_FAIL] = "fail", [ON_RESET_PASS] = "pass", [ON_RESET_RESTART] = "restart"};
+
+    for (unsigned i = 0; i < ON_RESET_COUNT; i++) {
+        if (strcmp(text, names[i]) == 0) {
+            return i;
+        }
+    }
+    argp_failure(state, EXIT_CODE_USAGE, 0, "--on-reset %s: give fail, pass or restart", text);
+    return ON_RESET_FAIL;
+}
+
 static void read_commit(struct argp_state *state, struct options *options, enum loam_commit commit)
 {
     if (options->memory.commit != LOAM_COMMIT_RESERVE && options->memory.commit != commit) {
@@ -169,6 +197,9 @@ static void finish_options(struct argp_state *state, struct options *options)
     if (options->kernel == NULL && (options->initrd != NULL || options->command_line[0] != '\0')) {
         argp_failure(state, EXIT_CODE_USAGE, 0, "--initrd and --cmdline go with a kernel: name it with --kernel FILE");
     }
+    if (options->kernel == NULL && options->has_on_reset) {
+        argp_failure(state, EXIT_CODE_USAGE, 0, "--on-reset goes with a kernel: name it with --kernel FILE");
+    }
     if (options->timeout_milliseconds == UINT64_MAX) {
         uint64_t gib = options->memory.bytes / LOAM_GIB;
 
@@ -196,6 +227,10 @@ static error_t read_option(int key, char *argument, struct argp_state *state)
         return 0;
     case 't':
         options->timeout_milliseconds = read_milliseconds(state, argument);
+        return 0;
+    case KEY_ON_RESET:
+        options->on_reset = read_on_reset(state, argument);
+        options->has_on_reset = true;
         return 0;
     case KEY_JSON:
         options->json = true;
@@ -227,8 +262,10 @@ static const char documentation[] =
     "  loam run -m 24M --low-limit 12M --kernel /boot/memtest86+x64.bin \\\n"
     "           --cmdline 'console=ttyS0,115200 nosmp nopause nobench'\n\n"
     "With --kernel, standard output is the guest's serial console, and on a terminal Ctrl-a x leaves it.\n"
-    "Exit status: 0 pass; 1 the guest failed a check; 2 usage; 3 the host lacks something; 4 KVM or the guest broke; "
-    "128+N stopped by signal N.";
+    "Exit status: 0 pass; 1 the guest failed: a check, a reset of its own, or a code without a status of its own; 2 "
+    "usage; 3 the host lacks something; 4 KVM or the guest broke; 5 to 123 the code that the guest of --kernel wrote "
+    "to "
+    "the exit port 0xf4, if it is one of these (others, but 0, are status 1); 128+N stopped by signal N.";
 
 void options_read(int argc, char *argv[], struct options *options)
 {

@@ -13,10 +13,20 @@
 /* What a process of loam ends with. Stopped by signal N, it ends with 128 + N. */
 enum exit_code {
     EXIT_CODE_PASS = 0,
-    EXIT_CODE_GUEST_FAILED = 1, /* a check failed, or the guest stopped itself with a code of its own */
+    EXIT_CODE_GUEST_FAILED = 1, /* a check failed, the guest reset itself, or its own code does not fit below */
     EXIT_CODE_USAGE = 2,        /* the command line, or a file that it names */
     EXIT_CODE_HOST = 3,         /* the host lacks something */
     EXIT_CODE_BROKEN = 4,       /* KVM or the guest broke, or the timeout passed */
+    EXIT_CODE_GUEST_FIRST = 5,  /* from here to the last: the code with which the guest stopped itself */
+    EXIT_CODE_GUEST_LAST = 123, /* 124 to 127 are timeout(1)'s and the shell's */
+};
+
+/* What becomes of a guest that resets itself. */
+enum on_reset {
+    ON_RESET_FAIL,    /* EXIT_CODE_GUEST_FAILED */
+    ON_RESET_PASS,    /* EXIT_CODE_PASS */
+    ON_RESET_RESTART, /* it starts again, on fresh memory */
+    ON_RESET_COUNT
 };
 
 struct options {
@@ -26,6 +36,8 @@ struct options {
     const char *initrd;            /* NULL: none */
     const char *command_line;      /* "" unless given */
     uint64_t timeout_milliseconds; /* 0: none */
+    enum on_reset on_reset;
+    bool has_on_reset; /* it was given */
     bool json;
 };
 
@@ -34,6 +46,12 @@ struct options {
  * one line goes to stderr and the process ends with EXIT_CODE_USAGE; after --help it ends with EXIT_CODE_PASS.
  */
 void options_read(int argc, char *argv[], struct options *options);
+
+/*
+ * The exit status that stands for a guest's own code: the code itself from EXIT_CODE_GUEST_FIRST to
+ * EXIT_CODE_GUEST_LAST, EXIT_CODE_PASS for 0, and EXIT_CODE_GUEST_FAILED for all others. Pure.
+ */
+int options_exit_status(uint32_t guest_code);
 
 /*
  * Bytes from a number with an optional suffix K, M, G or T (binary). false: not such a number, or beyond 64 bits.

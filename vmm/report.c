@@ -5,6 +5,7 @@
 
 #include <inttypes.h>
 #include <stdarg.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 /* --- Text ------------------------------------------------------------------------------------------------------ */
@@ -223,6 +224,41 @@ void report_failure(struct report *report, const char *format, ...)
     if (report->root != NULL) {
         json_object_set_new(report->root, "error", json_string(text));
     }
+}
+
+void report_note(struct report *report, const char *format, ...)
+{
+    char text[1024];
+    va_list arguments;
+
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    fflush(report->out);
+    fprintf(stderr, "loam: %s\n", text);
+    if (report->root != NULL) {
+        json_t *notes = json_object_get(report->root, "notes");
+
+        if (notes == NULL) {
+            notes = json_array();
+            json_object_set_new(report->root, "notes", notes);
+        }
+        json_array_append_new(notes, json_string(text));
+    }
+}
+
+void report_serial(struct report *report, const struct transcript *transcript)
+{
+    char *text;
+
+    if (report->root == NULL) {
+        return;
+    }
+    text = transcript_text(transcript);
+    json_object_set_new(report->root, "serial",
+                        json_pack("{ss?sIsI}", "text", text, "bytes", (json_int_t)transcript->total_bytes, "lost_bytes",
+                                  (json_int_t)transcript_lost_bytes(transcript)));
+    free(text);
 }
 
 void report_verdict(struct report *report, bool passed, uint32_t passed_count, uint32_t expected_count,

@@ -14,6 +14,7 @@
 #include "loam/memory.h"
 #include "vmm/attest.h"
 #include "vmm/machine.h"
+#include "vmm/transcript.h"
 
 #include <jansson.h>
 #include <stdbool.h>
@@ -42,6 +43,13 @@ void report_stop(struct report *report, const struct machine_result *result);
 /* One line on standard error, "loam: ...": why nothing can go on. In JSON, also "error". */
 LOAM_PRINTF(2, 3)
 void report_failure(struct report *report, const char *format, ...);
+
+/* One line on standard error, "loam: ...": what a person should know, though the run goes on. In JSON, in "notes". */
+LOAM_PRINTF(2, 3)
+void report_note(struct report *report, const char *format, ...);
+
+/* In JSON: what the guest said on its serial line, and how much of its beginning is not there. */
+void report_serial(struct report *report, const struct transcript *transcript);
 
 /* The last line: what became of the whole. passed_count counts checks; expected_count 0: there were none to run. */
 void report_verdict(struct report *report, bool passed, uint32_t passed_count, uint32_t expected_count,

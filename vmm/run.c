@@ -10,13 +10,19 @@
 #include "vmm/report.h"
 #include "vmm/sabotage.h"
 #include "vmm/session.h"
+#include "vmm/transcript.h"
 
 #include <errno.h>
 #include <poll.h>
 #include <stdio.h>
+#include <time.h>
 #include <unistd.h>
 
 #define EXTRA_SLOTS 8 /* for the pieces that read-only ranges cut RAM into */
+
+/* A guest that resets itself so often in a row, so soon after each start, would do it for ever. */
+#define QUICK_RESET_MAX          10u
+#define QUICK_RESET_MILLISECONDS 1000
 
 /* Everything a run holds; zero members are not there yet. Released in the opposite order. */
 struct run {
@@ -30,7 +36,9 @@ struct run {
     struct boot_state boot;
     struct attest *attest; /* NULL with --kernel */
     struct machine *machine;
-    int console_fd; /* what the guest's serial line is written to */
+    int console_fd;               /* what the guest's serial line is written to */
+    struct transcript transcript; /* with JSON */
+    uint32_t quick_resets;        /* in a row */
 };
 
 static int fail(struct run *run, int exit_status, const struct loam_diag *diag)
@@ -116,8 +124,16 @@ static int load_kernel(struct run *run)
         .kernel = run->kernel, .initrd = run->initrd, .command_line = run->options->command_line};
     struct loam_diag diag = {0};
 
-    return boot_load(run->memory, &request, &run->boot, &diag) == LOAM_OK ? EXIT_CODE_PASS
-                                                                          : fail(run, EXIT_CODE_USAGE, &diag);
+    if (boot_load(run->memory, &request, &run->boot, &diag) != LOAM_OK) {
+        return fail(run, EXIT_CODE_USAGE, &diag);
+    }
+    if (run->options->vcpu_count > 1) {
+        report_note(&run->report,
+                    "vCPUs: %u wanted, and no table (ACPI, MP) tells the kernel of more than one processor: one that "
+                    "relies on them uses the first only",
+                    run->options->vcpu_count);
+    }
+    return EXIT_CODE_PASS;
 }
 
 static int load_selftest(struct run *run)
@@ -143,6 +159,9 @@ static void write_console(void *self, const uint8_t *bytes, size_t count)
 {
     struct run *run = self;
 
+    if (run->options->json) {
+        transcript_add(&run->transcript, bytes, count);
+    }
     while (count > 0) {
         ssize_t written = write(run->console_fd, bytes, count);
         struct pollfd stop = {.fd = machine_stop_fd(run->machine), .events = POLLIN};
@@ -177,20 +196,34 @@ static int make_machine(struct run *run)
 
 static int judge_exit(struct run *run, uint32_t code, uint32_t passed)
 {
-    char reason[64] = "";
+    int exit_status = options_exit_status(code);
 
     if (run->attest != NULL && passed == LOAM_ABI_CHECK_COUNT && code == LOAM_ABI_EXIT_PASS) {
         report_verdict(&run->report, true, passed, LOAM_ABI_CHECK_COUNT, "");
         return EXIT_CODE_PASS;
     }
-    if (run->attest == NULL && code == 0) {
+    if (run->attest != NULL) {
+        report_verdict(&run->report, false, passed, LOAM_ABI_CHECK_COUNT, "");
+        return EXIT_CODE_GUEST_FAILED;
+    }
+    if (exit_status != EXIT_CODE_PASS) {
+        report_failure(&run->report, "the guest stopped itself with code %u", code);
+    }
+    return exit_status;
+}
+
+static int judge_reset(struct run *run)
+{
+    if (run->options->on_reset == ON_RESET_PASS) {
         return EXIT_CODE_PASS;
     }
-    if (run->attest == NULL) {
-        snprintf(reason, sizeof reason, "the guest stopped itself with code %u", code);
-        report_failure(&run->report, "%s", reason);
+    if (run->options->on_reset == ON_RESET_RESTART) {
+        report_failure(&run->report,
+                       "the guest reset itself %u times in a row, each within %g s of its start: it is not started "
+                       "again",
+                       run->quick_resets, QUICK_RESET_MILLISECONDS / 1000.0);
     } else {
-        report_verdict(&run->report, false, passed, LOAM_ABI_CHECK_COUNT, "");
+        report_failure(&run->report, "the guest reset itself: a failure, unless it is meant to: --on-reset pass");
     }
     return EXIT_CODE_GUEST_FAILED;
 }
@@ -208,7 +241,7 @@ static int judge_machine(struct run *run, const struct machine_result *result)
         return judge_exit(run, result->exit_code, passed);
     }
     if (run->attest == NULL && result->reason == MACHINE_STOP_RESET) {
-        return EXIT_CODE_PASS;
+        return judge_reset(run);
     }
     if (run->attest != NULL) {
         report_verdict(&run->report, false, passed, LOAM_ABI_CHECK_COUNT, reason);
@@ -244,19 +277,74 @@ static int input_fd(const struct run *run)
     return run->attest != NULL || is_background ? -1 : STDIN_FILENO;
 }
 
-static int go(struct run *run)
+static int64_t now_milliseconds(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* What is left for a session; 0: no end. */
+static uint64_t left_milliseconds(const struct run *run, int64_t started)
+{
+    uint64_t whole = run->options->timeout_milliseconds, gone = (uint64_t)(now_milliseconds() - started);
+
+    return whole == 0 ? 0 : whole > gone ? whole - gone : 1;
+}
+
+/* One life of the guest, from its start to the end of its session. */
+static int live(struct run *run, int64_t started, enum session_end *end, struct machine_result *result)
 {
     struct loam_diag diag = {0};
-    struct machine_result result;
-    enum session_end end;
+    int64_t born = now_milliseconds();
     enum loam_error error = machine_start(run->machine, &diag);
 
     if (error == LOAM_OK) {
-        error =
-            session_watch(&run->session, run->machine, input_fd(run), run->options->timeout_milliseconds, &end, &diag);
-        machine_wait(run->machine, &result);
+        error = session_watch(&run->session, run->machine, input_fd(run), left_milliseconds(run, started), end, &diag);
+        machine_wait(run->machine, result);
     }
-    return error == LOAM_OK ? judge(run, end, &result) : fail(run, EXIT_CODE_HOST, &diag);
+    run->quick_resets = now_milliseconds() - born < QUICK_RESET_MILLISECONDS ? run->quick_resets + 1 : 0;
+    return error == LOAM_OK ? EXIT_CODE_PASS : fail(run, EXIT_CODE_HOST, &diag);
+}
+
+static bool starts_again(const struct run *run, enum session_end end, const struct machine_result *result)
+{
+    return run->options->on_reset == ON_RESET_RESTART && end == SESSION_MACHINE &&
+           result->reason == MACHINE_STOP_RESET && run->quick_resets < QUICK_RESET_MAX;
+}
+
+/* Nothing of the guest's former life is left in its memory: it is another. */
+static int start_anew(struct run *run)
+{
+    int (*const steps[])(struct run *) = {make_memory, load_kernel, make_machine};
+    int exit_status = EXIT_CODE_PASS;
+
+    machine_destroy(run->machine);
+    run->machine = NULL;
+    loam_memory_destroy(run->memory);
+    run->memory = NULL;
+    for (size_t i = 0; i < sizeof steps / sizeof steps[0] && exit_status == EXIT_CODE_PASS; i++) {
+        exit_status = steps[i](run);
+    }
+    return exit_status;
+}
+
+/* --timeout counts from the first start, however often the guest starts again. */
+static int go(struct run *run)
+{
+    const int64_t started = now_milliseconds();
+    struct machine_result result;
+    enum session_end end;
+    int exit_status = live(run, started, &end, &result);
+
+    while (exit_status == EXIT_CODE_PASS && starts_again(run, end, &result)) {
+        exit_status = start_anew(run);
+        if (exit_status == EXIT_CODE_PASS) {
+            exit_status = live(run, started, &end, &result);
+        }
+    }
+    return exit_status == EXIT_CODE_PASS ? judge(run, end, &result) : exit_status;
 }
 
 /* --- Commands ---------------------------------------------------------------------------------------------------- */
@@ -293,6 +381,9 @@ int run_command(const struct options *options)
     int exit_status = EXIT_CODE_PASS;
 
     open_report(&run, options);
+    if (options->json) {
+        transcript_open(&run.transcript);
+    }
     if (session_open(&run.session, &diag) != LOAM_OK) {
         exit_status = fail(&run, EXIT_CODE_HOST, &diag);
     }
@@ -300,6 +391,8 @@ int run_command(const struct options *options)
         exit_status = steps[i](&run);
     }
     release(&run);
+    report_serial(&run.report, &run.transcript);
+    transcript_close(&run.transcript);
     report_finish(&run.report, exit_status);
     return exit_status;
 }

@@ -105,6 +105,37 @@ Test(options, commit_and_place)
     cr_expect(options.memory.lock);
 }
 
+Test(options, what_a_reset_means)
+{
+    cr_expect_eq(read(2, "--kernel", "file").on_reset, ON_RESET_FAIL);
+    cr_expect_eq(read(4, "--kernel", "file", "--on-reset", "fail").on_reset, ON_RESET_FAIL);
+    cr_expect_eq(read(4, "--kernel", "file", "--on-reset", "pass").on_reset, ON_RESET_PASS);
+    cr_expect_eq(read(4, "--on-reset", "restart", "--kernel", "file").on_reset, ON_RESET_RESTART);
+}
+
+Test(options, another_meaning_of_a_reset_ends_with_2, .exit_code = EXIT_CODE_USAGE)
+{
+    read(4, "--kernel", "file", "--on-reset", "ignore");
+}
+
+Test(options, a_reset_without_a_kernel_ends_with_2, .exit_code = EXIT_CODE_USAGE)
+{
+    read(2, "--on-reset", "fail");
+}
+
+/* The statuses that mean something else, and those of signals, are never a guest's. */
+Test(options, a_guests_code_as_exit_status)
+{
+    for (uint32_t code = 0; code < 1000; code++) {
+        int wanted = code == 0 ? 0 : code >= 5 && code <= 123 ? (int)code : 1;
+
+        cr_expect_eq(options_exit_status(code), wanted, "code %" PRIu32, code);
+    }
+    cr_expect_eq(options_exit_status(256 + 42), 1);
+    cr_expect_eq(options_exit_status(UINT32_C(0x80000000)), 1);
+    cr_expect_eq(options_exit_status(UINT32_MAX), 1);
+}
+
 Test(options, bad_usage_ends_with_2, .exit_code = EXIT_CODE_USAGE)
 {
     read(2, "--memory", "much");

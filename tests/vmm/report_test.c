@@ -87,12 +87,32 @@ Test(report, checks_and_verdict_as_text_without_colour)
     cr_expect_null(strchr(text, '\r'), "%s", text);
 }
 
+/* In text, what the guest said stands where the guest said it, and not again. */
+Test(report, notes_as_text)
+{
+    struct transcript transcript = {0};
+    struct report report;
+    char said[64] = "";
+
+    report_init(&report, false, out);
+    report_note(&report, "a note of %d", 7);
+    report_serial(&report, &transcript);
+    report_finish(&report, 0);
+    fflush(out);
+    fflush(stderr);
+    cr_expect_str_empty(text);
+    cr_expect_gt(fread(said, 1, sizeof said - 1, cr_get_redirected_stderr()), 0);
+    cr_expect_str_eq(said, "loam: a note of 7\n");
+}
+
 /* One object, whatever was reported; no limit is null; the exit status is in it. */
 Test(report, json_is_one_object)
 {
     struct loam_plan plan = make_plan(256 * LOAM_MIB);
     struct attest_outcome outcome = make_outcome(false);
     struct machine_result stop = {.reason = MACHINE_STOP_BROKEN, .report = "line\nline\n"};
+    struct transcript transcript;
+    const json_t *serial;
     const json_t *check;
     struct report report;
     json_t *root;
@@ -102,6 +122,12 @@ Test(report, json_is_one_object)
     report_check(&report, LOAM_ABI_CHECK_RAM, NULL);
     report_check(&report, LOAM_ABI_CHECK_RAM, &outcome);
     report_stop(&report, &stop);
+    report_note(&report, "first");
+    report_note(&report, "second");
+    transcript_open(&transcript);
+    transcript_add(&transcript, (const uint8_t *)"said \xff\n", 7);
+    report_serial(&report, &transcript);
+    transcript_close(&transcript);
     report_failure(&report, "it \"broke\"");
     report_verdict(&report, false, 0, 8, "");
     report_finish(&report, 4);
@@ -112,6 +138,12 @@ Test(report, json_is_one_object)
     cr_expect(json_is_true(json_object_get(check, "short")));
     cr_expect_eq(json_array_size(json_object_get(root, "checks")), 1);
     cr_expect_str_eq(json_string_value(json_object_get(json_object_get(root, "stop"), "reason")), "broken");
+    cr_expect_eq(json_array_size(json_object_get(root, "notes")), 2);
+    cr_expect_str_eq(json_string_value(json_array_get(json_object_get(root, "notes"), 1)), "second");
+    serial = json_object_get(root, "serial");
+    cr_expect_str_eq(json_string_value(json_object_get(serial, "text")), "said \xef\xbf\xbd\n");
+    cr_expect_eq(json_integer_value(json_object_get(serial, "bytes")), 7);
+    cr_expect_eq(json_integer_value(json_object_get(serial, "lost_bytes")), 0);
     cr_expect_str_eq(json_string_value(json_object_get(root, "error")), "it \"broke\"");
     cr_expect_str_eq(json_string_value(json_object_get(root, "verdict")), "fail");
     cr_expect_eq(json_integer_value(json_object_get(root, "exit")), 4);

@@ -1,0 +1,268 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Kernels that others wrote, as `loam run --kernel` meets them: how they end, what they are given, what is said of it. */
+#include "tests/integration/launch.h"
+
+#include "tests/integration/kernel_guests.h"
+#include "tests/vmm/elf_builder.h"
+
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#define LIMIT_MILLISECONDS 60000
+
+/* ELF header, two program headers, a note; the code follows in a page of its own. */
+#define NOTES_OFFSET 0x200u
+#define CODE_OFFSET  0x1000u
+
+#define GUEST(name) extern const uint8_t guest_##name[], guest_##name##_end[]
+
+GUEST(code_0);
+GUEST(code_2);
+GUEST(code_42);
+GUEST(code_298);
+GUEST(reset);
+GUEST(forgets);
+GUEST(waits);
+GUEST(says);
+GUEST(module);
+
+static char folder[] = "/tmp/loam-kernel-XXXXXX";
+static char kernel_path[64], initrd_path[64];
+
+static void set_up(void)
+{
+    need_kvm();
+    cr_assert_not_null(mkdtemp(folder));
+    snprintf(kernel_path, sizeof kernel_path, "%s/kernel", folder);
+    snprintf(initrd_path, sizeof initrd_path, "%s/initrd", folder);
+}
+
+static void tear_down(void)
+{
+    unlink(kernel_path);
+    unlink(initrd_path);
+    rmdir(folder);
+}
+
+TestSuite(kernel, .init = set_up, .fini = tear_down);
+
+static void write_file(const char *path, const void *bytes, size_t count)
+{
+    FILE *file = fopen(path, "w");
+
+    cr_assert_not_null(file);
+    cr_assert_eq(fwrite(bytes, 1, count, file), count);
+    cr_assert_eq(fclose(file), 0);
+}
+
+#define MAKE_KERNEL(name) make_kernel(guest_##name, guest_##name##_end)
+
+static void make_kernel(const uint8_t *code, const uint8_t *end)
+{
+    static uint8_t file[CODE_OFFSET + 4096];
+    size_t bytes = (size_t)(end - code);
+    uint32_t entry = GUEST_BASE;
+    size_t notes = elf_builder_note(file + NOTES_OFFSET, "Xen", 18, &entry, sizeof entry, 4);
+    const struct elf_builder_segment segments[] = {
+        {PT_LOAD, CODE_OFFSET, GUEST_BASE, bytes, bytes, 0x1000},
+        {PT_NOTE, NOTES_OFFSET, 0, notes, notes, 4},
+    };
+
+    cr_assert_leq(bytes, 4096);
+    elf_builder_headers(file, false, segments, 2);
+    memcpy(file + CODE_OFFSET, code, bytes);
+    write_file(kernel_path, file, CODE_OFFSET + bytes);
+}
+
+#define ARGUMENT_MAX 8
+
+/* Start the kernel with up to ARGUMENT_MAX further arguments, NULL-terminated. */
+static void fill_argv(char *argv[12 + ARGUMENT_MAX], char *const arguments[])
+{
+    char *first[] = {loam_path(), "run", "--memory", "16M", "--pages", "4K", "--kernel", kernel_path};
+    size_t count = sizeof first / sizeof first[0];
+
+    memcpy(argv, first, sizeof first);
+    for (size_t i = 0; arguments[i] != NULL; i++) {
+        cr_assert_lt(i, ARGUMENT_MAX);
+        argv[count++] = arguments[i];
+    }
+    argv[count] = NULL;
+}
+
+#define RUN(process, ...) run(process, (char *[]){__VA_ARGS__ __VA_OPT__(, ) NULL})
+
+static int run(struct process *process, char *const arguments[])
+{
+    char *argv[12 + ARGUMENT_MAX];
+
+    fill_argv(argv, arguments);
+    return process_run(process, argv, LIMIT_MILLISECONDS);
+}
+
+/* What Loam itself says after the plan, which stands on standard error too. */
+static unsigned count_lines(const char *text)
+{
+    unsigned count = 0;
+
+    for (const char *at = text; (at = strstr(at, "loam: ")) != NULL; at++) {
+        count += at == text || at[-1] == '\n';
+    }
+    return count;
+}
+
+/* The status, and the only line (NULL: none). */
+static void check_end(int status, const char *says, char *const arguments[])
+{
+    struct process process;
+
+    cr_expect_eq(run(&process, arguments), status, "status %d wanted, %d found: %s", status, process.status,
+                 process.err);
+    cr_expect_eq(count_lines(process.err), says != NULL ? 1 : 0, "%s", process.err);
+    if (says != NULL) {
+        cr_expect_not_null(strstr(process.err, says), "%s", process.err);
+    }
+    process_end(&process);
+}
+
+#define CHECK_END(status, says, ...) check_end(status, says, (char *[]){__VA_ARGS__ __VA_OPT__(, ) NULL})
+
+static json_t *run_json(int status)
+{
+    struct process process;
+    json_t *root;
+
+    cr_expect_eq(RUN(&process, "--json"), status, "status %d wanted, %d found: %s", status, process.status,
+                 process.err);
+    root = json_loads(process.out, 0, NULL);
+    cr_assert_not_null(root, "%s", process.out);
+    cr_expect_eq(json_integer_value(json_object_get(root, "exit")), status);
+    process_end(&process);
+    return root;
+}
+
+/* --- How a guest ends --------------------------------------------------------------------------------------------- */
+
+Test(kernel, its_own_code_is_the_exit_status_where_it_fits)
+{
+    json_t *root;
+
+    MAKE_KERNEL(code_0);
+    CHECK_END(0, NULL);
+    MAKE_KERNEL(code_42);
+    CHECK_END(42, "loam: the guest stopped itself with code 42\n");
+    root = run_json(42);
+    cr_expect_eq(json_integer_value(json_object_get(json_object_get(root, "stop"), "exit_code")), 42);
+    cr_expect_str_eq(json_string_value(json_object_get(root, "error")), "the guest stopped itself with code 42");
+    json_decref(root);
+}
+
+/* Statuses that mean something else, and what an exit status would cut off. */
+Test(kernel, its_own_code_is_never_taken_for_anothers)
+{
+    json_t *root;
+
+    MAKE_KERNEL(code_2);
+    CHECK_END(1, "loam: the guest stopped itself with code 2\n");
+    MAKE_KERNEL(code_298);
+    CHECK_END(1, "loam: the guest stopped itself with code 298\n");
+    root = run_json(1);
+    cr_expect_eq(json_integer_value(json_object_get(json_object_get(root, "stop"), "exit_code")), 298);
+    json_decref(root);
+}
+
+Test(kernel, a_reset_is_a_failure_unless_it_is_meant)
+{
+    json_t *root;
+
+    MAKE_KERNEL(reset);
+    CHECK_END(1, "loam: the guest reset itself");
+    CHECK_END(1, "loam: the guest reset itself", "--on-reset", "fail");
+    CHECK_END(0, NULL, "--on-reset", "pass");
+    root = run_json(1);
+    cr_expect_str_eq(json_string_value(json_object_get(json_object_get(root, "stop"), "reason")), "reset");
+    json_decref(root);
+}
+
+/* Each life finds memory that none was in before; a guest that does nothing but reset itself comes to an end. */
+Test(kernel, restarts_on_fresh_memory_and_not_for_ever)
+{
+    struct process process;
+
+    MAKE_KERNEL(forgets);
+    cr_expect_eq(RUN(&process, "--on-reset", "restart"), 1, "status %d: %s", process.status, process.err);
+    cr_expect_str_eq(process.out, "LLLLLLLLLL");
+    cr_expect_not_null(strstr(process.err, "reset itself 10 times in a row"), "%s", process.err);
+    process_end(&process);
+}
+
+static double now_seconds(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
+/* The second life has what the first left of the time, and not all of it again. */
+Test(kernel, the_timeout_covers_all_lives)
+{
+    char *argv[12 + ARGUMENT_MAX];
+    struct process process;
+    double started;
+
+    MAKE_KERNEL(waits);
+    fill_argv(argv, (char *[]){"--on-reset", "restart", "--timeout", "3", NULL});
+    started = now_seconds();
+    cr_assert(process_start(&process, argv, LIMIT_MILLISECONDS));
+    cr_assert(process_expect(&process, "L"), "%s", process.err);
+    usleep(2500 * 1000); /* of the time, not for anything to happen */
+    cr_assert(process_type(&process, "x"));
+    cr_expect_eq(process_wait(&process), 4, "status %d: %s", process.status, process.err);
+    cr_expect_lt(now_seconds() - started, 5.4, "%g s", now_seconds() - started);
+    cr_expect_str_eq(process.out, "LL");
+    cr_expect_not_null(strstr(process.err, "did not end within 3 s"), "%s", process.err);
+    process_end(&process);
+}
+
+/* --- What is told of it ------------------------------------------------------------------------------------------- */
+
+Test(kernel, json_has_what_the_guest_said)
+{
+    const json_t *serial;
+    json_t *root;
+
+    MAKE_KERNEL(says);
+    root = run_json(0);
+    serial = json_object_get(root, "serial");
+    cr_expect_str_eq(json_string_value(json_object_get(serial, "text")), "\xef\xbf\xbdhi");
+    cr_expect_eq(json_integer_value(json_object_get(serial, "bytes")), 3);
+    cr_expect_eq(json_integer_value(json_object_get(serial, "lost_bytes")), 0);
+    json_decref(root);
+}
+
+/* No table tells a kernel of the second processor. */
+Test(kernel, a_second_processor_gets_one_line)
+{
+    MAKE_KERNEL(code_0);
+    CHECK_END(0, "loam: vCPUs: 2 wanted, ", "--vcpus", "2");
+    CHECK_END(0, NULL, "--vcpus", "1");
+}
+
+/* --- What it is given --------------------------------------------------------------------------------------------- */
+
+Test(kernel, finds_the_bytes_of_its_initrd)
+{
+    struct process process;
+
+    MAKE_KERNEL(module);
+    CHECK_END(7, "code 7");
+    write_file(initrd_path, "These bytes and no others.", 26);
+    cr_expect_eq(RUN(&process, "--initrd", initrd_path), 0, "%s", process.err);
+    cr_expect_str_eq(process.out, "These bytes and no others.");
+    process_end(&process);
+}

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "vmm/utf8.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
+
+/* What a sequence may look like, by its first byte; the second has bounds of its own, those after it 0x80 to 0xbf. */
+struct sequence {
+    uint8_t first_least, first_most;
+    uint8_t bytes;
+    uint8_t second_least, second_most;
+};
+
+static const struct sequence sequences[] = {
+    {0x01, 0x7f, 1, 0, 0},       {0xc2, 0xdf, 2, 0x80, 0xbf}, {0xe0, 0xe0, 3, 0xa0, 0xbf},
+    {0xe1, 0xec, 3, 0x80, 0xbf}, {0xed, 0xed, 3, 0x80, 0x9f}, /* no surrogates */
+    {0xee, 0xef, 3, 0x80, 0xbf}, {0xf0, 0xf0, 4, 0x90, 0xbf}, {0xf1, 0xf3, 4, 0x80, 0xbf},
+    {0xf4, 0xf4, 4, 0x80, 0x8f}, /* up to U+10FFFF */
+};
+
+static const struct sequence *sequence_of(uint8_t first)
+{
+    for (size_t i = 0; i < sizeof sequences / sizeof sequences[0]; i++) {
+        if (first >= sequences[i].first_least && first <= sequences[i].first_most) {
+            return &sequences[i];
+        }
+    }
+    return NULL;
+}
+
+/* How many bytes belong together, at least 1; *good: they are one character. */
+static size_t measure(const uint8_t *bytes, size_t count, bool *good)
+{
+    const struct sequence *sequence = sequence_of(bytes[0]);
+    size_t length = 1;
+
+    *good = false;
+    if (sequence == NULL) {
+        return 1;
+    }
+    for (; length < sequence->bytes && length < count; length++) {
+        uint8_t least = length == 1 ? sequence->second_least : 0x80, most = length == 1 ? sequence->second_most : 0xbf;
+
+        if (bytes[length] < least || bytes[length] > most) {
+            return length;
+        }
+    }
+    *good = length == sequence->bytes;
+    return length;
+}
+
+size_t utf8_repair(const void *bytes, size_t count, char *text)
+{
+    const uint8_t *from = bytes;
+    size_t length = 0;
+
+    for (size_t at = 0, step; at < count; at += step) {
+        bool good;
+        size_t written;
+
+        step = measure(from + at, count - at, &good);
+        written = good ? step : sizeof UTF8_REPLACEMENT - 1;
+        memcpy(text + length, good ? (const void *)(from + at) : UTF8_REPLACEMENT, written);
+        length += written;
+    }
+    text[length] = '\0';
+    return length;
+}
