@@ -192,10 +192,13 @@ static const char *fault_of(const struct loam_dma_request *request, uint32_t fra
         (!loam_is_power_of_two(request->boundary_bytes) || request->boundary_bytes < request->bytes)) {
         return "the boundary has to be a power of two and at least the size";
     }
-    if ((request->flags & ~(uint32_t)(LOAM_DMA_AT | LOAM_DMA_NO_ZERO)) != 0) {
+    if ((request->flags & ~(uint32_t)(LOAM_DMA_AT | LOAM_DMA_NO_ZERO | LOAM_DMA_KEEP)) != 0) {
         return "a flag is not known";
     }
-    if ((request->flags & LOAM_DMA_AT) != 0 && !loam_is_aligned(request->at.value, UINT64_C(1) << frame_shift)) {
+    if ((request->flags & LOAM_DMA_AT) == 0 && request->at.value != 0) {
+        return "a place is named in at, which counts only with the flag LOAM_DMA_AT: set it, or leave at 0";
+    }
+    if (!loam_is_aligned(request->at.value, UINT64_C(1) << frame_shift)) {
         return "the place has to be a multiple of the frame size";
     }
     return NULL;
@@ -270,7 +273,7 @@ static enum loam_error refuse(struct loam_dma *dma, const struct loam_dma_reques
         snprintf(reason, sizeof reason, "the place contradicts the alignment, the boundary or the limit");
         break;
     case LOAM_ERROR_NOT_FOUND:
-        snprintf(reason, sizeof reason, "not all of that is RAM");
+        snprintf(reason, sizeof reason, "not all of that is RAM in one piece");
         break;
     case LOAM_ERROR_BUSY:
         describe_holder(dma, request, reason, sizeof reason);
@@ -281,12 +284,16 @@ static enum loam_error refuse(struct loam_dma *dma, const struct loam_dma_reques
     case LOAM_ERROR_NOT_PERMITTED:
         snprintf(reason, sizeof reason, "the frames found are not writable memory in one region of the GPA map");
         break;
-    default:
+    case LOAM_ERROR_SYSTEM:
         snprintf(reason, sizeof reason, "heap memory for the ledger wanted");
+        errno = ENOMEM; /* whatever has happened to it since */
+        break;
+    default:
+        snprintf(reason, sizeof reason, "the frame allocator says %s: loam_frame_validate knows more",
+                 loam_error_name(error));
         break;
     }
     describe(request, wanted, sizeof wanted);
-    errno = ENOMEM; /* of LOAM_ERROR_SYSTEM, whatever has happened to it since */
     return loam_fail(diag, error, "dma buffer %s: %s", wanted, reason);
 }
 
@@ -410,6 +417,7 @@ enum loam_error loam_dma_alloc(struct loam_dma *dma, const struct loam_dma_reque
         return refuse(dma, request, LOAM_ERROR_SYSTEM, diag);
     }
     memcpy(entry->owner, request->owner, strlen(request->owner));
+    entry->kept = (request->flags & LOAM_DMA_KEEP) != 0;
     error = carve(dma, request, &entry->buffer);
     if (error == LOAM_OK) {
         error = record(dma, entry, buffer);
@@ -435,6 +443,8 @@ enum loam_error loam_dma_release(struct loam_dma *dma, uint64_t id)
     entry = entry_with_id(dma, id);
     if (entry == NULL) {
         error = LOAM_ERROR_NOT_FOUND;
+    } else if (entry->kept) {
+        error = LOAM_ERROR_NOT_PERMITTED;
     } else if (entry->pin_count > 0) {
         error = LOAM_ERROR_BUSY;
     } else if (free_frames(dma, &entry->buffer) != LOAM_OK) {
@@ -593,7 +603,11 @@ enum loam_error loam_dma_json(const struct loam_dma *dma, char **text)
         *text = NULL;
     }
     json_decref(array);
-    return *text != NULL ? LOAM_OK : LOAM_ERROR_SYSTEM;
+    if (*text == NULL) {
+        errno = ENOMEM; /* whatever allocator the program has given jansson */
+        return LOAM_ERROR_SYSTEM;
+    }
+    return LOAM_OK;
 }
 
 /* One entry against the allocator, and against the map as it is. */

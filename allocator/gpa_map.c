@@ -15,6 +15,7 @@
 #include "loam/gpa_map.h"
 
 #include "allocator/check.h"
+#include "allocator/gpa_map_keeper.h"
 #include "allocator/gpa_view.h"
 
 #include <stdalign.h>
@@ -33,6 +34,7 @@ struct loam_gpa_map {
     alignas(GPA_VIEW_CACHE_LINE_BYTES) _Atomic uint32_t current;
     uint32_t table_capacity;
     size_t stride_bytes;
+    uint32_t kept_backing_count; /* rows whose backing is 1 to that many are the keeper's */
     alignas(GPA_VIEW_CACHE_LINE_BYTES) _Atomic uint32_t change_lock;
 };
 
@@ -42,6 +44,7 @@ struct change {
     uint64_t end;
     const struct loam_region *region;
     enum loam_access access;
+    uint32_t kept_backing_count; /* as in the map; 0: the keeper itself makes the change */
 };
 
 /* --- Layout ---------------------------------------------------------------------------------------------------- */
@@ -199,9 +202,17 @@ static void table_index(struct loam_gpa_view *table)
     }
 }
 
+static bool is_kept(const struct loam_region *region, const struct change *change)
+{
+    return region->backing - 1 < change->kept_backing_count;
+}
+
 /* Whether region lies between the rows of now. */
 static enum loam_error check_insert(const struct loam_gpa_view *now, const struct change *change)
 {
+    if (is_kept(change->region, change)) {
+        return LOAM_ERROR_NOT_PERMITTED;
+    }
     for (uint32_t i = 0; i < now->count; i++) {
         if (gpa_view_clip(gpa_view_region_at(now, i), change->start, change->end).bytes != 0) {
             return LOAM_ERROR_OVERLAP;
@@ -210,7 +221,7 @@ static enum loam_error check_insert(const struct loam_gpa_view *now, const struc
     return LOAM_OK;
 }
 
-/* Whether the rows of now cover the whole range, with memory if it is to be protected. */
+/* Whether the rows of now cover the whole range: with memory if it is to be protected, with none of a keeper if it goes. */
 static enum loam_error check_cut(const struct loam_gpa_view *now, const struct change *change)
 {
     uint32_t row = gpa_view_row_holding(now, change->start);
@@ -221,6 +232,9 @@ static enum loam_error check_cut(const struct loam_gpa_view *now, const struct c
         }
         if (change->access != LOAM_ACCESS_NONE && !gpa_view_is_memory(gpa_view_region_at(now, row))) {
             return LOAM_ERROR_INVALID;
+        }
+        if (change->access == LOAM_ACCESS_NONE && is_kept(gpa_view_region_at(now, row), change)) {
+            return LOAM_ERROR_NOT_PERMITTED;
         }
         at = gpa_view_end_of(gpa_view_region_at(now, row));
     }
@@ -366,9 +380,9 @@ enum loam_error loam_gpa_map_init(void *memory, size_t bytes, const struct loam_
 
 /* --- Changes --------------------------------------------------------------------------------------------------- */
 
-enum loam_error loam_gpa_map_insert(struct loam_gpa_map *map, const struct loam_region *region)
+static enum loam_error insert(struct loam_gpa_map *map, const struct loam_region *region, uint32_t kept_backing_count)
 {
-    struct change change = {.region = region};
+    struct change change = {.region = region, .kept_backing_count = kept_backing_count};
 
     if (!region_valid(region)) {
         return LOAM_ERROR_INVALID;
@@ -378,12 +392,26 @@ enum loam_error loam_gpa_map_insert(struct loam_gpa_map *map, const struct loam_
     return apply(map, &change);
 }
 
-enum loam_error loam_gpa_map_remove(struct loam_gpa_map *map, loam_gpa start, uint64_t bytes)
+static enum loam_error remove_range(struct loam_gpa_map *map, loam_gpa start, uint64_t bytes,
+                                    uint32_t kept_backing_count)
 {
+    struct change change = {.start = start.value, .kept_backing_count = kept_backing_count};
+
     if (!range_valid(start, bytes)) {
         return LOAM_ERROR_INVALID;
     }
-    return apply(map, &(struct change){.start = start.value, .end = start.value + bytes});
+    change.end = start.value + bytes;
+    return apply(map, &change);
+}
+
+enum loam_error loam_gpa_map_insert(struct loam_gpa_map *map, const struct loam_region *region)
+{
+    return insert(map, region, map->kept_backing_count);
+}
+
+enum loam_error loam_gpa_map_remove(struct loam_gpa_map *map, loam_gpa start, uint64_t bytes)
+{
+    return remove_range(map, start, bytes, map->kept_backing_count);
 }
 
 enum loam_error loam_gpa_map_protect(struct loam_gpa_map *map, loam_gpa start, uint64_t bytes, enum loam_access access)
@@ -392,6 +420,23 @@ enum loam_error loam_gpa_map_protect(struct loam_gpa_map *map, loam_gpa start, u
         return LOAM_ERROR_INVALID;
     }
     return apply(map, &(struct change){.start = start.value, .end = start.value + bytes, .access = access});
+}
+
+/* --- For the keeper of its backings ----------------------------------------------------------------------------- */
+
+void loam_gpa_map_keep(struct loam_gpa_map *map, uint32_t backing_count)
+{
+    map->kept_backing_count = backing_count;
+}
+
+enum loam_error loam_gpa_map_keeper_insert(struct loam_gpa_map *map, const struct loam_region *region)
+{
+    return insert(map, region, 0);
+}
+
+enum loam_error loam_gpa_map_keeper_remove(struct loam_gpa_map *map, loam_gpa start, uint64_t bytes)
+{
+    return remove_range(map, start, bytes, 0);
 }
 
 /* --- Acquire and release --------------------------------------------------------------------------------------- */

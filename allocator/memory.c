@@ -11,10 +11,12 @@
  */
 #include "loam/memory.h"
 
+#include "allocator/gpa_map_keeper.h"
 #include "allocator/plan_layout.h"
 #include "allocator/prim.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 
 struct loam_memory {
     struct loam_plan plan;
@@ -82,7 +84,7 @@ static enum loam_error map_region(struct loam_memory *memory, struct loam_region
     enum loam_error error;
 
     region.hva = (char *)loam_backing_info(memory->backings[region.backing - 1]).hva + region.backing_offset;
-    error = loam_gpa_map_insert(memory->map, &region);
+    error = loam_gpa_map_keeper_insert(memory->map, &region);
     return error == LOAM_OK ? LOAM_OK
                             : loam_fail(diag, error, "the GPA map refuses %#" PRIx64 " bytes at GPA %#" PRIx64 ": %s",
                                         region.bytes, region.start.value, loam_error_name(error));
@@ -103,6 +105,7 @@ static enum loam_error map_regions(struct loam_memory *memory, struct loam_diag 
     if (error != LOAM_OK) {
         return loam_fail(diag, error, "the GPA map refuses its configuration: %s", loam_error_name(error));
     }
+    loam_gpa_map_keep(memory->map, memory->plan.part_count);
     for (uint32_t i = 0; error == LOAM_OK && i < count; i++) {
         error = map_region(memory, regions[i], diag);
     }
@@ -152,11 +155,11 @@ static enum loam_error add_sections(struct loam_memory *memory, struct loam_diag
 static enum loam_error carve_kept(struct loam_memory *memory, struct loam_diag *diag)
 {
     static const struct loam_dma_request kept[] = {
-        {.owner = "null", .bytes = LOAM_FRAME_BYTES, .at = {0}, .flags = LOAM_DMA_AT | LOAM_DMA_NO_ZERO},
+        {.owner = "null", .bytes = LOAM_FRAME_BYTES, .flags = LOAM_DMA_AT | LOAM_DMA_NO_ZERO | LOAM_DMA_KEEP},
         {.owner = "legacy",
          .bytes = LOAM_LEGACY_END_BYTES - LOAM_LEGACY_START_BYTES,
          .at = {LOAM_LEGACY_START_BYTES},
-         .flags = LOAM_DMA_AT | LOAM_DMA_NO_ZERO},
+         .flags = LOAM_DMA_AT | LOAM_DMA_NO_ZERO | LOAM_DMA_KEEP},
     };
     struct loam_dma_buffer buffer;
     enum loam_error error = LOAM_OK;
@@ -217,6 +220,120 @@ void loam_memory_destroy(struct loam_memory *memory)
     }
     loam_prim_heap_free(memory);
 }
+
+/* --- Taking RAM away -------------------------------------------------------------------------------------------- */
+
+/* Whether the range can be RAM of one part at all, and is all there still. */
+static enum loam_error check_range(struct loam_memory *memory, loam_gpa start, uint64_t bytes, struct loam_diag *diag)
+{
+    const struct loam_gpa_view *view;
+    struct loam_piece piece;
+    bool within = false;
+    uint32_t count;
+
+    if (!loam_gpa_range_valid(start, bytes) || !loam_is_aligned(start.value | bytes, LOAM_REGION_ALIGN_BYTES)) {
+        return loam_fail(diag, LOAM_ERROR_INVALID,
+                         "%#" PRIx64 " bytes at GPA %#" PRIx64
+                         " to be removed: ask for multiples of 4 KiB, at least one",
+                         bytes, start.value);
+    }
+    for (uint32_t i = 0; i < memory->plan.part_count; i++) {
+        const struct loam_plan_part *part = &memory->plan.parts[i];
+
+        within = within || loam_fits(start.value - part->start.value, bytes, part->bytes);
+    }
+    view = loam_gpa_map_acquire(memory->map);
+    within = within && loam_gpa_view_pieces(view, start, bytes, LOAM_ACCESS_READ, &piece, 1, &count) == LOAM_OK;
+    loam_gpa_map_release(memory->map, view);
+    return within
+               ? LOAM_OK
+               : loam_fail(diag, LOAM_ERROR_NOT_FOUND,
+                           "%#" PRIx64 " bytes at GPA %#" PRIx64 " to be removed: not all of that is RAM of one part",
+                           bytes, start.value);
+}
+
+/* Frames of the range are allocated: say whose. What others release meanwhile is not found any more. */
+static enum loam_error say_who_holds(struct loam_memory *memory, loam_gpa start, uint64_t bytes, struct loam_diag *diag)
+{
+    struct loam_dma_entry entry;
+
+    for (uint32_t i = 0; loam_dma_entry_at(memory->dma, i, &entry) == LOAM_OK; i++) {
+        uint64_t at = entry.buffer.gpa.value;
+
+        if (at < start.value + bytes && start.value < at + entry.buffer.bytes) {
+            return loam_fail(diag, LOAM_ERROR_BUSY,
+                             "%#" PRIx64 " bytes at GPA %#" PRIx64 " to be removed: buffer %" PRIu64
+                             " of \"%s\", %#" PRIx64 " bytes at GPA %#" PRIx64 ", lies there: %s",
+                             bytes, start.value, entry.buffer.id, entry.owner, entry.buffer.bytes, at,
+                             entry.kept ? "it is never released" : "release it first");
+        }
+    }
+    return loam_fail(diag, LOAM_ERROR_BUSY,
+                     "%#" PRIx64 " bytes at GPA %#" PRIx64
+                     " to be removed: frames of it are allocated past the ledger: "
+                     "free them first",
+                     bytes, start.value);
+}
+
+/* Free the first bytes of the range, which claim_frames allocated in this order. */
+static void give_frames_back(struct loam_memory *memory, loam_gpa start, uint64_t bytes)
+{
+    const uint64_t block_bytes = LOAM_FRAME_COUNT_MAX * LOAM_FRAME_BYTES;
+
+    for (uint64_t done = 0; done < bytes; done += block_bytes) {
+        uint64_t left = bytes - done < block_bytes ? bytes - done : block_bytes;
+        /* If it fails, somebody has freed the frames meanwhile: there is nothing left to undo. */
+        enum loam_error ignored =
+            loam_frame_free(memory->frame, loam_pfn_from_gpa(loam_gpa_from_u64(start.value + done), LOAM_FRAME_SHIFT),
+                            left / LOAM_FRAME_BYTES);
+
+        (void)ignored;
+    }
+}
+
+/* All frames of the range, so that nobody else gets one; in blocks as large as can be. All or none. */
+static enum loam_error claim_frames(struct loam_memory *memory, loam_gpa start, uint64_t bytes, struct loam_diag *diag)
+{
+    const uint64_t block_bytes = LOAM_FRAME_COUNT_MAX * LOAM_FRAME_BYTES;
+
+    for (uint64_t done = 0; done < bytes; done += block_bytes) {
+        uint64_t left = bytes - done < block_bytes ? bytes - done : block_bytes;
+        struct loam_frame_request request = {
+            .count_frames = left / LOAM_FRAME_BYTES,
+            .at = loam_pfn_from_gpa(loam_gpa_from_u64(start.value + done), LOAM_FRAME_SHIFT),
+            .flags = LOAM_FRAME_AT};
+        struct loam_frame_block block;
+        enum loam_error error = loam_frame_alloc(memory->frame, &request, &block);
+
+        if (error != LOAM_OK) {
+            give_frames_back(memory, start, done);
+            return error == LOAM_ERROR_BUSY
+                       ? say_who_holds(memory, start, bytes, diag)
+                       : loam_fail(diag, error, "%#" PRIx64 " bytes at GPA %#" PRIx64 " to be removed: %s", bytes,
+                                   start.value, loam_error_name(error));
+        }
+    }
+    return LOAM_OK;
+}
+
+enum loam_error loam_memory_remove(struct loam_memory *memory, loam_gpa start, uint64_t bytes, struct loam_diag *diag)
+{
+    enum loam_error error = check_range(memory, start, bytes, diag);
+
+    if (error != LOAM_OK || (error = claim_frames(memory, start, bytes, diag)) != LOAM_OK) {
+        return error;
+    }
+    error = loam_gpa_map_keeper_remove(memory->map, start, bytes);
+    if (error != LOAM_OK) {
+        give_frames_back(memory, start, bytes);
+        return loam_fail(diag, error, "%#" PRIx64 " bytes at GPA %#" PRIx64 " to be removed: %s", bytes, start.value,
+                         error == LOAM_ERROR_BUSY ? "readers hold every other table of the map: try again"
+                                                  : "the map has no room for more rows: remove larger ranges");
+    }
+    return LOAM_OK;
+}
+
+/* --- Its parts -------------------------------------------------------------------------------------------------- */
 
 struct loam_frame *loam_memory_frame(struct loam_memory *memory)
 {

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <jansson.h>
 #include <pthread.h>
+#include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -147,8 +148,12 @@ static void assert_refused(struct loam_dma_request request, enum loam_error expe
     struct loam_diag diag = {0};
     uint64_t free_before = free_frames();
     uint32_t count = loam_dma_count(guest.dma);
-    enum loam_error error = loam_dma_alloc(guest.dma, &request, &buffer, &diag);
+    enum loam_error error;
 
+    errno = ERANGE;
+    error = loam_dma_alloc(guest.dma, &request, &buffer, &diag);
+    cr_assert_eq(errno, ERANGE, "a refusal is no failure of the system");
+    cr_assert_eq(diag.system_errno, 0);
     cr_assert_eq(error, expected, "%s instead of %s: %s", loam_error_name(error), loam_error_name(expected), diag.text);
     cr_assert_eq(diag.error, expected);
     cr_assert_neq(diag.text[0], 0);
@@ -286,7 +291,9 @@ Test(dma, malformed_requests_are_refused)
     BAD(align_bytes, UINT64_C(1) << 63);
     BAD(boundary_bytes, PAGE / 2);
     BAD(boundary_bytes, 3 * PAGE);
-    BAD(flags, 1u << 2);
+    BAD(flags, 1u << 3);
+    BAD(at.value, LOAM_MIB);
+    BAD(at.value, 1);
     BAD(flags, UINT32_MAX);
 #undef BAD
     bad = (struct loam_dma_request){.owner = "x", .bytes = PAGE, .flags = LOAM_DMA_AT, .at = {LOAM_MIB + 8}};
@@ -352,6 +359,88 @@ Test(dma, places_that_are_taken_or_no_ram)
     request.bytes = PAGE;
     assert_refused(request, LOAM_ERROR_BUSY);
     cr_assert_eq(loam_frame_free(guest.frame, frame, 1), LOAM_OK);
+}
+
+static struct loam_dma_request here(uint64_t at, uint64_t bytes)
+{
+    return (struct loam_dma_request){.owner = "x", .bytes = bytes, .at = {at}, .flags = LOAM_DMA_AT};
+}
+
+static void assert_says(struct loam_dma_request request, const char *text)
+{
+    struct loam_dma_buffer buffer;
+    struct loam_diag diag = {0};
+
+    cr_expect_neq(loam_dma_alloc(guest.dma, &request, &buffer, &diag), LOAM_OK);
+    cr_expect_str_eq(diag.text, text);
+}
+
+Test(dma, every_refusal_says_what_is_wrong)
+{
+    struct loam_dma_request all = here(LOAM_MIB + 8 * PAGE, PAGE);
+    loam_pfn frame;
+    char text[256];
+
+    alloc((struct loam_dma_request){.owner = "rings", .bytes = PAGE, .at = {LOAM_MIB}, .flags = LOAM_DMA_AT});
+    cr_assert_eq(loam_gpa_map_protect(guest.map, (loam_gpa){LOAM_MIB + PAGE}, PAGE, LOAM_ACCESS_READ), LOAM_OK);
+    cr_assert_eq(loam_frame_alloc_order(guest.frame, 0, &frame), LOAM_OK);
+    assert_says(here(LOAM_MIB, PAGE),
+                "dma buffer \"x\": 4096 bytes, at GPA 0x100000: taken by \"rings\" at GPA 0x100000: "
+                "release it or choose another place");
+    snprintf(text, sizeof text,
+             "dma buffer \"x\": 4096 bytes, at GPA %#llx: taken by a block outside the ledger: choose another place",
+             (unsigned long long)(frame.value * PAGE));
+    assert_says(here(frame.value * PAGE, PAGE), text);
+    assert_says(here(8 * LOAM_MIB, PAGE),
+                "dma buffer \"x\": 4096 bytes, at GPA 0x800000: not all of that is RAM in one piece");
+    assert_says(here(LOAM_MIB + PAGE, PAGE), "dma buffer \"x\": 4096 bytes, at GPA 0x101000: the frames found are not "
+                                             "writable memory in one region of the GPA map");
+    all.align_bytes = 16 * PAGE;
+    all.boundary_bytes = 32 * PAGE;
+    all.limit.value = 2 * LOAM_MIB;
+    assert_says(all,
+                "dma buffer \"x\": 4096 bytes, aligned to 0x10000, crossing no multiple of 0x20000, ending at or "
+                "below GPA 0x200000, at GPA 0x108000: the place contradicts the alignment, the boundary or the limit");
+    assert_says((struct loam_dma_request){.owner = "x", .bytes = 4 * LOAM_MIB},
+                "dma buffer \"x\": 4194304 bytes: no free range fits: release buffers, ask for less or give the guest "
+                "more RAM");
+    assert_says(
+        (struct loam_dma_request){.owner = "x", .bytes = PAGE, .at = {LOAM_MIB}},
+        "dma buffer \"x\" of 4096 bytes: a place is named in at, which counts only with the flag LOAM_DMA_AT: set "
+        "it, or leave at 0");
+    assert_says((struct loam_dma_request){.owner = "\n", .bytes = PAGE},
+                "dma buffer \"?\" of 4096 bytes: the owner's name has to be 1 to 63 printable ASCII characters");
+    assert_says((struct loam_dma_request){.owner = "x"},
+                "dma buffer \"x\" of 0 bytes: the size has to be from 1 byte to 2^20 frames");
+    assert_says((struct loam_dma_request){.owner = "x", .bytes = 1, .align_bytes = 3},
+                "dma buffer \"x\" of 1 bytes: the alignment has to be a power of two up to 4 GiB");
+    assert_says((struct loam_dma_request){.owner = "x", .bytes = 2, .boundary_bytes = 1},
+                "dma buffer \"x\" of 2 bytes: the boundary has to be a power of two and at least the size");
+    assert_says((struct loam_dma_request){.owner = "x", .bytes = 1, .flags = 8},
+                "dma buffer \"x\" of 1 bytes: a flag is not known");
+    assert_says(here(LOAM_MIB + 8, 1), "dma buffer \"x\" of 1 bytes: the place has to be a multiple of the frame size");
+    heap_failure = 1;
+    assert_says(
+        here(2 * LOAM_MIB, PAGE),
+        "dma buffer \"x\": 4096 bytes, at GPA 0x200000: heap memory for the ledger wanted: Cannot allocate memory");
+}
+
+/* What neither the caller nor the heap is to blame for is not called a lack of memory. */
+Test(dma, a_damaged_frame_allocator_is_no_lack_of_memory)
+{
+    struct loam_dma_request request = {.owner = "x", .bytes = PAGE};
+    struct loam_dma_buffer buffer;
+    struct loam_diag diag = {0};
+
+    for (size_t i = 0; i < PART_COUNT; i++) {
+        memset(guest.section[i], 0xff, 64);
+    }
+    errno = ERANGE;
+    cr_assert_eq(loam_dma_alloc(guest.dma, &request, &buffer, &diag), LOAM_ERROR_CORRUPT, "%s", diag.text);
+    cr_assert_eq(errno, ERANGE);
+    cr_assert_eq(diag.system_errno, 0);
+    cr_assert_str_eq(diag.text,
+                     "dma buffer \"x\": 4096 bytes: the frame allocator says corrupt: loam_frame_validate knows more");
 }
 
 Test(dma, limits_are_rounded_down_and_hold)
@@ -472,6 +561,27 @@ Test(dma, pins_nest_and_release_refuses_what_is_pinned)
     cr_assert_eq(free_frames(), FRAME_COUNT - 1);
     cr_assert_eq(loam_dma_release(guest.dma, buffer.id), LOAM_OK);
     cr_assert_eq(free_frames(), FRAME_COUNT);
+}
+
+Test(dma, what_is_kept_is_not_released)
+{
+    struct loam_dma_buffer buffer = alloc((struct loam_dma_request){.bytes = PAGE, .flags = LOAM_DMA_KEEP});
+    struct loam_dma_entry entry;
+
+    cr_assert_eq(loam_dma_pin(guest.dma, buffer.id), LOAM_OK);
+    cr_assert_eq(loam_dma_release(guest.dma, buffer.id), LOAM_ERROR_NOT_PERMITTED);
+    cr_assert_eq(loam_dma_unpin(guest.dma, buffer.id), LOAM_OK);
+    cr_assert_eq(loam_dma_release(guest.dma, buffer.id), LOAM_ERROR_NOT_PERMITTED);
+    cr_assert_eq(loam_dma_entry_at(guest.dma, 0, &entry), LOAM_OK);
+    cr_assert(entry.kept);
+    cr_assert_eq(free_frames(), FRAME_COUNT - 1);
+    assert_valid();
+    alloc((struct loam_dma_request){.bytes = PAGE});
+    cr_assert_eq(loam_dma_find(guest.dma, alloc((struct loam_dma_request){.bytes = PAGE}).gpa, &entry), LOAM_OK);
+    cr_assert_not(entry.kept);
+    cr_assert_eq(loam_dma_destroy(guest.dma), 3);
+    cr_assert_eq(free_frames(), FRAME_COUNT);
+    guest.dma = NULL;
 }
 
 Test(dma, pins_end_at_uint32_max)
@@ -683,28 +793,38 @@ Test(dma, json_survives_a_full_heap_at_every_point)
 
 /* --- Validate ---------------------------------------------------------------------------------------------------- */
 
-static void assert_corrupt(const char *words)
+/* The whole text, in which "%p" stands for a pointer. */
+__attribute__((format(printf, 1, 2))) static void assert_corrupt(const char *format, ...)
 {
     struct loam_diag diag = {0};
+    char expected[sizeof diag.text];
+    va_list arguments;
 
+    va_start(arguments, format);
+    vsnprintf(expected, sizeof expected, format, arguments);
+    va_end(arguments);
+    errno = ERANGE;
     cr_assert_eq(loam_dma_validate(guest.dma, &diag), LOAM_ERROR_CORRUPT);
-    cr_assert_not_null(strstr(diag.text, words), "%s", diag.text);
+    cr_assert_str_eq(diag.text, expected);
+    cr_assert_eq(errno, ERANGE);
 }
 
 Test(dma, validate_sees_frames_freed_past_the_ledger)
 {
-    struct loam_dma_buffer buffer = alloc((struct loam_dma_request){.owner = "victim", .bytes = 2 * PAGE});
+    struct loam_dma_buffer buffer = alloc((struct loam_dma_request){
+        .owner = "victim", .bytes = 2 * PAGE, .at = {LOAM_MIB + 2 * PAGE}, .flags = LOAM_DMA_AT});
     loam_pfn start = {buffer.gpa.value / PAGE}, again;
 
     cr_assert_eq(loam_frame_free(guest.frame, start, 2), LOAM_OK);
-    assert_corrupt("victim");
+    assert_corrupt("dma ledger: \"victim\" has 8192 bytes at GPA 0x102000, but frame 0x102 is free in section 0");
     cr_assert_eq(loam_dma_release(guest.dma, buffer.id), LOAM_ERROR_CORRUPT);
     cr_assert_eq(loam_dma_count(guest.dma), 1);
     cr_assert_eq(loam_frame_alloc(guest.frame,
                                   &(struct loam_frame_request){.count_frames = 1, .flags = LOAM_FRAME_AT, .at = start},
                                   &(struct loam_frame_block){0}),
                  LOAM_OK);
-    assert_corrupt("victim");
+    assert_corrupt("dma ledger: \"victim\" has 8192 bytes at GPA 0x102000, but frame 0x102 starts the allocated block "
+                   "[0x102, 0x103) of section 0");
     cr_assert_eq(loam_frame_free(guest.frame, start, 1), LOAM_OK);
     again = start;
     cr_assert_eq(loam_frame_alloc(guest.frame,
@@ -717,6 +837,7 @@ Test(dma, validate_sees_frames_freed_past_the_ledger)
 
 Test(dma, validate_holds_the_ledger_against_the_map)
 {
+    static const char ledger[] = "dma ledger: \"victim\" has 8192 bytes at GPA 0x100000 and HVA ";
     struct loam_region region = region_of(0);
 
     alloc((struct loam_dma_request){.owner = "victim", .bytes = 2 * PAGE, .at = {LOAM_MIB}, .flags = LOAM_DMA_AT});
@@ -724,35 +845,42 @@ Test(dma, validate_holds_the_ledger_against_the_map)
     assert_valid(); /* the guest may not write it now, and it lies where it lay */
     cr_assert_eq(loam_gpa_map_protect(guest.map, region.start, PAGE, LOAM_ACCESS_WRITE), LOAM_OK);
     cr_assert_eq(loam_gpa_map_remove(guest.map, (loam_gpa){LOAM_MIB + PAGE}, PAGE), LOAM_OK);
-    assert_corrupt("victim");
+    assert_corrupt("%s%p, but the GPA map has them at %p, in 0 pieces", ledger, (void *)guest.host[0], NULL);
     region.start.value += PAGE;
     region.bytes = PAGE;
     cr_assert_eq(loam_gpa_map_insert(guest.map, &region), LOAM_OK);
-    assert_corrupt("victim"); /* in two pieces */
+    assert_corrupt("%s%p, but the GPA map has them at %p, in 2 pieces", ledger, (void *)guest.host[0],
+                   (void *)guest.host[0]);
     cr_assert_eq(loam_gpa_map_remove(guest.map, (loam_gpa){LOAM_MIB}, 2 * PAGE), LOAM_OK);
     region.start.value = LOAM_MIB;
     region.bytes = 2 * PAGE;
     region.hva = guest.host[0] + PAGE;
     cr_assert_eq(loam_gpa_map_insert(guest.map, &region), LOAM_OK);
-    assert_corrupt("victim"); /* elsewhere */
+    assert_corrupt("%s%p, but the GPA map has them at %p, in 1 pieces", ledger, (void *)guest.host[0],
+                   (void *)(guest.host[0] + PAGE));
 }
 
 Test(dma, validate_holds_the_arrays_against_each_other)
 {
-    struct loam_dma_buffer first = alloc((struct loam_dma_request){.owner = "first", .bytes = PAGE});
+    struct loam_dma_buffer first =
+        alloc((struct loam_dma_request){.owner = "first", .bytes = PAGE, .at = {LOAM_MIB}, .flags = LOAM_DMA_AT});
     struct loam_dma_buffer second;
-    struct loam_dma_entry *entry;
+    struct loam_dma_entry *entry = last_entry;
 
-    second = alloc((struct loam_dma_request){.owner = "second", .bytes = PAGE});
+    entry->buffer.id = 0;
+    assert_corrupt("dma ledger: \"first\" is not found by its id 0");
+    entry->buffer.id = 1;
+    second = alloc(
+        (struct loam_dma_request){.owner = "second", .bytes = PAGE, .at = {LOAM_MIB + PAGE}, .flags = LOAM_DMA_AT});
     entry = last_entry;
     entry->buffer.id = first.id;
-    assert_corrupt("id");
+    assert_corrupt("dma ledger: \"first\" is not found by its id 1");
     entry->buffer.id = 7;
-    assert_corrupt("id");
+    assert_corrupt("dma ledger: \"second\" is not found by its id 7");
     entry->buffer.id = 2;
     assert_valid();
     entry->buffer.gpa = first.gpa;
-    assert_corrupt("");
+    assert_corrupt("dma ledger: \"second\" at GPA %#llx overlaps \"first\"", (unsigned long long)first.gpa.value);
     entry->buffer.gpa = second.gpa;
     assert_valid();
 }

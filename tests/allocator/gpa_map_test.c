@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "loam/gpa_map.h"
+
+#include "allocator/gpa_map_keeper.h"
 #include "tests/allocator/gpa_map_oracle.h"
 
 #include <criterion/criterion.h>
+#include <inttypes.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdalign.h>
@@ -264,6 +267,38 @@ Test(gpa_map, a_change_needs_the_whole_range)
 }
 
 /* --- The ends of the address space ----------------------------------------------------------------------------- */
+
+Test(gpa_map, rows_of_kept_backings_come_and_go_only_by_their_keeper)
+{
+    struct loam_gpa_map *map = make_map(16, 2);
+    struct loam_region kept = ram(4 * PAGE, 4 * PAGE, 0x100000, 2, 0);
+
+    loam_gpa_map_keep(map, 2);
+    for (uint32_t backing = 0; backing <= 4; backing++) {
+        struct loam_region region = ram(64 * PAGE, PAGE, 0x800000, backing, 0);
+        bool refused = backing == 1 || backing == 2;
+
+        cr_assert_eq(insert(map, region), refused ? LOAM_ERROR_NOT_PERMITTED : LOAM_OK, "backing %" PRIu32, backing);
+        if (refused) {
+            cr_assert_eq(loam_gpa_map_keeper_insert(map, &region), LOAM_OK);
+            cr_assert_eq(loam_gpa_map_remove(map, region.start, PAGE), LOAM_ERROR_NOT_PERMITTED);
+            cr_assert_eq(loam_gpa_map_keeper_remove(map, region.start, PAGE), LOAM_OK);
+        } else {
+            cr_assert_eq(loam_gpa_map_remove(map, region.start, PAGE), LOAM_OK);
+        }
+    }
+    cr_assert_eq(loam_gpa_map_keeper_insert(map, &kept), LOAM_OK);
+    cr_assert_eq(insert(map, device(2 * PAGE, 2 * PAGE)), LOAM_OK);
+    for (uint64_t page = 3; page < 8; page++) {
+        cr_assert_eq(loam_gpa_map_remove(map, (loam_gpa){page * PAGE}, (8 - page) * PAGE), LOAM_ERROR_NOT_PERMITTED);
+    }
+    cr_assert_eq(loam_gpa_map_protect(map, (loam_gpa){5 * PAGE}, PAGE, LOAM_ACCESS_READ), LOAM_OK,
+                 "nothing comes or goes");
+    cr_assert_eq(loam_gpa_map_remove(map, (loam_gpa){5 * PAGE}, PAGE), LOAM_ERROR_NOT_PERMITTED);
+    cr_assert_eq(loam_gpa_map_keeper_remove(map, (loam_gpa){2 * PAGE}, 6 * PAGE), LOAM_OK, "others' rows too");
+    cr_assert_eq(region_count(map), 0);
+    assert_valid(map);
+}
 
 Test(gpa_map, ranges_at_zero_and_at_the_very_top)
 {

@@ -43,11 +43,12 @@ uint32_t loam_dma_destroy(struct loam_dma *dma);
 /* --- Buffers --------------------------------------------------------------------------------------------------- */
 
 enum {
-    LOAM_DMA_AT = 1u << 0,     /* exactly at request.at */
-    LOAM_DMA_NO_ZERO = 1u << 1 /* leave the contents as they are */
+    LOAM_DMA_AT = 1u << 0,      /* exactly at request.at */
+    LOAM_DMA_NO_ZERO = 1u << 1, /* leave the contents as they are */
+    LOAM_DMA_KEEP = 1u << 2     /* for as long as the ledger lives: loam_dma_release refuses it */
 };
 
-/* What is wanted. Everything but owner and bytes may stay zero. */
+/* What is wanted. Everything but owner and bytes may stay zero; a member that would have no effect is refused. */
 struct loam_dma_request {
     const char *owner;    /* 1 to LOAM_DMA_OWNER_MAX printable ASCII characters; copied */
     uint64_t bytes;       /* rounded up to whole frames; LOAM_FRAME_COUNT_MAX frames at most */
@@ -56,7 +57,7 @@ struct loam_dma_request {
         boundary_bytes; /* the buffer crosses no multiple: a power of two, at least bytes; 0 or below a frame: none */
     loam_gpa limit; /* the buffer ends at or below; rounded down to whole frames; 0: no limit; LOAM_DMA32_END_BYTES for
                        32-bit devices */
-    loam_gpa at;    /* with LOAM_DMA_AT: a multiple of the frame size */
+    loam_gpa at;    /* with LOAM_DMA_AT, else 0: a multiple of the frame size */
     uint32_t flags; /* LOAM_DMA_... */
 };
 
@@ -69,15 +70,19 @@ struct loam_dma_buffer {
 
 /*
  * Carve one buffer, zeroed unless the request says otherwise. *buffer is zero on failure.
- * LOAM_ERROR_INVALID: a member is out of its range. LOAM_ERROR_BUSY: at is taken. LOAM_ERROR_NOT_FOUND: at is no RAM.
+ * LOAM_ERROR_INVALID: a member is out of its range or has no effect, or at contradicts another. LOAM_ERROR_BUSY: at is
+ * taken. LOAM_ERROR_NOT_FOUND: at is no RAM, or the range from there on is not all RAM in one piece.
  * LOAM_ERROR_EXHAUSTED: no free range fits. LOAM_ERROR_NOT_PERMITTED: the frames are not writable memory in one region
- * of the map. LOAM_ERROR_SYSTEM: no memory for the ledger. diag (NULL: not wanted) names the owner and the constraint.
+ * of the map. LOAM_ERROR_SYSTEM: no heap memory for the ledger, and only then is there an errno (ENOMEM).
+ * LOAM_ERROR_CORRUPT: the frame allocator's metadata is damaged. diag (NULL: not wanted) names the owner and the
+ * constraint.
  */
 LOAM_MUST_USE enum loam_error loam_dma_alloc(struct loam_dma *dma, const struct loam_dma_request *request,
                                              struct loam_dma_buffer *buffer, struct loam_diag *diag);
 
 /*
  * Give a buffer back. LOAM_ERROR_NOT_FOUND: no such buffer, or released already. LOAM_ERROR_BUSY: it is pinned.
+ * LOAM_ERROR_NOT_PERMITTED: it was carved with LOAM_DMA_KEEP, as loam_memory_create carves "null" and "legacy".
  * LOAM_ERROR_CORRUPT: its frames were freed past the ledger; the entry stays, for loam_dma_validate to name.
  */
 LOAM_MUST_USE enum loam_error loam_dma_release(struct loam_dma *dma, uint64_t id);
@@ -120,6 +125,7 @@ LOAM_MUST_USE enum loam_error loam_dma_alloc_virtqueue(struct loam_dma *dma, con
 struct loam_dma_entry {
     struct loam_dma_buffer buffer;
     uint32_t pin_count;
+    bool kept; /* LOAM_DMA_KEEP */
     char owner[LOAM_DMA_OWNER_MAX + 1];
 };
 

@@ -79,13 +79,15 @@ LOAM_MUST_USE enum loam_error loam_gpa_map_init(void *memory, size_t bytes, cons
 /*
  * Add a region. LOAM_ERROR_INVALID: range empty, misaligned, beyond LOAM_GPA_END, or members that contradict each
  * other. LOAM_ERROR_OVERLAP: part of the range is there already. LOAM_ERROR_EXHAUSTED: more rows than region_capacity.
- * LOAM_ERROR_BUSY: readers hold every other table.
+ * LOAM_ERROR_BUSY: readers hold every other table. LOAM_ERROR_NOT_PERMITTED: in the map of a struct loam_memory, backing
+ * is the number of one of its backings.
  */
 LOAM_MUST_USE enum loam_error loam_gpa_map_insert(struct loam_gpa_map *map, const struct loam_region *region);
 
 /*
  * Remove a range; regions that reach beyond it are split. LOAM_ERROR_NOT_FOUND: part of the range is not in the map.
- * Else as loam_gpa_map_insert.
+ * LOAM_ERROR_NOT_PERMITTED: in the map of a struct loam_memory, part of the range is its RAM, and only
+ * loam_memory_remove knows whether it is in use. Else as loam_gpa_map_insert.
  */
 LOAM_MUST_USE enum loam_error loam_gpa_map_remove(struct loam_gpa_map *map, loam_gpa start, uint64_t bytes);
 

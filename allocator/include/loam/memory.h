@@ -38,6 +38,18 @@ LOAM_MUST_USE enum loam_error loam_memory_create(const struct loam_plan *plan, s
  * allowed. */
 void loam_memory_destroy(struct loam_memory *memory);
 
+/*
+ * Take [start, start + bytes) of the RAM away from the guest: its frames from the allocator, then its rows from the map.
+ * Nothing of it may be in use. The host memory stays the backing's until destroy, and is not read or written. Slots have
+ * to be derived from the map again: until then the guest goes on reaching it. So does whoever holds an older view.
+ * LOAM_ERROR_INVALID: the range is empty or no multiple of 4 KiB. LOAM_ERROR_NOT_FOUND: not all of it is RAM of one part
+ * of the plan, or it was taken away before. LOAM_ERROR_BUSY: a buffer lies in it, which diag names with its owner, or
+ * frames allocated past the ledger; or readers hold every other table of the map. LOAM_ERROR_EXHAUSTED: the map has no
+ * room for more rows.
+ */
+LOAM_MUST_USE enum loam_error loam_memory_remove(struct loam_memory *memory, loam_gpa start, uint64_t bytes,
+                                                 struct loam_diag *diag);
+
 /* The parts; they live as long as memory does, and are not the caller's to destroy. Never NULL. */
 struct loam_frame *loam_memory_frame(struct loam_memory *memory);
 struct loam_gpa_map *loam_memory_map(struct loam_memory *memory);
