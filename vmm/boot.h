@@ -5,6 +5,11 @@
  *
  * A file is hostile: its length is the only thing known of it. Everything it needs in guest memory is
  * carved through loam_memory_dma, so it is in the ledger with an owner and can collide with nothing.
+ *
+ * Where things go: a kernel's segments where the file wants them. All else, that is initrd, command line, tables and
+ * parameters, as high as whoever reads it can reach, and above 1 MiB: kernels need memory below it for themselves (the
+ * trampoline that starts further processors, real-mode calls). Only when nothing is free above 1 MiB is it taken from
+ * below.
  */
 #ifndef LOAM_VMM_BOOT_H
 #define LOAM_VMM_BOOT_H
@@ -54,13 +59,14 @@ struct boot_request {
  */
 struct boot_state {
     enum boot_protocol protocol;
-    uint64_t entry;            /* instruction pointer */
-    loam_gpa parameters;       /* hvm_start_info or boot_params */
-    loam_gpa page_tables;      /* the PML4, which maps the first 4 GiB one to one; BOOT_LINUX only */
-    loam_gpa descriptors;      /* of the GDT; BOOT_LINUX only */
-    uint32_t descriptor_count; /* of 8 bytes: the GDT's limit is 8 * descriptor_count - 1 */
-    bool without_interrupts;   /* the guest says that it never enables them (guest/abi.h) */
-    loam_gpa image_start;      /* the kernel's own range: from its lowest frame to the end of its highest */
+    uint64_t entry;             /* instruction pointer */
+    loam_gpa parameters;        /* hvm_start_info or boot_params */
+    loam_gpa page_tables;       /* the PML4, which maps the first 4 GiB one to one; BOOT_LINUX only */
+    loam_gpa descriptors;       /* of the GDT; BOOT_LINUX only */
+    uint32_t descriptor_count;  /* of 8 bytes: the GDT's limit is 8 * descriptor_count - 1 */
+    bool without_interrupts;    /* the guest says that it never enables them (guest/abi.h) */
+    uint32_t command_line_kept; /* characters: all, or as many as the kernel is known to keep */
+    loam_gpa image_start;       /* the kernel's own range: from its lowest frame to the end of its highest */
     uint64_t image_bytes;
 };
 

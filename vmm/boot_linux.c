@@ -36,7 +36,7 @@ static_assert(BOOT_MEMORY_E820_MAX == E820_MAX_ENTRIES_ZEROPAGE, "every row has 
 /*
  * Before it has page tables of its own, Linux parks a page table and code in the two pages below the legacy
  * window (arch/x86/boot/compressed/pgtable_64.c). Ours take 24 KiB from a multiple of 64 KiB on, so they
- * are never there.
+ * are never there, not even when nothing is free above 1 MiB.
  */
 #define TABLES_ALIGN_BYTES (64 * LOAM_KIB)
 
@@ -207,6 +207,7 @@ static enum loam_error carve_above(struct boot_memory *carved, const struct boot
     const struct loam_frame *frame = loam_memory_frame(carved->memory);
     uint32_t shift = loam_frame_shift(frame);
     uint64_t from = loam_align_up(image->pref_address, image->align_bytes);
+    struct boot_memory_advice advice;
     struct loam_frame_range range;
 
     while (from < LOAM_DMA32_END_BYTES &&
@@ -221,10 +222,12 @@ static enum loam_error carve_above(struct boot_memory *carved, const struct boot
         }
         from = loam_gpa_from_pfn(loam_pfn_from_u64(range.start.value + range.count_frames), shift).value;
     }
+    boot_memory_advise(carved->memory, loam_align_up(image->pref_address, image->align_bytes) + image->init_bytes,
+                       &advice);
     return loam_fail(diag, LOAM_ERROR_EXHAUSTED,
                      "kernel: init_size 0x%" PRIx64 " bytes of free memory wanted, aligned to 0x%" PRIx64
-                     ", from pref_address 0x%" PRIx64 " to 4 GiB, and there are none: give it more memory",
-                     image->init_bytes, image->align_bytes, image->pref_address);
+                     ", from pref_address 0x%" PRIx64 " to 4 GiB, and there are none: %s",
+                     image->init_bytes, image->align_bytes, image->pref_address, advice.text);
 }
 
 static enum loam_error load_kernel(struct boot_memory *carved, const struct boot_file *file,
@@ -252,13 +255,13 @@ static enum loam_error load_kernel(struct boot_memory *carved, const struct boot
 
 /* --- What lies beside it ------------------------------------------------------------------------------------------ */
 
-static enum loam_error carve_low(struct boot_memory *carved, const char *owner, uint64_t bytes, uint64_t align_bytes,
-                                 struct loam_dma_buffer *buffer, struct loam_diag *diag)
+static enum loam_error carve(struct boot_memory *carved, const char *owner, uint64_t bytes, uint64_t align_bytes,
+                             struct loam_dma_buffer *buffer, struct loam_diag *diag)
 {
     struct loam_dma_request request = {
         .owner = owner, .bytes = bytes, .align_bytes = align_bytes, .limit = {LOAM_DMA32_END_BYTES}};
 
-    return boot_memory_carve(carved, &request, buffer, diag);
+    return boot_memory_carve_high(carved, &request, buffer, diag);
 }
 
 /* One PML4 entry, four directories of 2 MiB pages: GPA = virtual address for the first 4 GiB. */
@@ -266,7 +269,7 @@ static enum loam_error load_page_tables(struct boot_memory *carved, struct boot_
 {
     struct loam_dma_buffer buffer;
     enum loam_error error =
-        carve_low(carved, "page tables", TABLE_COUNT * LOAM_FRAME_BYTES, TABLES_ALIGN_BYTES, &buffer, diag);
+        carve(carved, "page tables", TABLE_COUNT * LOAM_FRAME_BYTES, TABLES_ALIGN_BYTES, &buffer, diag);
     uint64_t(*tables)[TABLE_ENTRIES] = buffer.hva;
 
     if (error != LOAM_OK) {
@@ -287,7 +290,7 @@ static enum loam_error load_page_tables(struct boot_memory *carved, struct boot_
 static enum loam_error load_descriptors(struct boot_memory *carved, struct boot_state *state, struct loam_diag *diag)
 {
     struct loam_dma_buffer buffer;
-    enum loam_error error = carve_low(carved, "descriptors", LOAM_FRAME_BYTES, 0, &buffer, diag);
+    enum loam_error error = carve(carved, "descriptors", LOAM_FRAME_BYTES, 0, &buffer, diag);
     uint64_t *descriptors = buffer.hva, tss = buffer.gpa.value + TSS_OFFSET_BYTES;
     uint16_t io_map = TSS_BYTES;
 
@@ -326,7 +329,7 @@ static enum loam_error load_command_line(struct boot_memory *carved, const struc
     enum loam_error error = check_command_line(request, image, &length, diag);
 
     if (error == LOAM_OK) {
-        error = carve_low(carved, "command line", length + 1, 0, &buffer, diag);
+        error = carve(carved, "command line", length + 1, 0, &buffer, diag);
     }
     if (error != LOAM_OK) {
         return error;
@@ -373,7 +376,7 @@ static enum loam_error load_parameters(struct boot_memory *carved, const struct 
     enum loam_error error = boot_memory_e820(carved, entries, &count, diag);
 
     if (error == LOAM_OK) {
-        error = carve_low(carved, "boot parameters", sizeof parameters, 0, &buffer, diag);
+        error = carve(carved, "boot parameters", sizeof parameters, 0, &buffer, diag);
     }
     if (error != LOAM_OK) {
         return error;
@@ -410,6 +413,9 @@ static enum loam_error load_all(struct boot_memory *carved, const struct boot_re
     enum loam_error error = load_kernel(carved, &request->kernel, image, state, diag);
 
     if (error == LOAM_OK) {
+        error = load_initrd(carved, request, image, &header, diag); /* the largest gets the highest place */
+    }
+    if (error == LOAM_OK) {
         error = load_page_tables(carved, state, diag);
     }
     if (error == LOAM_OK) {
@@ -417,9 +423,6 @@ static enum loam_error load_all(struct boot_memory *carved, const struct boot_re
     }
     if (error == LOAM_OK) {
         error = load_command_line(carved, request, image, &header, diag);
-    }
-    if (error == LOAM_OK) {
-        error = load_initrd(carved, request, image, &header, diag);
     }
     return error == LOAM_OK ? load_parameters(carved, image, &header, state, diag) : error;
 }
@@ -449,5 +452,6 @@ enum loam_error boot_linux_load(struct loam_memory *memory, const struct boot_re
         return error;
     }
     state->protocol = BOOT_LINUX;
+    state->command_line_kept = request->command_line != NULL ? (uint32_t)strlen(request->command_line) : 0;
     return LOAM_OK;
 }

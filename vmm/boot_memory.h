@@ -18,6 +18,8 @@
 /* Buffers that one load can carve: a range for each segment of an ELF file, and a few for the rest. */
 #define BOOT_MEMORY_BUFFER_MAX 136
 
+#define BOOT_MEMORY_INITRD "initrd" /* the owner of one */
+
 /* Rows of the E820 map that a loader hands on: as many as boot_params has room for. */
 #define BOOT_MEMORY_E820_MAX 128
 
@@ -32,6 +34,12 @@ void boot_memory_begin(struct boot_memory *carved, struct loam_memory *memory);
 /* Release everything carved since begin. */
 void boot_memory_undo(struct boot_memory *carved);
 
+/* What to change so that RAM reaches end: which option, and to what. For messages. */
+struct boot_memory_advice {
+    char text[160];
+};
+void boot_memory_advise(struct loam_memory *memory, uint64_t end, struct boot_memory_advice *advice);
+
 /*
  * Carve a buffer. *buffer is zero on failure. The errors are those of boot_load: LOAM_ERROR_INVALID: a
  * fixed range is not all writable RAM. LOAM_ERROR_EXHAUSTED: it is taken, or nothing fits. diag names the
@@ -39,6 +47,13 @@ void boot_memory_undo(struct boot_memory *carved);
  */
 LOAM_MUST_USE enum loam_error boot_memory_carve(struct boot_memory *carved, const struct loam_dma_request *request,
                                                 struct loam_dma_buffer *buffer, struct loam_diag *diag);
+
+/*
+ * The same, as high as the request's limit (not 0) allows, and below 1 MiB only if nothing fits above it. Without
+ * LOAM_DMA_AT. LOAM_ERROR_EXHAUSTED: diag says the largest range that is free.
+ */
+LOAM_MUST_USE enum loam_error boot_memory_carve_high(struct boot_memory *carved, const struct loam_dma_request *request,
+                                                     struct loam_dma_buffer *buffer, struct loam_diag *diag);
 
 /*
  * Carve memory for the initrd, ending at or below limit (not 0), and copy it there. *start is where; zero

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "vmm/boot_pvh.h"
 
-#include "guest/abi.h"
-
 #include "loam/dma.h"
 #include "loam/gpa_map.h"
 #include "vmm/boot_file.h"
@@ -12,18 +10,11 @@
 #include <inttypes.h>
 #include <string.h>
 
-#define XEN_NOTE_NAME      "Xen"
-#define XEN_NOTE_PVH_ENTRY 18u /* XEN_ELFNOTE_PHYS32_ENTRY */
-#define NOTE_HEADER_BYTES  sizeof(Elf64_Nhdr)
-#define NO_ENTRY           UINT64_MAX
-
 /*
  * Linux reads start_info's tables through the page tables it was built with, which map its first GiB
  * (arch/x86/platform/pvh: level2_ident_pgt).
  */
 #define START_INFO_LIMIT_BYTES LOAM_GIB
-
-static_assert(sizeof(Elf64_Nhdr) == sizeof(Elf32_Nhdr), "notes are laid out alike in both classes");
 
 /* The fields of an ELF header that matter, whatever its class. */
 struct elf_header {
@@ -234,115 +225,17 @@ static enum loam_error add_segment(const struct boot_file *file, struct boot_pvh
     return insert_segment(file, image, p, diag);
 }
 
-/* --- Notes -------------------------------------------------------------------------------------------------------- */
-
-/* A note within its segment: offsets are from the segment's start. */
-struct note {
-    Elf64_Nhdr header;
-    uint64_t name_offset;
-    uint64_t descriptor_offset;
-    uint64_t next_offset;
-};
-
-/* Whether a whole note lies at offset. The last one's padding may be missing; p_align below 4 stands for 4. */
-static bool read_note(const struct boot_file *file, const struct program_header *p, uint64_t offset, struct note *note)
-{
-    uint64_t align = p->align == 8 ? 8 : 4;
-
-    if (!loam_fits(offset, NOTE_HEADER_BYTES, p->file_bytes) ||
-        !boot_file_read(file, p->offset + offset, &note->header, sizeof note->header)) {
-        return false;
-    }
-    note->name_offset = offset + NOTE_HEADER_BYTES;
-    note->descriptor_offset = loam_align_up(note->name_offset + note->header.n_namesz, align);
-    note->next_offset = loam_align_up(note->descriptor_offset + note->header.n_descsz, align);
-    return loam_fits(note->name_offset, note->header.n_namesz, p->file_bytes) &&
-           (note->header.n_descsz == 0 || loam_fits(note->descriptor_offset, note->header.n_descsz, p->file_bytes));
-}
-
-/* name is that of a note with its zero, name_bytes long. */
-static bool note_is(const struct boot_file *file, const struct program_header *p, const struct note *note,
-                    const char *name, size_t name_bytes, uint32_t type)
-{
-    char found[8];
-
-    return note->header.n_type == type && note->header.n_namesz == name_bytes && name_bytes <= sizeof found &&
-           boot_file_read(file, p->offset + note->name_offset, found, name_bytes) &&
-           memcmp(found, name, name_bytes) == 0;
-}
-
-static enum loam_error take_without(const struct boot_file *file, const struct program_header *p,
-                                    const struct note *note, struct boot_pvh_image *image, struct loam_diag *diag)
-{
-    uint32_t without;
-
-    if (note->header.n_descsz != sizeof without) {
-        return boot_file_refuse(file, diag, "Loam note: n_descsz is %" PRIu32 " bytes, and its word has 4",
-                                note->header.n_descsz);
-    }
-    boot_file_read(file, p->offset + note->descriptor_offset, &without, sizeof without);
-    image->without_interrupts = (without & LOAM_ABI_WITHOUT_INTERRUPTS) != 0;
-    return LOAM_OK;
-}
-
-static enum loam_error take_entry(const struct boot_file *file, const struct program_header *p, const struct note *note,
-                                  struct boot_pvh_image *image, struct loam_diag *diag)
-{
-    uint64_t entry = 0; /* a 4-byte descriptor fills its lower half */
-
-    if (note->header.n_descsz != 4 && note->header.n_descsz != 8) {
-        return boot_file_refuse(file, diag, "PVH note: n_descsz is %" PRIu32 " bytes, and an entry has 4 or 8",
-                                note->header.n_descsz);
-    }
-    boot_file_read(file, p->offset + note->descriptor_offset, &entry, note->header.n_descsz);
-    if (entry >= LOAM_DMA32_END_BYTES) {
-        return boot_file_refuse(file, diag, "PVH note: the entry 0x%" PRIx64 " is not below 4 GiB", entry);
-    }
-    if (image->entry != NO_ENTRY && image->entry != entry) {
-        return boot_file_refuse(file, diag, "PVH note: two of them, with the entries 0x%" PRIx64 " and 0x%" PRIx64,
-                                image->entry, entry);
-    }
-    image->entry = entry;
-    return LOAM_OK;
-}
-
-static enum loam_error check_notes(const struct boot_file *file, const struct program_header *p, struct loam_diag *diag)
-{
-    if (p->align > 8 || (p->align & (p->align - 1)) != 0) {
-        return boot_file_refuse(file, diag, "program header %" PRIu32 ": p_align of notes is 0x%" PRIx64 ", not 4 or 8",
-                                p->index, p->align);
-    }
-    if (p->file_bytes > BOOT_PVH_NOTES_MAX_BYTES) {
-        return boot_file_refuse(file, diag,
-                                "program header %" PRIu32 ": p_filesz 0x%" PRIx64 " of notes is more than 0x%" PRIx64,
-                                p->index, p->file_bytes, BOOT_PVH_NOTES_MAX_BYTES);
-    }
-    return check_in_file(file, p, diag);
-}
-
-static enum loam_error scan_notes(const struct boot_file *file, struct boot_pvh_image *image,
-                                  const struct program_header *p, struct loam_diag *diag)
-{
-    enum loam_error error = check_notes(file, p, diag);
-    struct note note;
-
-    for (uint64_t offset = 0; error == LOAM_OK && offset < p->file_bytes; offset = note.next_offset) {
-        if (!read_note(file, p, offset, &note)) {
-            return boot_file_refuse(file, diag,
-                                    "program header %" PRIu32 ": the note at 0x%" PRIx64
-                                    " (n_namesz, n_descsz) does not lie within its segment of 0x%" PRIx64 " bytes",
-                                    p->index, offset, p->file_bytes);
-        }
-        if (note_is(file, p, &note, XEN_NOTE_NAME, sizeof XEN_NOTE_NAME, XEN_NOTE_PVH_ENTRY)) {
-            error = take_entry(file, p, &note, image, diag);
-        } else if (note_is(file, p, &note, LOAM_ABI_NOTE_NAME, sizeof LOAM_ABI_NOTE_NAME, LOAM_ABI_NOTE_WITHOUT)) {
-            error = take_without(file, p, &note, image, diag);
-        }
-    }
-    return error;
-}
-
 /* --- The whole file ----------------------------------------------------------------------------------------------- */
+
+static enum loam_error read_notes(const struct boot_file *file, const struct program_header *p,
+                                  struct boot_notes *notes, struct loam_diag *diag)
+{
+    struct boot_notes_segment segment = {
+        .index = p->index, .offset = p->offset, .bytes = p->file_bytes, .align = p->align};
+    enum loam_error error = check_in_file(file, p, diag);
+
+    return error == LOAM_OK ? boot_notes_read(file, &segment, notes, diag) : error;
+}
 
 static enum loam_error scan_program_headers(const struct boot_file *file, const struct elf_header *header,
                                             struct boot_pvh_image *image, struct loam_diag *diag)
@@ -355,7 +248,7 @@ static enum loam_error scan_program_headers(const struct boot_file *file, const 
         if (p.type == PT_LOAD) {
             error = add_segment(file, image, &p, diag);
         } else if (p.type == PT_NOTE) {
-            error = scan_notes(file, image, &p, diag);
+            error = read_notes(file, &p, &image->notes, diag);
         }
     }
     return error;
@@ -368,7 +261,7 @@ static enum loam_error check_entry(const struct boot_file *file, const struct bo
         return boot_file_refuse(file, diag,
                                 "e_phnum: no program header is a PT_LOAD segment: there is nothing to load");
     }
-    if (image->entry == NO_ENTRY) {
+    if (image->notes.entry == BOOT_NOTES_NO_ENTRY) {
         return boot_file_refuse(file, diag,
                                 "PVH note: there is none (PT_NOTE, name Xen, type 18): build a Linux kernel with "
                                 "CONFIG_PVH=y, or use a bzImage");
@@ -376,11 +269,11 @@ static enum loam_error check_entry(const struct boot_file *file, const struct bo
     for (uint32_t i = 0; i < image->segment_count; i++) {
         const struct boot_pvh_segment *s = &image->segments[i];
 
-        if (image->entry >= s->start.value && image->entry - s->start.value < s->memory_bytes) {
+        if (image->notes.entry >= s->start.value && image->notes.entry - s->start.value < s->memory_bytes) {
             return LOAM_OK;
         }
     }
-    return boot_file_refuse(file, diag, "PVH note: the entry 0x%" PRIx64 " lies in no segment", image->entry);
+    return boot_file_refuse(file, diag, "PVH note: the entry 0x%" PRIx64 " lies in no segment", image->notes.entry);
 }
 
 enum loam_error boot_pvh_inspect(const struct boot_file *file, struct boot_pvh_image *image, struct loam_diag *diag)
@@ -389,7 +282,7 @@ enum loam_error boot_pvh_inspect(const struct boot_file *file, struct boot_pvh_i
     enum loam_error error;
 
     memset(image, 0, sizeof *image);
-    image->entry = NO_ENTRY;
+    image->notes.entry = BOOT_NOTES_NO_ENTRY;
     error = read_header(file, &header, diag);
     if (error == LOAM_OK) {
         error = scan_program_headers(file, &header, image, diag);
@@ -517,11 +410,48 @@ static void write_start_info(const struct start_info_parts *parts, const struct 
     memcpy(buffer->hva, &info, sizeof info);
 }
 
+/* --- Linux --------------------------------------------------------------------------------------------------------- */
+
+/* A note says so or says another; without one, the banner that `uname` prints lies in a segment, a figure behind it. */
+static bool is_linux(const struct boot_file *file, const struct boot_pvh_image *image)
+{
+    static const char banner[] = "Linux version ";
+
+    for (uint32_t i = 0; !image->notes.has_system && i < image->segment_count; i++) {
+        const char *at = (const char *)file->data + image->segments[i].file_offset;
+        uint64_t left = image->segments[i].file_bytes;
+        const char *found;
+
+        while (left >= sizeof banner && (found = memmem(at, left - 1, banner, sizeof banner - 1)) != NULL) {
+            const char *figure = found + sizeof banner - 1;
+
+            if (*figure >= '0' && *figure <= '9') {
+                return true;
+            }
+            left -= (uint64_t)(figure - at);
+            at = figure;
+        }
+    }
+    return image->notes.is_linux;
+}
+
+/* Whose kernel it is, is asked only where it matters: the file may be long. */
+static uint32_t kept_of(const struct boot_request *request, const struct boot_pvh_image *image)
+{
+    uint32_t length = request->command_line != NULL ? (uint32_t)strlen(request->command_line) : 0;
+
+    return length > BOOT_PVH_LINUX_COMMAND_LINE && is_linux(&request->kernel, image) ? BOOT_PVH_LINUX_COMMAND_LINE
+                                                                                     : length;
+}
+
+/* --- Requests ------------------------------------------------------------------------------------------------------ */
+
 static enum loam_error check_text(const char *owner, const char *text, struct loam_diag *diag)
 {
-    if (text != NULL && strnlen(text, BOOT_PVH_COMMAND_LINE_MAX + 1) > BOOT_PVH_COMMAND_LINE_MAX) {
-        return loam_fail(diag, LOAM_ERROR_INVALID, "command line of the %s: more than %u characters", owner,
-                         BOOT_PVH_COMMAND_LINE_MAX);
+    if (text != NULL && strlen(text) > BOOT_PVH_COMMAND_LINE_MAX) {
+        return loam_fail(diag, LOAM_ERROR_INVALID,
+                         "command line of the %s: %zu characters, and %u are handed on at most: shorten it", owner,
+                         strlen(text), BOOT_PVH_COMMAND_LINE_MAX);
     }
     return LOAM_OK;
 }
@@ -586,7 +516,7 @@ static enum loam_error load_start_info(struct boot_memory *carved, const struct 
     }
     if (error == LOAM_OK) {
         wanted.bytes = parts_bytes(&parts);
-        error = boot_memory_carve(carved, &wanted, &buffer, diag);
+        error = boot_memory_carve_high(carved, &wanted, &buffer, diag);
     }
     if (error == LOAM_OK) {
         write_start_info(&parts, &buffer);
@@ -620,8 +550,9 @@ enum loam_error boot_pvh_load(struct loam_memory *memory, const struct boot_requ
         return error;
     }
     state->protocol = BOOT_PVH;
-    state->entry = image.entry;
-    state->without_interrupts = image.without_interrupts;
+    state->command_line_kept = kept_of(request, &image);
+    state->entry = image.notes.entry;
+    state->without_interrupts = image.notes.without_interrupts;
     state->image_start = loam_gpa_from_u64(first_frame_of(&image.segments[0]));
     state->image_bytes = end_of(&image.segments[image.segment_count - 1]) - state->image_start.value;
     return LOAM_OK;

@@ -15,6 +15,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <stdio.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -118,6 +119,25 @@ static void check_reported(void *self, enum loam_abi_check check, const struct a
     report_check(&run->report, check, outcome);
 }
 
+/* What the kernel will not be able to use, although it is given. */
+static void note_losses(struct run *run)
+{
+    size_t length = strlen(run->options->command_line);
+
+    if (length > run->boot.command_line_kept) {
+        report_note(&run->report,
+                    "command line: %zu characters, and this kernel is Linux, which keeps the first %u and drops the "
+                    "rest: shorten it",
+                    length, run->boot.command_line_kept);
+    }
+    if (run->options->vcpu_count > 1) {
+        report_note(&run->report,
+                    "vCPUs: %u wanted, and no table (ACPI, MP) tells the kernel of more than one processor: one that "
+                    "relies on them uses the first only",
+                    run->options->vcpu_count);
+    }
+}
+
 static int load_kernel(struct run *run)
 {
     struct boot_request request = {
@@ -127,12 +147,7 @@ static int load_kernel(struct run *run)
     if (boot_load(run->memory, &request, &run->boot, &diag) != LOAM_OK) {
         return fail(run, EXIT_CODE_USAGE, &diag);
     }
-    if (run->options->vcpu_count > 1) {
-        report_note(&run->report,
-                    "vCPUs: %u wanted, and no table (ACPI, MP) tells the kernel of more than one processor: one that "
-                    "relies on them uses the first only",
-                    run->options->vcpu_count);
-    }
+    note_losses(run);
     return EXIT_CODE_PASS;
 }
 

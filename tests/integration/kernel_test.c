@@ -59,14 +59,16 @@ static void write_file(const char *path, const void *bytes, size_t count)
     cr_assert_eq(fclose(file), 0);
 }
 
-#define MAKE_KERNEL(name) make_kernel(guest_##name, guest_##name##_end)
+#define MAKE_KERNEL(name) make_kernel_of("test", guest_##name, guest_##name##_end)
 
-static void make_kernel(const uint8_t *code, const uint8_t *end)
+static void make_kernel_of(const char *system, const uint8_t *code, const uint8_t *end)
 {
     static uint8_t file[CODE_OFFSET + 4096];
     size_t bytes = (size_t)(end - code);
     uint32_t entry = GUEST_BASE;
-    size_t notes = elf_builder_note(file + NOTES_OFFSET, "Xen", 18, &entry, sizeof entry, 4);
+    size_t notes = elf_builder_note(file + NOTES_OFFSET, "Xen", 6, system, (uint32_t)strlen(system) + 1, 4);
+
+    notes += elf_builder_note(file + NOTES_OFFSET + notes, "Xen", 18, &entry, sizeof entry, 4);
     const struct elf_builder_segment segments[] = {
         {PT_LOAD, CODE_OFFSET, GUEST_BASE, bytes, bytes, 0x1000},
         {PT_NOTE, NOTES_OFFSET, 0, notes, notes, 4},
@@ -251,6 +253,25 @@ Test(kernel, a_second_processor_gets_one_line)
     MAKE_KERNEL(code_0);
     CHECK_END(0, "loam: vCPUs: 2 wanted, ", "--vcpus", "2");
     CHECK_END(0, NULL, "--vcpus", "1");
+}
+
+/* The kernel is none that is known to keep less. */
+Test(kernel, a_long_command_line_is_handed_on_whole_or_refused)
+{
+    char line[4097] = {0};
+
+    MAKE_KERNEL(code_0);
+    memset(line, 'w', 4095);
+    CHECK_END(0, NULL, "--cmdline", line);
+    line[4095] = 'w';
+    CHECK_END(2, "loam: command line of the kernel: 4096 characters, and 4095 are handed on at most", "--cmdline",
+              line);
+    make_kernel_of("linux", guest_code_0, guest_code_0_end);
+    line[4095] = '\0';
+    CHECK_END(0, "loam: command line: 4095 characters, and this kernel is Linux, which keeps the first 2047",
+              "--cmdline", line);
+    line[2047] = '\0';
+    CHECK_END(0, NULL, "--cmdline", line);
 }
 
 /* --- What it is given --------------------------------------------------------------------------------------------- */

@@ -564,6 +564,30 @@ Test(boot_linux_load, finds_room_above_16_mib_for_what_lies_beside_the_kernel)
     cr_assert_geq(state.descriptors.value, 16 * LOAM_MIB);
 }
 
+Test(boot_linux_load, leaves_low_memory_to_the_kernel)
+{
+    static uint8_t initrd[632 * 1024];
+    uint8_t bytes[IMAGE_BYTES];
+    struct boot_request request = {
+        .kernel = {bytes, sizeof bytes, "good"}, .initrd = {initrd, sizeof initrd, "initrd"}, .command_line = "words"};
+    struct loam_dma *dma = loam_memory_dma(memory);
+    uint64_t last_id = fixture_last_id(memory);
+    uint32_t seen = 0;
+
+    build_image(bytes);
+    cr_assert_eq(load(&request).command_line_kept, 5);
+    for (uint32_t i = 0; i < loam_dma_count(dma); i++) {
+        struct loam_dma_entry entry;
+
+        cr_assert_eq(loam_dma_entry_at(dma, i, &entry), LOAM_OK);
+        if (entry.buffer.id > last_id) {
+            cr_assert_geq(entry.buffer.gpa.value, LOAM_MIB, "%s", entry.owner);
+            seen++;
+        }
+    }
+    cr_assert_eq(seen, 6, "kernel, initrd, page tables, descriptors, command line, boot parameters");
+}
+
 Test(boot_linux_load, moves_a_relocatable_kernel_to_its_alignment)
 {
     uint8_t bytes[IMAGE_BYTES];
@@ -661,7 +685,10 @@ Test(boot_linux_load, keeps_the_initrd_below_initrd_addr_max)
         fixture_poke(bytes, &poke);
         state = load(&request);
         parameters = fixture_hva(memory, state.parameters.value, sizeof *parameters);
-        cr_assert_leq((uint64_t)parameters->hdr.ramdisk_image + sizeof initrd, (uint64_t)limits[i] + 1);
+        cr_assert_eq(parameters->hdr.ramdisk_image % 4096, 0);
+        cr_assert_eq(parameters->hdr.ramdisk_image + 0x2000,
+                     limits[i] == UINT32_MAX ? FIXTURE_LOW_BYTES : ((uint64_t)limits[i] + 1) / 4096 * 4096,
+                     "not as high as may be");
         fixture_release_after(memory, last_id);
     }
     fixture_poke(bytes, &(struct fixture_poke){FIELD(initrd_addr_max), 0});

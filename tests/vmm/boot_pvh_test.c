@@ -37,7 +37,7 @@ static void check_image(const struct boot_pvh_image *image, size_t file_bytes)
     bool entry_found = false;
 
     cr_assert(image->segment_count >= 1 && image->segment_count <= BOOT_PVH_SEGMENT_MAX);
-    cr_assert_lt(image->entry, LOAM_DMA32_END_BYTES);
+    cr_assert_lt(image->notes.entry, LOAM_DMA32_END_BYTES);
     for (uint32_t i = 0; i < image->segment_count; i++) {
         const struct boot_pvh_segment *s = &image->segments[i];
 
@@ -45,7 +45,7 @@ static void check_image(const struct boot_pvh_image *image, size_t file_bytes)
         cr_assert_leq(s->file_bytes, s->memory_bytes);
         cr_assert(s->file_bytes == 0 || loam_fits(s->file_offset, s->file_bytes, file_bytes));
         cr_assert(loam_gpa_range_valid(s->start, s->memory_bytes));
-        entry_found |= image->entry >= s->start.value && image->entry < s->start.value + s->memory_bytes;
+        entry_found |= image->notes.entry >= s->start.value && image->notes.entry < s->start.value + s->memory_bytes;
         for (uint32_t k = i + 1; k < image->segment_count; k++) {
             cr_assert_leq(s->start.value + s->memory_bytes, image->segments[k].start.value);
         }
@@ -64,7 +64,7 @@ Test(boot_pvh, inspect_finds_segments_in_order_and_the_entry)
     elf_builder_good(file, true);
     cr_assert_eq(inspect(file, sizeof file, &image, &diag), LOAM_OK, "%s", diag.text);
     check_image(&image, sizeof file);
-    cr_assert_eq(image.entry, ELF_GOOD_ENTRY);
+    cr_assert_eq(image.notes.entry, ELF_GOOD_ENTRY);
     cr_assert_eq(image.segment_count, 3);
     cr_assert_eq(image.segments[0].start.value, ELF_GOOD_TEXT);
     cr_assert_eq(image.segments[0].file_offset, ELF_GOOD_TEXT_OFFSET);
@@ -107,7 +107,7 @@ Test(boot_pvh, inspect_takes_notes_of_4_and_8_bytes_at_4_and_8)
             segments[1].file_bytes = bytes;
             elf_builder_headers(file, true, segments, 2);
             cr_assert_eq(inspect(file, sizeof file, &image, &diag), LOAM_OK, "%s", diag.text);
-            cr_assert_eq(image.entry, entry);
+            cr_assert_eq(image.notes.entry, entry);
         }
     }
 }
@@ -134,7 +134,7 @@ Test(boot_pvh, inspect_reads_what_the_guest_does_without)
         segments[1].file_bytes = bytes;
         elf_builder_headers(file, true, segments, 2);
         cr_assert_eq(inspect(file, sizeof file, &image, NULL), LOAM_OK);
-        cr_expect_eq(image.without_interrupts, notes[i].without_interrupts, "note %zu", i);
+        cr_expect_eq(image.notes.without_interrupts, notes[i].without_interrupts, "note %zu", i);
     }
 }
 
@@ -254,7 +254,6 @@ static const struct fixture_case hostile[] = {
     {"notes beyond the file", "p_filesz", {{PHDR(NOTES, p_offset), ELF_GOOD_BYTES - 8}}, 0},
     {"notes wrap", "p_filesz", {{PHDR(NOTES, p_offset), UINT64_MAX - 7}}, 0},
     {"notes of 2 MiB", "p_filesz", {{PHDR(NOTES, p_filesz), 2 * LOAM_MIB}}, 0},
-    {"note alignment 16", "p_align", {{PHDR(NOTES, p_align), 16}}, 0},
     {"note alignment 3", "p_align", {{PHDR(NOTES, p_align), 3}}, 0},
     {"note header cut", "n_namesz", {{PHDR(NOTES, p_filesz), 36 + 11}}, 0},
     {"descriptor cut", "n_descsz", {{PHDR(NOTES, p_filesz), ELF_GOOD_NOTES_BYTES - 1}}, 0},
@@ -314,7 +313,7 @@ Test(boot_pvh, inspect_refuses_hostile_files)
         fixture_apply(bytes, &size, &hostile[i]);
         fixture_check_refusal(hostile[i].name, inspect(bytes, size, &image, &diag), &diag, hostile[i].expected);
         cr_assert_eq(inspect(bytes, size, &image, NULL), LOAM_ERROR_INVALID);
-        cr_assert(image.segment_count == 0 && image.entry == 0, "%s", hostile[i].name);
+        cr_assert(image.segment_count == 0 && image.notes.entry == 0, "%s", hostile[i].name);
     }
 }
 
@@ -647,9 +646,118 @@ Test(boot_pvh_load, refuses_an_initrd_that_does_not_fit)
                                    .initrd = {initrd, sizeof initrd, "initrd"}};
 
     elf_builder_good(bytes, true);
-    cr_assert_eq(fixture_refused_load(memory, &request, "large initrd", "initrd"), LOAM_ERROR_EXHAUSTED);
+    cr_assert_eq(fixture_refused_load(memory, &request, "large initrd",
+                                      "initrd: 24576 KiB of guest memory wanted below 0x100000000, and the largest "
+                                      "free range there has 21496 KiB: RAM below 4 GiB ends at 24 MiB: raise "
+                                      "--low-limit to 29M, or give a smaller initrd"),
+                 LOAM_ERROR_EXHAUSTED);
     request.initrd.bytes = 0;
     cr_assert_eq(fixture_refused_load(memory, &request, "empty initrd", "initrd"), LOAM_ERROR_INVALID);
+}
+
+static void squat(uint64_t start, uint64_t bytes)
+{
+    struct loam_dma_request request = {.owner = "squatter", .bytes = bytes, .at = {start}, .flags = LOAM_DMA_AT};
+    struct loam_dma_buffer buffer;
+
+    cr_assert_eq(loam_dma_alloc(loam_memory_dma(memory), &request, &buffer, NULL), LOAM_OK);
+}
+
+/* All that the file does not place lies as high as it can, the initrd highest: nothing of it is below 1 MiB. */
+Test(boot_pvh_load, leaves_low_memory_to_the_kernel)
+{
+    static uint8_t initrd[700 * 1024];
+    static const size_t sizes[] = {1, 4096, 4097, 612 * 1024, 632 * 1024, sizeof initrd};
+    uint8_t bytes[ELF_GOOD_BYTES];
+    uint64_t last_id = fixture_last_id(memory);
+
+    elf_builder_good(bytes, true);
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        struct boot_request request = {
+            .kernel = {bytes, sizeof bytes, "good"}, .initrd = {initrd, sizes[i], "initrd"}, .command_line = "words"};
+        const struct boot_pvh_module *module;
+        struct boot_state state;
+        struct loam_diag diag = {0};
+
+        cr_assert_eq(boot_load(memory, &request, &state, &diag), LOAM_OK, "%s", diag.text);
+        module = module_at(&state, 0);
+        cr_assert_eq(module->start % 4096, 0);
+        cr_assert_eq(loam_align_up(module->start + sizes[i], 4096), FIXTURE_LOW_BYTES);
+        cr_assert_lt(state.parameters.value, module->start);
+        cr_assert_gt(state.parameters.value, FIXTURE_LOW_BYTES - 2 * LOAM_MIB);
+        cr_assert_eq(state.command_line_kept, 5);
+        fixture_release_after(memory, last_id);
+    }
+}
+
+/* Around what is taken, into the highest range with room; below 1 MiB when there is no other. */
+Test(boot_pvh_load, takes_low_memory_when_there_is_no_other)
+{
+    static uint8_t initrd[64 * 1024];
+    uint8_t bytes[ELF_GOOD_BYTES];
+    struct boot_request request = {.kernel = {bytes, sizeof bytes, "good"},
+                                   .initrd = {initrd, sizeof initrd, "initrd"}};
+    uint64_t last_id;
+    struct boot_state state;
+
+    elf_builder_good(bytes, true);
+    squat(FIXTURE_LOW_BYTES - 4096, 4096);
+    squat(FIXTURE_LOW_BYTES - 4096 - sizeof initrd, sizeof initrd - 4096);
+    last_id = fixture_last_id(memory);
+    cr_assert_eq(boot_load(memory, &request, &state, NULL), LOAM_OK);
+    cr_assert_eq(module_at(&state, 0)->start, FIXTURE_LOW_BYTES - 4096 - 2 * sizeof initrd);
+    cr_assert_eq(state.parameters.value, FIXTURE_LOW_BYTES - 2 * 4096, "the hole between the two is large enough");
+    fixture_release_after(memory, last_id);
+    squat(LOAM_MIB, ELF_GOOD_TEXT - LOAM_MIB);
+    squat(0x204000, 0x300000 - 0x204000);
+    squat(0x302000, FIXTURE_LOW_BYTES - 4096 - sizeof initrd - 0x302000);
+    squat(FIXTURE_LOW_BYTES - 2 * 4096, 4096);
+    cr_assert_eq(boot_load(memory, &request, &state, NULL), LOAM_OK);
+    cr_assert_lt(module_at(&state, 0)->start, LOAM_LEGACY_START_BYTES);
+    cr_assert_lt(state.parameters.value, LOAM_LEGACY_START_BYTES);
+}
+
+/* Linux keeps 2,047 characters, and says nothing of the rest: known by its note, or by its banner where no note speaks. */
+Test(boot_pvh_load, knows_how_much_of_the_command_line_linux_keeps)
+{
+    static const struct {
+        const char *system, *banner;
+        uint32_t length, kept;
+    } cases[] = {
+        {"linux", "", 2048, 2047},
+        {"linux", "", 4095, 2047},
+        {"linux", "", 2047, 2047},
+        {"linux", "", 10, 10},
+        {NULL, "Linux version 6.1", 2048, 2047},
+        {NULL, "Linux version Linux version 6", 2048, 2047},
+        {NULL, "Linux version %s", 2048, 2048},
+        {NULL, "Linux version ", 2048, 2048},
+        {"FreeBSD", "Linux version 2.6", 4095, 4095},
+        {NULL, "", 4095, 4095},
+    };
+
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        uint8_t bytes[ELF_GOOD_BYTES];
+        char line[BOOT_PVH_COMMAND_LINE_MAX + 1] = {0};
+        struct boot_request request = {.kernel = {bytes, sizeof bytes, "good"}, .command_line = line};
+        uint64_t last_id = fixture_last_id(memory);
+        struct boot_state state;
+
+        elf_builder_good(bytes, true);
+        if (cases[i].system != NULL) {
+            elf_builder_note(bytes + ELF_GOOD_NOTES_OFFSET, "Xen", 6, cases[i].system,
+                             (uint32_t)strlen(cases[i].system) + 1, 4);
+            size_t end = 16 + strlen(cases[i].system) + 1;
+
+            /* instead of the first note, and zeros up to the second */
+            memset(bytes + ELF_GOOD_NOTES_OFFSET + end, 0, ELF_GOOD_XEN_OFFSET - ELF_GOOD_NOTES_OFFSET - end);
+        }
+        memcpy(bytes + ELF_GOOD_BYTES - strlen(cases[i].banner), cases[i].banner, strlen(cases[i].banner));
+        memset(line, 'x', cases[i].length);
+        cr_assert_eq(boot_load(memory, &request, &state, NULL), LOAM_OK);
+        cr_expect_eq(state.command_line_kept, cases[i].kept, "case %zu: %" PRIu32, i, state.command_line_kept);
+        fixture_release_after(memory, last_id);
+    }
 }
 
 Test(boot_pvh_load, refuses_requests_out_of_bounds)
