@@ -264,6 +264,7 @@ Test(slots, without_memory_to_prepare_with_nothing_changes)
     cr_expect_eq(heap_block_count(), before, "the new set in place of the old one, and no more");
     slots_destroy(&slots);
     cr_expect_eq(heap_block_count(), before - 1);
+    cr_expect_eq(slots.count, 0);
     check_vm(10);
 }
 
@@ -292,6 +293,7 @@ Test(slots, clears)
     vm.fail_at = vm.call_count + 1;
     cr_assert_eq(slots_clear(&slots, &diag), LOAM_ERROR_SYSTEM);
     cr_assert_eq(diag.system_errno, ENOMEM);
+    cr_assert_not_null(strstr(diag.text, "slot 0, 4096 bytes at GPA 0x0: KVM would not delete it"), "%s", diag.text);
     cr_assert_eq(slots.count, 1);
     check_installed();
     cr_assert_eq(slots_clear(&slots, &diag), LOAM_OK);
@@ -343,15 +345,17 @@ Test(slots, restores_the_old_set_whichever_call_fails)
 
     for (uint32_t step = 0; step < 5000; step++) {
         struct fake_vm before = vm;
+        struct loam_diag diag = {0};
         enum loam_error error;
 
         for (uint32_t i = 0; i < 3; i++) {
             change_map(&random);
         }
         vm.fail_at = vm.call_count + random_below(&random, 6);
-        error = update(NULL);
+        error = update(&diag);
         vm.fail_at = UINT32_MAX;
         if (error != LOAM_OK) {
+            cr_assert_not_null(strstr(diag.text, "KVM would not "), "%s", diag.text);
             cr_assert_eq(error, LOAM_ERROR_SYSTEM, "seed 0x%" PRIx64 " step %" PRIu32, SEED + 1, step);
             check_installed();
             for (uint32_t i = 0; i < SLOT_LIMIT; i++) {
@@ -430,6 +434,8 @@ Test(slots, is_understood_by_kvm)
         cr_assert_eq(loam_gpa_map_protect(map, (loam_gpa){page * PAGE}, PAGE, LOAM_ACCESS_READ), LOAM_OK);
     }
     cr_assert_eq(slots_clear(&real, &diag), LOAM_OK, "%s", diag.text);
+    cr_assert_eq(slots_set_in_vm(&vm_fd, &(struct kvm_userspace_memory_region){.slot = kvm.slot_limit}), -1);
+    cr_assert_eq(errno, EINVAL);
     slots_destroy(&real);
     close(vm_fd);
     kvm_close(&kvm);
