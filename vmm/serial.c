@@ -5,6 +5,12 @@
  */
 #include "vmm/serial.h"
 
+#include <assert.h>
+
+#define UNHEARD_MAX 16u
+
+static_assert((SERIAL_LINE_BYTES & (SERIAL_LINE_BYTES - 1)) == 0, "an index wraps by a mask");
+
 /* Registers: what a read, a write, and either of them with LCR.DLAB set, reaches. */
 enum {
     REGISTER_DATA = 0,             /* RBR, THR; DLL */
@@ -59,6 +65,22 @@ static uint32_t receive_trigger(const struct serial *serial)
     return serial->fifo_enabled ? triggers[serial->fifo_control >> FCR_TRIGGER_SHIFT] : 1;
 }
 
+/* Bytes of the line that stand in the receiver: none while the chip is looped back. */
+static uint32_t line_shown(const struct serial *serial)
+{
+    const uint32_t room = receive_capacity(serial) - serial->looped_count;
+
+    if ((serial->modem_control & MCR_LOOP) != 0) {
+        return 0;
+    }
+    return serial->line_count < room ? serial->line_count : room;
+}
+
+static uint32_t received_count(const struct serial *serial)
+{
+    return serial->looped_count + line_shown(serial);
+}
+
 /* IIR without its FIFO bits: the pending and enabled interrupt of the highest priority. */
 static uint8_t identify(const struct serial *serial)
 {
@@ -67,10 +89,10 @@ static uint8_t identify(const struct serial *serial)
     if ((enabled & IER_LINE_STATUS) != 0 && serial->line_errors != 0) {
         return IIR_LINE_STATUS;
     }
-    if ((enabled & IER_RECEIVED) != 0 && serial->received_count >= receive_trigger(serial)) {
+    if ((enabled & IER_RECEIVED) != 0 && received_count(serial) >= receive_trigger(serial)) {
         return IIR_RECEIVED;
     }
-    if ((enabled & IER_RECEIVED) != 0 && serial->received_count > 0) {
+    if ((enabled & IER_RECEIVED) != 0 && received_count(serial) > 0) {
         return IIR_TIMEOUT;
     }
     if ((enabled & IER_TRANSMIT_EMPTY) != 0 && serial->transmit_pending) {
@@ -96,36 +118,68 @@ static void update_irq(struct serial *serial)
     }
 }
 
+/* What waits on the line arrives after it. */
 static void clear_receiver(struct serial *serial)
 {
-    serial->received_first = 0;
-    serial->received_count = 0;
+    serial->looped_first = 0;
+    serial->looped_count = 0;
 }
 
-/* A byte is in: with the FIFO full, it is lost; without a FIFO, it takes the place of the one before. */
-static void receive(struct serial *serial, uint8_t byte)
+/* A byte comes back: with the FIFO full, it is lost; without a FIFO, it takes the place of the one before. */
+static void loop_back(struct serial *serial, uint8_t byte)
 {
-    if (serial->received_count == receive_capacity(serial)) {
+    if (serial->looped_count == receive_capacity(serial)) {
         serial->line_errors |= LSR_OVERRUN;
         if (!serial->fifo_enabled) {
-            serial->received[serial->received_first] = byte;
+            serial->looped[serial->looped_first] = byte;
         }
         return;
     }
-    serial->received[(serial->received_first + serial->received_count) % SERIAL_FIFO_BYTES] = byte;
-    serial->received_count++;
+    serial->looped[(serial->looped_first + serial->looped_count) % SERIAL_FIFO_BYTES] = byte;
+    serial->looped_count++;
+}
+
+static uint8_t take_looped(struct serial *serial)
+{
+    const uint8_t byte = serial->looped[serial->looped_first];
+
+    serial->looped_first = (serial->looped_first + 1) % SERIAL_FIFO_BYTES;
+    serial->looped_count--;
+    return byte;
+}
+
+static uint8_t take_from_line(struct serial *serial)
+{
+    const uint8_t byte = serial->line[serial->line_first];
+
+    serial->line_first = (serial->line_first + 1) % SERIAL_LINE_BYTES;
+    serial->line_count--;
+    return byte;
+}
+
+/*
+ * Whether a look at the receiver is one of a guest that listens; looks_so: what it did just before says so. Drivers that
+ * set the chip up look a few times without.
+ */
+static bool listens(struct serial *serial, bool looks_so)
+{
+    if (looks_so || (serial->interrupt_enable & IER_RECEIVED) != 0 || serial->unheard_count >= UNHEARD_MAX) {
+        serial->unheard_count = 0;
+        return true;
+    }
+    serial->unheard_count++;
+    return false;
 }
 
 static uint8_t read_received(struct serial *serial)
 {
-    uint8_t byte = 0;
+    const bool is_heard = listens(serial, serial->intent == SERIAL_READS);
 
-    if (serial->received_count > 0) {
-        byte = serial->received[serial->received_first];
-        serial->received_first = (serial->received_first + 1) % SERIAL_FIFO_BYTES;
-        serial->received_count--;
+    serial->intent = SERIAL_READS;
+    if (serial->looped_count > 0) {
+        return take_looped(serial);
     }
-    return byte;
+    return is_heard && line_shown(serial) > 0 ? take_from_line(serial) : 0;
 }
 
 /* MSR bits 4-7: a terminal that is there and ready; looped back, MCR's own outputs: RTS, DTR, OUT1, OUT2. */
@@ -172,6 +226,9 @@ static void write_interrupt_enable(struct serial *serial, uint8_t value)
     if ((raised & IER_TRANSMIT_EMPTY) != 0) {
         serial->transmit_pending = true;
     }
+    if ((raised & IER_RECEIVED) != 0) {
+        serial->unheard_count = 0;
+    }
     serial->interrupt_enable = value & IER_MASK;
 }
 
@@ -181,7 +238,7 @@ static bool transmit(struct serial *serial, uint8_t byte)
     const bool looped = (serial->modem_control & MCR_LOOP) != 0;
 
     if (looped) {
-        receive(serial, byte);
+        loop_back(serial, byte);
     }
     serial->transmit_pending = true;
     return !looped;
@@ -200,9 +257,12 @@ static uint8_t read_identification(struct serial *serial)
 static uint8_t read_line_status(struct serial *serial)
 {
     const uint8_t errors = serial->line_errors;
+    const bool is_heard = listens(serial, serial->intent != SERIAL_SETS_UP);
+    const bool ready = is_heard ? received_count(serial) > 0 : serial->looped_count > 0;
 
     serial->line_errors = 0;
-    return errors | LSR_TRANSMIT_EMPTY | (serial->received_count > 0 ? LSR_DATA_READY : 0);
+    serial->intent = ready ? SERIAL_READS : SERIAL_WORKS;
+    return errors | LSR_TRANSMIT_EMPTY | (ready ? LSR_DATA_READY : 0);
 }
 
 static uint8_t read_modem_status(struct serial *serial)
@@ -276,11 +336,23 @@ static bool write_register(struct serial *serial, uint64_t number, uint8_t value
     return false;
 }
 
+/* LSR and RBR set it themselves. A word to the line, or a look at something else, is work. */
+static enum serial_intent intent_of(const struct serial *serial, uint64_t number, bool is_write)
+{
+    const bool divisor = (serial->line_control & LCR_DIVISOR) != 0;
+
+    if (!is_write) {
+        return number == REGISTER_LINE_STATUS || (number == REGISTER_DATA && !divisor) ? serial->intent : SERIAL_WORKS;
+    }
+    return (number == REGISTER_DATA && !divisor) || number >= REGISTER_LINE_STATUS ? SERIAL_WORKS : SERIAL_SETS_UP;
+}
+
 static uint8_t access_read(struct serial *serial, uint64_t number)
 {
     uint8_t value;
 
     pthread_mutex_lock(&serial->lock);
+    serial->intent = intent_of(serial, number, false);
     value = read_register(serial, number);
     update_irq(serial);
     pthread_mutex_unlock(&serial->lock);
@@ -292,6 +364,7 @@ static void access_write(struct serial *serial, uint64_t number, uint8_t value)
     bool goes_out;
 
     pthread_mutex_lock(&serial->lock);
+    serial->intent = intent_of(serial, number, true);
     goes_out = write_register(serial, number, value);
     update_irq(serial);
     pthread_mutex_unlock(&serial->lock);
@@ -332,10 +405,9 @@ size_t serial_receive(struct serial *serial, const uint8_t *bytes, size_t count)
     size_t taken = 0;
 
     pthread_mutex_lock(&serial->lock);
-    if ((serial->modem_control & MCR_LOOP) == 0) {
-        while (taken < count && serial->received_count < receive_capacity(serial)) {
-            receive(serial, bytes[taken++]);
-        }
+    while (taken < count && serial->line_count < SERIAL_LINE_BYTES) {
+        serial->line[(serial->line_first + serial->line_count) % SERIAL_LINE_BYTES] = bytes[taken++];
+        serial->line_count++;
     }
     update_irq(serial);
     pthread_mutex_unlock(&serial->lock);
