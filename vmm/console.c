@@ -42,21 +42,79 @@ static bool set_state(int fd, const struct termios *state)
     return done;
 }
 
-/* Once in a process. */
-static bool register_at_exit(void)
+/* In what makes a terminal raw; a terminal need not take the rest as it is told. */
+static bool is_same(const struct termios *one, const struct termios *other)
 {
-    static bool registered;
+    return one->c_iflag == other->c_iflag && one->c_lflag == other->c_lflag;
+}
 
-    if (!registered) {
-        registered = atexit(console_restore) == 0;
+/* A fault of this thread's own comes again once its handler returns, and then with its true address. */
+static bool comes_again(int number, const siginfo_t *info)
+{
+    return info->si_code > 0 && (number == SIGSEGV || number == SIGBUS || number == SIGFPE || number == SIGILL);
+}
+
+/* By now the signal's action is the default again (SA_RESETHAND), and it is not blocked (SA_NODEFER). */
+static void restore_and_end(int number, siginfo_t *info, void *context)
+{
+    (void)context;
+    console_restore();
+    if (!comes_again(number, info)) {
+        raise(number);
     }
-    return registered;
+}
+
+/* Signals whose default is to be ignored, to stop or to go on. */
+static bool ends_by_default(int number)
+{
+    static const int others[] = {SIGCHLD, SIGURG, SIGWINCH, SIGCONT, SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU, SIGKILL};
+
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
+        if (number == others[i]) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* The C library keeps some numbers for itself, and refuses them. */
+static void catch_what_ends(void)
+{
+    const struct sigaction ours = {.sa_sigaction = restore_and_end,
+                                   .sa_flags = SA_SIGINFO | (int)SA_RESETHAND | SA_NODEFER};
+    struct sigaction now;
+
+    for (int number = 1; number <= SIGRTMAX; number++) {
+        if (ends_by_default(number) && sigaction(number, NULL, &now) == 0 && (now.sa_flags & SA_SIGINFO) == 0 &&
+            now.sa_handler == SIG_DFL) {
+            (void)sigaction(number, &ours, NULL);
+        }
+    }
+}
+
+/* Once in a process: whichever way it ends, the terminal is restored. */
+static bool guard_ends(void)
+{
+    static bool guarded;
+
+    if (!guarded) {
+        guarded = atexit(console_restore) == 0;
+        if (guarded) {
+            catch_what_ends();
+        }
+    }
+    return guarded;
+}
+
+bool console_is_foreground(int fd)
+{
+    pid_t group = tcgetpgrp(fd);
+
+    return group < 0 || group == getpgrp();
 }
 
 enum loam_error console_raw(struct console *console, int fd, struct loam_diag *diag)
 {
-    struct termios raw;
-
     console->fd = fd;
     if (tcgetattr(fd, &console->saved) != 0) {
         return loam_fail(diag, LOAM_ERROR_NOT_FOUND, "console: descriptor %d is no terminal: keys are not passed on",
@@ -65,12 +123,12 @@ enum loam_error console_raw(struct console *console, int fd, struct loam_diag *d
     if (atomic_load(&active) != NULL) {
         return loam_fail(diag, LOAM_ERROR_BUSY, "console: a terminal is raw already: restore it first");
     }
-    if (!register_at_exit()) {
+    if (!guard_ends()) {
         return loam_fail(diag, LOAM_ERROR_SYSTEM, "console: atexit refused to restore the terminal");
     }
-    raw = raw_from(console->saved);
+    console->raw = raw_from(console->saved);
     atomic_store(&active, console); /* before the change: a signal right after it restores */
-    if (!set_state(fd, &raw)) {
+    if (!set_state(fd, &console->raw)) {
         enum loam_error error =
             loam_fail(diag, LOAM_ERROR_SYSTEM, "console: tcsetattr cannot make descriptor %d raw", fd);
 
@@ -84,8 +142,9 @@ void console_restore(void)
 {
     const int before = errno;
     const struct console *console = atomic_exchange(&active, NULL);
+    struct termios now;
 
-    if (console != NULL) {
+    if (console != NULL && tcgetattr(console->fd, &now) == 0 && is_same(&now, &console->raw)) {
         (void)set_state(console->fd, &console->saved);
     }
     errno = before;

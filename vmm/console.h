@@ -4,8 +4,11 @@
  * guest.
  *
  * console_raw hands every key to the program as it is pressed, Ctrl-c too; what the program writes is treated
- * as before. The terminal's old state comes back on console_restore, and on exit(3) at the latest. A process
- * that can end by a signal calls console_restore in its handler.
+ * as before. The terminal's old state comes back on console_restore, on exit(3), and before any signal ends the process:
+ * from the first console_raw on, each signal that would end it and that nobody handles is caught, the terminal is
+ * restored, and the signal does what it would have done. What is ignored stays ignored.
+ *
+ * A terminal that others have set anew meanwhile (a shell, when the program was stopped) is theirs, and left alone.
  *
  * Threads: console_restore from any and from signal handlers; the filter's calls on one filter one at a time;
  * else one thread.
@@ -26,7 +29,11 @@
 struct console {
     int fd;
     struct termios saved;
+    struct termios raw; /* as it was told to be */
 };
+
+/* Whether this process may read fd's terminal now: it is in its foreground, or is not controlled by it. */
+bool console_is_foreground(int fd);
 
 /*
  * Put the terminal behind fd into raw mode and remember in console how it was. A process has one such
@@ -36,8 +43,8 @@ struct console {
 LOAM_MUST_USE enum loam_error console_raw(struct console *console, int fd, struct loam_diag *diag);
 
 /*
- * Bring the terminal's old state back; no effect without console_raw before, or a second time.
- * Async-signal-safe.
+ * Bring the terminal's old state back, unless others have changed it; no effect without console_raw before, or a second
+ * time. Async-signal-safe.
  */
 void console_restore(void);
 
