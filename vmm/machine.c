@@ -11,6 +11,7 @@
  */
 #include "vmm/machine.h"
 
+#include "vmm/kick.h"
 #include "vmm/kvm.h"
 #include "vmm/pit.h"
 #include "vmm/serial.h"
@@ -23,7 +24,6 @@
 #include <inttypes.h>
 #include <pthread.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -47,10 +47,10 @@ static_assert(MACHINE_VIRTIO_BYTES == VIRTIO_MMIO_BYTES, "a transport fills its 
 struct machine_vcpu {
     struct machine *machine;
     struct vcpu vcpu;
-    bool has_thread;  /* to be joined; the creator's */
-    pthread_t thread; /* with has_thread */
-    bool is_running;  /* under kick_lock */
-    pthread_t self;   /* with is_running; under kick_lock */
+    bool has_thread;           /* to be joined; the creator's */
+    struct kick_thread thread; /* with has_thread */
+    bool is_running;           /* under kick_lock */
+    pthread_t self;            /* with is_running; under kick_lock */
 };
 
 struct machine {
@@ -61,6 +61,9 @@ struct machine {
     struct slots slots;
     struct bus bus;
     struct serial serial;
+    void (*serial_output)(void *self, const uint8_t *bytes, size_t count);
+    void (*serial_pace)(void *self);
+    void *serial_self;
     struct pit pit;
     struct virtio_rng rng;
     bool has_interrupts;   /* irqchip and PIT */
@@ -79,6 +82,9 @@ static_assert(sizeof((struct machine *)0)->report == sizeof((struct machine_resu
 
 /* Which vCPU this thread runs: for devices, which are told of an access but not by whom. */
 static _Thread_local uint32_t current_vcpu;
+
+/* Whether the guest has written to COM1 in the exit that this thread carries out. */
+static _Thread_local bool has_output;
 
 /* --- The end of a run ----------------------------------------------------------------------------------------- */
 
@@ -106,7 +112,7 @@ static void announce_stop(struct machine *machine)
 
         vcpu_request_exit(&vcpu->vcpu);
         if (vcpu->is_running && !pthread_equal(vcpu->self, pthread_self())) {
-            pthread_kill(vcpu->self, SIGRTMIN);
+            pthread_kill(vcpu->self, KICK_SIGNAL);
         }
     }
     pthread_mutex_unlock(&machine->kick_lock);
@@ -140,6 +146,16 @@ static void set_irq(void *self, unsigned int number, bool level)
 
     /* KVM knows the line, so that it does not fail; and a device could do nothing about it. */
     (void)kvm_ioctl_number(machine->vm_fd, KVM_IRQ_LINE, (uintptr_t)&line);
+}
+
+static void keep_output(void *self, const uint8_t *bytes, size_t count)
+{
+    struct machine *machine = self;
+
+    has_output = true;
+    if (machine->serial_output != NULL) {
+        machine->serial_output(machine->serial_self, bytes, count);
+    }
 }
 
 static void exit_access(void *self, struct bus_access *access)
@@ -347,8 +363,10 @@ static struct machine *make_empty(const struct machine_config *config, const str
         pthread_mutex_init(&machine->kick_lock, NULL);
         slots_init(&machine->slots, slots_set_in_vm, &machine->vm_fd, kvm->slot_limit);
         bus_init(&machine->bus);
-        serial_init(&machine->serial, machine_irq(machine, MACHINE_SERIAL_IRQ), config->serial_output,
-                    config->serial_self);
+        machine->serial_output = config->serial_output;
+        machine->serial_pace = config->serial_pace;
+        machine->serial_self = config->serial_self;
+        serial_init(&machine->serial, machine_irq(machine, MACHINE_SERIAL_IRQ), keep_output, machine);
     }
     return machine;
 }
@@ -418,7 +436,7 @@ static void join_vcpus(struct machine *machine)
 {
     for (uint32_t i = 0; i < machine->vcpu_count; i++) {
         if (machine->vcpus[i].has_thread) {
-            pthread_join(machine->vcpus[i].thread, NULL);
+            kick_join(&machine->vcpus[i].thread);
             machine->vcpus[i].has_thread = false;
         }
     }
@@ -459,31 +477,6 @@ struct irq_line machine_irq(struct machine *machine, unsigned int number)
 
 /* --- The run -------------------------------------------------------------------------------------------------- */
 
-static void ignore_signal(int number)
-{
-    (void)number;
-}
-
-/* Once a process: that KVM_RUN returns is all the signal is for. Without SA_RESTART, or it would be begun anew. */
-static void install_kick(void)
-{
-    struct sigaction action = {.sa_handler = ignore_signal};
-
-    sigemptyset(&action.sa_mask);
-    sigaction(SIGRTMIN, &action, NULL);
-}
-
-/* What a vCPU's thread blocks: all but the kick, and but what the thread's own faults raise. */
-static void vcpu_signals(sigset_t *set)
-{
-    const int open_signals[] = {SIGRTMIN, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS};
-
-    sigfillset(set);
-    for (size_t i = 0; i < sizeof open_signals / sizeof open_signals[0]; i++) {
-        sigdelset(set, open_signals[i]);
-    }
-}
-
 static void enter_running(struct machine_vcpu *vcpu, bool is_running)
 {
     pthread_mutex_lock(&vcpu->machine->kick_lock);
@@ -512,38 +505,40 @@ static void settle(struct machine_vcpu *vcpu, enum vcpu_event event)
     }
 }
 
-static void *vcpu_thread(void *argument)
+/* Here no lock is held: a guest whose output nobody reads waits, and hinders no other vCPU that does not print. */
+static void pace(struct machine *machine)
 {
-    struct machine_vcpu *vcpu = argument;
+    if (has_output && machine->serial_pace != NULL) {
+        machine->serial_pace(machine->serial_self);
+    }
+    has_output = false;
+}
+
+static void run_vcpu(void *self)
+{
+    struct machine_vcpu *vcpu = self;
 
     current_vcpu = vcpu->vcpu.index;
     enter_running(vcpu, true);
     while (!is_stopping(vcpu->machine)) {
         settle(vcpu, vcpu_run(&vcpu->vcpu, &vcpu->machine->bus, vcpu->machine->map));
+        pace(vcpu->machine);
     }
     enter_running(vcpu, false);
-    return NULL;
 }
 
 enum loam_error machine_start(struct machine *machine, struct loam_diag *diag)
 {
-    static pthread_once_t kick_once = PTHREAD_ONCE_INIT;
     enum loam_error error = LOAM_OK;
-    sigset_t blocked, before;
 
-    pthread_once(&kick_once, install_kick);
-    vcpu_signals(&blocked);
-    pthread_sigmask(SIG_SETMASK, &blocked, &before);
     for (uint32_t i = 0; error == LOAM_OK && i < machine->vcpu_count; i++) {
         struct machine_vcpu *vcpu = &machine->vcpus[i];
+        char name[32];
 
-        errno = pthread_create(&vcpu->thread, NULL, vcpu_thread, vcpu);
-        vcpu->has_thread = errno == 0;
-        if (!vcpu->has_thread) {
-            error = loam_fail(diag, LOAM_ERROR_SYSTEM, "thread of vCPU %" PRIu32, i);
-        }
+        snprintf(name, sizeof name, "vCPU %" PRIu32, i);
+        error = kick_start(&vcpu->thread, run_vcpu, vcpu, name, diag);
+        vcpu->has_thread = error == LOAM_OK;
     }
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (error != LOAM_OK) {
         machine_stop(machine);
         join_vcpus(machine);

@@ -39,8 +39,13 @@ struct machine_config {
     struct loam_memory *memory; /* outlives the machine */
     uint32_t vcpu_count;        /* 1 up to what KVM recommends */
     const struct boot_state *boot;
-    /* Called on a vCPU thread with what the guest writes to COM1; may block it, not for long. */
+    /* Called on a vCPU thread, under the bus's lock, with what the guest writes to COM1: it does not wait. */
     void (*serial_output)(void *self, const uint8_t *bytes, size_t count);
+    /*
+     * Called on a vCPU thread after an exit with output, with no lock held, before the guest goes on: the place to wait
+     * for a slow reader, until machine_stop_fd is readable at the latest. NULL: nothing to wait for.
+     */
+    void (*serial_pace)(void *self);
     void *serial_self;
 };
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "vmm/options.h"
 #include "vmm/run.h"
+#include "vmm/standard.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -22,8 +23,8 @@ static const char usage[] =
     "  loam plan --memory 64G --pages 1G --json\n"
     "\n"
     "`loam run --help` lists the options of run and plan.\n"
-    "Exit status: 0 pass; 1 the guest failed; 2 usage; 3 the host lacks something; 4 KVM or the guest broke;\n"
-    "5 to 123 the guest's own code; 128+N stopped by signal N.\n";
+    "Exit status: 0 pass; 1 the guest failed; 2 usage; 3 the host lacks something, or what was printed could not be\n"
+    "written; 4 KVM or the guest broke; 5 to 123 the guest's own code; 128+N stopped by signal N.\n";
 
 static int run(int argc, char *argv[])
 {
@@ -100,6 +101,7 @@ static int run_neighbour(char *argv[])
 
 int main(int argc, char *argv[])
 {
+    standard_open(EXIT_CODE_HOST);
     if (argc < 2) {
         fputs(usage, stderr);
         return EXIT_CODE_USAGE;

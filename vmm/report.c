@@ -2,11 +2,13 @@
 #include "vmm/report.h"
 
 #include "vmm/options.h"
+#include "vmm/printable.h"
+#include "vmm/utf8.h"
 
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdlib.h>
-#include <unistd.h>
+#include <string.h>
 
 /* --- Text ------------------------------------------------------------------------------------------------------ */
 
@@ -66,7 +68,7 @@ static void print_pages(struct report *report, const struct loam_plan *plan)
     fprintf(report->out, "%" PRIu64 " x %s %s, %s\n", plan->backing_page_count, amount_of(plan->page_bytes).text, kind,
             commit_texts[plan->request.commit]);
     if (plan->passed_over[0] != '\0') {
-        fprintf(report->out, "  auto      %s\n", plan->passed_over);
+        fprintf(report->out, "  auto      %s\n", printable_of(plan->passed_over).text);
     }
 }
 
@@ -86,7 +88,8 @@ static void print_plan(struct report *report, const struct loam_plan *plan)
     for (uint32_t i = 0; i < plan->check_count; i++) {
         bool good = !plan->checks[i].short_fall;
 
-        fprintf(report->out, "  %s     %s\n", mark(report, good, good ? "ok   " : "short"), plan->checks[i].text);
+        fprintf(report->out, "  %s     %s\n", mark(report, good, good ? "ok   " : "short"),
+                printable_of(plan->checks[i].text).text);
     }
 }
 
@@ -117,6 +120,20 @@ static void print_check(struct report *report, const struct attest_outcome *outc
 
 /* --- JSON ------------------------------------------------------------------------------------------------------ */
 
+/* A string of others, who need not keep to UTF-8: its key must not vanish for it. */
+static json_t *json_of_text(const char *text)
+{
+    char *repaired = malloc(UTF8_REPAIRED_BYTES(strlen(text)));
+    json_t *string = NULL;
+
+    if (repaired != NULL) {
+        utf8_repair(text, strlen(text), repaired);
+        string = json_string(repaired);
+        free(repaired);
+    }
+    return string;
+}
+
 static json_t *json_of_range(loam_gpa start, uint64_t bytes)
 {
     return json_pack("{sIsI}", "gpa", (json_int_t)start.value, "bytes", (json_int_t)bytes);
@@ -138,31 +155,32 @@ static json_t *json_of_plan(const struct loam_plan *plan)
     for (uint32_t i = 0; i < plan->check_count; i++) {
         const struct loam_plan_check *check = &plan->checks[i];
 
-        json_array_append_new(
-            checks, json_pack("{sssIsosIsbss}", "resource", loam_plan_resource_name(check->resource), "wanted",
-                              (json_int_t)check->wanted, "found", json_of_found(check->found), "unit_bytes",
-                              (json_int_t)check->unit_bytes, "short", check->short_fall, "text", check->text));
+        json_array_append_new(checks,
+                              json_pack("{sssIsosIsbso}", "resource", loam_plan_resource_name(check->resource),
+                                        "wanted", (json_int_t)check->wanted, "found", json_of_found(check->found),
+                                        "unit_bytes", (json_int_t)check->unit_bytes, "short", check->short_fall, "text",
+                                        json_of_text(check->text)));
     }
-    return json_pack("{sIsssIsIsosIsIsoss}", "bytes", (json_int_t)plan->request.bytes, "pages",
+    return json_pack("{sIsssIsIsosIsIsoso}", "bytes", (json_int_t)plan->request.bytes, "pages",
                      loam_pages_name(plan->pages), "page_bytes", (json_int_t)plan->page_bytes, "page_count",
                      (json_int_t)plan->backing_page_count, "parts", parts, "hole_start",
                      (json_int_t)plan->hole_start.value, "metadata_bytes", (json_int_t)plan->metadata_bytes, "checks",
-                     checks, "passed_over", plan->passed_over);
+                     checks, "passed_over", json_of_text(plan->passed_over));
 }
 
 static json_t *json_of_outcome(const struct attest_outcome *outcome)
 {
-    return json_pack("{sssbsbsIsIsIsIss}", "check", attest_check_name(outcome->check), "guest", outcome->guest_passed,
+    return json_pack("{sssbsbsIsIsIsIso}", "check", attest_check_name(outcome->check), "guest", outcome->guest_passed,
                      "host", outcome->host_passed, "items", (json_int_t)outcome->result.item_count, "bytes",
                      (json_int_t)outcome->result.bytes, "errors", (json_int_t)outcome->result.error_count,
-                     "nanoseconds", (json_int_t)outcome->nanoseconds, "text", outcome->text);
+                     "nanoseconds", (json_int_t)outcome->nanoseconds, "text", json_of_text(outcome->text));
 }
 
 /* --- Public ---------------------------------------------------------------------------------------------------- */
 
-void report_init(struct report *report, bool json, FILE *out)
+void report_init(struct report *report, bool json, FILE *out, bool is_terminal)
 {
-    *report = (struct report){.out = out, .is_terminal = !json && isatty(fileno(out))};
+    *report = (struct report){.out = out, .is_terminal = !json && is_terminal};
     if (json) {
         report->checks = json_array();
         report->root = json_pack("{ss}", "loam", LOAM_VERSION);
@@ -192,6 +210,13 @@ void report_check(struct report *report, enum loam_abi_check check, const struct
     }
 }
 
+/* What goes to standard error next begins a line of its own, and comes after what was reported before. */
+static void end_progress(struct report *report)
+{
+    fputs(report->is_terminal ? AGAIN : "", report->out);
+    fflush(report->out);
+}
+
 void report_stop(struct report *report, const struct machine_result *result)
 {
     static const char *const reasons[MACHINE_STOP_COUNT] = {
@@ -201,13 +226,14 @@ void report_stop(struct report *report, const struct machine_result *result)
     };
 
     if (result->report[0] != '\0') {
-        fprintf(stderr, "%s%s\n", report->is_terminal ? AGAIN : "", result->report);
+        end_progress(report);
+        fprintf(stderr, "%s\n", printable_of(result->report).text);
     }
     if (report->root != NULL) {
         json_object_set_new(report->root, "stop",
-                            json_pack("{sssIsIsIss}", "reason", reasons[result->reason], "exit_code",
+                            json_pack("{sssIsIsIso}", "reason", reasons[result->reason], "exit_code",
                                       (json_int_t)result->exit_code, "vcpu", (json_int_t)result->vcpu, "exits",
-                                      (json_int_t)result->exit_count, "report", result->report));
+                                      (json_int_t)result->exit_count, "report", json_of_text(result->report)));
     }
 }
 
@@ -219,10 +245,10 @@ void report_failure(struct report *report, const char *format, ...)
     va_start(arguments, format);
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
-    fflush(report->out);
-    fprintf(stderr, "%sloam: %s\n", report->is_terminal ? AGAIN : "", text);
+    end_progress(report);
+    fprintf(stderr, "loam: %s\n", printable_of(text).text);
     if (report->root != NULL) {
-        json_object_set_new(report->root, "error", json_string(text));
+        json_object_set_new(report->root, "error", json_of_text(text));
     }
 }
 
@@ -234,8 +260,8 @@ void report_note(struct report *report, const char *format, ...)
     va_start(arguments, format);
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
-    fflush(report->out);
-    fprintf(stderr, "loam: %s\n", text);
+    end_progress(report);
+    fprintf(stderr, "loam: %s\n", printable_of(text).text);
     if (report->root != NULL) {
         json_t *notes = json_object_get(report->root, "notes");
 
@@ -243,7 +269,7 @@ void report_note(struct report *report, const char *format, ...)
             notes = json_array();
             json_object_set_new(report->root, "notes", notes);
         }
-        json_array_append_new(notes, json_string(text));
+        json_array_append_new(notes, json_of_text(text));
     }
 }
 
@@ -266,7 +292,7 @@ void report_verdict(struct report *report, bool passed, uint32_t passed_count, u
 {
     if (report->root != NULL) {
         json_object_set_new(report->root, "verdict", json_string(passed ? "pass" : "fail"));
-        json_object_set_new(report->root, "reason", json_string(reason));
+        json_object_set_new(report->root, "reason", json_of_text(reason));
         return;
     }
     fprintf(report->out, "%sverdict\n  %s", report->is_terminal ? AGAIN : "",
@@ -274,7 +300,7 @@ void report_verdict(struct report *report, bool passed, uint32_t passed_count, u
     if (expected_count > 0) {
         fprintf(report->out, "      %u of %u checks, guest and host agree", passed_count, expected_count);
     }
-    fprintf(report->out, "%s%s\n", reason[0] != '\0' ? ": " : "", reason);
+    fprintf(report->out, "%s%s\n", reason[0] != '\0' ? ": " : "", printable_of(reason).text);
     fflush(report->out);
 }
 

@@ -2,7 +2,8 @@
 /*
  * What a person or a program reads of a run: lines of text as things happen, or one JSON object at the end.
  *
- * Text has colour, and a line that says which check runs, only on a terminal.
+ * Text has colour, and a line that says which check runs, only on a terminal. What others chose (names of files and
+ * control groups, what a kernel says of itself) is shown as printable.h says, in JSON too.
  *
  * Threads: one at a time. The machine's creator calls before machine_start and after machine_wait; checks come from
  * vCPU threads, under the bus's lock.
@@ -23,14 +24,14 @@
 
 struct report {
     FILE *out;        /* text; or the JSON object at the end */
-    bool is_terminal; /* of out */
+    bool is_terminal; /* out is one, and takes text */
     bool has_checks;  /* one has begun */
     json_t *root;     /* NULL: text */
     json_t *checks;   /* in root */
 };
 
-/* Write to out, which stays the caller's, as JSON or as text. */
-void report_init(struct report *report, bool json, FILE *out);
+/* Write to out, which stays the caller's, as JSON or as text; is_terminal: a person sees it as it comes. */
+void report_init(struct report *report, bool json, FILE *out, bool is_terminal);
 
 void report_plan(struct report *report, const struct loam_plan *plan);
 

@@ -10,10 +10,9 @@
 #include "vmm/report.h"
 #include "vmm/sabotage.h"
 #include "vmm/session.h"
+#include "vmm/standard.h"
 #include "vmm/transcript.h"
 
-#include <errno.h>
-#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -37,8 +36,10 @@ struct run {
     struct boot_state boot;
     struct attest *attest; /* NULL with --kernel */
     struct machine *machine;
-    int console_fd;               /* what the guest's serial line is written to */
+    struct outlet *console;       /* what the guest's serial line is written to */
     struct transcript transcript; /* with JSON */
+    FILE *out;                    /* what the report is written to */
+    bool is_cut_short;            /* the run was ended from outside: nobody waits for long any more */
     uint32_t quick_resets;        /* in a row */
 };
 
@@ -169,7 +170,6 @@ static int load_selftest(struct run *run)
     return EXIT_CODE_PASS;
 }
 
-/* A reader that is gone or slow must not keep a machine from stopping: then the rest is dropped. */
 static void write_console(void *self, const uint8_t *bytes, size_t count)
 {
     struct run *run = self;
@@ -177,16 +177,15 @@ static void write_console(void *self, const uint8_t *bytes, size_t count)
     if (run->options->json) {
         transcript_add(&run->transcript, bytes, count);
     }
-    while (count > 0) {
-        ssize_t written = write(run->console_fd, bytes, count);
-        struct pollfd stop = {.fd = machine_stop_fd(run->machine), .events = POLLIN};
+    outlet_append(run->console, bytes, count);
+}
 
-        if (written < 0 && (errno != EINTR || poll(&stop, 1, 0) > 0)) {
-            return;
-        }
-        bytes += written > 0 ? written : 0;
-        count -= written > 0 ? (size_t)written : 0;
-    }
+/* A guest whose output is not read waits for its reader, or for the end of the run. */
+static void pace_console(void *self)
+{
+    struct run *run = self;
+
+    outlet_wait_room(run->console, machine_stop_fd(run->machine));
 }
 
 static int make_machine(struct run *run)
@@ -195,6 +194,7 @@ static int make_machine(struct run *run)
                                     .vcpu_count = run->options->vcpu_count,
                                     .boot = &run->boot,
                                     .serial_output = write_console,
+                                    .serial_pace = pace_console,
                                     .serial_self = run};
     struct loam_diag diag = {0};
     enum loam_error error = machine_create(&config, &run->machine, &diag);
@@ -284,14 +284,6 @@ static int judge(struct run *run, enum session_end end, const struct machine_res
     }
 }
 
-/* The terminal is read only by who is in its foreground. */
-static int input_fd(const struct run *run)
-{
-    bool is_background = isatty(STDIN_FILENO) && tcgetpgrp(STDIN_FILENO) != getpgrp();
-
-    return run->attest != NULL || is_background ? -1 : STDIN_FILENO;
-}
-
 static int64_t now_milliseconds(void)
 {
     struct timespec now;
@@ -311,13 +303,17 @@ static uint64_t left_milliseconds(const struct run *run, int64_t started)
 /* One life of the guest, from its start to the end of its session. */
 static int live(struct run *run, int64_t started, enum session_end *end, struct machine_result *result)
 {
+    struct session_request request = {.input_fd = run->attest != NULL ? -1 : STDIN_FILENO,
+                                      .timeout_milliseconds = left_milliseconds(run, started),
+                                      .console = run->console};
     struct loam_diag diag = {0};
     int64_t born = now_milliseconds();
     enum loam_error error = machine_start(run->machine, &diag);
 
     if (error == LOAM_OK) {
-        error = session_watch(&run->session, run->machine, input_fd(run), left_milliseconds(run, started), end, &diag);
+        error = session_watch(&run->session, run->machine, &request, end, &diag);
         machine_wait(run->machine, result);
+        run->is_cut_short = *end != SESSION_MACHINE;
     }
     run->quick_resets = now_milliseconds() - born < QUICK_RESET_MILLISECONDS ? run->quick_resets + 1 : 0;
     return error == LOAM_OK ? EXIT_CODE_PASS : fail(run, EXIT_CODE_HOST, &diag);
@@ -374,15 +370,38 @@ static void release(struct run *run)
         file_release(&run->kernel);
     }
     file_release(&run->initrd);
-    session_close(&run->session);
 }
 
 /* With --kernel or JSON, standard output is for the guest or for the object; the other goes to standard error. */
 static void open_report(struct run *run, const struct options *options)
 {
+    bool is_guests = options->kernel != NULL && !options->json;
+
     run->options = options;
-    run->console_fd = options->kernel != NULL && !options->json ? STDOUT_FILENO : STDERR_FILENO;
-    report_init(&run->report, options->json, run->console_fd == STDOUT_FILENO ? stderr : stdout);
+    run->console = is_guests ? standard_out() : standard_err();
+    run->out = outlet_raw_stream(is_guests ? standard_err() : standard_out());
+    report_init(&run->report, options->json, run->out != NULL ? run->out : stderr,
+                isatty(is_guests ? STDERR_FILENO : STDOUT_FILENO));
+}
+
+static void close_report(struct run *run, int exit_status)
+{
+    report_finish(&run->report, exit_status);
+    if (run->out != NULL) {
+        fclose(run->out);
+    }
+}
+
+/*
+ * Everything printed is to be read; a run that was cut short does not wait for who does not read, and one with a time
+ * limit not beyond it. What nobody could read is no pass; a signal stays the reason that it is.
+ */
+static int hand_over(struct run *run, int exit_status)
+{
+    int64_t patience = run->is_cut_short ? 0 : session_left_milliseconds(&run->session);
+    bool is_read = standard_finish(session_fd(&run->session), patience);
+
+    return is_read || exit_status > 128 ? exit_status : EXIT_CODE_HOST;
 }
 
 int run_command(const struct options *options)
@@ -399,7 +418,7 @@ int run_command(const struct options *options)
     if (options->json) {
         transcript_open(&run.transcript);
     }
-    if (session_open(&run.session, &diag) != LOAM_OK) {
+    if (session_open(&run.session, &diag) != LOAM_OK || standard_start(&diag) != LOAM_OK) {
         exit_status = fail(&run, EXIT_CODE_HOST, &diag);
     }
     for (size_t i = 0; i < sizeof steps / sizeof steps[0] && exit_status == EXIT_CODE_PASS; i++) {
@@ -408,19 +427,22 @@ int run_command(const struct options *options)
     release(&run);
     report_serial(&run.report, &run.transcript);
     transcript_close(&run.transcript);
-    report_finish(&run.report, exit_status);
+    close_report(&run, exit_status);
+    exit_status = hand_over(&run, exit_status);
+    session_close(&run.session);
     return exit_status;
 }
 
 int plan_command(const struct options *options)
 {
+    struct options plan_options = *options;
     struct run run = {0};
     int exit_status;
 
-    run.options = options;
+    plan_options.kernel = NULL; /* standard output is the plan's */
+    open_report(&run, &plan_options);
     run.slot_limit = machine_slot_limit();
-    report_init(&run.report, options->json, stdout);
     exit_status = make_plan(&run);
-    report_finish(&run.report, exit_status);
+    close_report(&run, exit_status);
     return exit_status;
 }

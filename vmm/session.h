@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * A session: the time from a machine's start to its end, with the keyboard, the signals and the clock that can end it.
+ * A session: the time from a run's start to its end, with the keyboard, the signals and the clock that can end it.
+ *
+ * SIGINT, SIGTERM and SIGHUP are the session's while it is open, each unless the starter has it ignored (nohup, a
+ * script's background job). Whatever takes long in that time asks session_signalled, or polls session_fd.
  *
  * Threads: one session a process, on the machine's creating thread. Open it before any other thread is started, so that
  * all of them leave its signals to it.
@@ -9,9 +12,12 @@
 #define LOAM_VMM_SESSION_H
 
 #include "loam/error.h"
+#include "vmm/intake.h"
 #include "vmm/machine.h"
+#include "vmm/outlet.h"
 
 #include <signal.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 enum session_end {
@@ -23,22 +29,41 @@ enum session_end {
 
 struct session {
     int signal_fd;
-    int signal_number; /* with SESSION_SIGNAL */
+    int signal_number; /* the first that came; 0: none */
     sigset_t saved_mask;
+    int64_t deadline; /* in milliseconds of CLOCK_MONOTONIC; INT64_MAX: none */
+    struct intake intake;
 };
 
-/* Take over SIGINT, SIGTERM and SIGHUP. LOAM_ERROR_SYSTEM: a call failed, and nothing has changed. */
+/* Take its signals over. LOAM_ERROR_SYSTEM: a call failed, and nothing has changed. */
 LOAM_MUST_USE enum loam_error session_open(struct session *session, struct loam_diag *diag);
 
 /* Signals are as before. */
 void session_close(struct session *session);
 
+/* Whether a signal has come that ends the session; it is in signal_number from then on. Never waits. */
+bool session_signalled(struct session *session);
+
+/* Readable when a signal has come that nobody has been told of by session_signalled or session_watch. */
+int session_fd(const struct session *session);
+
+struct session_request {
+    int input_fd;                  /* feeds the guest's serial line; -1: none */
+    uint64_t timeout_milliseconds; /* 0: none */
+    struct outlet *console;        /* where the person at the terminal is told of the keys; NULL: nowhere */
+};
+
 /*
- * Watch a started machine until something ends it, and stop it. input_fd (-1: none) feeds the guest's serial line; if
- * it is a terminal, it is raw meanwhile and Ctrl-a x leaves. timeout_milliseconds 0: none.
+ * Watch a started machine until something ends it, and stop it. A terminal as input is raw while this process is in its
+ * foreground, and Ctrl-a x leaves, whatever keys wait for the guest; in the background it is left alone, and taken when
+ * it is brought forward. Keys that find no room, because the guest does not read, ring the bell and are dropped; other
+ * input waits.
  */
-LOAM_MUST_USE enum loam_error session_watch(struct session *session, struct machine *machine, int input_fd,
-                                            uint64_t timeout_milliseconds, enum session_end *end,
+LOAM_MUST_USE enum loam_error session_watch(struct session *session, struct machine *machine,
+                                            const struct session_request *request, enum session_end *end,
                                             struct loam_diag *diag);
+
+/* Milliseconds until the deadline that session_watch was given, 0 when it has passed; -1: there is none. */
+int64_t session_left_milliseconds(const struct session *session);
 
 #endif

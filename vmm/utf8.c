@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "vmm/utf8.h"
 
-#include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -29,10 +28,10 @@ static const struct sequence *sequence_of(uint8_t first)
     return NULL;
 }
 
-/* How many bytes belong together, at least 1; *good: they are one character. */
-static size_t measure(const uint8_t *bytes, size_t count, bool *good)
+size_t utf8_measure(const void *bytes, size_t count, bool *good)
 {
-    const struct sequence *sequence = sequence_of(bytes[0]);
+    const uint8_t *at = bytes;
+    const struct sequence *sequence = sequence_of(at[0]);
     size_t length = 1;
 
     *good = false;
@@ -42,7 +41,7 @@ static size_t measure(const uint8_t *bytes, size_t count, bool *good)
     for (; length < sequence->bytes && length < count; length++) {
         uint8_t least = length == 1 ? sequence->second_least : 0x80, most = length == 1 ? sequence->second_most : 0xbf;
 
-        if (bytes[length] < least || bytes[length] > most) {
+        if (at[length] < least || at[length] > most) {
             return length;
         }
     }
@@ -59,7 +58,7 @@ size_t utf8_repair(const void *bytes, size_t count, char *text)
         bool good;
         size_t written;
 
-        step = measure(from + at, count - at, &good);
+        step = utf8_measure(from + at, count - at, &good);
         written = good ? step : sizeof UTF8_REPLACEMENT - 1;
         memcpy(text + length, good ? (const void *)(from + at) : UTF8_REPLACEMENT, written);
         length += written;

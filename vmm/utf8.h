@@ -8,12 +8,19 @@
 #ifndef LOAM_VMM_UTF8_H
 #define LOAM_VMM_UTF8_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #define UTF8_REPLACEMENT "\xef\xbf\xbd" /* U+FFFD */
 
 /* Room that utf8_repair wants for count bytes, with the zero byte at the end: each may become a replacement. */
 #define UTF8_REPAIRED_BYTES(count) ((count)*3 + 1)
+
+/*
+ * How many of count bytes, 1 or more, belong together, at least 1. *good: they are one character; else they stand for one
+ * replacement, and so does a zero byte.
+ */
+size_t utf8_measure(const void *bytes, size_t count, bool *good);
 
 /*
  * Copy count bytes to text as UTF-8 that holds no zero byte but its last: a zero and each broken sequence become one

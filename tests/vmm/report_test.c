@@ -61,7 +61,7 @@ Test(report, plan_as_text)
     struct loam_plan plan = make_plan(256 * LOAM_MIB);
     struct report report;
 
-    report_init(&report, false, out);
+    report_init(&report, false, out, false);
     report_plan(&report, &plan);
     fflush(out);
     cr_expect_not_null(strstr(text, "256 MiB as 128 x 2 MiB hugepages"), "%s", text);
@@ -74,7 +74,7 @@ Test(report, checks_and_verdict_as_text_without_colour)
     struct attest_outcome pass = make_outcome(true), fail = make_outcome(false);
     struct report report;
 
-    report_init(&report, false, out);
+    report_init(&report, false, out, false);
     report_check(&report, LOAM_ABI_CHECK_RAM, NULL);
     report_check(&report, LOAM_ABI_CHECK_RAM, &pass);
     report_check(&report, LOAM_ABI_CHECK_RAM, &fail);
@@ -94,7 +94,7 @@ Test(report, notes_as_text)
     struct report report;
     char said[64] = "";
 
-    report_init(&report, false, out);
+    report_init(&report, false, out, false);
     report_note(&report, "a note of %d", 7);
     report_serial(&report, &transcript);
     report_finish(&report, 0);
@@ -117,7 +117,7 @@ Test(report, json_is_one_object)
     struct report report;
     json_t *root;
 
-    report_init(&report, true, out);
+    report_init(&report, true, out, false);
     report_plan(&report, &plan);
     report_check(&report, LOAM_ABI_CHECK_RAM, NULL);
     report_check(&report, LOAM_ABI_CHECK_RAM, &outcome);

@@ -1,0 +1,408 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * The lock is held for copying and counting only, never in a call that waits for the outside: the thread takes all that
+ * is gathered with it, and writes that while others gather anew.
+ */
+#include "vmm/outlet.h"
+
+#include "vmm/printable.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#define WRITE_BYTES (64u << 10) /* of one write(2) */
+
+static size_t waiting(const struct outlet *outlet)
+{
+    return outlet->gathered.count + outlet->going.count - outlet->gone;
+}
+
+/* Each change of waiting or mark ends here. */
+static void show_level(struct outlet *outlet)
+{
+    bool is_low = waiting(outlet) <= outlet->mark;
+    eventfd_t value;
+
+    if (is_low != outlet->is_low) {
+        outlet->is_low = is_low;
+        (void)!(is_low ? eventfd_write(outlet->low_fd, 1) : eventfd_read(outlet->low_fd, &value));
+    }
+}
+
+/* --- Writing ---------------------------------------------------------------------------------------------------- */
+
+static void await_writable(int fd)
+{
+    struct pollfd writable = {.fd = fd, .events = POLLOUT};
+
+    (void)poll(&writable, 1, -1);
+}
+
+static void forget(struct outlet_bytes *bytes)
+{
+    bytes->count = 0;
+}
+
+/* Everything that waits is lost, and so is what comes. */
+static void lose(struct outlet *outlet)
+{
+    outlet->lost_bytes += waiting(outlet);
+    forget(&outlet->gathered);
+    forget(&outlet->going);
+    outlet->gone = 0;
+    show_level(outlet);
+}
+
+static void tell(struct outlet *outlet, int error)
+{
+    char text[256];
+    int length = snprintf(text, sizeof text, "loam: %s: cannot be written: %s: what comes from here on is lost\n",
+                          outlet->name, strerror(error));
+
+    if (outlet->teller != NULL && outlet->teller != outlet) {
+        outlet_append(outlet->teller, text, (size_t)length);
+    }
+}
+
+static void give_up(struct outlet *outlet, int error)
+{
+    pthread_mutex_lock(&outlet->lock);
+    outlet->error = error;
+    lose(outlet);
+    pthread_mutex_unlock(&outlet->lock);
+    tell(outlet, error);
+}
+
+/* One write(2) of what is going. false: nothing more can be written. */
+static bool write_some(struct outlet *outlet)
+{
+    size_t left = outlet->going.count - outlet->gone;
+    ssize_t written = write(outlet->fd, outlet->going.at + outlet->gone, left < WRITE_BYTES ? left : WRITE_BYTES);
+
+    if (written > 0) {
+        pthread_mutex_lock(&outlet->lock);
+        outlet->gone += (size_t)written;
+        show_level(outlet);
+        pthread_mutex_unlock(&outlet->lock);
+        return true;
+    }
+    if (written < 0 && errno == EAGAIN) {
+        await_writable(outlet->fd);
+        return true;
+    }
+    if (written < 0 && errno == EINTR) {
+        return true;
+    }
+    give_up(outlet, written == 0 ? EIO : errno);
+    return false;
+}
+
+/* Called by the one thread that writes; going is that thread's alone to read. */
+static void write_going(struct outlet *outlet)
+{
+    while (outlet->gone < outlet->going.count && !atomic_load(&outlet->leaving) && write_some(outlet)) {
+    }
+}
+
+/* What was going is gone; what is gathered goes next. */
+static void take_gathered(struct outlet *outlet)
+{
+    struct outlet_bytes empty = outlet->going;
+
+    forget(&empty);
+    outlet->going = outlet->gathered;
+    outlet->gathered = empty;
+    outlet->gone = 0;
+}
+
+static struct timespec after_microseconds(const struct timespec *from, long microseconds)
+{
+    struct timespec then = {from->tv_sec, from->tv_nsec + microseconds * 1000};
+
+    then.tv_sec += then.tv_nsec / 1000000000;
+    then.tv_nsec %= 1000000000;
+    return then;
+}
+
+static bool is_before(const struct timespec *one, const struct timespec *other)
+{
+    return one->tv_sec != other->tv_sec ? one->tv_sec < other->tv_sec : one->tv_nsec < other->tv_nsec;
+}
+
+/* From the first byte on, wait for the others: until there are enough, or none has come for a while. */
+static void gather(struct outlet *outlet)
+{
+    struct timespec now, latest, quiet;
+    size_t seen;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    latest = after_microseconds(&now, OUTLET_GATHER_MICROSECONDS);
+    do {
+        seen = outlet->gathered.count;
+        quiet = after_microseconds(&now, OUTLET_QUIET_MICROSECONDS);
+        (void)pthread_cond_timedwait(&outlet->news, &outlet->lock, &quiet);
+        clock_gettime(CLOCK_MONOTONIC, &now);
+    } while (outlet->gathered.count != seen && outlet->gathered.count < OUTLET_FLUSH_BYTES && !outlet->is_urgent &&
+             !atomic_load(&outlet->leaving) && is_before(&now, &latest));
+}
+
+static void write_as_it_comes(void *self)
+{
+    struct outlet *outlet = self;
+
+    pthread_mutex_lock(&outlet->lock);
+    while (!atomic_load(&outlet->leaving)) {
+        if (outlet->gathered.count == 0) {
+            pthread_cond_wait(&outlet->news, &outlet->lock);
+            continue;
+        }
+        if (outlet->gathered.count < OUTLET_FLUSH_BYTES && !outlet->is_urgent) {
+            gather(outlet);
+        }
+        take_gathered(outlet);
+        pthread_mutex_unlock(&outlet->lock);
+        write_going(outlet);
+        pthread_mutex_lock(&outlet->lock);
+    }
+    pthread_mutex_unlock(&outlet->lock);
+}
+
+/* --- Lifecycle -------------------------------------------------------------------------------------------------- */
+
+static void init_lock(struct outlet *outlet)
+{
+    pthread_condattr_t attributes;
+
+    pthread_mutex_init(&outlet->lock, NULL);
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_cond_init(&outlet->news, &attributes);
+    pthread_condattr_destroy(&attributes);
+}
+
+enum loam_error outlet_open(struct outlet *outlet, int fd, const char *name, struct loam_diag *diag)
+{
+    *outlet = (struct outlet){.fd = fd, .name = name, .mark = OUTLET_HIGH_BYTES, .is_low = true};
+    outlet->low_fd = eventfd(1, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (outlet->low_fd < 0) {
+        return loam_fail(diag, LOAM_ERROR_SYSTEM, "%s: eventfd", name);
+    }
+    init_lock(outlet);
+    return LOAM_OK;
+}
+
+enum loam_error outlet_start(struct outlet *outlet, struct loam_diag *diag)
+{
+    enum loam_error error = kick_start(&outlet->thread, write_as_it_comes, outlet, outlet->name, diag);
+
+    outlet->has_thread = error == LOAM_OK;
+    return error;
+}
+
+void outlet_stop(struct outlet *outlet)
+{
+    pthread_mutex_lock(&outlet->lock);
+    outlet->is_stopped = true;
+    atomic_store(&outlet->leaving, true);
+    pthread_cond_signal(&outlet->news);
+    pthread_mutex_unlock(&outlet->lock);
+    if (outlet->has_thread) {
+        outlet->is_abandoned = !kick_end(&outlet->thread);
+    }
+    pthread_mutex_lock(&outlet->lock);
+    outlet->has_thread = false;
+    lose(outlet);
+    pthread_mutex_unlock(&outlet->lock);
+}
+
+void outlet_close(struct outlet *outlet)
+{
+    outlet_stop(outlet);
+    if (outlet->is_abandoned) {
+        return;
+    }
+    free(outlet->gathered.at);
+    free(outlet->going.at);
+    close(outlet->low_fd);
+    pthread_cond_destroy(&outlet->news);
+    pthread_mutex_destroy(&outlet->lock);
+}
+
+/* --- Appending -------------------------------------------------------------------------------------------------- */
+
+static bool grow(struct outlet_bytes *bytes, size_t count)
+{
+    size_t room = bytes->room > 0 ? bytes->room : OUTLET_FLUSH_BYTES;
+    uint8_t *at;
+
+    while (room - bytes->count < count) {
+        if (__builtin_mul_overflow(room, 2, &room)) {
+            return false;
+        }
+    }
+    if (room == bytes->room) {
+        return true;
+    }
+    at = realloc(bytes->at, room);
+    if (at == NULL) {
+        return false;
+    }
+    bytes->at = at;
+    bytes->room = room;
+    return true;
+}
+
+/* The thread is told of the first byte, which begins the gathering, and when there is enough. */
+static void gather_bytes(struct outlet *outlet, const void *bytes, size_t count)
+{
+    size_t before = outlet->gathered.count;
+
+    if (outlet->error != 0 || outlet->is_stopped || !grow(&outlet->gathered, count)) {
+        outlet->lost_bytes += count;
+        return;
+    }
+    memcpy(outlet->gathered.at + before, bytes, count);
+    outlet->gathered.count += count;
+    show_level(outlet);
+    if (before == 0 || (before < OUTLET_FLUSH_BYTES && outlet->gathered.count >= OUTLET_FLUSH_BYTES)) {
+        pthread_cond_signal(&outlet->news);
+    }
+}
+
+void outlet_append(struct outlet *outlet, const void *bytes, size_t count)
+{
+    bool is_own_write;
+
+    if (count == 0) {
+        return;
+    }
+    pthread_mutex_lock(&outlet->lock);
+    gather_bytes(outlet, bytes, count);
+    is_own_write = !outlet->has_thread && outlet->gathered.count > 0;
+    if (is_own_write) {
+        take_gathered(outlet);
+    }
+    pthread_mutex_unlock(&outlet->lock);
+    if (is_own_write) {
+        write_going(outlet);
+    }
+}
+
+size_t outlet_waiting(struct outlet *outlet)
+{
+    size_t bytes;
+
+    pthread_mutex_lock(&outlet->lock);
+    bytes = waiting(outlet);
+    pthread_mutex_unlock(&outlet->lock);
+    return bytes;
+}
+
+uint64_t outlet_lost(struct outlet *outlet, int *error)
+{
+    uint64_t bytes;
+
+    pthread_mutex_lock(&outlet->lock);
+    bytes = outlet->lost_bytes;
+    *error = outlet->error;
+    pthread_mutex_unlock(&outlet->lock);
+    return bytes;
+}
+
+/* --- Waiting ---------------------------------------------------------------------------------------------------- */
+
+/* poll's answer: 0 or less, or with low_fd or stop_fd readable. */
+static int await_low(struct outlet *outlet, int stop_fd, int milliseconds, bool *is_stop)
+{
+    struct pollfd fds[] = {{.fd = stop_fd, .events = POLLIN}, {.fd = outlet->low_fd, .events = POLLIN}};
+    int ready = poll(fds, 2, milliseconds);
+
+    *is_stop = ready > 0 && fds[0].revents != 0;
+    return ready;
+}
+
+void outlet_wait_room(struct outlet *outlet, int stop_fd)
+{
+    bool is_stop;
+
+    if (outlet_waiting(outlet) > OUTLET_HIGH_BYTES) {
+        (void)await_low(outlet, stop_fd, -1, &is_stop);
+    }
+}
+
+static void hurry(struct outlet *outlet, bool is_urgent)
+{
+    pthread_mutex_lock(&outlet->lock);
+    outlet->mark = is_urgent ? 0 : OUTLET_HIGH_BYTES;
+    outlet->is_urgent = is_urgent;
+    show_level(outlet);
+    pthread_cond_signal(&outlet->news);
+    pthread_mutex_unlock(&outlet->lock);
+}
+
+static int64_t now_milliseconds(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+bool outlet_drain(struct outlet *outlet, int stop_fd, int64_t patience_milliseconds)
+{
+    int64_t end = patience_milliseconds < 0 ? INT64_MAX : now_milliseconds() + patience_milliseconds;
+    bool is_stop = false;
+
+    hurry(outlet, true);
+    while (outlet_waiting(outlet) > 0 && !is_stop) {
+        int64_t left = end == INT64_MAX ? -1 : end - now_milliseconds();
+
+        if (end != INT64_MAX && left <= 0) {
+            break;
+        }
+        (void)await_low(outlet, stop_fd, left > 1000000 ? 1000000 : (int)left, &is_stop);
+    }
+    hurry(outlet, false);
+    return outlet_waiting(outlet) == 0;
+}
+
+/* --- Streams ---------------------------------------------------------------------------------------------------- */
+
+static ssize_t append_raw(void *cookie, const char *text, size_t count)
+{
+    outlet_append(cookie, text, count);
+    return (ssize_t)count;
+}
+
+static ssize_t append_text(void *cookie, const char *text, size_t count)
+{
+    char *escaped = printable_is_clean(text, count) ? NULL : malloc(count * PRINTABLE_GROWTH + 1);
+
+    if (escaped == NULL && !printable_is_clean(text, count)) {
+        return 0;
+    }
+    outlet_append(cookie, escaped != NULL ? escaped : text,
+                  escaped != NULL ? printable_escape(text, count, escaped) : count);
+    free(escaped);
+    return (ssize_t)count;
+}
+
+FILE *outlet_text_stream(struct outlet *outlet)
+{
+    FILE *stream = fopencookie(outlet, "w", (cookie_io_functions_t){.write = append_text});
+
+    if (stream != NULL) {
+        setvbuf(stream, NULL, _IONBF, 0);
+    }
+    return stream;
+}
+
+FILE *outlet_raw_stream(struct outlet *outlet)
+{
+    return fopencookie(outlet, "w", (cookie_io_functions_t){.write = append_raw});
+}
