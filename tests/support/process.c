@@ -28,13 +28,17 @@ static void begin(struct process *process, int timeout_milliseconds)
     process->err = calloc(1, PROCESS_OUTPUT_MAX + 1);
 }
 
+/* As a shell in the foreground starts a program, however the tests were started. */
 static void reset_signals(void)
 {
+    const int numbers[] = {SIGPIPE, SIGINT, SIGQUIT, SIGTERM, SIGHUP, SIGTSTP};
     sigset_t none;
 
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
-    signal(SIGPIPE, SIG_DFL);
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
+        signal(numbers[i], SIG_DFL);
+    }
 }
 
 bool process_start(struct process *process, char *const argv[], int timeout_milliseconds)
