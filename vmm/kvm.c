@@ -132,10 +132,8 @@ static enum loam_error ask_figures(const char *device, struct kvm *kvm, struct l
 
 enum loam_error kvm_open(const char *device, struct kvm *kvm, struct loam_diag *diag)
 {
-    enum loam_error error;
+    enum loam_error error = open_device(device, &kvm->fd, diag);
 
-    *kvm = (struct kvm){.fd = -1};
-    error = open_device(device, &kvm->fd, diag);
     if (error == LOAM_OK) {
         error = check_version(device, kvm->fd, diag);
     }
@@ -165,7 +163,6 @@ enum loam_error kvm_create_vm(const struct kvm *kvm, int *vm_fd, struct loam_dia
     if (*vm_fd >= 0) {
         return LOAM_OK;
     }
-    *vm_fd = -1;
     if (errno == EACCES || errno == EPERM) {
         return loam_fail(diag, LOAM_ERROR_NOT_PERMITTED, "KVM_CREATE_VM: refused: run it where VMs are allowed");
     }

@@ -52,13 +52,10 @@ static enum loam_error refused(const struct slots_entry *entry, const char *what
 static enum loam_error load_wanted(const struct loam_gpa_view *view, uint32_t limit, struct slots_change *change,
                                    struct loam_diag *diag)
 {
-    struct loam_slot *wanted = NULL;
-    uint32_t count = 0;
-    enum loam_error error = loam_gpa_view_slots(view, NULL, 0, &count);
+    struct loam_slot *wanted;
+    uint32_t count;
+    enum loam_error error = loam_gpa_view_slots(view, NULL, 0, &count); /* it has room for none, and tells how many */
 
-    if (error != LOAM_OK && error != LOAM_ERROR_EXHAUSTED) {
-        return loam_fail(diag, error, "memory slots: the GPA map gives none");
-    }
     if (count > limit) {
         return loam_fail(diag, LOAM_ERROR_EXHAUSTED,
                          "memory slots: %" PRIu32 " wanted, KVM offers %" PRIu32 ": use fewer regions", count, limit);

@@ -7,7 +7,11 @@
 
 #include "guest/embedded.h"
 
+#include "tests/support/heap.h"
+
 #include <criterion/criterion.h>
+#include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -19,8 +23,11 @@ static uint32_t carved_before;
 
 static void count_report(void *self, enum loam_abi_check check, const struct attest_outcome *outcome)
 {
-    (void)self;
-    (void)check;
+    static const uint32_t order[] = LOAM_ABI_ORDER;
+
+    cr_expect_eq(self, &done_count);
+    cr_expect_eq(check, order[done_count]);
+    cr_expect(outcome == NULL || outcome->check == check);
     begun_count += outcome == NULL;
     done_count += outcome != NULL;
 }
@@ -50,7 +57,7 @@ static void make(void)
     cr_assert_eq(loam_plan_make(&request, &plan, &diag), LOAM_OK, "%s", diag.text);
     cr_assert_eq(loam_memory_create(&plan, &memory, &diag), LOAM_OK, "%s", diag.text);
     carved_before = loam_dma_count(loam_memory_dma(memory));
-    cr_assert_eq(attest_create(memory, count_report, NULL, &attest, &diag), LOAM_OK, "%s", diag.text);
+    cr_assert_eq(attest_create(memory, count_report, &done_count, &attest, &diag), LOAM_OK, "%s", diag.text);
     module = attest_module(attest);
     boot.modules = &module;
     cr_assert_eq(boot_load(memory, &boot, &state, &diag), LOAM_OK, "%s", diag.text);
@@ -87,8 +94,10 @@ static struct loam_abi_table *guest_table(void)
     const struct loam_gpa_view *view = loam_gpa_map_acquire(map);
     void *hva;
 
-    cr_assert_eq(loam_gpa_view_translate(view, attest_module(attest).start, LOAM_ABI_BYTES, LOAM_ACCESS_WRITE, &hva),
-                 LOAM_OK);
+    if (loam_gpa_view_translate(view, attest_module(attest).start, LOAM_ABI_BYTES, LOAM_ACCESS_WRITE, &hva) !=
+        LOAM_OK) {
+        cr_assert(false, "the table is no memory");
+    }
     loam_gpa_map_release(map, view);
     return hva;
 }
@@ -237,6 +246,368 @@ Test(attest, probes_of_wrong_width_value_or_place_are_counted_wrong)
     cr_expect_not(attest_outcome(attest, LOAM_ABI_CHECK_READONLY)->host_passed);
     cr_expect_not_null(strstr(attest_outcome(attest, LOAM_ABI_CHECK_READONLY)->text, "8 of them wrong"), "%s",
                        attest_outcome(attest, LOAM_ABI_CHECK_READONLY)->text);
+}
+
+/* --- A guest that does all of it ------------------------------------------------------------------------------ */
+
+static uint64_t *word_at(uint64_t gpa)
+{
+    struct loam_gpa_map *map = loam_memory_map(memory);
+    const struct loam_gpa_view *view = loam_gpa_map_acquire(map);
+    void *hva;
+
+    if (loam_gpa_view_translate(view, (loam_gpa){gpa}, 8, LOAM_ACCESS_READ, &hva) != LOAM_OK) {
+        cr_assert(false, "GPA 0x%" PRIx64 " is no memory", gpa);
+    }
+    loam_gpa_map_release(map, view);
+    return hva;
+}
+
+static void access_word(uint64_t gpa, uint64_t value, bool is_write)
+{
+    cr_assert(bus_dispatch(machine_bus(machine), BUS_MMIO, gpa, &value, 8, is_write));
+}
+
+static bool is_in(uint32_t kind, uint64_t gpa)
+{
+    const struct loam_abi_table *table = guest_table();
+
+    for (uint32_t i = 0; i < table->range_count; i++) {
+        const struct loam_abi_range *range = &table->ranges[i];
+
+        if (range->kind == kind && gpa >= range->start && gpa - range->start < range->bytes) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void do_alias(const struct loam_abi_range *range)
+{
+    for (uint64_t gpa = range->start; gpa < range->start + range->bytes; gpa += 4096) {
+        if (!is_in(LOAM_ABI_KIND_KEPT, gpa)) {
+            *word_at(gpa) = gpa;
+        }
+    }
+}
+
+static void do_echo(const struct loam_abi_range *range)
+{
+    for (uint64_t gpa = range->start; gpa < range->start + range->bytes; gpa += 8) {
+        *word_at(gpa) = loam_abi_pattern(range->argument, gpa);
+    }
+}
+
+static void do_readonly(const struct loam_abi_range *range)
+{
+    for (uint32_t i = 0; i < LOAM_ABI_PROBE_COUNT; i++) {
+        access_word(loam_abi_probe(range, i), LOAM_ABI_PROBE_VALUE, true);
+    }
+}
+
+static void do_hole(const struct loam_abi_range *range)
+{
+    do_readonly(range);
+    for (uint32_t i = 0; i < LOAM_ABI_PROBE_COUNT; i++) {
+        uint64_t gpa = loam_abi_probe(range, i), value = 0;
+
+        cr_assert(bus_dispatch(machine_bus(machine), BUS_MMIO, gpa, &value, 8, false));
+        cr_expect_eq(value, loam_abi_pattern(range->argument, gpa));
+    }
+}
+
+/* What the guest does for one check to the ranges of its kind. */
+static void do_check(uint32_t check)
+{
+    static const struct {
+        uint32_t kind;
+        void (*act)(const struct loam_abi_range *range);
+    } acts[LOAM_ABI_CHECK_COUNT] = {[LOAM_ABI_CHECK_ALIAS] = {LOAM_ABI_KIND_RAM, do_alias},
+                                    [LOAM_ABI_CHECK_ECHO] = {LOAM_ABI_KIND_ECHO, do_echo},
+                                    [LOAM_ABI_CHECK_READONLY] = {LOAM_ABI_KIND_READONLY, do_readonly},
+                                    [LOAM_ABI_CHECK_HOLE] = {LOAM_ABI_KIND_HOLE, do_hole}};
+    const struct loam_abi_table *table = guest_table();
+
+    for (uint32_t i = 0; i < table->range_count && acts[check].act != NULL; i++) {
+        if (table->ranges[i].kind == acts[check].kind) {
+            acts[check].act(&table->ranges[i]);
+        }
+    }
+}
+
+static struct loam_abi_range first(uint32_t kind, uint32_t index)
+{
+    const struct loam_abi_table *table = guest_table();
+
+    for (uint32_t i = 0; i < table->range_count; i++) {
+        if (table->ranges[i].kind == kind && index-- == 0) {
+            return table->ranges[i];
+        }
+    }
+    cr_assert(false, "kind %u has no such range", kind);
+    return (struct loam_abi_range){0};
+}
+
+static void claim_rightly(uint32_t check)
+{
+    static const uint32_t kinds[] = {[LOAM_ABI_CHECK_PATTERN] = LOAM_ABI_KIND_PATTERN,
+                                     [LOAM_ABI_CHECK_ECHO] = LOAM_ABI_KIND_ECHO,
+                                     [LOAM_ABI_CHECK_DMA32] = LOAM_ABI_KIND_DMA32};
+    uint64_t count, bytes;
+
+    if (check == LOAM_ABI_CHECK_RAM || check == LOAM_ABI_CHECK_ALIAS) {
+        bytes = sum_kind(LOAM_ABI_KIND_RAM, &count);
+        bytes -= sum_kind(LOAM_ABI_KIND_KEPT, &count);
+        claim(check, bytes / 4096, bytes);
+    } else if (check == LOAM_ABI_CHECK_RING) {
+        ((uint16_t *)word_at(first(LOAM_ABI_KIND_USED, 0).start))[1] = 2;
+        claim(check, 2, 64);
+    } else if (check == LOAM_ABI_CHECK_READONLY || check == LOAM_ABI_CHECK_HOLE) {
+        claim(check, 8, 0);
+    } else {
+        bytes = sum_kind(kinds[check], &count);
+        claim(check, count, bytes);
+    }
+}
+
+/* All checks in order; before the end of check number spoiled, spoil has its turn. */
+static void behave_but(uint32_t spoiled, void (*spoil)(void))
+{
+    for (uint32_t i = 0; i < LOAM_ABI_CHECK_COUNT; i++) {
+        ring(LOAM_ABI_EVENT_BEGIN, order[i]);
+        do_check(order[i]);
+        claim_rightly(order[i]);
+        if (spoil != NULL && order[i] == spoiled) {
+            spoil();
+        }
+        ring(LOAM_ABI_EVENT_DONE, order[i]);
+    }
+}
+
+Test(attest, a_guest_that_does_all_of_it_passes)
+{
+    static const char *const texts[] = {
+        [LOAM_ABI_CHECK_PATTERN] = "12 ranges", [LOAM_ABI_CHECK_DMA32] = "6 buffers",
+        [LOAM_ABI_CHECK_ECHO] = "6 ranges",     [LOAM_ABI_CHECK_READONLY] = "8 probes",
+        [LOAM_ABI_CHECK_HOLE] = "8 probes",     [LOAM_ABI_CHECK_RING] = "2 requests",
+        [LOAM_ABI_CHECK_RAM] = " pages",        [LOAM_ABI_CHECK_ALIAS] = " pages",
+    };
+
+    behave_but(0, NULL);
+    for (uint32_t check = 0; check < LOAM_ABI_CHECK_COUNT; check++) {
+        const struct attest_outcome *outcome = attest_outcome(attest, check);
+
+        cr_assert_not_null(outcome, "check %u", check);
+        cr_expect(outcome->guest_passed && outcome->host_passed, "%s: %s", attest_check_name(check), outcome->text);
+        cr_expect_not_null(strstr(outcome->text, texts[check]), "%s", outcome->text);
+        cr_expect_lt(outcome->nanoseconds, UINT64_C(3600000000000), "an hour");
+    }
+    cr_expect_eq(attest_passed_count(attest), LOAM_ABI_CHECK_COUNT);
+    cr_expect_null(attest_outcome(attest, LOAM_ABI_CHECK_COUNT));
+    cr_expect_str_eq(attest_check_name(LOAM_ABI_CHECK_COUNT), "unknown");
+}
+
+static struct loam_abi_result *result_now(void)
+{
+    return &guest_table()->results[order[done_count]];
+}
+
+static void count_one_more(void)
+{
+    result_now()->item_count++;
+}
+
+static void count_none(void)
+{
+    struct loam_abi_range used = first(LOAM_ABI_KIND_USED, 0);
+
+    result_now()->item_count = 0;
+    ((uint16_t *)word_at(used.start))[1] = 0;
+}
+
+static void claim_a_byte_less(void)
+{
+    result_now()->bytes--;
+}
+
+static void report_failure(void)
+{
+    *result_now() = (struct loam_abi_result){.status = LOAM_ABI_STATUS_FAIL,
+                                             .item_count = result_now()->item_count,
+                                             .bytes = result_now()->bytes,
+                                             .error_count = 3,
+                                             .first_gpa = 0x1000,
+                                             .first_expected = 0x22,
+                                             .first_found = 0x33};
+}
+
+static void flip_first_word(uint32_t kind, uint32_t index)
+{
+    *word_at(first(kind, index).start) ^= 1;
+}
+
+static void flip_last_word(uint32_t kind, uint32_t index)
+{
+    struct loam_abi_range range = first(kind, index);
+
+    *word_at(range.start + range.bytes - 8) ^= 1;
+}
+
+static void flip_pattern_start(void)
+{
+    flip_first_word(LOAM_ABI_KIND_PATTERN, 0);
+}
+
+static void flip_pattern_end(void)
+{
+    flip_last_word(LOAM_ABI_KIND_PATTERN, 11);
+}
+
+static void flip_echo_end(void)
+{
+    flip_last_word(LOAM_ABI_KIND_ECHO, 5);
+}
+
+static void flip_readonly_end(void)
+{
+    flip_last_word(LOAM_ABI_KIND_READONLY, 0);
+}
+
+static void write_readonly_again(void)
+{
+    access_word(first(LOAM_ABI_KIND_READONLY, 0).start, LOAM_ABI_PROBE_VALUE, true);
+}
+
+static void read_readonly(void)
+{
+    access_word(first(LOAM_ABI_KIND_READONLY, 0).start, 0, false);
+}
+
+static void read_first_hole_again(void)
+{
+    access_word(first(LOAM_ABI_KIND_HOLE, 0).start, 0, false);
+}
+
+static void write_second_hole_again(void)
+{
+    access_word(first(LOAM_ABI_KIND_HOLE, 1).start, LOAM_ABI_PROBE_VALUE, true);
+}
+
+/* Whatever one check lacks, that check fails, on the side that sees it, and no other. */
+Test(attest, a_guest_that_does_all_but_one_thing)
+{
+    static const struct {
+        uint32_t check;
+        void (*spoil)(void);
+        const char *text;
+        bool guest_fails;
+    } cases[] = {
+        {LOAM_ABI_CHECK_PATTERN, count_one_more, "host: 12 ranges expected, guest reports 13", false},
+        {LOAM_ABI_CHECK_PATTERN, claim_a_byte_less, "host: 12 ranges", false},
+        {LOAM_ABI_CHECK_PATTERN, flip_pattern_start, "host: at GPA 0x28000 ", false},
+        {LOAM_ABI_CHECK_PATTERN, flip_pattern_end, "host: at GPA 0x101fffff8 ", false},
+        {LOAM_ABI_CHECK_PATTERN, report_failure, "guest: 3 errors, first at GPA 0x1000: 0x22 expected, 0x33 found",
+         true},
+        {LOAM_ABI_CHECK_DMA32, count_one_more, "host: 6 buffers expected, guest reports 7", false},
+        {LOAM_ABI_CHECK_ECHO, flip_echo_end, "host: at GPA 0x101400ff8 ", false},
+        {LOAM_ABI_CHECK_READONLY, flip_readonly_end, "host: at GPA ", false},
+        {LOAM_ABI_CHECK_READONLY, write_readonly_again, "0 reads and 8 writes expected, 0 and 9 arrived, 0 of", false},
+        {LOAM_ABI_CHECK_READONLY, read_readonly, "0 reads and 8 writes expected, 1 and 8 arrived, 0 of", false},
+        {LOAM_ABI_CHECK_HOLE, read_first_hole_again, "8 reads and 8 writes expected, 9 and 8 arrived", false},
+        {LOAM_ABI_CHECK_HOLE, write_second_hole_again, "8 reads and 8 writes expected, 8 and 9 arrived", false},
+        {LOAM_ABI_CHECK_RING, count_one_more, "host: 2 requests answered expected, guest reports 3", false},
+        {LOAM_ABI_CHECK_RING, count_none, "host: 0 requests answered", false},
+        {LOAM_ABI_CHECK_RAM, claim_a_byte_less, " bytes of RAM expected", false},
+        {LOAM_ABI_CHECK_ALIAS, claim_a_byte_less, " bytes of RAM expected", false},
+    };
+
+    for (uint32_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const struct attest_outcome *outcome;
+
+        behave_but(cases[i].check, cases[i].spoil);
+        outcome = attest_outcome(attest, cases[i].check);
+        cr_assert_not_null(outcome);
+        cr_expect_eq(outcome->guest_passed, !cases[i].guest_fails, "case %u: %s", i, outcome->text);
+        cr_expect_eq(outcome->host_passed, cases[i].guest_fails, "case %u: %s", i, outcome->text);
+        cr_expect_not_null(strstr(outcome->text, cases[i].text), "case %u: %s", i, outcome->text);
+        cr_expect_eq(attest_passed_count(attest), LOAM_ABI_CHECK_COUNT - 1, "case %u", i);
+        unmake();
+        begun_count = done_count = 0;
+        make();
+    }
+}
+
+static uint64_t aliased_page;
+
+static void alias_page(void)
+{
+    *word_at(aliased_page) ^= 0x1000;
+}
+
+/* One page that holds another's address: at each end of RAM and beside what the guest keeps. */
+Test(attest, the_host_looks_at_every_page_of_ram_for_aliases)
+{
+    uint64_t pages[32], count, page_count = 0;
+    const struct loam_abi_table *table = guest_table();
+
+    for (uint32_t i = 0; i < table->range_count; i++) {
+        const struct loam_abi_range *range = &table->ranges[i];
+        uint64_t after = range->start + range->bytes;
+
+        if (range->kind == LOAM_ABI_KIND_RAM) {
+            pages[page_count++] = range->start;
+            pages[page_count++] = after - 4096;
+        } else if (range->kind == LOAM_ABI_KIND_KEPT) {
+            pages[page_count++] = range->start - 4096;
+            pages[page_count++] = after;
+            pages[page_count++] = after + 4096;
+        }
+    }
+    sum_kind(LOAM_ABI_KIND_KEPT, &count);
+    cr_assert_eq(count, 2);
+    for (uint64_t i = 0; i < page_count; i++) {
+        char expected[64];
+
+        if (is_in(LOAM_ABI_KIND_KEPT, pages[i]) || !is_in(LOAM_ABI_KIND_RAM, pages[i])) {
+            continue;
+        }
+        aliased_page = pages[i];
+        behave_but(LOAM_ABI_CHECK_ALIAS, alias_page);
+        snprintf(expected, sizeof expected, "host: the page at GPA 0x%" PRIx64 " holds 0x%" PRIx64, pages[i],
+                 pages[i] ^ 0x1000);
+        cr_expect_str_eq(attest_outcome(attest, LOAM_ABI_CHECK_ALIAS)->text, expected);
+        cr_expect_not(attest_outcome(attest, LOAM_ABI_CHECK_ALIAS)->host_passed);
+        unmake();
+        begun_count = done_count = 0;
+        make();
+    }
+}
+
+/* --- What fails ----------------------------------------------------------------------------------------------- */
+
+Test(attest, without_memory_nothing_is_made)
+{
+    struct loam_diag diag = {0};
+    struct attest *other = attest;
+    uint32_t blocks = heap_block_count(), carved = loam_dma_count(loam_memory_dma(memory));
+
+    for (uint32_t failing = 1; failing <= 2; failing++) {
+        heap_fail(failing); /* its own memory, and that of the first promise */
+        cr_expect_eq(attest_create(memory, count_report, NULL, &other, &diag), LOAM_ERROR_SYSTEM);
+        heap_fail(0);
+        cr_expect_null(other);
+        cr_expect_str_not_empty(diag.text);
+        cr_expect_eq(heap_block_count(), blocks);
+        cr_expect_eq(loam_dma_count(loam_memory_dma(memory)), carved);
+    }
+}
+
+Test(attest, says_when_its_devices_find_no_place)
+{
+    struct loam_diag diag = {0};
+
+    cr_expect_eq(attest_attach(attest, machine, &diag), LOAM_ERROR_OVERLAP, "they are there already");
+    cr_expect_not_null(strstr(diag.text, "its devices find no place on the bus"), "%s", diag.text);
 }
 
 /* What it carved it gives back, and the read-only range is writable again. */

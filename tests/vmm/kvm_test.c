@@ -45,6 +45,7 @@ Test(kvm, opens_and_answers_figures)
     cr_assert_geq(kvm.vcpu_limit, kvm.vcpu_recommended);
     cr_assert_geq(kvm.run_bytes, sizeof(struct kvm_run));
     cr_assert_eq(fcntl(kvm.fd, F_GETFD) & FD_CLOEXEC, FD_CLOEXEC);
+    cr_assert_eq(fcntl(kvm.fd, F_GETFL) & O_ACCMODE, O_RDWR);
     kvm_close(&kvm);
     cr_assert_eq(kvm.fd, -1);
     kvm_close(&kvm);
@@ -65,12 +66,65 @@ Test(kvm, makes_a_vm)
     cr_assert_eq(next_fd(), before);
 }
 
+/* A signal's arrival is no failure, and an errno left over from before is none either. */
+Test(kvm, asks_again_after_a_signal)
+{
+    NEED_KVM();
+    for (int as_number = 0; as_number < 2; as_number++) {
+        int fd = open(KVM_DEVICE, O_RDWR | O_CLOEXEC);
+
+        for (int interrupted = 0; interrupted < 2; interrupted++) {
+            ioctl_fake_reset();
+            ioctl_fake_fail(interrupted ? 0 : UINT32_MAX, EINTR);
+            errno = EINTR;
+            cr_assert_eq(as_number ? kvm_ioctl_number(fd, KVM_GET_API_VERSION, 0)
+                                   : kvm_ioctl(fd, KVM_GET_API_VERSION, NULL),
+                         12);
+            cr_assert_eq(ioctl_fake_count(), interrupted + 1);
+        }
+        ioctl_fake_reset();
+        ioctl_fake_fail(0, EIO);
+        cr_assert_eq(
+            as_number ? kvm_ioctl_number(fd, KVM_GET_API_VERSION, 0) : kvm_ioctl(fd, KVM_GET_API_VERSION, NULL), -1);
+        cr_assert_eq(errno, EIO);
+        cr_assert_eq(ioctl_fake_count(), 1);
+        ioctl_fake_reset();
+        ioctl_fake_answer(KVM_GET_API_VERSION, 0, 0);
+        errno = EINTR;
+        cr_assert_eq(
+            as_number ? kvm_ioctl_number(fd, KVM_GET_API_VERSION, 0) : kvm_ioctl(fd, KVM_GET_API_VERSION, NULL), 0);
+        close(fd);
+    }
+}
+
+/* Whoever starts the program without a standard input gets it for KVM's descriptor, or a VM's. */
+Test(kvm, descriptor_0_is_one_like_any_other)
+{
+    struct kvm first, second;
+    int vm_fd;
+
+    NEED_KVM();
+    close(STDIN_FILENO);
+    cr_assert_eq(kvm_open(KVM_DEVICE, &first, NULL), LOAM_OK);
+    cr_assert_eq(first.fd, STDIN_FILENO);
+    cr_assert_eq(kvm_open(KVM_DEVICE, &second, NULL), LOAM_OK);
+    kvm_close(&first);
+    cr_assert_eq(fcntl(STDIN_FILENO, F_GETFD), -1, "it was not closed");
+    cr_assert_eq(kvm_create_vm(&second, &vm_fd, NULL), LOAM_OK);
+    cr_assert_eq(vm_fd, STDIN_FILENO);
+    close(vm_fd);
+    kvm_close(&second);
+}
+
 Test(kvm, says_when_a_vm_is_refused)
 {
     const struct {
         int system_errno;
         enum loam_error error;
-    } cases[] = {{EPERM, LOAM_ERROR_NOT_PERMITTED}, {ENOMEM, LOAM_ERROR_SYSTEM}, {EBUSY, LOAM_ERROR_SYSTEM}};
+    } cases[] = {{EPERM, LOAM_ERROR_NOT_PERMITTED},
+                 {EACCES, LOAM_ERROR_NOT_PERMITTED},
+                 {ENOMEM, LOAM_ERROR_SYSTEM},
+                 {EBUSY, LOAM_ERROR_SYSTEM}};
 
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct loam_diag diag = {0};
@@ -107,6 +161,16 @@ Test(kvm, refuses_what_is_not_kvm)
     cr_assert_not_null(strstr(diag.text, "/dev/null: is not KVM"));
     cr_assert_eq(kvm.fd, -1);
     cr_assert_eq(next_fd(), before);
+}
+
+Test(kvm, says_when_a_device_cannot_be_opened)
+{
+    struct loam_diag diag = {0};
+    struct kvm kvm;
+
+    cr_assert_eq(kvm_open("/", &kvm, &diag), LOAM_ERROR_SYSTEM);
+    cr_assert_eq(diag.system_errno, EISDIR);
+    cr_assert_eq(kvm.fd, -1);
 }
 
 /*
@@ -150,13 +214,19 @@ Test(kvm, names_what_mends_a_missing_right)
 
 Test(kvm, refuses_another_version)
 {
-    struct loam_diag diag = {0};
-    struct kvm kvm;
+    static const int versions[] = {0, 11, 13};
 
-    ioctl_fake_answer(KVM_GET_API_VERSION, 0, 11);
-    cr_assert_eq(kvm_open("/dev/null", &kvm, &diag), LOAM_ERROR_NOT_FOUND);
-    cr_assert_not_null(strstr(diag.text, "KVM API 12 wanted, 11 found"));
-    cr_assert_eq(kvm.fd, -1);
+    for (size_t i = 0; i < sizeof versions / sizeof versions[0]; i++) {
+        struct loam_diag diag = {0};
+        char expected[64];
+        struct kvm kvm;
+
+        ioctl_fake_answer(KVM_GET_API_VERSION, 0, versions[i]);
+        snprintf(expected, sizeof expected, "KVM API 12 wanted, %d found", versions[i]);
+        cr_assert_eq(kvm_open("/dev/null", &kvm, &diag), LOAM_ERROR_NOT_FOUND);
+        cr_assert_not_null(strstr(diag.text, expected), "%s", diag.text);
+        cr_assert_eq(kvm.fd, -1);
+    }
 }
 
 Test(kvm, names_each_capability_that_is_missing)
@@ -173,6 +243,7 @@ Test(kvm, names_each_capability_that_is_missing)
         {KVM_CAP_EXT_CPUID, "KVM_CAP_EXT_CPUID"},
         {KVM_CAP_SET_TSS_ADDR, "KVM_CAP_SET_TSS_ADDR"},
         {KVM_CAP_SET_IDENTITY_MAP_ADDR, "IDENTITY_MAP"},
+        {KVM_CAP_DESTROY_MEMORY_REGION_WORKS, "KVM_CAP_DESTROY_MEMORY_REGION_WORKS"},
     };
     int before = next_fd();
 
@@ -181,11 +252,44 @@ Test(kvm, names_each_capability_that_is_missing)
         struct loam_diag diag = {0};
         struct kvm kvm;
 
-        ioctl_fake_answer(KVM_CHECK_EXTENSION, cases[i].number, 0);
+        ioctl_fake_answer(KVM_CHECK_EXTENSION, cases[i].number, i % 2 == 0 ? 0 : -1);
         cr_assert_eq(kvm_open(KVM_DEVICE, &kvm, &diag), LOAM_ERROR_NOT_FOUND, "%s", cases[i].name);
         cr_assert_not_null(strstr(diag.text, cases[i].name), "%s", diag.text);
         cr_assert_eq(next_fd(), before);
     }
+}
+
+Test(kvm, takes_the_figures_that_kvm_answers)
+{
+    struct kvm kvm;
+
+    NEED_KVM();
+    ioctl_fake_answer(KVM_CHECK_EXTENSION, KVM_CAP_NR_MEMSLOTS, 1);
+    cr_assert_eq(kvm_open(KVM_DEVICE, &kvm, NULL), LOAM_OK);
+    cr_assert_eq(kvm.slot_limit, 1);
+    kvm_close(&kvm);
+    ioctl_fake_answer(KVM_CHECK_EXTENSION, KVM_CAP_NR_VCPUS, 1);
+    cr_assert_eq(kvm_open(KVM_DEVICE, &kvm, NULL), LOAM_OK);
+    cr_assert_eq(kvm.vcpu_recommended, 1);
+    kvm_close(&kvm);
+    ioctl_fake_answer(KVM_CHECK_EXTENSION, KVM_CAP_MAX_VCPUS, 5000);
+    cr_assert_eq(kvm_open(KVM_DEVICE, &kvm, NULL), LOAM_OK);
+    cr_assert_eq(kvm.vcpu_limit, 5000);
+    kvm_close(&kvm);
+    ioctl_fake_answer(KVM_CHECK_EXTENSION, KVM_CAP_MAX_VCPUS, 0);
+    cr_assert_eq(kvm_open(KVM_DEVICE, &kvm, NULL), LOAM_OK);
+    cr_assert_eq(kvm.vcpu_limit, kvm.vcpu_recommended, "never less than what is recommended");
+    kvm_close(&kvm);
+    for (int has = 0; has < 2; has++) {
+        ioctl_fake_answer(KVM_CHECK_EXTENSION, KVM_CAP_TSC_DEADLINE_TIMER, has);
+        cr_assert_eq(kvm_open(KVM_DEVICE, &kvm, NULL), LOAM_OK);
+        cr_assert_eq(kvm.has_deadline_timer, has == 1);
+        kvm_close(&kvm);
+    }
+    ioctl_fake_answer(KVM_GET_VCPU_MMAP_SIZE, 0, (int)sizeof(struct kvm_run));
+    cr_assert_eq(kvm_open(KVM_DEVICE, &kvm, NULL), LOAM_OK);
+    cr_assert_eq(kvm.run_bytes, sizeof(struct kvm_run));
+    kvm_close(&kvm);
 }
 
 Test(kvm, assumes_what_the_specification_says_where_figures_are_missing)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "vmm/slots.h"
 
+#include "tests/support/heap.h"
 #include "tests/vmm/random.h"
 
 #include <criterion/criterion.h>
@@ -22,8 +23,8 @@
 struct fake_vm {
     struct kvm_userspace_memory_region table[SLOT_LIMIT];
     uint32_t call_count;
-    uint32_t fail_at; /* this call fails; UINT32_MAX: none */
-    bool fail_after;  /* and all that come after it */
+    uint32_t fail_at;    /* this call fails; UINT32_MAX: none */
+    uint32_t fail_count; /* and so do those after it, as many as this says in all */
 };
 
 static bool overlaps(const struct kvm_userspace_memory_region *a, const struct kvm_userspace_memory_region *b)
@@ -37,7 +38,7 @@ static int fake_set(void *self, const struct kvm_userspace_memory_region *region
     struct fake_vm *vm = self;
     uint32_t call = vm->call_count++;
 
-    if (call == vm->fail_at || (vm->fail_after && call > vm->fail_at)) {
+    if (call >= vm->fail_at && call - vm->fail_at < vm->fail_count) {
         errno = ENOMEM;
         return -1;
     }
@@ -67,7 +68,7 @@ static void set_up(void)
 
     cr_assert_leq(loam_gpa_map_bytes(&config), sizeof map_memory);
     cr_assert_eq(loam_gpa_map_init(map_memory, sizeof map_memory, &config, &map), LOAM_OK);
-    vm = (struct fake_vm){.fail_at = UINT32_MAX};
+    vm = (struct fake_vm){.fail_at = UINT32_MAX, .fail_count = 1};
     slots_init(&slots, fake_set, &vm, SLOT_LIMIT);
 }
 
@@ -219,6 +220,54 @@ Test(slots, refuses_more_than_there_are)
     check_installed();
 }
 
+/* The same guest addresses on other host memory are another slot: KVM would go on with the old one. */
+Test(slots, replaces_a_slot_whose_host_memory_moved)
+{
+    struct loam_region moved = {
+        .bytes = 4 * PAGE, .hva = hva_of(64 * PAGE), .type = LOAM_REGION_RAM, .access = LOAM_ACCESS_WRITE};
+
+    cr_assert_eq(insert(0, 4 * PAGE, LOAM_ACCESS_WRITE), LOAM_OK);
+    cr_assert_eq(update(NULL), LOAM_OK);
+    cr_assert_eq(loam_gpa_map_remove(map, (loam_gpa){0}, 4 * PAGE), LOAM_OK);
+    cr_assert_eq(loam_gpa_map_insert(map, &moved), LOAM_OK);
+    cr_assert_eq(update(NULL), LOAM_OK);
+    check_vm(8);
+    check_installed();
+}
+
+Test(slots, without_memory_to_prepare_with_nothing_changes)
+{
+    uint32_t before, call_count;
+
+    cr_assert_eq(insert(0, 4 * PAGE, LOAM_ACCESS_WRITE), LOAM_OK);
+    cr_assert_eq(update(NULL), LOAM_OK);
+    cr_assert_eq(insert(6 * PAGE, PAGE, LOAM_ACCESS_READ), LOAM_OK);
+    before = heap_block_count();
+    call_count = vm.call_count;
+    for (uint32_t failing = 1; failing <= 4; failing++) {
+        struct loam_diag diag = {0};
+        enum loam_error error;
+
+        heap_fail(failing);
+        error = update(&diag);
+        cr_expect_geq(heap_call_count(), failing, "there is no allocation number %" PRIu32, failing);
+        heap_fail(0);
+        cr_expect_eq(error, LOAM_ERROR_SYSTEM, "allocation %" PRIu32, failing);
+        cr_expect_not_null(strstr(diag.text, "no memory"), "allocation %" PRIu32 ": %s", failing, diag.text);
+        cr_expect_eq(heap_block_count(), before, "allocation %" PRIu32, failing);
+        cr_expect_eq(vm.call_count, call_count);
+        cr_expect_eq(slots.count, 1);
+        check_installed();
+    }
+    cr_assert_eq(update(NULL), LOAM_OK);
+    cr_expect_eq(heap_call_count(), 4, "an allocation is not tried above");
+    cr_expect_eq(heap_block_count(), before, "the new set in place of the old one, and no more");
+    slots_destroy(&slots);
+    cr_expect_eq(heap_block_count(), before - 1);
+    cr_expect_eq(slots.count, 0);
+    check_vm(10);
+}
+
 Test(slots, abandons_without_a_call)
 {
     const struct loam_gpa_view *view;
@@ -244,6 +293,7 @@ Test(slots, clears)
     vm.fail_at = vm.call_count + 1;
     cr_assert_eq(slots_clear(&slots, &diag), LOAM_ERROR_SYSTEM);
     cr_assert_eq(diag.system_errno, ENOMEM);
+    cr_assert_not_null(strstr(diag.text, "slot 0, 4096 bytes at GPA 0x0: KVM would not delete it"), "%s", diag.text);
     cr_assert_eq(slots.count, 1);
     check_installed();
     cr_assert_eq(slots_clear(&slots, &diag), LOAM_OK);
@@ -295,15 +345,17 @@ Test(slots, restores_the_old_set_whichever_call_fails)
 
     for (uint32_t step = 0; step < 5000; step++) {
         struct fake_vm before = vm;
+        struct loam_diag diag = {0};
         enum loam_error error;
 
         for (uint32_t i = 0; i < 3; i++) {
             change_map(&random);
         }
         vm.fail_at = vm.call_count + random_below(&random, 6);
-        error = update(NULL);
+        error = update(&diag);
         vm.fail_at = UINT32_MAX;
         if (error != LOAM_OK) {
+            cr_assert_not_null(strstr(diag.text, "KVM would not "), "%s", diag.text);
             cr_assert_eq(error, LOAM_ERROR_SYSTEM, "seed 0x%" PRIx64 " step %" PRIu32, SEED + 1, step);
             check_installed();
             for (uint32_t i = 0; i < SLOT_LIMIT; i++) {
@@ -327,9 +379,34 @@ Test(slots, says_when_even_the_old_set_is_refused)
     cr_assert_eq(update(NULL), LOAM_OK);
     cr_assert_eq(loam_gpa_map_protect(map, (loam_gpa){0}, PAGE, LOAM_ACCESS_READ), LOAM_OK);
     vm.fail_at = vm.call_count + 1;
-    vm.fail_after = true;
+    vm.fail_count = UINT32_MAX;
     cr_assert_eq(update(&diag), LOAM_ERROR_CORRUPT);
     cr_assert_not_null(strstr(diag.text, "destroy the VM"));
+}
+
+/* One step back that fails is enough, whichever it is: those after it may well succeed. */
+Test(slots, says_when_one_old_slot_is_not_restored)
+{
+    for (uint64_t i = 0; i < 3; i++) {
+        cr_assert_eq(insert(2 * i * PAGE, PAGE, LOAM_ACCESS_WRITE), LOAM_OK);
+    }
+    cr_assert_eq(update(NULL), LOAM_OK);
+    cr_assert_eq(loam_gpa_map_remove(map, (loam_gpa){0}, PAGE), LOAM_OK);
+    cr_assert_eq(loam_gpa_map_remove(map, (loam_gpa){2 * PAGE}, PAGE), LOAM_OK);
+    cr_assert_eq(loam_gpa_map_remove(map, (loam_gpa){4 * PAGE}, PAGE), LOAM_OK);
+    vm.fail_at = vm.call_count + 2;
+    vm.fail_count = 2; /* the third is not deleted, the first not added again, the second is */
+    cr_assert_eq(update(NULL), LOAM_ERROR_CORRUPT);
+}
+
+Test(slots, says_when_one_new_slot_is_not_withdrawn)
+{
+    for (uint64_t i = 0; i < 3; i++) {
+        cr_assert_eq(insert(2 * i * PAGE, PAGE, LOAM_ACCESS_WRITE), LOAM_OK);
+    }
+    vm.fail_at = vm.call_count + 2;
+    vm.fail_count = 2; /* the third is not added, the first not deleted again, the second is */
+    cr_assert_eq(update(NULL), LOAM_ERROR_CORRUPT);
 }
 
 /* The real thing: KVM takes what the module sends, and refuses what it should not be sent. */
@@ -357,6 +434,8 @@ Test(slots, is_understood_by_kvm)
         cr_assert_eq(loam_gpa_map_protect(map, (loam_gpa){page * PAGE}, PAGE, LOAM_ACCESS_READ), LOAM_OK);
     }
     cr_assert_eq(slots_clear(&real, &diag), LOAM_OK, "%s", diag.text);
+    cr_assert_eq(slots_set_in_vm(&vm_fd, &(struct kvm_userspace_memory_region){.slot = kvm.slot_limit}), -1);
+    cr_assert_eq(errno, EINVAL);
     slots_destroy(&real);
     close(vm_fd);
     kvm_close(&kvm);

@@ -30,7 +30,10 @@ def loam_module(name, srcs = None, hdrs = None, copts = [], visibility = ["//:__
         **kwargs
     )
 
-def loam_test(name, srcs = None, deps = [], copts = [], linkopts = [], **kwargs):
+# Fresh heap memory is full of this byte, and so is what was freed: nothing passes because memory happens to be zero.
+HEAP_FILL = {"MALLOC_PERTURB_": "165"}
+
+def loam_test(name, srcs = None, deps = [], copts = [], linkopts = [], env = {}, **kwargs):
     """A Criterion test: NAME.c, linked with the project's test main."""
     native.cc_test(
         name = name,
@@ -39,6 +42,7 @@ def loam_test(name, srcs = None, deps = [], copts = [], linkopts = [], **kwargs)
         copts = WARNINGS + copts,
         # Criterion finds its cases in a section that nobody refers to.
         linkopts = linkopts + ["-Wl,--no-gc-sections"],
+        env = dict(HEAP_FILL, **env),
         linkstatic = True,
         **kwargs
     )
