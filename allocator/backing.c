@@ -154,12 +154,12 @@ static enum loam_error hugetlb_failed(const struct loam_backing *backing, const 
     struct backing_pool pool;
 
     if ((saved == ENODEV || saved == EINVAL) &&
-        !backing_pool_read(page_kinds[backing->info.pages].bytes, LOAM_NODE_ANY, &pool)) {
+        !loam_backing_pool_read(page_kinds[backing->info.pages].bytes, LOAM_NODE_ANY, &pool)) {
         return loam_fail(diag, LOAM_ERROR_EXHAUSTED,
                          "hugepages: %" PRIu64 " x %s wanted, but this host has no pages of that size: ask for others",
                          wanted, kind->unit);
     }
-    if (is_shortage(saved) && backing_pool_read(page_kinds[backing->info.pages].bytes, LOAM_NODE_ANY, &pool)) {
+    if (is_shortage(saved) && loam_backing_pool_read(page_kinds[backing->info.pages].bytes, LOAM_NODE_ANY, &pool)) {
         if (pool.available < wanted) {
             return pool_too_small(backing, LOAM_NODE_ANY, &pool, diag);
         }
@@ -294,7 +294,7 @@ static enum loam_error populate_failed(const struct loam_backing *backing, uint6
 
 static enum loam_error populate(struct loam_backing *backing, uint64_t offset, uint64_t bytes, struct loam_diag *diag)
 {
-    struct backing_populate_result result = backing_populate(&(struct backing_populate_range){
+    struct backing_populate_result result = loam_backing_populate_range(&(struct backing_populate_range){
         .start = (char *)backing->info.hva + offset,
         .bytes = bytes,
         .page_bytes = backing->info.page_bytes,
@@ -387,7 +387,7 @@ static enum loam_error check_node_pool(const struct loam_backing *backing, struc
     const struct loam_backing_info *info = &backing->info;
     struct backing_pool pool;
 
-    if (is_hugetlb(info->pages) && backing_pool_read(info->page_bytes, info->node, &pool) &&
+    if (is_hugetlb(info->pages) && loam_backing_pool_read(info->page_bytes, info->node, &pool) &&
         pool.available < info->bytes / info->page_bytes) {
         return pool_too_small(backing, info->node, &pool, diag);
     }

@@ -39,7 +39,7 @@ static void pool_folder(char folder[FOLDER_BYTES], uint64_t page_bytes, int32_t 
     }
 }
 
-bool backing_pool_read(uint64_t page_bytes, int32_t node, struct backing_pool *pool)
+bool loam_backing_pool_read(uint64_t page_bytes, int32_t node, struct backing_pool *pool)
 {
     char folder[FOLDER_BYTES], path[BACKING_POOL_PATH_BYTES];
     uint64_t free_pages, reserved = 0;

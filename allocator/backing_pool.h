@@ -22,6 +22,6 @@ struct backing_pool {
  * The host's pool of pages of that size, or one node's part of it. A part has no figure for promises: the kernel makes them
  * for the host as a whole. False: a figure cannot be read; *pool means nothing then.
  */
-bool backing_pool_read(uint64_t page_bytes, int32_t node, struct backing_pool *pool);
+bool loam_backing_pool_read(uint64_t page_bytes, int32_t node, struct backing_pool *pool);
 
 #endif

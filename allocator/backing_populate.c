@@ -118,7 +118,7 @@ static struct backing_populate_result collect(const struct populate_job *job, co
     return result;
 }
 
-struct backing_populate_result backing_populate(const struct backing_populate_range *range)
+struct backing_populate_result loam_backing_populate_range(const struct backing_populate_range *range)
 {
     struct populate_worker workers[LOAM_BACKING_THREAD_MAX];
     uint32_t count = worker_count(range);

@@ -27,6 +27,6 @@ struct backing_populate_result {
     int error_number;             /* of it */
 };
 
-struct backing_populate_result backing_populate(const struct backing_populate_range *range);
+struct backing_populate_result loam_backing_populate_range(const struct backing_populate_range *range);
 
 #endif

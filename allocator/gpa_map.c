@@ -214,7 +214,7 @@ static enum loam_error check_insert(const struct loam_gpa_view *now, const struc
         return LOAM_ERROR_NOT_PERMITTED;
     }
     for (uint32_t i = 0; i < now->count; i++) {
-        if (gpa_view_clip(gpa_view_region_at(now, i), change->start, change->end).bytes != 0) {
+        if (loam_gpa_view_clip(gpa_view_region_at(now, i), change->start, change->end).bytes != 0) {
             return LOAM_ERROR_OVERLAP;
         }
     }
@@ -224,7 +224,7 @@ static enum loam_error check_insert(const struct loam_gpa_view *now, const struc
 /* Whether the rows of now cover the whole range: with memory if it is to be protected, with none of a keeper if it goes. */
 static enum loam_error check_cut(const struct loam_gpa_view *now, const struct change *change)
 {
-    uint32_t row = gpa_view_row_holding(now, change->start);
+    uint32_t row = loam_gpa_view_row_holding(now, change->start);
 
     for (uint64_t at = change->start; at < change->end; row++) {
         if (row >= now->count || gpa_view_region_at(now, row)->start.value > at) {
@@ -249,7 +249,7 @@ static enum loam_error build(struct loam_gpa_view *table, const struct loam_gpa_
 
     table_clear(table);
     for (; row < now->count && gpa_view_region_at(now, row)->start.value < change->start; row++) {
-        struct loam_region before = gpa_view_clip(gpa_view_region_at(now, row), 0, change->start);
+        struct loam_region before = loam_gpa_view_clip(gpa_view_region_at(now, row), 0, change->start);
 
         room = room && table_append(table, &before);
         if (gpa_view_end_of(gpa_view_region_at(now, row)) > change->start) {
@@ -260,8 +260,8 @@ static enum loam_error build(struct loam_gpa_view *table, const struct loam_gpa_
         room = room && table_append(table, change->region);
     }
     for (; row < now->count; row++) {
-        struct loam_region inside = gpa_view_clip(gpa_view_region_at(now, row), change->start, change->end);
-        struct loam_region after = gpa_view_clip(gpa_view_region_at(now, row), change->end, LOAM_GPA_END);
+        struct loam_region inside = loam_gpa_view_clip(gpa_view_region_at(now, row), change->start, change->end);
+        struct loam_region after = loam_gpa_view_clip(gpa_view_region_at(now, row), change->end, LOAM_GPA_END);
 
         inside.access = change->access;
         room = room && (change->access == LOAM_ACCESS_NONE || table_append(table, &inside));

@@ -11,7 +11,7 @@
 
 /* --- Regions as values ----------------------------------------------------------------------------------------- */
 
-struct loam_region gpa_view_clip(const struct loam_region *region, uint64_t start, uint64_t end)
+struct loam_region loam_gpa_view_clip(const struct loam_region *region, uint64_t start, uint64_t end)
 {
     uint64_t from = region->start.value > start ? region->start.value : start;
     uint64_t to = gpa_view_end_of(region) < end ? gpa_view_end_of(region) : end;
@@ -67,7 +67,7 @@ static inline const struct loam_region *region_holding(const struct loam_gpa_vie
     return gpa - region->start.value < region->bytes ? region : NULL;
 }
 
-uint32_t gpa_view_row_holding(const struct loam_gpa_view *view, uint64_t gpa)
+uint32_t loam_gpa_view_row_holding(const struct loam_gpa_view *view, uint64_t gpa)
 {
     bool found = region_holding(view, gpa) != NULL;
 
@@ -90,7 +90,7 @@ static enum loam_error walk_start(struct walk *walk, const struct loam_gpa_view 
     if (!gpa_view_access_valid(access) || !loam_gpa_range_valid(gpa, bytes)) {
         return LOAM_ERROR_INVALID;
     }
-    *walk = (struct walk){view, gpa.value, gpa.value + bytes, gpa_view_row_holding(view, gpa.value), access};
+    *walk = (struct walk){view, gpa.value, gpa.value + bytes, loam_gpa_view_row_holding(view, gpa.value), access};
     return LOAM_OK;
 }
 
@@ -106,7 +106,7 @@ static enum loam_error walk_next(struct walk *walk, struct loam_piece *part)
     if (region->access < walk->access) {
         return LOAM_ERROR_NOT_PERMITTED;
     }
-    inside = gpa_view_clip(region, walk->at, walk->end);
+    inside = loam_gpa_view_clip(region, walk->at, walk->end);
     *part = (struct loam_piece){inside.start, inside.hva, inside.bytes};
     walk->at = gpa_view_end_of(&inside);
     walk->row++;

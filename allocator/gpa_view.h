@@ -71,7 +71,7 @@ static inline const struct loam_region *gpa_view_region_at(const struct loam_gpa
 }
 
 /* The row whose region holds gpa; count if none does. */
-uint32_t gpa_view_row_holding(const struct loam_gpa_view *view, uint64_t gpa);
+uint32_t loam_gpa_view_row_holding(const struct loam_gpa_view *view, uint64_t gpa);
 
 /* --- Regions and accesses as values ----------------------------------------------------------------------------- */
 
@@ -92,6 +92,6 @@ static inline bool gpa_view_access_valid(enum loam_access access)
 }
 
 /* What of region lies in [start, end); its bytes are 0 if nothing does. */
-struct loam_region gpa_view_clip(const struct loam_region *region, uint64_t start, uint64_t end);
+struct loam_region loam_gpa_view_clip(const struct loam_region *region, uint64_t start, uint64_t end);
 
 #endif
