@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "vmm/decode.h"
 
+#include "vmm/lost_memory.h"
+
+#include <errno.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -88,6 +91,33 @@ const char *decode_entry_failure(uint64_t reason)
         return vmx_errors[reason];
     }
     return "not a reason that VT-x or SVM documents";
+}
+
+const char *decode_run_error(int run_errno)
+{
+    switch (run_errno) {
+    case EAGAIN:
+        return "each time: KVM cannot start a thread of its own: raise the limit on processes and threads "
+               "(RLIMIT_NPROC, pids.max of the control group)";
+    case EFAULT:
+        return "the host does not supply memory that the guest touched";
+    case EHWPOISON:
+        return "the host reports a memory error where the guest touched its memory";
+    case ENOMEM:
+        return "the host's kernel has no memory for the guest's page tables: free some, or raise memory.max of the "
+               "control group";
+    case EPERM:
+    case EACCES:
+    case ENOSYS:
+        return "a filter of system calls (seccomp) or a security module stands against ioctl KVM_RUN: allow it";
+    case ENOEXEC:
+    case EINVAL:
+        return "KVM holds the vCPU's state to be impossible: see the kernel log (dmesg)";
+    case EIO:
+        return "the VM is dead: KVM met a bug of its own or its process changed: see the kernel log (dmesg)";
+    default:
+        return "see the kernel log (dmesg)";
+    }
 }
 
 uint64_t decode_linear_rip(const struct kvm_regs *regs, const struct kvm_sregs *sregs)
@@ -187,8 +217,9 @@ static void put_memory_fault(struct text *text, const struct kvm_run *run)
     struct kvm_memory_fault fault;
 
     memcpy(&fault, run->padding, sizeof fault);
-    put(text, "\nKVM could not reach the memory behind GPA 0x%" PRIx64 ", %" PRIu64 " bytes, flags 0x%" PRIx64 "\n",
-        fault.gpa, fault.size, fault.flags);
+    put(text, "\nKVM could not reach the memory behind GPA 0x%" PRIx64 ", %" PRIu64 " bytes, flags 0x%" PRIx64 "%s\n",
+        fault.gpa, fault.size, fault.flags,
+        (fault.flags & KVM_MEMORY_FAULT_PRIVATE) != 0 ? ": the guest wants it private" : "");
 }
 
 static void put_access(struct text *text, const struct kvm_run *run)
@@ -196,8 +227,11 @@ static void put_access(struct text *text, const struct kvm_run *run)
     if (run->exit_reason == KVM_EXIT_IO) {
         put(text, "\nport 0x%x, %u accesses of %u bytes, data at offset 0x%llx: not an access that KVM documents\n",
             run->io.port, run->io.count, run->io.size, run->io.data_offset);
-    } else {
+    } else if (run->mmio.len == 0 || run->mmio.len > sizeof run->mmio.data) {
         put(text, "\nGPA 0x%llx, %u bytes: not an access that KVM documents\n", run->mmio.phys_addr, run->mmio.len);
+    } else {
+        put(text, "\na %s of %u bytes at GPA 0x%llx, for a device\n", run->mmio.is_write != 0 ? "write" : "read",
+            run->mmio.len, run->mmio.phys_addr);
     }
 }
 
@@ -242,7 +276,7 @@ static void put_run(struct text *text, const struct decode_subject *subject)
     if (subject->run_errno == 0 || subject->run->exit_reason == KVM_EXIT_MEMORY_FAULT) {
         put_reason(text, subject->run);
     } else {
-        put(text, "KVM_RUN failed: %s\n", strerror(subject->run_errno));
+        put(text, "KVM_RUN failed: %s: %s\n", strerror(subject->run_errno), decode_run_error(subject->run_errno));
     }
 }
 
@@ -291,7 +325,8 @@ static bool read_byte(const struct decode_subject *subject, uint64_t linear, str
 
     if (last->linear_address != page) {
         *last = (struct kvm_translation){.linear_address = page};
-        if (kvm_ioctl(subject->vcpu_fd, KVM_TRANSLATE, last) < 0) {
+        if (kvm_ioctl(subject->vcpu_fd, KVM_TRANSLATE, last) < 0 ||
+            lost_memory_ask(subject->view, loam_gpa_from_u64(last->physical_address)) != 0) {
             last->valid = 0;
         }
         last->linear_address = page;

@@ -42,6 +42,9 @@ const char *decode_exit_name(uint32_t exit_reason);
  */
 const char *decode_entry_failure(uint64_t reason);
 
+/* Why KVM_RUN fails with that errno, and what to do about it. Static. */
+const char *decode_run_error(int run_errno);
+
 /* The linear address of the next instruction. */
 uint64_t decode_linear_rip(const struct kvm_regs *regs, const struct kvm_sregs *sregs);
 

@@ -126,6 +126,7 @@ static enum loam_error ask_figures(const char *device, struct kvm *kvm, struct l
     kvm->slot_limit = slots > 0 ? slots : SLOT_COUNT_DEFAULT;
     kvm->vcpu_recommended = recommended > 0 ? recommended : VCPU_COUNT_DEFAULT;
     kvm->vcpu_limit = limit > kvm->vcpu_recommended ? limit : kvm->vcpu_recommended;
+    kvm->has_memory_fault = ask(kvm->fd, KVM_CAP_MEMORY_FAULT_INFO) != 0;
     kvm->has_deadline_timer = ask(kvm->fd, KVM_CAP_TSC_DEADLINE_TIMER) != 0;
     return LOAM_OK;
 }
@@ -165,6 +166,11 @@ enum loam_error kvm_create_vm(const struct kvm *kvm, int *vm_fd, struct loam_dia
     }
     if (errno == EACCES || errno == EPERM) {
         return loam_fail(diag, LOAM_ERROR_NOT_PERMITTED, "KVM_CREATE_VM: refused: run it where VMs are allowed");
+    }
+    if (errno == EAGAIN) {
+        return loam_fail(diag, LOAM_ERROR_SYSTEM,
+                         "KVM_CREATE_VM: KVM cannot start a thread of its own: raise the limit on processes and "
+                         "threads (RLIMIT_NPROC, pids.max of the control group)");
     }
     return loam_fail(diag, LOAM_ERROR_SYSTEM,
                      "KVM_CREATE_VM: failed: see the kernel log (dmesg); another hypervisor may hold the processor");

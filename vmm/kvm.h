@@ -24,6 +24,10 @@
 #ifndef KVM_EXIT_MEMORY_FAULT
 #define KVM_EXIT_MEMORY_FAULT 39
 #endif
+#ifndef KVM_CAP_MEMORY_FAULT_INFO
+#define KVM_CAP_MEMORY_FAULT_INFO 232
+#endif
+#define KVM_MEMORY_FAULT_PRIVATE (UINT64_C(1) << 3) /* KVM_MEMORY_EXIT_FLAG_PRIVATE */
 
 /* What lies in the union of struct kvm_run with KVM_EXIT_MEMORY_FAULT (KVM API, section 5). */
 struct kvm_memory_fault {
@@ -39,6 +43,7 @@ struct kvm {
     uint32_t vcpu_recommended; /* vCPUs that KVM is built and tested for here */
     uint32_t vcpu_limit;       /* vCPUs that it allows at all */
     size_t run_bytes;          /* of a vCPU's shared mapping */
+    bool has_memory_fault;     /* KVM_RUN's EFAULT may come with KVM_EXIT_MEMORY_FAULT */
     bool has_deadline_timer;   /* the in-kernel local APIC has a TSC deadline timer */
 };
 

@@ -11,8 +11,11 @@
  */
 #include "vmm/machine.h"
 
+#include "vmm/decode.h"
 #include "vmm/kick.h"
 #include "vmm/kvm.h"
+#include "vmm/lost_memory.h"
+#include "vmm/lost_reason.h"
 #include "vmm/pit.h"
 #include "vmm/serial.h"
 #include "vmm/slots.h"
@@ -57,7 +60,8 @@ struct machine {
     struct kvm kvm;
     int vm_fd;
     int stop_fd;
-    struct loam_gpa_map *map;
+    struct loam_memory *memory;
+    struct loam_gpa_map *map; /* of memory */
     struct slots slots;
     struct bus bus;
     struct serial serial;
@@ -72,6 +76,7 @@ struct machine {
     atomic_uint reason; /* enum machine_stop_reason */
     uint32_t exit_code;
     uint32_t stop_vcpu;
+    char cause[640];
     char report[4096];
     pthread_mutex_t kick_lock;
     uint32_t vcpu_count;
@@ -79,6 +84,7 @@ struct machine {
 };
 
 static_assert(sizeof((struct machine *)0)->report == sizeof((struct machine_result *)0)->report, "copied whole");
+static_assert(sizeof((struct machine *)0)->cause == sizeof((struct machine_result *)0)->cause, "copied whole");
 
 /* Which vCPU this thread runs: for devices, which are told of an access but not by whom. */
 static _Thread_local uint32_t current_vcpu;
@@ -128,10 +134,39 @@ static void stop_here(struct machine *machine, enum machine_stop_reason reason, 
     }
 }
 
-static void stop_with_report(struct machine *machine, enum machine_stop_reason reason, const struct vcpu *vcpu)
+/*
+ * lost: what the vCPU missed, NULL if nothing says that it missed any memory. An error of KVM's own, and whatever a guest
+ * does without its page tables or its stack, may come of missed memory too: then a register leads there.
+ */
+static void describe_cause(struct machine *machine, const struct vcpu *vcpu, const struct lost_memory *lost)
+{
+    const struct loam_gpa_view *view = loam_gpa_map_acquire(machine->map);
+    struct lost_memory found;
+
+    if (lost == NULL || !lost->is_known) {
+        if (vcpu_find_lost(vcpu, view, &found)) {
+            lost = &found;
+        } else if (lost != NULL) {
+            found.is_known = lost_memory_find(view, &found.gpa);
+            snprintf(found.how, sizeof found.how, "the first that is missing");
+            lost = &found;
+        }
+    }
+    if (lost != NULL) {
+        lost_reason(view, loam_memory_plan(machine->memory), lost, machine->cause, sizeof machine->cause);
+    } else if (vcpu->run_errno != 0) {
+        snprintf(machine->cause, sizeof machine->cause, "KVM_RUN failed: %s: %s", strerror(vcpu->run_errno),
+                 decode_run_error(vcpu->run_errno));
+    }
+    loam_gpa_map_release(machine->map, view);
+}
+
+static void stop_with_report(struct machine *machine, enum machine_stop_reason reason, const struct vcpu *vcpu,
+                             const struct lost_memory *lost)
 {
     if (claim_stop(machine, reason)) {
         machine->stop_vcpu = vcpu->index;
+        describe_cause(machine, vcpu, lost);
         vcpu_describe(vcpu, machine->map, machine->report, sizeof machine->report);
         announce_stop(machine);
     }
@@ -358,6 +393,7 @@ static struct machine *make_empty(const struct machine_config *config, const str
     if (machine != NULL) {
         machine->kvm = *kvm;
         machine->vm_fd = machine->stop_fd = -1;
+        machine->memory = config->memory;
         machine->map = loam_memory_map(config->memory);
         machine->has_interrupts = !config->boot->without_interrupts || config->vcpu_count > 1;
         pthread_mutex_init(&machine->kick_lock, NULL);
@@ -495,10 +531,13 @@ static void settle(struct machine_vcpu *vcpu, enum vcpu_event event)
         stop_here(vcpu->machine, MACHINE_STOP_HALT, 0);
         break;
     case VCPU_SHUTDOWN:
-        stop_with_report(vcpu->machine, MACHINE_STOP_SHUTDOWN, &vcpu->vcpu);
+        stop_with_report(vcpu->machine, MACHINE_STOP_SHUTDOWN, &vcpu->vcpu, NULL);
+        break;
+    case VCPU_LOST_MEMORY:
+        stop_with_report(vcpu->machine, MACHINE_STOP_BROKEN, &vcpu->vcpu, &vcpu->vcpu.lost);
         break;
     case VCPU_BROKEN:
-        stop_with_report(vcpu->machine, MACHINE_STOP_BROKEN, &vcpu->vcpu);
+        stop_with_report(vcpu->machine, MACHINE_STOP_BROKEN, &vcpu->vcpu, NULL);
         break;
     default:
         break;
@@ -566,6 +605,7 @@ void machine_wait(struct machine *machine, struct machine_result *result)
         .exit_code = machine->exit_code,
         .vcpu = machine->stop_vcpu,
     };
+    memcpy(result->cause, machine->cause, sizeof result->cause);
     memcpy(result->report, machine->report, sizeof result->report);
     for (uint32_t i = 0; i < machine->vcpu_count; i++) {
         result->exit_count += machine->vcpus[i].vcpu.exit_count;

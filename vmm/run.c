@@ -4,6 +4,8 @@
 #include "guest/embedded.h"
 #include "vmm/attest.h"
 #include "vmm/boot.h"
+#include "vmm/bus_error.h"
+#include "vmm/console.h"
 #include "vmm/file.h"
 #include "vmm/kvm.h"
 #include "vmm/machine.h"
@@ -107,10 +109,22 @@ static int read_files(struct run *run)
 
 static int make_memory(struct run *run)
 {
+    const struct bus_error_end end = {
+        .clean_up = console_restore, .json = run->options->json, .exit_status = EXIT_CODE_BROKEN};
     struct loam_diag diag = {0};
+    enum loam_error error = loam_memory_create(&run->plan, &run->memory, &diag);
 
-    return loam_memory_create(&run->plan, &run->memory, &diag) == LOAM_OK ? EXIT_CODE_PASS
-                                                                          : fail(run, EXIT_CODE_HOST, &diag);
+    if (error == LOAM_OK) {
+        error = bus_error_watch(loam_memory_map(run->memory), &end, &diag);
+    }
+    return error == LOAM_OK ? EXIT_CODE_PASS : fail(run, EXIT_CODE_HOST, &diag);
+}
+
+static void drop_memory(struct run *run)
+{
+    bus_error_forget();
+    loam_memory_destroy(run->memory);
+    run->memory = NULL;
 }
 
 static void check_reported(void *self, enum loam_abi_check check, const struct attest_outcome *outcome)
@@ -258,9 +272,12 @@ static int judge_machine(struct run *run, const struct machine_result *result)
     if (run->attest == NULL && result->reason == MACHINE_STOP_RESET) {
         return judge_reset(run);
     }
+    if (result->cause[0] != '\0') {
+        report_failure(&run->report, "%s", result->cause);
+    }
     if (run->attest != NULL) {
         report_verdict(&run->report, false, passed, LOAM_ABI_CHECK_COUNT, reason);
-    } else {
+    } else if (result->cause[0] == '\0') {
         report_failure(&run->report, "%s", reason);
     }
     return EXIT_CODE_BROKEN;
@@ -333,8 +350,7 @@ static int start_anew(struct run *run)
 
     machine_destroy(run->machine);
     run->machine = NULL;
-    loam_memory_destroy(run->memory);
-    run->memory = NULL;
+    drop_memory(run);
     for (size_t i = 0; i < sizeof steps / sizeof steps[0] && exit_status == EXIT_CODE_PASS; i++) {
         exit_status = steps[i](run);
     }
@@ -365,7 +381,7 @@ static void release(struct run *run)
     sabotage_end();
     machine_destroy(run->machine);
     attest_destroy(run->attest);
-    loam_memory_destroy(run->memory);
+    drop_memory(run);
     if (run->options->kernel != NULL) {
         file_release(&run->kernel);
     }

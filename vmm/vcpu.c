@@ -10,9 +10,11 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 /* struct kvm_msrs with room for those that are set. */
@@ -241,7 +243,8 @@ enum loam_error vcpu_create(const struct kvm *kvm, int vm_fd, uint32_t index, co
 {
     enum loam_error error;
 
-    *vcpu = (struct vcpu){.fd = -1, .index = index, .run_bytes = kvm->run_bytes};
+    *vcpu =
+        (struct vcpu){.fd = -1, .index = index, .run_bytes = kvm->run_bytes, .has_memory_fault = kvm->has_memory_fault};
     error = open_vcpu(vcpu, vm_fd, cpuid, diag);
     if (error != LOAM_OK) {
         vcpu_destroy(vcpu);
@@ -390,8 +393,21 @@ static uint32_t part_bytes(uint32_t bytes)
     return bytes >= 8 ? 8 : bytes >= 4 ? 4 : bytes >= 2 ? 2 : 1;
 }
 
+static bool is_lost_memory(struct loam_gpa_map *map, uint64_t address, uint32_t bytes, bool is_write,
+                           struct lost_memory *lost)
+{
+    const struct loam_gpa_view *view = loam_gpa_map_acquire(map);
+
+    *lost = (struct lost_memory){0};
+    lost->is_known = lost_memory_contradicts(view, loam_gpa_from_u64(address), bytes, is_write, &lost->gpa);
+    loam_gpa_map_release(map, view);
+    snprintf(lost->how, sizeof lost->how, "a %s of %" PRIu32 " bytes", is_write ? "write" : "read", bytes);
+    return lost->is_known;
+}
+
 /* An access that crosses a page comes in two parts of any length; the bus wants powers of two. */
-static enum vcpu_event dispatch_mmio(struct kvm_run *run, struct bus *bus)
+static enum vcpu_event dispatch_mmio(struct kvm_run *run, struct bus *bus, struct loam_gpa_map *map,
+                                     struct lost_memory *lost)
 {
     uint64_t address = run->mmio.phys_addr;
     uint32_t bytes = run->mmio.len;
@@ -399,6 +415,9 @@ static enum vcpu_event dispatch_mmio(struct kvm_run *run, struct bus *bus)
 
     if (bytes == 0 || bytes > sizeof run->mmio.data || !loam_fits(address, bytes, LOAM_GPA_END)) {
         return VCPU_BROKEN;
+    }
+    if (is_lost_memory(map, address, bytes, is_write, lost)) {
+        return VCPU_LOST_MEMORY;
     }
     for (uint32_t done = 0, part; done < bytes; done += part) {
         part = part_bytes(bytes - done);
@@ -419,13 +438,14 @@ static enum vcpu_event system_event(const struct kvm_run *run)
     }
 }
 
-enum vcpu_event vcpu_dispatch(struct kvm_run *run, size_t run_bytes, struct bus *bus)
+enum vcpu_event vcpu_dispatch(struct kvm_run *run, size_t run_bytes, struct bus *bus, struct loam_gpa_map *map,
+                              struct lost_memory *lost)
 {
     switch (run->exit_reason) {
     case KVM_EXIT_IO:
         return dispatch_io(run, run_bytes, bus);
     case KVM_EXIT_MMIO:
-        return dispatch_mmio(run, bus);
+        return dispatch_mmio(run, bus, map, lost);
     case KVM_EXIT_HLT: /* with interrupt controllers in the kernel, KVM waits there itself */
         return VCPU_HALTED;
     case KVM_EXIT_SHUTDOWN:
@@ -441,6 +461,43 @@ enum vcpu_event vcpu_dispatch(struct kvm_run *run, size_t run_bytes, struct bus 
     }
 }
 
+/*
+ * A vCPU that waits for INIT and SIPI returns with EAGAIN whenever it is woken. One that may run does so when KVM could not
+ * start a thread of its own, which may pass.
+ */
+static enum vcpu_event try_again(struct vcpu *vcpu)
+{
+    const struct timespec pause = {.tv_nsec = VCPU_STALL_MILLISECONDS * 1000000L};
+    struct kvm_mp_state state;
+
+    if (kvm_ioctl(vcpu->fd, KVM_GET_MP_STATE, &state) == 0 && state.mp_state != KVM_MP_STATE_RUNNABLE) {
+        return VCPU_RAN;
+    }
+    if (++vcpu->stalls > VCPU_STALL_MAX) {
+        return VCPU_BROKEN;
+    }
+    if (vcpu->stalls > 1) {
+        nanosleep(&pause, NULL); /* a signal ends it, as it ends KVM_RUN */
+    }
+    return VCPU_RAN;
+}
+
+/* KVM says which memory, if it has the capability for it, in an exit beside the error (KVM API, section 5). */
+static enum vcpu_event memory_fault(struct vcpu *vcpu)
+{
+    struct kvm_memory_fault fault;
+
+    vcpu->lost = (struct lost_memory){0};
+    if (vcpu->has_memory_fault && vcpu->run->exit_reason == KVM_EXIT_MEMORY_FAULT) {
+        memcpy(&fault, vcpu->run->padding, sizeof fault);
+        vcpu->lost.is_known = fault.gpa < LOAM_GPA_END;
+        vcpu->lost.gpa = loam_gpa_from_u64(fault.gpa);
+        snprintf(vcpu->lost.how, sizeof vcpu->lost.how, "KVM_EXIT_MEMORY_FAULT%s",
+                 (fault.flags & KVM_MEMORY_FAULT_PRIVATE) != 0 ? ", as private memory" : "");
+    }
+    return VCPU_LOST_MEMORY;
+}
+
 enum vcpu_event vcpu_run(struct vcpu *vcpu, struct bus *bus, struct loam_gpa_map *map)
 {
     int result = ioctl(vcpu->fd, KVM_RUN, 0);
@@ -448,15 +505,82 @@ enum vcpu_event vcpu_run(struct vcpu *vcpu, struct bus *bus, struct loam_gpa_map
     vcpu->run_errno = result < 0 ? errno : 0;
     switch (vcpu->run_errno) {
     case 0:
+        vcpu->stalls = 0;
         vcpu->exit_count++;
-        return assist_instruction(vcpu->fd, vcpu->run, map) ? VCPU_RAN : vcpu_dispatch(vcpu->run, vcpu->run_bytes, bus);
+        return assist_instruction(vcpu->fd, vcpu->run, map)
+                   ? VCPU_RAN
+                   : vcpu_dispatch(vcpu->run, vcpu->run_bytes, bus, map, &vcpu->lost);
     case EINTR:
         return VCPU_INTERRUPTED;
-    case EAGAIN: /* a vCPU that waited for INIT and SIPI has got one */
-        return VCPU_RAN;
+    case EAGAIN:
+        return try_again(vcpu);
+    case EFAULT:
+    case EHWPOISON:
+        return memory_fault(vcpu);
     default:
         return VCPU_BROKEN;
     }
+}
+
+/* --- What came to a bad end ------------------------------------------------------------------------------------- */
+
+static bool is_lost_at(const struct vcpu *vcpu, const struct loam_gpa_view *view, uint64_t linear, loam_gpa *gpa)
+{
+    struct kvm_translation translation = {.linear_address = linear};
+
+    if (kvm_ioctl(vcpu->fd, KVM_TRANSLATE, &translation) < 0 || translation.valid == 0) {
+        return false;
+    }
+    *gpa = loam_gpa_from_u64(translation.physical_address);
+    return lost_memory_ask(view, *gpa) != 0;
+}
+
+bool vcpu_find_lost(const struct vcpu *vcpu, const struct loam_gpa_view *view, struct lost_memory *lost)
+{
+    struct kvm_regs regs;
+    struct kvm_sregs sregs;
+
+    *lost = (struct lost_memory){0};
+    if (kvm_ioctl(vcpu->fd, KVM_GET_REGS, &regs) < 0 || kvm_ioctl(vcpu->fd, KVM_GET_SREGS, &sregs) < 0) {
+        return false;
+    }
+    const struct {
+        const char *name;
+        uint64_t linear;
+    } places[] = {
+        {"rip", decode_linear_rip(&regs, &sregs)},
+        {"cr2", sregs.cr2},
+        {"rdi", regs.rdi},
+        {"rsi", regs.rsi},
+        {"rsp", regs.rsp},
+        {"rsp, less a push,", regs.rsp - 1},
+        {"rax", regs.rax},
+        {"rbx", regs.rbx},
+        {"rcx", regs.rcx},
+        {"rdx", regs.rdx},
+        {"rbp", regs.rbp},
+        {"r8", regs.r8},
+        {"r9", regs.r9},
+        {"r10", regs.r10},
+        {"r11", regs.r11},
+        {"r12", regs.r12},
+        {"r13", regs.r13},
+        {"r14", regs.r14},
+        {"r15", regs.r15},
+        {"the IDT", sregs.idt.base},
+        {"the GDT", sregs.gdt.base},
+    };
+
+    for (size_t i = 0; !lost->is_known && i < sizeof places / sizeof places[0]; i++) {
+        lost->is_known = is_lost_at(vcpu, view, places[i].linear, &lost->gpa);
+        snprintf(lost->how, sizeof lost->how, "where %s points", places[i].name);
+    }
+    if (!lost->is_known) {
+        lost->gpa = loam_gpa_from_u64(sregs.cr3 & ~(LOAM_FRAME_BYTES - 1));
+        lost->is_known = (sregs.cr0 & CR0_PG) != 0 && lost_memory_ask(view, lost->gpa) != 0;
+        snprintf(lost->how, sizeof lost->how, "where cr3 points");
+    }
+    return lost->is_known;
 }
 
 void vcpu_request_exit(struct vcpu *vcpu)

@@ -17,6 +17,7 @@
 #include "vmm/boot.h"
 #include "vmm/bus.h"
 #include "vmm/kvm.h"
+#include "vmm/lost_memory.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -38,8 +39,11 @@ struct vcpu {
     uint32_t index; /* and APIC id */
     struct kvm_run *run;
     size_t run_bytes;
-    int run_errno;       /* of the last KVM_RUN: 0 if it returned an exit */
-    uint64_t exit_count; /* that reached this VMM */
+    bool has_memory_fault;   /* as struct kvm */
+    int run_errno;           /* of the last KVM_RUN: 0 if it returned an exit */
+    uint32_t stalls;         /* KVM_RUN failed so often with EAGAIN, without an exit between */
+    struct lost_memory lost; /* after VCPU_LOST_MEMORY */
+    uint64_t exit_count;     /* that reached this VMM */
 };
 
 /* What has come of one entry into the guest. */
@@ -49,6 +53,7 @@ enum vcpu_event {
     VCPU_RESET,       /* the guest asked for a reset */
     VCPU_HALTED,      /* HLT in a VM without interrupt controllers: nothing can end it */
     VCPU_SHUTDOWN,    /* triple fault, or the guest asked for a shutdown */
+    VCPU_LOST_MEMORY, /* the host does not supply RAM that the guest touched: lost says which, if it is known */
     VCPU_BROKEN,      /* KVM cannot go on, or says what this VMM does not know: vcpu_describe */
     VCPU_EVENT_COUNT
 };
@@ -102,12 +107,24 @@ enum vcpu_event vcpu_run(struct vcpu *vcpu, struct bus *bus, struct loam_gpa_map
 
 /*
  * Carry out what run, the last exit, asks for. The part of vcpu_run that meets no KVM: pure but for bus and for the
- * data of run that a read fills in.
+ * data of run that a read fills in. A device access is one only where map has no memory for it, or memory that may not be
+ * written; else *lost says what was touched.
  */
-enum vcpu_event vcpu_dispatch(struct kvm_run *run, size_t run_bytes, struct bus *bus);
+enum vcpu_event vcpu_dispatch(struct kvm_run *run, size_t run_bytes, struct bus *bus, struct loam_gpa_map *map,
+                              struct lost_memory *lost);
+
+/* KVM_RUN may fail with EAGAIN so often in a row before the run is broken, once in VCPU_STALL_MILLISECONDS. */
+#define VCPU_STALL_MAX          100u
+#define VCPU_STALL_MILLISECONDS 10
 
 /* From now on every vcpu_run returns VCPU_INTERRUPTED without entering the guest. Any thread. */
 void vcpu_request_exit(struct vcpu *vcpu);
+
+/*
+ * Of a vCPU that came to a bad end: whether an address that it worked with, such as its instruction's, its stack's, or
+ * one in a register, lies in RAM that the host does not supply. Its own thread.
+ */
+bool vcpu_find_lost(const struct vcpu *vcpu, const struct loam_gpa_view *view, struct lost_memory *lost);
 
 /* What the last exit means, in several lines; as decode_exit. map says where the code lies. */
 size_t vcpu_describe(const struct vcpu *vcpu, struct loam_gpa_map *map, char *text, size_t bytes);

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <linux/kvm.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
@@ -12,7 +13,10 @@
 static uint32_t count;
 static uint32_t fail_index = UINT32_MAX;
 static int fail_error;
-static bool has_answer;
+static unsigned long failed_request, failed_argument;
+static atomic_uint runs_to_fail;
+static int run_error;
+static bool has_answer, answers_all;
 static unsigned long answered_request, answered_argument;
 static int given_answer;
 static void (*run_hook)(void);
@@ -21,7 +25,9 @@ void ioctl_fake_reset(void)
 {
     count = 0;
     fail_index = UINT32_MAX;
-    has_answer = false;
+    failed_request = failed_argument = 0;
+    atomic_store(&runs_to_fail, 0);
+    has_answer = answers_all = false;
     run_hook = NULL;
 }
 
@@ -34,6 +40,33 @@ void ioctl_fake_fail(uint32_t index, int error)
 {
     fail_index = index;
     fail_error = error;
+}
+
+unsigned long ioctl_fake_failed_request(void)
+{
+    return failed_request;
+}
+
+unsigned long ioctl_fake_failed_argument(void)
+{
+    return failed_argument;
+}
+
+void ioctl_fake_fail_runs(uint32_t runs, int error)
+{
+    run_error = error;
+    atomic_store(&runs_to_fail, runs);
+}
+
+uint32_t ioctl_fake_runs_left(void)
+{
+    return atomic_load(&runs_to_fail);
+}
+
+void ioctl_fake_answer_all(unsigned long request, int answer)
+{
+    ioctl_fake_answer(request, 0, answer);
+    answers_all = true;
 }
 
 void ioctl_fake_answer(unsigned long request, unsigned long argument, int answer)
@@ -69,12 +102,19 @@ int ioctl(int fd, unsigned long request, ...)
         run_hook = NULL;
         hook();
     }
+    if (request == KVM_RUN && atomic_load(&runs_to_fail) > 0) {
+        atomic_fetch_sub(&runs_to_fail, 1);
+        errno = run_error;
+        return -1;
+    }
     if (is_counted(request)) {
         if (count++ == fail_index) {
+            failed_request = request;
+            failed_argument = argument;
             errno = fail_error;
             return -1;
         }
-        if (has_answer && request == answered_request && argument == answered_argument) {
+        if (has_answer && request == answered_request && (answers_all || argument == answered_argument)) {
             return given_answer;
         }
     }

@@ -17,6 +17,17 @@ uint32_t ioctl_fake_count(void);
 /* The index-th request from the reset on, from 0, fails with error and does nothing. */
 void ioctl_fake_fail(uint32_t index, int error);
 
+/* The request that failed so, and its argument; 0: none has. */
+unsigned long ioctl_fake_failed_request(void);
+unsigned long ioctl_fake_failed_argument(void);
+
+/* The next count KVM_RUNs, of whichever vCPU, fail with error and enter nothing. */
+void ioctl_fake_fail_runs(uint32_t count, int error);
+uint32_t ioctl_fake_runs_left(void);
+
+/* Requests with this number are answered so, whatever their argument. */
+void ioctl_fake_answer_all(unsigned long request, int answer);
+
 /* Requests with this number and argument are answered so, and the system is not asked. */
 void ioctl_fake_answer(unsigned long request, unsigned long argument, int answer);
 

@@ -165,6 +165,80 @@ guest readonly
     jmp 1b
 end_guest readonly
 
+/* RAM that the host does not supply, each time with code 0 if that went unnoticed. */
+guest lost_write
+    movl $LOST_RAM, %ebx
+    movl $1, (%ebx)
+    movb $0, %al
+    exit_al
+end_guest lost_write
+
+guest lost_read
+    movl $LOST_RAM, %ebx
+    movl (%ebx), %eax
+    movb $0, %al
+    exit_al
+end_guest lost_read
+
+/* Two bytes in RAM that is there, two in RAM that is not. */
+guest lost_straddle
+    movl $(LOST_RAM - 2), %ebx
+    movl $0x11223344, (%ebx)
+    movb $0, %al
+    exit_al
+end_guest lost_straddle
+
+/* Two bytes in RAM that is not there, two in a hole. */
+guest lost_last
+    movl $(LOST_RAM + LOST_BYTES - 2), %ebx
+    movl $0x11223344, (%ebx)
+    movb $0, %al
+    exit_al
+end_guest lost_last
+
+guest lost_code
+    movl $LOST_RAM, %ebx
+    jmp *%ebx
+end_guest lost_code
+
+guest lost_stack
+    movl $(LOST_RAM + 0x1000), %esp
+    pushl $1
+    movb $0, %al
+    exit_al
+end_guest lost_stack
+
+guest lost_string_in
+    cld
+    movl $LOST_RAM, %edi
+    movw $LINE_STATUS, %dx
+    movl $4, %ecx
+    rep insb
+    movb $0, %al
+    exit_al
+end_guest lost_string_in
+
+guest lost_string_out
+    cld
+    movl $LOST_RAM, %esi
+    movw $SERIAL_PORT, %dx
+    movl $4, %ecx
+    rep outsb
+    movb $0, %al
+    exit_al
+end_guest lost_string_out
+
+/* From RAM that is there into RAM that is not. */
+guest lost_string
+    cld
+    movl $(LOST_RAM - 16), %edi
+    movl $8, %ecx
+    movl $0x55555555, %eax
+    rep stosl
+    movb $0, %al
+    exit_al
+end_guest lost_string
+
 /* Writes and reads where nothing is: memory, then a port. */
 guest unclaimed
     movl $0xe0000000, %ebx

@@ -7,5 +7,7 @@
 #define READONLY_PAGE 0x300000
 #define START_PAGE    0x8000
 #define TEST_DEVICE   0xd0100000
+#define LOST_RAM      0x800000 /* right behind the RAM: two pages that the host does not supply, and a hole */
+#define LOST_BYTES    0x2000
 
 #endif

@@ -5,6 +5,7 @@
 #include "tests/vmm/ioctl_fake.h"
 #include "tests/vmm/machine_guests.h"
 #include "vmm/kvm.h"
+#include "vmm/vcpu.h"
 
 #include <criterion/criterion.h>
 #include <dirent.h>
@@ -17,6 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -54,6 +56,15 @@ GUEST(serial_echo);
 GUEST(mmio);
 GUEST(mmio_long);
 GUEST(readonly);
+GUEST(lost_write);
+GUEST(lost_read);
+GUEST(lost_straddle);
+GUEST(lost_last);
+GUEST(lost_code);
+GUEST(lost_stack);
+GUEST(lost_string_in);
+GUEST(lost_string_out);
+GUEST(lost_string);
 GUEST(unclaimed);
 GUEST(virtio_magic);
 GUEST(halt);
@@ -583,6 +594,132 @@ Test(machine, keeps_its_devices_addresses_in_the_map_while_it_is_there)
     loam_gpa_map_release(map, view);
 }
 
+/* --- Memory that the host does not supply ------------------------------------------------------------------------- */
+
+/* A file behind the RAM that is too short: what a page of it does when it is touched is what a limit does to one. */
+static int cut_fd = -1;
+static void *cut_hva;
+
+static void add_lost_ram(enum loam_access granted)
+{
+    struct loam_region region = {
+        .start = {LOST_RAM}, .bytes = LOST_BYTES, .backing = 77, .type = LOAM_REGION_RAM, .access = granted};
+
+    cut_fd = memfd_create("cut", MFD_CLOEXEC);
+    cr_assert_geq(cut_fd, 0);
+    cut_hva = mmap(NULL, LOST_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, cut_fd, 0);
+    cr_assert_neq(cut_hva, MAP_FAILED);
+    region.hva = cut_hva;
+    cr_assert_eq(loam_gpa_map_insert(loam_memory_map(memory), &region), LOAM_OK);
+}
+
+static void drop_lost_ram(void)
+{
+    cr_assert_eq(loam_gpa_map_remove(loam_memory_map(memory), (loam_gpa){LOST_RAM}, LOST_BYTES), LOAM_OK);
+    munmap(cut_hva, LOST_BYTES);
+    close(cut_fd);
+}
+
+static void check_cause(const char *wanted)
+{
+    cr_expect_not_null(strstr(result.cause, wanted), "%s wanted, found: %s", wanted, result.cause);
+    cr_expect_null(strchr(result.cause, '\n'), "%s", result.cause);
+}
+
+#define EXPECT_LOST(name)                                                                                              \
+    Test(machine, breaks_when_ram_is_missing_##name)                                                                   \
+    {                                                                                                                  \
+        LOAD(name);                                                                                                    \
+        add_lost_ram(LOAM_ACCESS_WRITE);                                                                               \
+        run(MACHINE_STOP_BROKEN);                                                                                      \
+        check_cause("the host does not supply guest RAM at GPA 0x80");                                                 \
+        check_cause("region [0x800000, 0x802000)");                                                                    \
+        cr_assert_str_not_empty(result.report);                                                                        \
+        cr_assert_eq(output_count, 0, "the guest got nothing out of it");                                              \
+        drop_lost_ram();                                                                                               \
+    }
+
+EXPECT_LOST(lost_write)
+EXPECT_LOST(lost_read)
+EXPECT_LOST(lost_straddle)
+EXPECT_LOST(lost_last)
+EXPECT_LOST(lost_code)
+EXPECT_LOST(lost_stack)
+EXPECT_LOST(lost_string_in)
+EXPECT_LOST(lost_string_out)
+EXPECT_LOST(lost_string)
+
+/* Read-only memory is no exception when it is read. */
+Test(machine, breaks_when_read_only_ram_is_missing)
+{
+    LOAD(lost_read);
+    add_lost_ram(LOAM_ACCESS_READ);
+    run(MACHINE_STOP_BROKEN);
+    check_cause("the host does not supply guest RAM at GPA 0x800000");
+    drop_lost_ram();
+}
+
+/* --- KVM_RUN that fails ------------------------------------------------------------------------------------------- */
+
+Test(machine, goes_on_when_kvm_run_says_again_for_a_while)
+{
+    LOAD(exit_byte);
+    create();
+    ioctl_fake_fail_runs(VCPU_STALL_MAX, EAGAIN);
+    start();
+    finish(MACHINE_STOP_EXIT);
+    cr_assert_eq(result.exit_code, 0x2a);
+    cr_assert_str_empty(result.cause);
+}
+
+Test(machine, ends_when_kvm_run_says_again_for_ever)
+{
+    LOAD(exit_byte);
+    create();
+    ioctl_fake_fail_runs(UINT32_MAX, EAGAIN);
+    start();
+    finish(MACHINE_STOP_BROKEN);
+    cr_assert_eq(UINT32_MAX - ioctl_fake_runs_left(), VCPU_STALL_MAX + 1);
+    check_cause("RLIMIT_NPROC");
+    check_cause("pids.max");
+}
+
+/* Even while it is tried again and again, a stop is obeyed. */
+Test(machine, stops_while_kvm_run_says_again)
+{
+    LOAD(exit_byte);
+    create();
+    ioctl_fake_before_run(stop_machine);
+    ioctl_fake_fail_runs(UINT32_MAX, EAGAIN);
+    start();
+    finish(MACHINE_STOP_REQUESTED);
+}
+
+Test(machine, says_in_one_line_why_kvm_run_failed)
+{
+    static const struct {
+        int error;
+        const char *says;
+    } errors[] = {{ENOMEM, "memory.max"},
+                  {ENOSYS, "seccomp"},
+                  {EPERM, "seccomp"},
+                  {EINVAL, "state to be impossible"},
+                  {EIO, "the VM is dead"},
+                  {ENXIO, "dmesg"},
+                  {EFAULT, "does not say where"},
+                  {EHWPOISON, "does not say where"}};
+
+    LOAD(exit_byte);
+    for (size_t i = 0; i < sizeof errors / sizeof errors[0]; i++) {
+        create();
+        ioctl_fake_fail_runs(1, errors[i].error);
+        start();
+        finish(MACHINE_STOP_BROKEN);
+        check_cause(errors[i].says);
+        cr_assert_str_not_empty(result.report);
+    }
+}
+
 /* --- Interrupts ------------------------------------------------------------------------------------------------- */
 
 Test(machine, interrupts_a_guest_that_sleeps)
@@ -743,6 +880,94 @@ Test(machine, leaves_nothing_behind)
     }
 }
 
+/* How a refusal names a request. */
+static const char *name_of(unsigned long request)
+{
+    static const struct {
+        unsigned long request;
+        const char *name;
+    } names[] = {
+        {KVM_GET_API_VERSION, "KVM_GET_API_VERSION"},
+        {KVM_CHECK_EXTENSION, "KVM_CAP_"},
+        {KVM_GET_VCPU_MMAP_SIZE, "KVM_GET_VCPU_MMAP_SIZE"},
+        {KVM_CREATE_VM, "KVM_CREATE_VM"},
+        {KVM_SET_TSS_ADDR, "KVM_SET_TSS_ADDR"},
+        {KVM_SET_IDENTITY_MAP_ADDR, "KVM_SET_IDENTITY_MAP_ADDR"},
+        {KVM_SET_USER_MEMORY_REGION, "slot"},
+        {KVM_CREATE_IRQCHIP, "KVM_CREATE_IRQCHIP"},
+        {KVM_GET_SUPPORTED_CPUID, "KVM_GET_SUPPORTED_CPUID"},
+        {KVM_CREATE_VCPU, "KVM_CREATE_VCPU"},
+        {KVM_SET_CPUID2, "KVM_SET_CPUID2"},
+        {KVM_GET_MSRS, "KVM_GET_MSRS"},
+        {KVM_SET_MSRS, "KVM_SET_MSRS"},
+        {KVM_GET_SREGS, "KVM_GET_SREGS"},
+        {KVM_SET_SREGS, "KVM_SET_SREGS"},
+        {KVM_SET_REGS, "KVM_SET_REGS"},
+        {KVM_SET_FPU, "KVM_SET_FPU"},
+        {KVM_GET_LAPIC, "KVM_GET_LAPIC"},
+        {KVM_SET_LAPIC, "KVM_SET_LAPIC"},
+    };
+
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        if (names[i].request == request) {
+            return names[i].name;
+        }
+    }
+    cr_assert_fail("request 0x%lx is new here: say how its refusal names it", request);
+    return NULL;
+}
+
+/* Figures that have a default where KVM does not answer, and what a guest can do without. */
+static bool may_fail(unsigned long request, unsigned long argument)
+{
+    static const unsigned long capabilities[] = {KVM_CAP_NR_MEMSLOTS, KVM_CAP_NR_VCPUS, KVM_CAP_MAX_VCPUS,
+                                                 KVM_CAP_TSC_DEADLINE_TIMER, KVM_CAP_MEMORY_FAULT_INFO};
+
+    for (size_t i = 0; i < sizeof capabilities / sizeof capabilities[0]; i++) {
+        if (request == KVM_CHECK_EXTENSION && argument == capabilities[i]) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* A failure of any other is a refusal that names it. */
+static void check_failure(enum loam_error error, const struct loam_diag *diag)
+{
+    unsigned long request = ioctl_fake_failed_request(), argument = ioctl_fake_failed_argument();
+
+    cr_assert_neq(request, 0);
+    cr_assert_eq(error == LOAM_OK, may_fail(request, argument), "request 0x%lx of 0x%lx: %s", request, argument,
+                 diag->text);
+    if (error != LOAM_OK) {
+        cr_assert_null(machine);
+        cr_assert_not_null(strstr(diag->text, name_of(request)), "request 0x%lx: %s", request, diag->text);
+        cr_assert_null(strchr(diag->text, '\n'));
+    }
+    machine_destroy(machine);
+    machine = NULL;
+}
+
+/* KVM_GET_MSRS and KVM_SET_MSRS answer with how many they have done. */
+Test(machine, refuses_a_kvm_that_does_part_of_what_is_asked)
+{
+    static const struct {
+        unsigned long request;
+        int answer;
+        const char *name;
+    } answers[] = {
+        {KVM_GET_MSRS, 0, "KVM_GET_MSRS"}, {KVM_SET_MSRS, 0, "KVM_SET_MSRS"}, {KVM_SET_MSRS, 1, "KVM_SET_MSRS"}};
+
+    LOAD(exit_byte);
+    for (size_t i = 0; i < sizeof answers / sizeof answers[0]; i++) {
+        struct loam_diag diag = {0};
+
+        ioctl_fake_answer_all(answers[i].request, answers[i].answer);
+        cr_assert_eq(machine_create(&config, &machine, &diag), LOAM_ERROR_SYSTEM);
+        cr_assert_not_null(strstr(diag.text, answers[i].name), "%s", diag.text);
+    }
+}
+
 /* Each of KVM's requests fails once: creation fails, says why, and leaves nothing; the next one works. */
 Test(machine, leaves_nothing_behind_whichever_request_fails)
 {
@@ -764,15 +989,7 @@ Test(machine, leaves_nothing_behind_whichever_request_fails)
         ioctl_fake_reset();
         ioctl_fake_fail(i, ENOSPC);
         error = machine_create(&config, &machine, &diag);
-        if (error == LOAM_OK) {
-            /* A figure that has a default, or a timer that need not be there. */
-            machine_destroy(machine);
-            machine = NULL;
-        } else {
-            cr_assert_null(machine);
-            cr_assert_str_not_empty(diag.text);
-            cr_assert_null(strchr(diag.text, '\n'));
-        }
+        check_failure(error, &diag);
         check_footprint(&before);
     }
     ioctl_fake_reset();

@@ -2,7 +2,10 @@
 /* How a vCPU starts and what an exit does on the bus; whole guests are run by machine_test. */
 #include "vmm/vcpu.h"
 
+#include "tests/vmm/ioctl_fake.h"
+
 #include <criterion/criterion.h>
+#include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +22,15 @@
 static _Alignas(4096) uint8_t run_memory[RUN_BYTES];
 static struct kvm_run *const run = (struct kvm_run *)run_memory;
 static struct bus bus;
+static struct lost_memory lost;
+static _Alignas(64) uint8_t map_memory[65536];
+static struct loam_gpa_map *map;
+
+/* RAM, memory that is read only, a device: the host memory behind them is never touched. */
+#define RAM       UINT64_C(0x100000)
+#define READ_ONLY UINT64_C(0x110000)
+#define DEVICE    UINT64_C(0x120000)
+#define EACH      UINT64_C(0x10000)
 static struct bus_access log_entries[LOG_MAX];
 static uint32_t log_count;
 
@@ -39,6 +51,16 @@ static void set_up(void)
         {.name = "mmio", .space = BUS_MMIO, .base = MMIO_BASE, .bytes = MMIO_BYTES, .access = log_access},
     };
 
+    const struct loam_region regions[] = {
+        {.start = {RAM}, .bytes = EACH, .hva = (void *)EACH, .access = LOAM_ACCESS_WRITE},
+        {.start = {READ_ONLY}, .bytes = EACH, .hva = (void *)(4 * EACH), .access = LOAM_ACCESS_READ},
+        {.start = {DEVICE}, .bytes = EACH, .type = LOAM_REGION_DEVICE},
+    };
+
+    cr_assert_eq(loam_gpa_map_init(map_memory, sizeof map_memory, NULL, &map), LOAM_OK);
+    for (size_t i = 0; i < sizeof regions / sizeof regions[0]; i++) {
+        cr_assert_eq(loam_gpa_map_insert(map, &regions[i]), LOAM_OK);
+    }
     bus_init(&bus);
     for (size_t i = 0; i < 2; i++) {
         cr_assert_eq(bus_add(&bus, &devices[i]), LOAM_OK);
@@ -65,7 +87,7 @@ static void set_io(uint8_t direction, uint8_t size, uint32_t count, uint64_t dat
 static enum vcpu_event dispatch(void)
 {
     log_count = 0;
-    return vcpu_dispatch(run, RUN_BYTES, &bus);
+    return vcpu_dispatch(run, RUN_BYTES, &bus, map, &lost);
 }
 
 Test(vcpu, hands_on_what_out_writes)
@@ -144,6 +166,121 @@ static void set_mmio(uint64_t address, uint32_t bytes, bool is_write)
     run->mmio.len = bytes;
     run->mmio.is_write = is_write;
 }
+
+/* Whoever the map says may read or write there must not be answered like one who touches a hole. */
+Test(vcpu, answers_no_access_to_ram_like_one_to_a_device)
+{
+    static const struct {
+        uint64_t address;
+        uint32_t bytes;
+        bool is_write;
+        uint64_t lost; /* 0: a device access */
+    } cases[] = {
+        {RAM, 4, true, RAM},
+        {RAM, 4, false, RAM},
+        {RAM + 0x7ff, 1, true, RAM + 0x7ff},
+        {RAM - 1, 1, true, 0},
+        {RAM - 1, 2, true, RAM},
+        {RAM - 7, 8, false, RAM},
+        {RAM - 8, 8, false, 0},
+        {READ_ONLY - 1, 1, true, READ_ONLY - 1},
+        {READ_ONLY - 1, 2, true, READ_ONLY - 1},
+        {READ_ONLY, 4, true, 0},
+        {READ_ONLY, 4, false, READ_ONLY},
+        {DEVICE - 1, 8, true, 0},
+        {DEVICE - 1, 8, false, DEVICE - 1},
+        {DEVICE, 8, true, 0},
+        {DEVICE, 8, false, 0},
+        {DEVICE + EACH, 8, true, 0},
+    };
+
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        enum vcpu_event wanted = cases[i].lost != 0 ? VCPU_LOST_MEMORY : VCPU_RAN;
+
+        set_mmio(cases[i].address, cases[i].bytes, cases[i].is_write);
+        cr_expect_eq(dispatch(), wanted, "case %zu", i);
+        cr_expect_eq(lost.is_known, cases[i].lost != 0, "case %zu", i);
+        if (cases[i].lost != 0) {
+            cr_expect_eq(lost.gpa.value, cases[i].lost, "case %zu: 0x%" PRIx64, i, lost.gpa.value);
+            cr_expect_eq(strncmp(lost.how, cases[i].is_write ? "a write of" : "a read of", 9), 0, "%s", lost.how);
+        }
+    }
+}
+
+/* --- KVM_RUN's errors ----------------------------------------------------------------------------------------- */
+
+static enum vcpu_event fail_run(struct vcpu *vcpu, int error)
+{
+    ioctl_fake_reset();
+    ioctl_fake_fail_runs(1, error);
+    return vcpu_run(vcpu, &bus, map);
+}
+
+/* KVM says which memory only if it says that it does. */
+Test(vcpu, takes_the_address_from_a_memory_fault)
+{
+    const struct kvm_memory_fault fault = {.flags = KVM_MEMORY_FAULT_PRIVATE, .gpa = RAM + 5, .size = 4096};
+    struct vcpu vcpu = {.fd = -1, .run = run, .run_bytes = RUN_BYTES};
+
+    run->exit_reason = KVM_EXIT_MEMORY_FAULT;
+    memcpy(run->padding, &fault, sizeof fault);
+    cr_assert_eq(fail_run(&vcpu, EFAULT), VCPU_LOST_MEMORY);
+    cr_assert_not(vcpu.lost.is_known);
+    vcpu.has_memory_fault = true;
+    cr_assert_eq(fail_run(&vcpu, EFAULT), VCPU_LOST_MEMORY);
+    cr_assert(vcpu.lost.is_known);
+    cr_assert_eq(vcpu.lost.gpa.value, RAM + 5);
+    cr_assert_str_eq(vcpu.lost.how, "KVM_EXIT_MEMORY_FAULT, as private memory");
+    cr_assert_eq(fail_run(&vcpu, EHWPOISON), VCPU_LOST_MEMORY);
+    cr_assert(vcpu.lost.is_known);
+    run->exit_reason = KVM_EXIT_MMIO;
+    cr_assert_eq(fail_run(&vcpu, EFAULT), VCPU_LOST_MEMORY);
+    cr_assert_not(vcpu.lost.is_known, "what an exit before it has left says nothing");
+}
+
+Test(vcpu, knows_what_other_errors_mean)
+{
+    struct vcpu vcpu = {.fd = -1, .run = run, .run_bytes = RUN_BYTES};
+
+    cr_assert_eq(fail_run(&vcpu, EINTR), VCPU_INTERRUPTED);
+    cr_assert_eq(fail_run(&vcpu, ENOMEM), VCPU_BROKEN);
+    cr_assert_eq(fail_run(&vcpu, EINVAL), VCPU_BROKEN);
+}
+
+/* One that waits for INIT and SIPI is woken with EAGAIN, as often as whoever wakes it likes. */
+Test(vcpu, may_be_woken_without_end_while_it_waits_to_be_started)
+{
+    struct loam_diag diag = {0};
+    struct vcpu vcpus[2];
+    struct vcpu_cpuid cpuid;
+    struct kvm kvm;
+    int vm_fd;
+
+    ioctl_fake_reset();
+    if (kvm_open(KVM_DEVICE, &kvm, &diag) != LOAM_OK || kvm.vcpu_recommended < 2) {
+        cr_skip("no KVM with two vCPUs: %s", diag.text);
+    }
+    cr_assert_eq(kvm_create_vm(&kvm, &vm_fd, &diag), LOAM_OK, "%s", diag.text);
+    cr_assert_eq(kvm_ioctl_number(vm_fd, KVM_CREATE_IRQCHIP, 0), 0);
+    cr_assert_eq(vcpu_cpuid_supported(&kvm, &cpuid, &diag), LOAM_OK, "%s", diag.text);
+    for (uint32_t i = 0; i < 2; i++) {
+        cr_assert_eq(vcpu_create(&kvm, vm_fd, i, &cpuid, &vcpus[i], &diag), LOAM_OK, "%s", diag.text);
+    }
+    for (uint32_t i = 0; i < 3 * VCPU_STALL_MAX; i++) {
+        cr_assert_eq(fail_run(&vcpus[1], EAGAIN), VCPU_RAN, "round %" PRIu32, i);
+    }
+    for (uint32_t i = 0; i < VCPU_STALL_MAX; i++) {
+        cr_assert_eq(fail_run(&vcpus[0], EAGAIN), VCPU_RAN, "round %" PRIu32, i);
+    }
+    cr_assert_eq(fail_run(&vcpus[0], EAGAIN), VCPU_BROKEN, "the first may run, and cannot");
+    for (uint32_t i = 0; i < 2; i++) {
+        vcpu_destroy(&vcpus[i]);
+    }
+    close(vm_fd);
+    kvm_close(&kvm);
+}
+
+/* --- Accesses to device memory -------------------------------------------------------------------------------- */
 
 /* An odd number of bytes arrives in parts that are powers of two, ascending, and none is lost or touched twice. */
 Test(vcpu, cuts_writes_to_device_memory_into_powers_of_two)

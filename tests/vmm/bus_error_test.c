@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Each end is a process of its own. */
+#include "vmm/bus_error.h"
+
+#include <criterion/criterion.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define RAM       UINT64_C(0x40000000)
+#define RAM_BYTES UINT64_C(0x4000)
+#define STATUS    4
+
+static _Alignas(64) uint8_t map_memory[65536];
+static struct loam_gpa_map *map;
+static uint8_t *ram, *other; /* of files that are too short */
+
+static uint8_t *map_cut_file(void)
+{
+    int fd = memfd_create("cut", MFD_CLOEXEC);
+    void *hva = mmap(NULL, RAM_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+
+    cr_assert_neq(hva, MAP_FAILED);
+    close(fd);
+    return hva;
+}
+
+static void set_up(void)
+{
+    struct loam_region region = {.start = {RAM}, .bytes = RAM_BYTES, .access = LOAM_ACCESS_WRITE};
+
+    region.hva = ram = map_cut_file();
+    other = map_cut_file();
+    cr_assert_eq(loam_gpa_map_init(map_memory, sizeof map_memory, NULL, &map), LOAM_OK);
+    cr_assert_eq(loam_gpa_map_insert(map, &region), LOAM_OK);
+}
+
+static void tear_down(void)
+{
+    munmap(ram, RAM_BYTES);
+    munmap(other, RAM_BYTES);
+}
+
+TestSuite(bus_error, .init = set_up, .fini = tear_down);
+
+static void clean_up(void)
+{
+    (void)!write(STDERR_FILENO, "cleaned up\n", 11);
+}
+
+static void touch(volatile uint8_t *byte)
+{
+    *byte = 1;
+}
+
+/* What a child that does so says on both of its outputs, and its status as of wait(2). */
+static int end_of(void (*act)(void), bool json, char out[1024], char err[1024])
+{
+    const struct bus_error_end end = {.clean_up = clean_up, .json = json, .exit_status = STATUS};
+    int pipes[2][2], status;
+    char *texts[] = {out, err};
+    pid_t child;
+
+    cr_assert_eq(pipe(pipes[0]) | pipe(pipes[1]), 0);
+    child = fork();
+    if (child == 0) {
+        dup2(pipes[0][1], STDOUT_FILENO);
+        dup2(pipes[1][1], STDERR_FILENO);
+        if (bus_error_watch(map, &end, NULL) == LOAM_OK) {
+            act();
+        }
+        _exit(77);
+    }
+    cr_assert_eq(waitpid(child, &status, 0), child);
+    for (int i = 0; i < 2; i++) {
+        ssize_t got;
+
+        close(pipes[i][1]);
+        got = read(pipes[i][0], texts[i], 1023);
+        texts[i][got > 0 ? got : 0] = '\0';
+        close(pipes[i][0]);
+    }
+    return status;
+}
+
+static void touch_ram(void)
+{
+    touch(ram + 0x1234);
+}
+
+Test(bus_error, memory_of_the_guest_ends_the_process_with_one_line)
+{
+    char out[1024], err[1024];
+    int status = end_of(touch_ram, false, out, err);
+
+    cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == STATUS, "status 0x%x", status);
+    cr_assert_str_empty(out);
+    cr_assert_eq(strncmp(err,
+                         "cleaned up\nloam: the host does not supply guest RAM at GPA 0x40001234 (touched by Loam "
+                         "itself; region [0x40000000, 0x40004000)): a limit",
+                         100),
+                 0, "%s", err);
+    cr_assert_eq(strchr(err + 11, '\n'), err + strlen(err) - 1, "not one line: %s", err);
+}
+
+Test(bus_error, json_says_the_same)
+{
+    char out[1024], err[1024];
+    int status = end_of(touch_ram, true, out, err);
+
+    cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == STATUS, "status 0x%x", status);
+    cr_assert_eq(strncmp(out, "{\"error\": \"the host does not supply guest RAM at GPA 0x40001234 ", 60), 0, "%s", out);
+    cr_assert_str_eq(strrchr(out, ','), ", \"exit\": 4}\n");
+}
+
+static void touch_other(void)
+{
+    touch(other);
+}
+
+static void send_one(void)
+{
+    raise(SIGBUS);
+}
+
+static void touch_after_forget(void)
+{
+    bus_error_forget();
+    bus_error_forget();
+    touch(ram);
+}
+
+/* What had it before: here the default, which ends the process by the signal. */
+Test(bus_error, others_go_to_whoever_had_them)
+{
+    void (*const acts[])(void) = {touch_other, send_one, touch_after_forget};
+
+    for (size_t i = 0; i < sizeof acts / sizeof acts[0]; i++) {
+        char out[1024], err[1024];
+        int status = end_of(acts[i], false, out, err);
+
+        cr_assert(WIFSIGNALED(status) && WTERMSIG(status) == SIGBUS, "act %zu: status 0x%x", i, status);
+        cr_assert_str_eq(err, acts[i] == touch_after_forget ? "" : "cleaned up\n");
+    }
+}
+
+static void exit_5(int number)
+{
+    (void)number;
+    _exit(5);
+}
+
+static void touch_other_with_a_handler_of_theirs(void)
+{
+    bus_error_forget();
+    signal(SIGBUS, exit_5);
+    if (bus_error_watch(map, &(struct bus_error_end){.exit_status = STATUS}, NULL) == LOAM_OK) {
+        touch(other);
+    }
+}
+
+Test(bus_error, others_go_to_their_own_handler)
+{
+    char out[1024], err[1024];
+    int status = end_of(touch_other_with_a_handler_of_theirs, false, out, err);
+
+    cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 5, "status 0x%x", status);
+}
+
+/* Nobody reads what was written before: the process ends all the same. */
+static void fill_error_and_touch(void)
+{
+    static const char bytes[4096];
+
+    fcntl(STDERR_FILENO, F_SETFL, O_NONBLOCK);
+    while (write(STDERR_FILENO, bytes, sizeof bytes) > 0) {
+    }
+    fcntl(STDERR_FILENO, F_SETFL, 0);
+    touch(ram);
+}
+
+static void clean_up_in_silence(void)
+{
+}
+
+Test(bus_error, a_full_pipe_does_not_hold_it_up, .timeout = 60)
+{
+    const struct bus_error_end end = {.clean_up = clean_up_in_silence, .exit_status = STATUS};
+    int ends[2], status;
+    pid_t child;
+
+    cr_assert_eq(pipe(ends), 0);
+    child = fork();
+    if (child == 0) {
+        dup2(ends[1], STDERR_FILENO);
+        if (bus_error_watch(map, &end, NULL) == LOAM_OK) {
+            fill_error_and_touch();
+        }
+        _exit(77);
+    }
+    cr_assert_eq(waitpid(child, &status, 0), child);
+    cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == STATUS, "status 0x%x", status);
+    close(ends[0]);
+    close(ends[1]);
+}
+
+/* A second map takes the place of the first. */
+static void touch_second(void)
+{
+    struct loam_gpa_map *empty;
+    static _Alignas(64) uint8_t memory[65536];
+
+    if (loam_gpa_map_init(memory, sizeof memory, NULL, &empty) == LOAM_OK &&
+        bus_error_watch(empty, &(struct bus_error_end){.exit_status = STATUS}, NULL) == LOAM_OK) {
+        touch(ram);
+    }
+}
+
+Test(bus_error, the_last_map_counts)
+{
+    char out[1024], err[1024];
+    int status = end_of(touch_second, false, out, err);
+
+    cr_assert(WIFSIGNALED(status) && WTERMSIG(status) == SIGBUS, "status 0x%x", status);
+}

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "vmm/lost_reason.h"
+
+#include <criterion/criterion.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define PAGE UINT64_C(4096)
+#define RAM  UINT64_C(0x100000)
+
+/* Two pages, of which the host supplies the first. */
+static _Alignas(64) uint8_t map_memory[65536];
+static struct loam_gpa_map *map;
+static const struct loam_gpa_view *view;
+static void *hva;
+
+static void set_up(void)
+{
+    struct loam_region region = {.start = {RAM}, .bytes = 2 * PAGE, .access = LOAM_ACCESS_WRITE};
+    int fd = memfd_create("cut", MFD_CLOEXEC);
+
+    cr_assert_eq(ftruncate(fd, PAGE), 0);
+    hva = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    cr_assert_neq(hva, MAP_FAILED);
+    close(fd);
+    region.hva = hva;
+    cr_assert_eq(loam_gpa_map_init(map_memory, sizeof map_memory, NULL, &map), LOAM_OK);
+    cr_assert_eq(loam_gpa_map_insert(map, &region), LOAM_OK);
+    view = loam_gpa_map_acquire(map);
+}
+
+static void tear_down(void)
+{
+    loam_gpa_map_release(map, view);
+    munmap(hva, 2 * PAGE);
+}
+
+TestSuite(lost_reason, .init = set_up, .fini = tear_down);
+
+static struct loam_plan make_plan(void)
+{
+    struct loam_memory_request request = {.bytes = 16 * LOAM_MIB, .pages = LOAM_PAGES_4K};
+    struct loam_diag diag = {0};
+    struct loam_plan plan;
+
+    cr_assert_eq(loam_plan_make(&request, &plan, &diag), LOAM_OK, "%s", diag.text);
+    return plan;
+}
+
+Test(lost_reason, is_explained_in_one_line)
+{
+    struct lost_memory lost = {.is_known = true, .gpa = {RAM + PAGE + 8}, .how = "a write of 4 bytes"};
+    struct loam_plan plan = make_plan();
+    char text[640];
+
+    lost_reason(view, &plan, &lost, text, sizeof text);
+    cr_expect_str_eq(text,
+                     "the host does not supply guest RAM at GPA 0x101008 (a write of 4 bytes; region [0x100000, "
+                     "0x102000), 4 KiB pages): Bad address, and no limit that is known here explains it: a file behind "
+                     "it may have been cut (see dmesg)");
+    lost.is_known = false;
+    lost_reason(view, &plan, &lost, text, sizeof text);
+    cr_expect_not_null(strstr(text, "does not say where"), "%s", text);
+    lost = (struct lost_memory){.is_known = true, .gpa = {RAM}, .how = "where rdi points"};
+    lost_reason(view, &plan, &lost, text, sizeof text);
+    cr_expect_not_null(strstr(text, "(where rdi points; "), "%s", text);
+    cr_expect_not_null(strstr(text, "by now it can"), "%s", text);
+}
+
+/* Whatever stands against one page more is the likely reason: here a pool that no host has. */
+Test(lost_reason, what_is_short_is_named)
+{
+    struct lost_memory lost = {.is_known = true, .gpa = {RAM + PAGE}, .how = "a read of 1 bytes"};
+    struct loam_plan plan = make_plan();
+    char text[640];
+
+    plan.pages = LOAM_PAGES_1G;
+    plan.page_bytes = UINT64_C(4096) * LOAM_GIB;
+    lost_reason(view, &plan, &lost, text, sizeof text);
+    cr_expect_not_null(strstr(text, "pool: 4096 x 1 GiB hugepages wanted"), "%s", text);
+    cr_expect_not_null(strstr(text, "--populate takes all of it at the start"), "%s", text);
+}
