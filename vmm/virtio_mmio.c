@@ -177,7 +177,7 @@ static void write_status(struct virtio_mmio *transport, uint32_t value)
     if ((status & VIRTIO_STATUS_ACKNOWLEDGE) == 0) {
         status &= ~VIRTIO_STATUS_DRIVER;
     }
-    if ((status & VIRTIO_STATUS_DRIVER) == 0 || !features_acceptable(transport)) {
+    if (!features_acceptable(transport)) { /* they are chosen after DRIVER alone, so this wants it too */
         status &= ~VIRTIO_STATUS_FEATURES_OK;
     }
     if ((status & VIRTIO_STATUS_FEATURES_OK) == 0) {

@@ -296,6 +296,19 @@ Test(virtio_mmio, refuses_devices_that_are_out_of_range)
     cr_assert_eq(virtio_mmio_init(&other, NULL, irq, &device), LOAM_ERROR_INVALID);
 }
 
+Test(virtio_mmio, takes_devices_that_just_fit)
+{
+    const struct irq_line irq = {.set = NULL};
+    struct virtio_device largest = device;
+    struct virtio_mmio other;
+
+    largest.queue_count = VIRTIO_MMIO_QUEUE_MAX;
+    largest.queue_size_max = 32768;
+    largest.config_bytes = VIRTIO_MMIO_BYTES - VIRTIO_MMIO_CONFIG;
+    cr_assert_eq(virtio_mmio_init(&other, guest.map, irq, &largest), LOAM_OK);
+    virtio_mmio_destroy(&other);
+}
+
 /* --- Features ---------------------------------------------------------------------------------------------------- */
 
 Test(virtio_mmio, refuses_features_ok_to_a_driver_that_took_the_wrong_ones)
@@ -334,12 +347,16 @@ Test(virtio_mmio, refuses_features_beyond_the_sixty_fourth)
     write_features(VIRTIO_F_VERSION_1);
     out(VIRTIO_MMIO_STATUS, 0x0b);
     cr_assert_eq(in(VIRTIO_MMIO_STATUS), 0x0b, "taking none of them is right");
-    negotiate(0);
-    out(VIRTIO_MMIO_DRIVER_FEATURES_SELECT, UINT32_MAX);
-    out(VIRTIO_MMIO_DRIVER_FEATURES, 1);
-    write_features(VIRTIO_F_VERSION_1);
-    out(VIRTIO_MMIO_STATUS, 0x0b);
-    cr_assert_eq(in(VIRTIO_MMIO_STATUS), 0x03);
+    for (uint32_t i = 0; i < 2; i++) {
+        negotiate(0);
+        out(VIRTIO_MMIO_DRIVER_FEATURES_SELECT, i == 0 ? 2 : UINT32_MAX);
+        out(VIRTIO_MMIO_DRIVER_FEATURES, 1);
+        write_features(VIRTIO_F_VERSION_1);
+        out(VIRTIO_MMIO_STATUS, 0x0b);
+        cr_assert_eq(in(VIRTIO_MMIO_STATUS), 0x03);
+    }
+    negotiate(VIRTIO_F_VERSION_1);
+    cr_assert_eq(in(VIRTIO_MMIO_STATUS), 0x0b, "a reset forgets it");
 }
 
 Test(virtio_mmio, features_are_chosen_between_driver_and_features_ok)
@@ -352,6 +369,41 @@ Test(virtio_mmio, features_are_chosen_between_driver_and_features_ok)
     negotiate(VIRTIO_F_VERSION_1);
     write_features(VIRTIO_F_VERSION_1 | 1);
     cr_assert_eq(virtio_mmio_features(&transport), VIRTIO_F_VERSION_1, "too late");
+}
+
+Test(virtio_mmio, a_status_that_takes_a_step_back_is_no_step)
+{
+    out(VIRTIO_MMIO_STATUS, 0x09);
+    cr_assert_eq(in(VIRTIO_MMIO_STATUS), 0x01, "no FEATURES_OK before DRIVER");
+    out(VIRTIO_MMIO_STATUS, 0x03);
+    write_features(VIRTIO_F_VERSION_1);
+    out(VIRTIO_MMIO_STATUS, 0x08);
+    cr_assert_eq(in(VIRTIO_MMIO_STATUS), 0x03);
+    bring_up();
+    break_ring();
+    out(VIRTIO_MMIO_QUEUE_NOTIFY, 1);
+    out(VIRTIO_MMIO_STATUS, 0x8f);
+    cr_assert_eq(in(VIRTIO_MMIO_STATUS), 0xcf, "NEEDS_RESET is no step of the driver's");
+}
+
+/* Which register comes first is the driver's choice. */
+Test(virtio_mmio, a_write_changes_its_own_register_alone)
+{
+    negotiate(VIRTIO_F_VERSION_1);
+    out(VIRTIO_MMIO_QUEUE_USED_LOW, 0x3000);
+    out(VIRTIO_MMIO_QUEUE_USED_HIGH, 3);
+    out(VIRTIO_MMIO_QUEUE_AVAILABLE_LOW, 0x2000);
+    out(VIRTIO_MMIO_QUEUE_AVAILABLE_HIGH, 2);
+    out(VIRTIO_MMIO_QUEUE_DESCRIPTORS_LOW, 0x1000);
+    out(VIRTIO_MMIO_QUEUE_DESCRIPTORS_HIGH, 1);
+    out(VIRTIO_MMIO_QUEUE_SIZE, 8);
+    cr_assert_eq(transport.configs[0].size, 8);
+    cr_assert_eq(transport.configs[0].descriptors.value, UINT64_C(0x100001000));
+    cr_assert_eq(transport.configs[0].available.value, UINT64_C(0x200002000));
+    cr_assert_eq(transport.configs[0].used.value, UINT64_C(0x300003000));
+    out(VIRTIO_MMIO_DRIVER_FEATURES_SELECT, 1);
+    out(VIRTIO_MMIO_DEVICE_FEATURES_SELECT, 0);
+    cr_assert_eq(transport.driver_features_select, 1);
 }
 
 /* --- Queues and interrupts --------------------------------------------------------------------------------------- */
@@ -382,6 +434,29 @@ Test(virtio_mmio, carries_a_request_and_interrupts)
     virtio_mmio_notify(&transport, 1);
     cr_assert(virtio_driver_take(&driver, &head, &written_bytes));
     cr_assert_not(level, "the driver does not want it");
+}
+
+Test(virtio_mmio, causes_of_an_interrupt_add_up)
+{
+    bring_up();
+    offer();
+    out(VIRTIO_MMIO_QUEUE_NOTIFY, 1);
+    virtio_mmio_config_changed(&transport);
+    cr_assert_eq(in(VIRTIO_MMIO_INTERRUPT_STATUS), VIRTIO_INTERRUPT_USED | VIRTIO_INTERRUPT_CONFIG);
+    out(VIRTIO_MMIO_INTERRUPT_ACK, VIRTIO_INTERRUPT_CONFIG);
+    cr_assert_eq(in(VIRTIO_MMIO_INTERRUPT_STATUS), VIRTIO_INTERRUPT_USED);
+    cr_assert(level);
+}
+
+/* A view that stayed held would soon keep the map from any change. */
+Test(virtio_mmio, a_queue_that_starts_holds_no_view)
+{
+    for (uint32_t i = 0; i < 64; i++) {
+        bring_up();
+        cr_assert_eq(loam_gpa_map_protect(guest.map, (loam_gpa){GUEST_NEXT}, 0x1000,
+                                          i % 2 == 0 ? LOAM_ACCESS_READ : LOAM_ACCESS_WRITE),
+                     LOAM_OK, "change %u", i);
+    }
 }
 
 Test(virtio_mmio, notifications_for_nobody_are_lost)
@@ -554,12 +629,13 @@ Test(virtio_mmio, configuration_is_read_at_any_width)
 Test(virtio_mmio, configuration_is_written_once_features_are_settled)
 {
     static const uint8_t before[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10};
-    static const uint8_t after[] = {0x88, 0x77, 3, 4, 5, 6, 7, 8, 0xdd, 0xcc};
+    static const uint8_t after[] = {0x88, 0x77, 3, 0x66, 5, 6, 7, 8, 0xdd, 0xcc};
 
     access_wide(VIRTIO_MMIO_CONFIG, 8, true, 0);
     cr_assert_arr_eq(probe.config, before, CONFIG_BYTES);
     negotiate(VIRTIO_F_VERSION_1);
     access_wide(VIRTIO_MMIO_CONFIG, 2, true, 0x7788);
+    access_wide(VIRTIO_MMIO_CONFIG + 3, 1, true, 0x66);
     access_wide(VIRTIO_MMIO_CONFIG + 8, 4, true, 0xaabbccdd);
     access_wide(VIRTIO_MMIO_CONFIG + 10, 1, true, 0xff);
     access_wide(VIRTIO_MMIO_CONFIG + 4000, 8, true, 0xff);
