@@ -13,6 +13,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #define RAM_BYTES (16 * LOAM_MIB)
@@ -386,6 +387,14 @@ static void behave_but(uint32_t spoiled, void (*spoil)(void))
     }
 }
 
+static uint64_t now_nanoseconds(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
 Test(attest, a_guest_that_does_all_of_it_passes)
 {
     static const char *const texts[] = {
@@ -395,15 +404,19 @@ Test(attest, a_guest_that_does_all_of_it_passes)
         [LOAM_ABI_CHECK_RAM] = " pages",        [LOAM_ABI_CHECK_ALIAS] = " pages",
     };
 
+    uint64_t elapsed = now_nanoseconds(), sum = 0;
+
     behave_but(0, NULL);
+    elapsed = now_nanoseconds() - elapsed;
     for (uint32_t check = 0; check < LOAM_ABI_CHECK_COUNT; check++) {
         const struct attest_outcome *outcome = attest_outcome(attest, check);
 
         cr_assert_not_null(outcome, "check %u", check);
         cr_expect(outcome->guest_passed && outcome->host_passed, "%s: %s", attest_check_name(check), outcome->text);
         cr_expect_not_null(strstr(outcome->text, texts[check]), "%s", outcome->text);
-        cr_expect_lt(outcome->nanoseconds, UINT64_C(3600000000000), "an hour");
+        sum += outcome->nanoseconds;
     }
+    cr_expect(sum > 0 && sum <= elapsed, "%" PRIu64 " of %" PRIu64 " ns", sum, elapsed);
     cr_expect_eq(attest_passed_count(attest), LOAM_ABI_CHECK_COUNT);
     cr_expect_null(attest_outcome(attest, LOAM_ABI_CHECK_COUNT));
     cr_expect_str_eq(attest_check_name(LOAM_ABI_CHECK_COUNT), "unknown");
@@ -583,6 +596,40 @@ Test(attest, the_host_looks_at_every_page_of_ram_for_aliases)
         begun_count = done_count = 0;
         make();
     }
+}
+
+static enum loam_error change_map(void)
+{
+    static bool is_read_only;
+
+    is_read_only = !is_read_only;
+    return loam_gpa_map_protect(loam_memory_map(memory), (loam_gpa){4 * LOAM_GIB}, 4096,
+                                is_read_only ? LOAM_ACCESS_READ : LOAM_ACCESS_WRITE);
+}
+
+/* How often the map can be changed while each table before is held: less often if a view is held already. */
+static uint32_t spare_tables(void)
+{
+    const struct loam_gpa_view *views[64];
+    uint32_t count = 0;
+
+    cr_assert_eq(change_map(), LOAM_OK);
+    do {
+        cr_assert_lt(count, 64);
+        views[count++] = loam_gpa_map_acquire(loam_memory_map(memory));
+    } while (change_map() == LOAM_OK);
+    for (uint32_t i = 0; i < count; i++) {
+        loam_gpa_map_release(loam_memory_map(memory), views[i]);
+    }
+    return count;
+}
+
+Test(attest, no_check_keeps_a_view)
+{
+    uint32_t before = spare_tables();
+
+    behave_but(0, NULL);
+    cr_expect_eq(spare_tables(), before);
 }
 
 /* --- What fails ----------------------------------------------------------------------------------------------- */

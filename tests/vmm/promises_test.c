@@ -100,7 +100,10 @@ Test(promises, patterns_and_echoes_lie_spread_over_each_range_of_ram)
             check_pattern(&range);
         }
         for (uint32_t k = 0; k < 2; k++) {
-            cr_expect_eq(nth(LOAM_ABI_KIND_ECHO, 2 * i + k).start, ram[i].start + ram[i].bytes / 8 * echoes[k]);
+            struct loam_abi_range range = nth(LOAM_ABI_KIND_ECHO, 2 * i + k);
+
+            cr_expect_eq(range.start, ram[i].start + ram[i].bytes / 8 * echoes[k]);
+            cr_expect_eq(*(const uint64_t *)hva_of(&range), 0, "what the guest is to write is not there yet");
         }
     }
     promises_release(&promises);
@@ -188,6 +191,7 @@ Test(promises, a_read_only_range_and_two_holes)
     for (uint32_t i = 0; i < 2; i++) {
         hole = nth(LOAM_ABI_KIND_HOLE, i);
         cr_expect_eq(hole.bytes, PAGE);
+        cr_expect(loam_is_aligned(hole.start, PAGE));
         cr_expect(loam_gpa_view_find(view, (loam_gpa){hole.start}, &region) != LOAM_OK ||
                       region.type == LOAM_REGION_DEVICE,
                   "hole %u is memory", i);
@@ -205,9 +209,11 @@ Test(promises, a_page_that_is_taken_is_left_out)
 
     taken.at.value += 32 * LOAM_MIB / 8;
     cr_assert_eq(loam_dma_alloc(loam_memory_dma(memory), &taken, &buffer, NULL), LOAM_OK);
-    protect(LOAM_MIB + 256 * LOAM_KIB, 256 * LOAM_KIB, LOAM_ACCESS_READ); /* a range that lies where the image will */
+    /* RAM of one page at the first that the image may need, and of one at the first that it does not. */
+    protect(LOAM_MIB + PAGE, LOAM_MIB / 2 - PAGE, LOAM_ACCESS_READ);
+    protect(LOAM_MIB + LOAM_MIB / 2 + PAGE, LOAM_MIB / 2 - PAGE, LOAM_ACCESS_READ);
     make();
-    cr_expect_eq(promises_count(&promises, LOAM_ABI_KIND_ECHO), 2 + 0 + 2 + 1);
+    cr_expect_eq(promises_count(&promises, LOAM_ABI_KIND_ECHO), 2 + 0 + 1 + 2 + 1);
     for (uint32_t i = 0; i < promises.listed.range_count; i++) {
         const struct loam_abi_range *range = &promises.listed.ranges[i];
 

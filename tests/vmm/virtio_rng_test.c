@@ -5,7 +5,11 @@
 #include "tests/vmm/virtio_guest.h"
 
 #include <criterion/criterion.h>
+#include <errno.h>
 #include <string.h>
+#include <sys/random.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 enum { SIZE = 16 };
 
@@ -31,6 +35,37 @@ static bool count_up(void *self, void *buffer, size_t bytes)
         ((uint8_t *)buffer)[i] = source.next++;
     }
     return true;
+}
+
+/*
+ * getrandom(2) as a signal, or an early boot, answers it: bytes that count up as far as each step says, or an error (its
+ * number, negative). Without steps it is the system's own.
+ */
+static struct {
+    int steps[4];
+    uint32_t step_count, at;
+    uint8_t next;
+} host;
+
+ssize_t getrandom(void *buffer, size_t bytes, unsigned int flags)
+{
+    int step;
+
+    cr_assert_eq(flags, 0);
+    if (host.step_count == 0) {
+        return (ssize_t)syscall(SYS_getrandom, buffer, bytes, flags);
+    }
+    cr_assert_lt(host.at, host.step_count);
+    step = host.steps[host.at++];
+    if (step < 0) {
+        errno = -step;
+        return -1;
+    }
+    cr_assert_leq((size_t)step, bytes);
+    for (int i = 0; i < step; i++) {
+        ((uint8_t *)buffer)[i] = ++host.next;
+    }
+    return step;
 }
 
 static void set_line(void *controller, unsigned int number, bool new_level)
@@ -183,6 +218,11 @@ Test(virtio_rng, gives_no_more_than_its_limit_to_one_chain)
     expect_used(head, VIRTIO_RNG_BYTES_MAX);
     cr_assert_neq(high[0x1000e], 0);
     cr_assert_eq(high[0x10010], 0);
+    source.call_count = 0;
+    head = add((const struct virtio_buffer[]){{GUEST_HIGH, 0x10000, true}, {GUEST_LOW + 0x1000, 8, true}}, 2);
+    ring();
+    expect_used(head, VIRTIO_RNG_BYTES_MAX);
+    cr_assert_eq(source.call_count, 1, "nothing is asked for beyond");
 }
 
 Test(virtio_rng, respects_a_driver_that_wants_no_interrupt)
@@ -347,6 +387,42 @@ static bool untouched(const uint8_t *before)
         same &= may_write || memcmp(guest.arena + offset, before + offset, 4096) == 0;
     }
     return same;
+}
+
+Test(virtio_rng, the_hosts_own_bytes_may_come_in_parts)
+{
+    uint16_t head;
+
+    virtio_rng_destroy(&rng);
+    init_rng(NULL);
+    host.step_count = 4;
+    memcpy(host.steps, (int[]){3, -EINTR, 4, 1}, sizeof host.steps);
+    head = add(&(struct virtio_buffer){GUEST_HIGH, 8, true}, 1);
+    ring();
+    expect_used(head, 8);
+    cr_assert_arr_eq(virtio_guest_at(&guest, GUEST_HIGH), ((uint8_t[]){1, 2, 3, 4, 5, 6, 7, 8, 0}), 9);
+    cr_assert_eq(host.at, 4);
+    cr_assert_eq(rng.failure_count, 0);
+}
+
+Test(virtio_rng, a_host_without_bytes_is_a_source_that_fails)
+{
+    static const int errors[] = {0, -ENOSYS, -EAGAIN};
+
+    virtio_rng_destroy(&rng);
+    init_rng(NULL);
+    host.step_count = 2;
+    for (uint32_t i = 0; i < 3; i++) {
+        uint16_t head = add(&(struct virtio_buffer){GUEST_HIGH, 8, true}, 1);
+
+        host.at = 0;
+        host.steps[0] = 1;
+        host.steps[1] = errors[i];
+        errno = EINTR;
+        ring();
+        expect_used(head, 0);
+        cr_assert_eq(rng.failure_count, i + 1);
+    }
 }
 
 Test(virtio_rng, hostile_rings_write_nothing_that_the_guest_may_not)
