@@ -176,7 +176,13 @@ Test(decode, tells_what_each_exit_means)
     memcpy(run.padding, &fault, sizeof fault);
     decode(EFAULT);
     check_text("KVM_EXIT_MEMORY_FAULT (39)\n"
-               "KVM could not reach the memory behind GPA 0x123000, 4096 bytes, flags 0x8");
+               "KVM could not reach the memory behind GPA 0x123000, 4096 bytes, flags 0x8: the guest wants it "
+               "private");
+    fault.flags = 0;
+    memcpy(run.padding, &fault, sizeof fault);
+    decode(EFAULT);
+    check_text("KVM_EXIT_MEMORY_FAULT (39)\n"
+               "KVM could not reach the memory behind GPA 0x123000, 4096 bytes, flags 0x0");
     run.exit_reason = KVM_EXIT_HLT;
     decode(0);
     check_text("KVM_EXIT_HLT (5)\nnot an exit that this VMM asked for");
@@ -194,6 +200,16 @@ Test(decode, tells_what_each_exit_means)
     run.mmio.len = 9;
     decode(0);
     check_text("KVM_EXIT_MMIO (6)\nGPA 0xd0000000, 9 bytes: not an access that KVM documents");
+    run.mmio.len = 0;
+    decode(0);
+    check_text("KVM_EXIT_MMIO (6)\nGPA 0xd0000000, 0 bytes: not an access that KVM documents");
+    run.mmio.len = 8;
+    decode(0);
+    check_text("KVM_EXIT_MMIO (6)\na read of 8 bytes at GPA 0xd0000000, for a device");
+    run.mmio.len = 1;
+    run.mmio.is_write = 1;
+    decode(0);
+    check_text("KVM_EXIT_MMIO (6)\na write of 1 bytes at GPA 0xd0000000, for a device");
 }
 
 Test(decode, tells_that_kvm_run_failed)
@@ -202,6 +218,36 @@ Test(decode, tells_that_kvm_run_failed)
     decode(EFAULT);
     check_has("KVM_RUN failed: Bad address");
     cr_assert_null(strstr(text, "KVM_EXIT_IO"), "the exit is an old one");
+}
+
+Test(decode, tells_what_each_error_of_kvm_run_means)
+{
+    static const struct {
+        int run_errno;
+        const char *sentence;
+    } cases[] = {
+        {EAGAIN, "raise the limit on processes and threads"},
+        {EFAULT, "the host does not supply memory"},
+        {EHWPOISON, "a memory error"},
+        {ENOMEM, "no memory for the guest's page tables"},
+        {EPERM, "seccomp"},
+        {EACCES, "seccomp"},
+        {ENOSYS, "seccomp"},
+        {ENOEXEC, "the vCPU's state to be impossible"},
+        {EINVAL, "the vCPU's state to be impossible"},
+        {EIO, "the VM is dead"},
+        {EBADF, "see the kernel log"},
+    };
+
+    for (uint32_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char whole[512];
+
+        snprintf(whole, sizeof whole, "KVM_RUN failed: %s: %s", strerror(cases[i].run_errno),
+                 decode_run_error(cases[i].run_errno));
+        cr_expect_not_null(strstr(whole, cases[i].sentence), "%s", whole);
+        decode(cases[i].run_errno);
+        check_text(whole);
+    }
 }
 
 Test(decode, keeps_to_its_buffer_at_every_size)
