@@ -15,7 +15,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#define WRITE_BYTES (64u << 10) /* of one write(2) */
+/* Of one write(2). One that waits returns only when a reader has taken all of it, and until then nothing has moved. */
+#define WRITE_BYTES 4096u
 
 static size_t waiting(const struct outlet *outlet)
 {

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/vmm/call_gate.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+static atomic_uint counts[CALL_COUNT];
+static atomic_int closed = -1; /* the call whose next caller waits; then GATE_TAKEN */
+static atomic_bool is_open, has_signal;
+
+enum { GATE_TAKEN = -2 };
+
+void call_gate_reset(void)
+{
+    for (int i = 0; i < CALL_COUNT; i++) {
+        atomic_store(&counts[i], 0);
+    }
+    atomic_store(&closed, -1);
+    atomic_store(&is_open, false);
+    atomic_store(&has_signal, false);
+}
+
+unsigned call_gate_count(enum call call)
+{
+    return atomic_load(&counts[call]);
+}
+
+void call_gate_await(enum call call)
+{
+    while (call_gate_count(call) == 0) {
+        sched_yield();
+    }
+}
+
+void call_gate_close(enum call call)
+{
+    atomic_store(&counts[call], 0);
+    atomic_store(&closed, (int)call);
+}
+
+void call_gate_open(void)
+{
+    atomic_store(&is_open, true);
+}
+
+void call_gate_await_signal(void)
+{
+    while (!atomic_load(&has_signal)) {
+        sched_yield();
+    }
+}
+
+/* A handler that has run shows as EINTR. */
+static void wait_at_door(void)
+{
+    while (!atomic_load(&is_open)) {
+        struct timespec moment = {.tv_nsec = 1000000};
+
+        if (syscall(SYS_ppoll, NULL, 0, &moment, NULL, 0) < 0 && errno == EINTR) {
+            atomic_store(&has_signal, true);
+        }
+    }
+}
+
+static void pass(enum call call)
+{
+    int expected = (int)call;
+    bool is_held = atomic_compare_exchange_strong(&closed, &expected, GATE_TAKEN);
+
+    atomic_fetch_add(&counts[call], 1);
+    if (is_held) {
+        wait_at_door();
+    }
+}
+
+ssize_t read(int fd, void *bytes, size_t count)
+{
+    pass(CALL_READ);
+    return syscall(SYS_read, fd, bytes, count);
+}
+
+ssize_t write(int fd, const void *bytes, size_t count)
+{
+    pass(CALL_WRITE);
+    return syscall(SYS_write, fd, bytes, count);
+}
+
+int poll(struct pollfd *fds, nfds_t count, int timeout)
+{
+    pass(CALL_POLL);
+    return (int)syscall(SYS_poll, fds, count, timeout);
+}

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * read(2), write(2) and poll(2) as a test wants them: they stand before the C library's, are counted, and can be held up
+ * at the door, so that what else happens at that moment is the test's to choose. They go on to the system.
+ *
+ * Threads: any; the calls of the test itself are counted too.
+ */
+#ifndef LOAM_TESTS_VMM_CALL_GATE_H
+#define LOAM_TESTS_VMM_CALL_GATE_H
+
+enum call { CALL_READ, CALL_WRITE, CALL_POLL, CALL_COUNT };
+
+/* Counts are 0, nothing is held up. */
+void call_gate_reset(void);
+
+/* Calls that have begun since the reset. */
+unsigned call_gate_count(enum call call);
+
+/* Wait until one has begun since the reset. */
+void call_gate_await(enum call call);
+
+/* The next such call waits at its door, until the gate is opened; signals do not open it. */
+void call_gate_close(enum call call);
+void call_gate_open(void);
+
+/* Wait until a signal has come to the thread that waits at the door. */
+void call_gate_await_signal(void);
+
+#endif

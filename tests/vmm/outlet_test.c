@@ -1,0 +1,417 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "vmm/outlet.h"
+
+#include "tests/vmm/call_gate.h"
+
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#define PIPE_BYTES      4096
+#define FOR_EVER        (-1)
+#define STOP_READABLE   1
+#define STOP_UNREADABLE 0
+
+static struct outlet outlet;
+static int reader, writer;
+
+static void open_on(int fd)
+{
+    struct loam_diag diag = {0};
+
+    cr_assert_eq(outlet_open(&outlet, fd, "the pipe", &diag), LOAM_OK, "%s", diag.text);
+}
+
+static void set_up(void)
+{
+    int fds[2];
+
+    call_gate_reset();
+    cr_assert_eq(pipe2(fds, O_CLOEXEC), 0);
+    reader = fds[0];
+    writer = fds[1];
+    cr_assert_geq(fcntl(writer, F_SETPIPE_SZ, PIPE_BYTES), PIPE_BYTES);
+    open_on(writer);
+}
+
+static void tear_down(void)
+{
+    outlet_close(&outlet);
+    close(reader);
+    close(writer);
+}
+
+TestSuite(outlet, .init = set_up, .fini = tear_down, .timeout = 60);
+
+static void start(void)
+{
+    struct loam_diag diag = {0};
+
+    cr_assert_eq(outlet_start(&outlet, &diag), LOAM_OK, "%s", diag.text);
+}
+
+static void append(const char *text)
+{
+    outlet_append(&outlet, text, strlen(text));
+}
+
+/* Exactly count bytes, which come sooner or later. */
+static void read_exactly(char *text, size_t count)
+{
+    for (size_t have = 0; have < count;) {
+        ssize_t got = read(reader, text + have, count - have);
+
+        cr_assert_gt(got, 0);
+        have += (size_t)got;
+    }
+}
+
+static void fill_pipe(void)
+{
+    static const char block[PIPE_BYTES];
+
+    cr_assert_eq(write(writer, block, sizeof block), PIPE_BYTES);
+}
+
+static uint64_t lost(void)
+{
+    int error;
+
+    return outlet_lost(&outlet, &error);
+}
+
+static int failure(void)
+{
+    int error;
+
+    (void)outlet_lost(&outlet, &error);
+    return error;
+}
+
+/* --- Without a thread ------------------------------------------------------------------------------------------- */
+
+Test(outlet, not_started_it_is_written_when_the_call_returns)
+{
+    int queued;
+
+    append("");
+    append("abc");
+    cr_assert_eq(ioctl(reader, FIONREAD, &queued), 0);
+    cr_expect_eq(queued, 3);
+    cr_expect_eq(outlet_waiting(&outlet), 0);
+    cr_expect_eq(lost(), 0);
+}
+
+static void *read_late(void *nothing)
+{
+    static char block[2 * PIPE_BYTES];
+
+    (void)nothing;
+    call_gate_await(CALL_POLL); /* the writer has met the full pipe, and waits for it */
+    read_exactly(block, sizeof block);
+    return NULL;
+}
+
+Test(outlet, not_started_it_waits_for_room_on_a_descriptor_that_does_not)
+{
+    static const char block[PIPE_BYTES];
+    pthread_t late;
+
+    cr_assert_eq(fcntl(writer, F_SETFL, O_NONBLOCK), 0);
+    fill_pipe();
+    cr_assert_eq(pthread_create(&late, NULL, read_late, NULL), 0);
+    outlet_append(&outlet, block, sizeof block);
+    cr_assert_eq(pthread_join(late, NULL), 0);
+    cr_expect_eq(lost(), 0);
+}
+
+/* --- With its thread -------------------------------------------------------------------------------------------- */
+
+Test(outlet, what_is_appended_comes_out_in_order)
+{
+    char text[10];
+
+    append("012");
+    start();
+    append("345");
+    append("6");
+    append("789");
+    read_exactly(text, sizeof text);
+    cr_expect_arr_eq(text, "0123456789", sizeof text);
+    cr_expect(outlet_drain(&outlet, -1, FOR_EVER));
+    cr_expect_eq(outlet_waiting(&outlet), 0);
+}
+
+Test(outlet, single_bytes_are_gathered)
+{
+    enum { BYTES = 140000 };
+    static char text[BYTES];
+    pid_t child = fork();
+    ssize_t got;
+
+    cr_assert_geq(child, 0);
+    if (child == 0) {
+        close(writer);
+        while ((got = read(reader, text, sizeof text)) > 0) {
+        }
+        _exit(0);
+    }
+    start();
+    for (unsigned i = 0; i < BYTES; i++) {
+        outlet_append(&outlet, "x", 1);
+    }
+    cr_expect(outlet_drain(&outlet, -1, FOR_EVER));
+    cr_expect_lt(call_gate_count(CALL_WRITE), BYTES / 20, "%u calls", call_gate_count(CALL_WRITE));
+    cr_expect_eq(lost(), 0);
+}
+
+/* One page is in the pipe, more waits; whoever appends does not wait, and no byte is lost. */
+Test(outlet, nobody_waits_who_appends)
+{
+    static char text[PIPE_BYTES];
+    enum { BLOCKS = 64 };
+
+    start();
+    for (unsigned i = 0; i < BLOCKS; i++) {
+        memset(text, (int)i, sizeof text);
+        outlet_append(&outlet, text, sizeof text);
+    }
+    cr_expect_geq(outlet_waiting(&outlet), (BLOCKS - 2) * sizeof text);
+    for (unsigned i = 0; i < BLOCKS; i++) {
+        read_exactly(text, sizeof text);
+        for (size_t k = 0; k < sizeof text; k++) {
+            cr_assert_eq(text[k], (char)i, "block %u, byte %zu", i, k);
+        }
+    }
+    cr_expect(outlet_drain(&outlet, -1, FOR_EVER));
+    cr_expect_eq(lost(), 0);
+}
+
+Test(outlet, o_nonblock_loses_nothing)
+{
+    static char text[16 * PIPE_BYTES];
+
+    cr_assert_eq(fcntl(writer, F_SETFL, O_NONBLOCK), 0);
+    start();
+    outlet_append(&outlet, text, sizeof text);
+    call_gate_await(CALL_POLL); /* the pipe was full */
+    read_exactly(text, sizeof text);
+    cr_expect(outlet_drain(&outlet, -1, FOR_EVER));
+    cr_expect_eq(lost(), 0);
+    cr_expect_eq(fcntl(writer, F_GETFL) & O_NONBLOCK, O_NONBLOCK, "what others have set stays");
+}
+
+/* --- Waiting ---------------------------------------------------------------------------------------------------- */
+
+static void *wait_for_room(void *stop_fd)
+{
+    outlet_wait_room(&outlet, *(int *)stop_fd);
+    return NULL;
+}
+
+Test(outlet, below_its_mark_nobody_waits)
+{
+    fill_pipe();
+    start();
+    for (unsigned i = 0; i < OUTLET_HIGH_BYTES; i++) {
+        outlet_append(&outlet, "x", 1);
+    }
+    outlet_wait_room(&outlet, -1);
+    cr_expect_eq(outlet_waiting(&outlet), OUTLET_HIGH_BYTES);
+}
+
+static void append_too_much(void)
+{
+    static const char block[OUTLET_HIGH_BYTES + 1];
+
+    fill_pipe();
+    start();
+    outlet_append(&outlet, block, sizeof block);
+}
+
+Test(outlet, above_it_one_waits_until_there_is_room)
+{
+    static char text[OUTLET_HIGH_BYTES];
+    pthread_t waiter;
+    int none = -1;
+
+    append_too_much();
+    cr_assert_eq(pthread_create(&waiter, NULL, wait_for_room, &none), 0);
+    call_gate_await(CALL_POLL);
+    read_exactly(text, 2 * PIPE_BYTES);
+    cr_assert_eq(pthread_join(waiter, NULL), 0);
+    cr_expect_leq(outlet_waiting(&outlet), OUTLET_HIGH_BYTES);
+}
+
+Test(outlet, above_it_one_waits_no_longer_than_the_run)
+{
+    int stop_fd = eventfd(STOP_UNREADABLE, EFD_CLOEXEC);
+    pthread_t waiter;
+
+    append_too_much();
+    cr_assert_eq(pthread_create(&waiter, NULL, wait_for_room, &stop_fd), 0);
+    call_gate_await(CALL_POLL);
+    cr_assert_eq(eventfd_write(stop_fd, 1), 0);
+    cr_assert_eq(pthread_join(waiter, NULL), 0);
+    cr_expect_gt(outlet_waiting(&outlet), OUTLET_HIGH_BYTES);
+    close(stop_fd);
+}
+
+Test(outlet, draining_ends_by_its_descriptor_and_by_its_time)
+{
+    int stop_fd = eventfd(STOP_READABLE, EFD_CLOEXEC);
+
+    append_too_much();
+    cr_expect_not(outlet_drain(&outlet, stop_fd, FOR_EVER));
+    cr_expect_not(outlet_drain(&outlet, -1, 0));
+    cr_expect_not(outlet_drain(&outlet, -1, 10));
+    cr_expect_gt(outlet_waiting(&outlet), OUTLET_HIGH_BYTES, "nothing is lost by it");
+    cr_expect_eq(lost(), 0);
+    close(stop_fd);
+}
+
+/* --- The end ---------------------------------------------------------------------------------------------------- */
+
+Test(outlet, stopping_ends_a_write_that_has_begun_and_counts_what_is_lost)
+{
+    append_too_much();
+    call_gate_await(CALL_WRITE);
+    outlet_stop(&outlet);
+    cr_expect_eq(lost(), OUTLET_HIGH_BYTES + 1);
+    cr_expect_eq(failure(), 0, "nobody read it, and nothing failed");
+    cr_expect_eq(outlet_waiting(&outlet), 0);
+    append("and");
+    cr_expect_eq(lost(), OUTLET_HIGH_BYTES + 4);
+    cr_expect(outlet_drain(&outlet, -1, FOR_EVER), "nothing waits");
+}
+
+static void *stop(void *nothing)
+{
+    (void)nothing;
+    outlet_stop(&outlet);
+    return NULL;
+}
+
+/* The thread has looked whether it is to leave, and is about to call write(2), when the first kick comes, and is spent. */
+Test(outlet, a_kick_that_comes_before_the_call_is_followed_by_another)
+{
+    pthread_t stopper;
+
+    fill_pipe();
+    start();
+    call_gate_close(CALL_WRITE);
+    append("x");
+    call_gate_await(CALL_WRITE);
+    cr_assert_eq(pthread_create(&stopper, NULL, stop, NULL), 0);
+    call_gate_await_signal();
+    call_gate_open();
+    cr_assert_eq(pthread_join(stopper, NULL), 0);
+    cr_expect_eq(lost(), 1);
+}
+
+Test(outlet, a_full_device_is_told_at_once_and_everything_counted)
+{
+    const char *expected = "loam: the full one: cannot be written: No space left on device: what comes from here on is "
+                           "lost\n";
+    int full = open("/dev/full", O_WRONLY | O_CLOEXEC), error;
+    struct outlet second;
+    char told[512] = "";
+
+    cr_assert_geq(full, 0);
+    cr_assert_eq(outlet_open(&second, full, "the full one", NULL), LOAM_OK);
+    second.teller = &outlet;
+    cr_assert_eq(outlet_start(&second, NULL), LOAM_OK);
+    outlet_append(&second, "abc", 3);
+    read_exactly(told, strlen(expected));
+    cr_expect_str_eq(told, expected);
+    outlet_append(&second, "defg", 4);
+    cr_expect(outlet_drain(&second, -1, FOR_EVER));
+    cr_expect_eq(outlet_lost(&second, &error), 7);
+    cr_expect_eq(error, ENOSPC);
+    outlet_close(&second);
+    close(full);
+}
+
+Test(outlet, a_reader_that_is_gone_is_no_signal)
+{
+    close(reader);
+    start();
+    append("abc");
+    cr_expect(outlet_drain(&outlet, -1, FOR_EVER));
+    cr_expect_eq(failure(), EPIPE);
+    cr_expect_eq(lost(), 3);
+    reader = open("/dev/null", O_RDONLY | O_CLOEXEC);
+}
+
+Test(outlet, waits_for_nobody_after_a_failure)
+{
+    close(reader);
+    start();
+    append("abc");
+    cr_expect(outlet_drain(&outlet, -1, FOR_EVER));
+    for (unsigned i = 0; i < 100; i++) {
+        static const char block[OUTLET_HIGH_BYTES];
+
+        outlet_append(&outlet, block, sizeof block);
+        outlet_wait_room(&outlet, -1);
+    }
+    cr_expect_eq(lost(), 3 + 100 * (uint64_t)OUTLET_HIGH_BYTES);
+    reader = open("/dev/null", O_RDONLY | O_CLOEXEC);
+}
+
+static unsigned count_descriptors(void)
+{
+    unsigned count = 0;
+
+    for (int fd = 0; fd < 256; fd++) {
+        count += fcntl(fd, F_GETFD) >= 0;
+    }
+    return count;
+}
+
+Test(outlet, nothing_is_left)
+{
+    const unsigned before = count_descriptors();
+    struct outlet second;
+
+    cr_assert_eq(outlet_open(&second, writer, "second", NULL), LOAM_OK);
+    cr_assert_eq(outlet_start(&second, NULL), LOAM_OK);
+    outlet_append(&second, "abc", 3);
+    outlet_close(&second);
+    cr_expect_eq(count_descriptors(), before);
+    cr_expect_eq(fcntl(writer, F_GETFD), FD_CLOEXEC, "the descriptor is the caller's");
+}
+
+/* --- Streams ---------------------------------------------------------------------------------------------------- */
+
+Test(outlet, text_for_people_has_no_control_bytes)
+{
+    const char *expected = "loam: no\\x1b[31mfile\\xff: 7\nplain\n";
+    FILE *stream = outlet_text_stream(&outlet);
+    char text[64] = "";
+
+    cr_assert_not_null(stream);
+    fprintf(stream, "loam: %s: %d\n", "no\033[31mfile\xff", 7);
+    fputs("plain\n", stream);
+    read_exactly(text, strlen(expected));
+    cr_expect_str_eq(text, expected);
+    fclose(stream);
+}
+
+Test(outlet, a_raw_stream_is_as_it_is)
+{
+    FILE *stream = outlet_raw_stream(&outlet);
+    char text[8] = "";
+
+    cr_assert_not_null(stream);
+    fputs("\033[K\xff", stream);
+    fclose(stream);
+    read_exactly(text, 4);
+    cr_expect_str_eq(text, "\033[K\xff");
+}
