@@ -410,14 +410,18 @@ static void close_report(struct run *run, int exit_status)
 
 /*
  * Everything printed is to be read; a run that was cut short does not wait for who does not read, and one with a time
- * limit not beyond it. What nobody could read is no pass; a signal stays the reason that it is.
+ * limit not beyond it. What nobody could read is no pass; a signal, also one that ends this wait, is the reason that it
+ * is.
  */
 static int hand_over(struct run *run, int exit_status)
 {
     int64_t patience = run->is_cut_short ? 0 : session_left_milliseconds(&run->session);
     bool is_read = standard_finish(session_fd(&run->session), patience);
 
-    return is_read || exit_status > 128 ? exit_status : EXIT_CODE_HOST;
+    if (is_read || exit_status > 128) {
+        return exit_status;
+    }
+    return session_signalled(&run->session) ? 128 + run->session.signal_number : EXIT_CODE_HOST;
 }
 
 int run_command(const struct options *options)

@@ -86,6 +86,8 @@ enum loam_error session_open(struct session *session, struct loam_diag *diag)
 void session_close(struct session *session)
 {
     if (session->signal_fd >= 0) {
+        while (next_signal(session->signal_fd) != 0) {
+        }
         close(session->signal_fd);
         session->signal_fd = -1;
         pthread_sigmask(SIG_SETMASK, &session->saved_mask, NULL);

@@ -38,7 +38,7 @@ struct session {
 /* Take its signals over. LOAM_ERROR_SYSTEM: a call failed, and nothing has changed. */
 LOAM_MUST_USE enum loam_error session_open(struct session *session, struct loam_diag *diag);
 
-/* Signals are as before. */
+/* Signals are as before; one that came too late to end anything is dropped. */
 void session_close(struct session *session);
 
 /* Whether a signal has come that ends the session; it is in signal_number from then on. Never waits. */

@@ -12,7 +12,8 @@
 
 static atomic_uint counts[CALL_COUNT];
 static atomic_int closed = -1; /* the call whose next caller waits; then GATE_TAKEN */
-static atomic_bool is_open, has_signal;
+static atomic_int closed_fd;   /* -1: any */
+static atomic_bool is_held, is_open, has_signal;
 
 enum { GATE_TAKEN = -2 };
 
@@ -22,6 +23,7 @@ void call_gate_reset(void)
         atomic_store(&counts[i], 0);
     }
     atomic_store(&closed, -1);
+    atomic_store(&is_held, false);
     atomic_store(&is_open, false);
     atomic_store(&has_signal, false);
 }
@@ -38,9 +40,16 @@ void call_gate_await(enum call call)
     }
 }
 
-void call_gate_close(enum call call)
+void call_gate_await_held(void)
 {
-    atomic_store(&counts[call], 0);
+    while (!atomic_load(&is_held)) {
+        sched_yield();
+    }
+}
+
+void call_gate_close(enum call call, int fd)
+{
+    atomic_store(&closed_fd, fd);
     atomic_store(&closed, (int)call);
 }
 
@@ -68,31 +77,31 @@ static void wait_at_door(void)
     }
 }
 
-static void pass(enum call call)
+static void pass(enum call call, int fd)
 {
-    int expected = (int)call;
-    bool is_held = atomic_compare_exchange_strong(&closed, &expected, GATE_TAKEN);
+    int expected = (int)call, only = atomic_load(&closed_fd);
 
     atomic_fetch_add(&counts[call], 1);
-    if (is_held) {
+    if ((only < 0 || only == fd) && atomic_compare_exchange_strong(&closed, &expected, GATE_TAKEN)) {
+        atomic_store(&is_held, true);
         wait_at_door();
     }
 }
 
 ssize_t read(int fd, void *bytes, size_t count)
 {
-    pass(CALL_READ);
+    pass(CALL_READ, fd);
     return syscall(SYS_read, fd, bytes, count);
 }
 
 ssize_t write(int fd, const void *bytes, size_t count)
 {
-    pass(CALL_WRITE);
+    pass(CALL_WRITE, fd);
     return syscall(SYS_write, fd, bytes, count);
 }
 
 int poll(struct pollfd *fds, nfds_t count, int timeout)
 {
-    pass(CALL_POLL);
+    pass(CALL_POLL, -1);
     return (int)syscall(SYS_poll, fds, count, timeout);
 }

@@ -19,8 +19,11 @@ unsigned call_gate_count(enum call call);
 /* Wait until one has begun since the reset. */
 void call_gate_await(enum call call);
 
-/* The next such call waits at its door, until the gate is opened; signals do not open it. */
-void call_gate_close(enum call call);
+/* Wait until one is held up. */
+void call_gate_await_held(void);
+
+/* The next such call on fd (-1: any) waits at its door, until the gate is opened; signals do not open it. */
+void call_gate_close(enum call call, int fd);
 void call_gate_open(void);
 
 /* Wait until a signal has come to the thread that waits at the door. */

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -350,4 +351,155 @@ Test(console_terminal, the_background_does_not_stop_it)
     cr_assert_eq(waitpid(child, &status, 0), child);
     cr_assert(WIFEXITED(status));
     cr_assert_eq(WEXITSTATUS(status), 0, "exit %d; 3: stopped by SIGTTOU", WEXITSTATUS(status));
+}
+
+/* --- Ways to end ---------------------------------------------------------------------------------------------- */
+
+static void fault(void)
+{
+    *(volatile int *)8 = 0;
+}
+
+/* In a child: raw, then its end. Returns the wait status. */
+static int end_raw_child(int number, void (*handler)(int), void (*end)(void))
+{
+    const struct rlimit no_core = {0, 0};
+    int status;
+    pid_t child = fork();
+
+    cr_assert_geq(child, 0);
+    if (child == 0) {
+        static struct console console;
+
+        setrlimit(RLIMIT_CORE, &no_core);
+        for (int other = 1; other < NSIG; other++) {
+            signal(other, SIG_DFL);
+        }
+        if (number > 0) {
+            signal(number, handler);
+        }
+        if (console_raw(&console, slave, NULL) != LOAM_OK || as_before()) {
+            _exit(99);
+        }
+        if (end != NULL) {
+            end();
+        } else {
+            kill(getpid(), number);
+        }
+        _exit(as_before() ? 98 : 0);
+    }
+    cr_assert_eq(waitpid(child, &status, 0), child);
+    return status;
+}
+
+/* Signals whose default ends a process: signal(7). */
+static const int endings[] = {SIGHUP,  SIGINT,    SIGQUIT, SIGILL,  SIGTRAP, SIGABRT,  SIGBUS,  SIGFPE,
+                              SIGUSR1, SIGSEGV,   SIGUSR2, SIGPIPE, SIGALRM, SIGTERM,  SIGXCPU, SIGXFSZ,
+                              SIGPROF, SIGVTALRM, SIGIO,   SIGPWR,  SIGSYS,  SIGSTKFLT};
+
+Test(console_terminal, whatever_signal_ends_the_process_restores_first)
+{
+    for (size_t i = 0; i < sizeof endings / sizeof endings[0]; i++) {
+        int status = end_raw_child(endings[i], SIG_DFL, NULL);
+
+        cr_expect(WIFSIGNALED(status) && WTERMSIG(status) == endings[i], "signal %d: status 0x%x", endings[i],
+                  (unsigned)status);
+        cr_expect(as_before(), "left raw by signal %d", endings[i]);
+        cr_assert_eq(tcsetattr(slave, TCSANOW, &before), 0);
+    }
+    for (int number = SIGRTMIN; number <= SIGRTMAX; number++) {
+        int status = end_raw_child(number, SIG_DFL, NULL);
+
+        cr_expect(WIFSIGNALED(status) && WTERMSIG(status) == number, "signal %d: status 0x%x", number,
+                  (unsigned)status);
+        cr_expect(as_before(), "left raw by signal %d", number);
+        cr_assert_eq(tcsetattr(slave, TCSANOW, &before), 0);
+    }
+}
+
+Test(console_terminal, a_fault_or_an_abort_of_our_own_restores_first)
+{
+    int status = end_raw_child(0, NULL, fault);
+
+    cr_expect(WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV, "status 0x%x", (unsigned)status);
+    cr_expect(as_before());
+    status = end_raw_child(0, NULL, abort);
+    cr_expect(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT, "status 0x%x", (unsigned)status);
+    cr_expect(as_before());
+}
+
+/* It goes on, with the terminal raw. */
+Test(console_terminal, an_ignored_signal_stays_ignored)
+{
+    for (size_t i = 0; i < sizeof endings / sizeof endings[0]; i++) {
+        int status = end_raw_child(endings[i], SIG_IGN, NULL);
+
+        cr_expect(WIFEXITED(status) && WEXITSTATUS(status) == 0, "signal %d: status 0x%x", endings[i],
+                  (unsigned)status);
+        cr_assert_eq(tcsetattr(slave, TCSANOW, &before), 0);
+    }
+}
+
+static void stay(int number)
+{
+    (void)number;
+}
+
+Test(console_terminal, a_signal_that_somebody_handles_stays_his)
+{
+    int status = end_raw_child(SIGUSR1, stay, NULL);
+
+    cr_expect(WIFEXITED(status) && WEXITSTATUS(status) == 0, "status 0x%x", (unsigned)status);
+}
+
+/* --- Jobs ----------------------------------------------------------------------------------------------------- */
+
+/* A shell takes the terminal back when its job is stopped: what it has set is not undone. */
+Test(console_terminal, what_others_have_set_meanwhile_stays)
+{
+    struct console console;
+    struct termios shell, now;
+
+    cr_assert_eq(console_raw(&console, slave, NULL), LOAM_OK);
+    shell = before;
+    shell.c_lflag &= ~(tcflag_t)ECHO;
+    cr_assert_eq(tcsetattr(slave, TCSANOW, &shell), 0);
+    console_restore();
+    cr_assert_eq(tcgetattr(slave, &now), 0);
+    cr_expect_eq(now.c_lflag, shell.c_lflag);
+    cr_assert_eq(console_raw(&console, slave, NULL), LOAM_OK, "and it can be taken again");
+    console_restore();
+    cr_assert_eq(tcgetattr(slave, &now), 0);
+    cr_expect_eq(now.c_lflag, shell.c_lflag, "to be given back as it was then");
+}
+
+static int see_both_sides(void)
+{
+    int status;
+    pid_t child;
+
+    if (!console_is_foreground(slave)) {
+        return 1;
+    }
+    child = fork();
+    if (child == 0) {
+        setpgid(0, 0);
+        _exit(console_is_foreground(slave) ? 2 : 0);
+    }
+    return waitpid(child, &status, 0) == child && WIFEXITED(status) ? WEXITSTATUS(status) : 3;
+}
+
+Test(console_terminal, foreground_and_background)
+{
+    int status;
+    pid_t child = fork();
+
+    cr_assert_geq(child, 0);
+    if (child == 0) {
+        _exit(setsid() < 0 || ioctl(slave, TIOCSCTTY, 0) != 0 ? 4 : see_both_sides());
+    }
+    cr_assert_eq(waitpid(child, &status, 0), child);
+    cr_expect(WIFEXITED(status) && WEXITSTATUS(status) == 0, "status 0x%x", (unsigned)status);
+    cr_expect(console_is_foreground(slave),
+              "a terminal that does not control this process is not shared with its jobs");
 }

@@ -126,9 +126,9 @@ Test(intake, closing_ends_a_read_that_waits)
     uint8_t bytes[INTAKE_BYTES];
     pthread_t closer;
 
-    call_gate_close(CALL_READ);
+    call_gate_close(CALL_READ, reader);
     cr_expect_eq(intake_take(&intake, bytes), -1);
-    call_gate_await(CALL_READ);
+    call_gate_await_held();
     cr_assert_eq(pthread_create(&closer, NULL, close_intake, NULL), 0);
     call_gate_await_signal();
     call_gate_open();

@@ -305,9 +305,9 @@ Test(outlet, a_kick_that_comes_before_the_call_is_followed_by_another)
 
     fill_pipe();
     start();
-    call_gate_close(CALL_WRITE);
+    call_gate_close(CALL_WRITE, writer);
     append("x");
-    call_gate_await(CALL_WRITE);
+    call_gate_await_held();
     cr_assert_eq(pthread_create(&stopper, NULL, stop, NULL), 0);
     call_gate_await_signal();
     call_gate_open();

@@ -149,3 +149,174 @@ Test(report, json_is_one_object)
     cr_expect_eq(json_integer_value(json_object_get(root, "exit")), 4);
     json_decref(root);
 }
+
+/* --- The whole of it -------------------------------------------------------------------------------------------- */
+
+static const char *whole_text(void)
+{
+    fflush(out);
+    return text;
+}
+
+static void report_run(struct report *report, bool passed)
+{
+    struct loam_plan plan = make_plan(256 * LOAM_MIB);
+    struct attest_outcome first = make_outcome(true), second = make_outcome(passed);
+
+    plan.checks[0].short_fall = false;
+    plan.metadata_bytes = 62669;
+    second.check = LOAM_ABI_CHECK_HOLE;
+    report_plan(report, &plan);
+    report_check(report, LOAM_ABI_CHECK_RAM, NULL);
+    report_check(report, LOAM_ABI_CHECK_RAM, &first);
+    report_check(report, LOAM_ABI_CHECK_HOLE, NULL);
+    report_check(report, LOAM_ABI_CHECK_HOLE, &second);
+    report_verdict(report, passed, passed ? 2 : 1, 2, passed ? "" : "the guest reset itself");
+    report_finish(report, passed ? 0 : 1);
+}
+
+#define PLAN_TEXT                                                                                                      \
+    "plan\n"                                                                                                           \
+    "  memory    256 MiB as 128 x 2 MiB hugepages, reserved when mapped\n"                                             \
+    "  low RAM   [0x000000000, 0x010000000)  256 MiB\n"                                                                \
+    "  hole      [0x010000000, 0x100000000)  for devices\n"                                                            \
+    "  metadata  61.2 KiB of host memory\n"                                                                            \
+    "  ok        pool: \"quoted\"\n"
+
+Test(report, a_good_run_whole)
+{
+    struct report report;
+
+    report_init(&report, false, out, false);
+    report_run(&report, true);
+    cr_expect_str_eq(whole_text(), PLAN_TEXT "checks\n"
+                                             "  ram       pass  3 pages, 1.5 KiB                          1.5 ms\n"
+                                             "  hole      pass  3 pages, 1.5 KiB                          1.5 ms\n"
+                                             "verdict\n"
+                                             "  pass      2 of 2 checks, guest and host agree\n");
+}
+
+Test(report, a_bad_run_whole)
+{
+    struct report report;
+
+    report_init(&report, false, out, false);
+    report_run(&report, false);
+    cr_expect_str_eq(whole_text(),
+                     PLAN_TEXT "checks\n"
+                               "  ram       pass  3 pages, 1.5 KiB                          1.5 ms\n"
+                               "  hole      FAIL  3 pages                                   1.5 ms\n"
+                               "verdict\n"
+                               "  FAIL      1 of 2 checks, guest and host agree: the guest reset itself\n");
+}
+
+/* On a terminal a line says which check runs, is written over by its outcome, and there is colour. */
+Test(report, a_bad_run_whole_on_a_terminal)
+{
+    struct report report;
+
+    report_init(&report, false, out, true);
+    report_run(&report, false);
+    cr_expect_not_null(strstr(whole_text(),
+                              "  \033[32mok   \033[0m     pool: \"quoted\"\n"
+                              "checks\n"
+                              "\r\033[K  ram       ..."
+                              "\r\033[K  ram       \033[32mpass\033[0m  3 pages, 1.5 KiB                  "
+                              "        1.5 ms\n"
+                              "\r\033[K  hole      ..."
+                              "\r\033[K  hole      \033[31mFAIL\033[0m  3 pages                           "
+                              "        1.5 ms\n"
+                              "\r\033[Kverdict\n"
+                              "  \033[31mFAIL\033[0m      1 of 2 checks, guest and host agree: the guest "
+                              "reset itself\n"),
+                       "%s", text);
+}
+
+Test(report, json_has_no_colour_on_a_terminal)
+{
+    struct report report;
+
+    report_init(&report, true, out, true);
+    report_run(&report, true);
+    cr_expect_null(strchr(whole_text(), '\033'));
+    cr_expect_eq(text[0], '{');
+}
+
+/* --- What others chose ------------------------------------------------------------------------------------------- */
+
+#define ODD                                                                                                            \
+    "a\033[31mb\xff"                                                                                                   \
+    "c"
+
+static const char *failure_on_stderr(void)
+{
+    static char line[4096];
+    FILE *redirected = cr_get_redirected_stderr();
+
+    fflush(stderr);
+    cr_assert_not_null(fgets(line, sizeof line, redirected));
+    return line;
+}
+
+Test(report, text_of_others_has_no_control_bytes)
+{
+    struct loam_plan plan = make_plan(256 * LOAM_MIB);
+    struct report report;
+
+    report_init(&report, false, out, false);
+    strcpy(plan.checks[0].text, ODD);
+    strcpy(plan.passed_over, ODD);
+    report_plan(&report, &plan);
+    report_verdict(&report, false, 0, 0, ODD);
+    report_failure(&report, "%s: no such file", ODD);
+    cr_expect_null(strchr(whole_text(), '\033'));
+    cr_expect_null(strchr(text, '\xff'));
+    cr_expect_not_null(strstr(text, "auto      a\\x1b[31mb\\xffc\n"), "%s", text);
+    cr_expect_not_null(strstr(text, "short     a\\x1b[31mb\\xffc\n"), "%s", text);
+    cr_expect_not_null(strstr(text, "FAIL: a\\x1b[31mb\\xffc\n"), "%s", text);
+    cr_expect_str_eq(failure_on_stderr(), "loam: a\\x1b[31mb\\xffc: no such file\n");
+}
+
+static void check_json_text(const json_t *object, const char *key)
+{
+    const char *value = json_string_value(json_object_get(object, key));
+
+    cr_assert_not_null(value, "%s has vanished", key);
+    cr_expect_str_eq(value,
+                     "a\033[31mb\xef\xbf\xbd"
+                     "c",
+                     "%s", key);
+}
+
+/* Whatever of others is no UTF-8, the key stays. */
+Test(report, json_keeps_every_key_of_text_that_is_not_utf8)
+{
+    struct loam_plan plan = make_plan(256 * LOAM_MIB);
+    struct machine_result stop = {.reason = MACHINE_STOP_BROKEN, .report = ODD};
+    struct attest_outcome outcome = make_outcome(true);
+    struct report report;
+    json_t *root;
+
+    report_init(&report, true, out, false);
+    strcpy(plan.checks[0].text, ODD);
+    strcpy(plan.passed_over, ODD);
+    strcpy(outcome.text, ODD);
+    report_plan(&report, &plan);
+    report_check(&report, LOAM_ABI_CHECK_RAM, &outcome);
+    report_stop(&report, &stop);
+    report_failure(&report, "%s", ODD);
+    report_note(&report, "%s", ODD);
+    report_verdict(&report, false, 0, 8, ODD);
+    report_finish(&report, 4);
+    root = json_loads(whole_text(), 0, NULL);
+    cr_assert_not_null(root, "%s", text);
+    check_json_text(root, "error");
+    check_json_text(root, "reason");
+    check_json_text(json_object_get(root, "stop"), "report");
+    check_json_text(json_object_get(root, "plan"), "passed_over");
+    check_json_text(json_array_get(json_object_get(json_object_get(root, "plan"), "checks"), 0), "text");
+    check_json_text(json_array_get(json_object_get(root, "checks"), 0), "text");
+    cr_expect_str_eq(json_string_value(json_array_get(json_object_get(root, "notes"), 0)), "a\033[31mb\xef\xbf\xbd"
+                                                                                           "c");
+    json_decref(root);
+}
