@@ -80,6 +80,32 @@ guest waits
     reset
 end_guest waits
 
+/* Says L, waits for something typed, and then writes to RAM that it has not touched yet; code 0 if nothing came of it. */
+    .macro wait_for_a_key
+    say 'L'
+1:  movw $LINE_STATUS, %dx
+    inb %dx, %al
+    testb $1, %al
+    jz 1b
+    .endm
+
+guest writes_late
+    wait_for_a_key
+    movl $GUEST_LATE, %ebx
+    movl $1, (%ebx)
+    exit_with 0
+end_guest writes_late
+
+/* The same by an instruction of the x87, which some KVMs leave to the VMM. */
+guest stores_late
+    fninit
+    fld1
+    wait_for_a_key
+    movl $GUEST_LATE, %ebx
+    fstps (%ebx)
+    exit_with 0
+end_guest stores_late
+
 /* Says a byte that is no text, and a word that is. */
 guest says
     say 0xff

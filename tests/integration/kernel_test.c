@@ -3,6 +3,7 @@
 #include "tests/integration/launch.h"
 
 #include "tests/integration/kernel_guests.h"
+#include "tests/support/control_group.h"
 #include "tests/vmm/elf_builder.h"
 
 #include <criterion/criterion.h>
@@ -29,6 +30,8 @@ GUEST(forgets);
 GUEST(waits);
 GUEST(says);
 GUEST(module);
+GUEST(writes_late);
+GUEST(stores_late);
 
 static char folder[] = "/tmp/loam-kernel-XXXXXX";
 static char kernel_path[64], initrd_path[64];
@@ -41,8 +44,11 @@ static void set_up(void)
     snprintf(initrd_path, sizeof initrd_path, "%s/initrd", folder);
 }
 
+static struct control_group group;
+
 static void tear_down(void)
 {
+    control_group_remove(&group);
     unlink(kernel_path);
     unlink(initrd_path);
     rmdir(folder);
@@ -229,6 +235,50 @@ Test(kernel, the_timeout_covers_all_lives)
     cr_expect_str_eq(process.out, "LL");
     cr_expect_not_null(strstr(process.err, "did not end within 3 s"), "%s", process.err);
     process_end(&process);
+}
+
+/* --- Memory that is taken away ------------------------------------------------------------------------------------ */
+
+/* A limit on hugepages, lowered while the guest runs: whoever touches the next page, KVM or Loam, the run breaks. */
+static void lower_the_limit(void)
+{
+    char *argv[] = {loam_path(), "run",       "--memory",  "16M", "--pages", "2M",
+                    "--kernel",  kernel_path, "--timeout", "60",  NULL};
+    char *inside[24];
+    struct process process;
+    const char *reason;
+
+    need_pool("2M", 16 * 1024 * 1024);
+    reason = control_group_make(&group, "hugetlb");
+    if (reason != NULL) {
+        cr_skip("hugetlb: %s", reason);
+    }
+    cr_assert(control_group_argv(&group, argv, inside, sizeof inside / sizeof inside[0]));
+    cr_assert(process_start(&process, inside, LIMIT_MILLISECONDS));
+    cr_assert(process_expect(&process, "L"), "%s", process.err);
+    if (!control_group_write(&group, group.is_unified ? "hugetlb.2MB.max" : "hugetlb.2MB.limit_in_bytes", "4194304")) {
+        process_end(&process);
+        cr_skip("the limit cannot be lowered below what is used");
+    }
+    cr_assert(process_type(&process, "x"));
+    process_wait(&process);
+    cr_expect_eq(process.status, 4, "status %d: %s", process.status, process.err);
+    cr_expect_not_null(strstr(process.err, "\nloam: the host does not supply guest RAM at GPA 0x800000 ("), "%s",
+                       process.err);
+    cr_expect_not_null(strstr(process.err, "hugetlb."), "the limit is not named: %s", process.err);
+    process_end(&process);
+}
+
+Test(kernel, breaks_when_its_memory_is_taken_away)
+{
+    MAKE_KERNEL(writes_late);
+    lower_the_limit();
+}
+
+Test(kernel, breaks_when_memory_is_taken_away_that_loam_touches_for_it)
+{
+    MAKE_KERNEL(stores_late);
+    lower_the_limit();
 }
 
 /* --- What is told of it ------------------------------------------------------------------------------------------- */
