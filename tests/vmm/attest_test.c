@@ -8,6 +8,7 @@
 #include "guest/embedded.h"
 
 #include "tests/support/heap.h"
+#include "vmm/sabotage.h"
 
 #include <criterion/criterion.h>
 #include <inttypes.h>
@@ -23,6 +24,38 @@ static struct attest *attest;
 static struct machine *machine;
 static unsigned begun_count, done_count;
 static uint32_t carved_before;
+
+/* --- What a sabotage would see: this stands in for the one that programs link --------------------------------- */
+
+static uint32_t struck[SABOTAGE_ECHOED + 1], sabotage_end_count;
+static void (*spoil_listed)(struct loam_abi_table *table); /* when the promises are published */
+
+bool sabotage_available(void)
+{
+    return false;
+}
+
+bool sabotage_select(const char *name)
+{
+    (void)name;
+    return false;
+}
+
+void sabotage_strike(enum sabotage_point point, struct loam_memory *struck_memory, struct loam_abi_table *table)
+{
+    cr_expect_eq(struck_memory, memory);
+    struck[point]++;
+    if (point == SABOTAGE_PUBLISH && spoil_listed != NULL) {
+        spoil_listed(table);
+    }
+}
+
+void sabotage_end(void)
+{
+    sabotage_end_count++;
+}
+
+/* --- The host's half, with a machine -------------------------------------------------------------------------- */
 
 static void count_report(void *self, enum loam_abi_check check, const struct attest_outcome *outcome)
 {
@@ -397,6 +430,11 @@ static uint64_t now_nanoseconds(void)
 
 Test(attest, a_guest_that_does_all_of_it_passes)
 {
+    static const char *const names[] = {
+        [LOAM_ABI_CHECK_PATTERN] = "pattern",   [LOAM_ABI_CHECK_DMA32] = "dma32", [LOAM_ABI_CHECK_ECHO] = "echo",
+        [LOAM_ABI_CHECK_READONLY] = "readonly", [LOAM_ABI_CHECK_HOLE] = "hole",   [LOAM_ABI_CHECK_RING] = "ring",
+        [LOAM_ABI_CHECK_RAM] = "ram",           [LOAM_ABI_CHECK_ALIAS] = "alias",
+    };
     static const char *const texts[] = {
         [LOAM_ABI_CHECK_PATTERN] = "12 ranges", [LOAM_ABI_CHECK_DMA32] = "6 buffers",
         [LOAM_ABI_CHECK_ECHO] = "6 ranges",     [LOAM_ABI_CHECK_READONLY] = "8 probes",
@@ -414,6 +452,7 @@ Test(attest, a_guest_that_does_all_of_it_passes)
         cr_assert_not_null(outcome, "check %u", check);
         cr_expect(outcome->guest_passed && outcome->host_passed, "%s: %s", attest_check_name(check), outcome->text);
         cr_expect_not_null(strstr(outcome->text, texts[check]), "%s", outcome->text);
+        cr_expect_str_eq(attest_check_name(check), names[check]);
         sum += outcome->nanoseconds;
     }
     cr_expect(sum > 0 && sum <= elapsed, "%" PRIu64 " of %" PRIu64 " ns", sum, elapsed);
@@ -478,6 +517,11 @@ static void flip_pattern_end(void)
     flip_last_word(LOAM_ABI_KIND_PATTERN, 11);
 }
 
+static void flip_echo_start(void)
+{
+    flip_first_word(LOAM_ABI_KIND_ECHO, 0);
+}
+
 static void flip_echo_end(void)
 {
     flip_last_word(LOAM_ABI_KIND_ECHO, 5);
@@ -524,6 +568,7 @@ Test(attest, a_guest_that_does_all_but_one_thing)
         {LOAM_ABI_CHECK_PATTERN, report_failure, "guest: 3 errors, first at GPA 0x1000: 0x22 expected, 0x33 found",
          true},
         {LOAM_ABI_CHECK_DMA32, count_one_more, "host: 6 buffers expected, guest reports 7", false},
+        {LOAM_ABI_CHECK_ECHO, flip_echo_start, "host: at GPA 0x14000 ", false},
         {LOAM_ABI_CHECK_ECHO, flip_echo_end, "host: at GPA 0x100280ff8 ", false},
         {LOAM_ABI_CHECK_READONLY, flip_readonly_end, "host: at GPA ", false},
         {LOAM_ABI_CHECK_READONLY, write_readonly_again, "0 reads and 8 writes expected, 0 and 9 arrived, 0 of", false},
@@ -550,6 +595,91 @@ Test(attest, a_guest_that_does_all_but_one_thing)
         begun_count = done_count = 0;
         make();
     }
+}
+
+static void count_one(void)
+{
+    struct loam_abi_range used = first(LOAM_ABI_KIND_USED, 0);
+
+    result_now()->item_count = 1;
+    ((uint16_t *)word_at(used.start))[1] = 1;
+}
+
+Test(attest, one_request_through_the_ring_is_enough)
+{
+    behave_but(LOAM_ABI_CHECK_RING, count_one);
+    cr_expect_eq(attest_passed_count(attest), LOAM_ABI_CHECK_COUNT);
+}
+
+Test(attest, a_sabotage_may_strike_at_each_point_once)
+{
+    cr_expect_eq(struck[SABOTAGE_PUBLISH], 1);
+    cr_expect_eq(struck[SABOTAGE_ATTACH], 1);
+    behave_but(0, NULL);
+    cr_expect_eq(struck[SABOTAGE_ECHOED], 1);
+    cr_expect_eq(struck[SABOTAGE_STAGE], 0, "the guest did not ring for it");
+    unmake();
+    cr_expect_eq(sabotage_end_count, 1);
+    begun_count = done_count = 0;
+    make();
+}
+
+Test(attest, the_stage_is_rung_within_alias_alone)
+{
+    for (uint32_t i = 0; i < LOAM_ABI_CHECK_COUNT; i++) {
+        ring(LOAM_ABI_EVENT_STAGE, order[i]);
+        ring(LOAM_ABI_EVENT_BEGIN, order[i]);
+        cr_expect_eq(struck[SABOTAGE_STAGE], 0);
+        ring(LOAM_ABI_EVENT_STAGE, order[i]);
+        cr_expect_eq(struck[SABOTAGE_STAGE], order[i] == LOAM_ABI_CHECK_ALIAS);
+        ring(LOAM_ABI_EVENT_DONE, order[i]);
+    }
+}
+
+static struct loam_abi_range *find_listed(struct loam_abi_table *table, uint32_t kind)
+{
+    for (uint32_t i = 0; i < table->range_count; i++) {
+        if (table->ranges[i].kind == kind) {
+            return &table->ranges[i];
+        }
+    }
+    cr_assert(false, "kind %u has no range", kind);
+    return NULL;
+}
+
+static void list_a_buffer_across_4_gib(struct loam_abi_table *table)
+{
+    struct loam_abi_range *range = find_listed(table, LOAM_ABI_KIND_DMA32);
+
+    range->start = 4 * LOAM_GIB - range->bytes + 4096;
+}
+
+static void list_ram_beyond_its_end(struct loam_abi_table *table)
+{
+    find_listed(table, LOAM_ABI_KIND_RAM)->bytes += 4096;
+}
+
+/* What the host itself listed wrongly, the host finds: the guest could only agree. */
+Test(attest, a_promise_that_the_host_cannot_keep)
+{
+    unmake();
+    spoil_listed = list_a_buffer_across_4_gib;
+    make();
+    behave_but(0, NULL);
+    cr_expect_not(attest_outcome(attest, LOAM_ABI_CHECK_DMA32)->host_passed);
+    cr_expect_not_null(strstr(attest_outcome(attest, LOAM_ABI_CHECK_DMA32)->text, "does not end below 4 GiB"));
+    unmake();
+    spoil_listed = list_ram_beyond_its_end;
+    begun_count = done_count = 0;
+    make();
+    for (uint32_t i = 0; i < LOAM_ABI_CHECK_COUNT; i++) {
+        ring(LOAM_ABI_EVENT_BEGIN, order[i]);
+        claim_rightly(order[i]);
+        ring(LOAM_ABI_EVENT_DONE, order[i]);
+    }
+    cr_expect_not(attest_outcome(attest, LOAM_ABI_CHECK_ALIAS)->host_passed);
+    cr_expect_not_null(
+        strstr(attest_outcome(attest, LOAM_ABI_CHECK_ALIAS)->text, "host: RAM at GPA 0x0 has no single HVA"));
 }
 
 static uint64_t aliased_page;
