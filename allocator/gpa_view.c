@@ -127,6 +127,102 @@ static enum loam_error walk_checked(struct walk *walk, const struct loam_gpa_vie
     return error;
 }
 
+/* --- Words of guest memory --------------------------------------------------------------------------------------- */
+
+/* Whatever order is wanted: on x86-64 the strongest load is a plain MOV, and a store with release is one too. */
+static inline uint64_t load_word(const void *hva, uint64_t word_bytes)
+{
+    switch (word_bytes) {
+    case 8:
+        return __atomic_load_n((const uint64_t *)hva, __ATOMIC_SEQ_CST);
+    case 4:
+        return __atomic_load_n((const uint32_t *)hva, __ATOMIC_SEQ_CST);
+    case 2:
+        return __atomic_load_n((const uint16_t *)hva, __ATOMIC_SEQ_CST);
+    default:
+        return __atomic_load_n((const uint8_t *)hva, __ATOMIC_SEQ_CST);
+    }
+}
+
+static inline void store_word(void *hva, uint64_t word_bytes, uint64_t word)
+{
+    switch (word_bytes) {
+    case 8:
+        __atomic_store_n((uint64_t *)hva, word, __ATOMIC_RELEASE);
+        break;
+    case 4:
+        __atomic_store_n((uint32_t *)hva, (uint32_t)word, __ATOMIC_RELEASE);
+        break;
+    case 2:
+        __atomic_store_n((uint16_t *)hva, (uint16_t)word, __ATOMIC_RELEASE);
+        break;
+    default:
+        __atomic_store_n((uint8_t *)hva, (uint8_t)word, __ATOMIC_RELEASE);
+        break;
+    }
+}
+
+/* The largest naturally aligned word that starts at guest and lies in the range. bytes_left is not 0. */
+static uint64_t word_bytes_at(const char *guest, uint64_t bytes_left)
+{
+    uint64_t word_bytes = sizeof(uint64_t);
+
+    while (word_bytes > bytes_left || !loam_is_aligned((uintptr_t)guest, word_bytes)) {
+        word_bytes /= 2;
+    }
+    return word_bytes;
+}
+
+/*
+ * Guest memory is copied in the largest words that it holds. So every value of 1, 2, 4 or 8 bytes that is aligned, and
+ * all in the range, is part of one access and never torn. A word's low bytes come first, in the buffer too.
+ */
+static void copy_from_guest(char *to, const char *guest, uint64_t bytes)
+{
+    uint64_t at = 0;
+
+    while (at < bytes) {
+        uint64_t word_bytes = word_bytes_at(guest + at, bytes - at);
+
+        if (word_bytes == sizeof(uint64_t)) {
+            for (; bytes - at >= sizeof(uint64_t); at += sizeof(uint64_t)) {
+                uint64_t word = load_word(guest + at, sizeof word);
+
+                memcpy(to + at, &word, sizeof word);
+            }
+        } else {
+            uint64_t word = load_word(guest + at, word_bytes);
+
+            memcpy(to + at, &word, word_bytes);
+            at += word_bytes;
+        }
+    }
+}
+
+static void copy_to_guest(char *guest, const char *from, uint64_t bytes)
+{
+    uint64_t at = 0;
+
+    while (at < bytes) {
+        uint64_t word_bytes = word_bytes_at(guest + at, bytes - at);
+
+        if (word_bytes == sizeof(uint64_t)) {
+            for (; bytes - at >= sizeof(uint64_t); at += sizeof(uint64_t)) {
+                uint64_t word;
+
+                memcpy(&word, from + at, sizeof word);
+                store_word(guest + at, sizeof word, word);
+            }
+        } else {
+            uint64_t word = 0;
+
+            memcpy(&word, from + at, word_bytes);
+            store_word(guest + at, word_bytes, word);
+            at += word_bytes;
+        }
+    }
+}
+
 static bool host_contiguous(const void *hva, uint64_t bytes, const void *next)
 {
     return (uintptr_t)hva + bytes == (uintptr_t)next;
@@ -240,6 +336,9 @@ enum loam_error loam_gpa_view_gpa_from_hva(const struct loam_gpa_view *view, con
     return LOAM_ERROR_NOT_FOUND;
 }
 
+/* --- Guest memory itself ----------------------------------------------------------------------------------------- */
+
+/* Both copy part for part of a range, and the parts' ends are at multiples of 4096: so no aligned word is in two. */
 enum loam_error loam_gpa_view_read(const struct loam_gpa_view *view, loam_gpa gpa, void *buffer, uint64_t bytes)
 {
     struct loam_piece part;
@@ -248,13 +347,13 @@ enum loam_error loam_gpa_view_read(const struct loam_gpa_view *view, loam_gpa gp
     enum loam_error error = loam_gpa_view_translate(view, gpa, bytes, LOAM_ACCESS_READ, &hva);
 
     if (error == LOAM_OK) {
-        memcpy(buffer, hva, bytes);
+        copy_from_guest(buffer, hva, bytes);
         return LOAM_OK;
     }
     error = walk_checked(&walk, view, gpa, bytes, LOAM_ACCESS_READ);
     while (error == LOAM_OK && walk.at < walk.end) {
         error = walk_next(&walk, &part);
-        memcpy((char *)buffer + (part.start.value - gpa.value), part.hva, part.bytes);
+        copy_from_guest((char *)buffer + (part.start.value - gpa.value), part.hva, part.bytes);
     }
     return error;
 }
@@ -267,15 +366,110 @@ enum loam_error loam_gpa_view_write(const struct loam_gpa_view *view, loam_gpa g
     enum loam_error error = loam_gpa_view_translate(view, gpa, bytes, LOAM_ACCESS_WRITE, &hva);
 
     if (error == LOAM_OK) {
-        memcpy(hva, buffer, bytes);
+        copy_to_guest(hva, buffer, bytes);
         return LOAM_OK;
     }
     error = walk_checked(&walk, view, gpa, bytes, LOAM_ACCESS_WRITE);
     while (error == LOAM_OK && walk.at < walk.end) {
         error = walk_next(&walk, &part);
-        memcpy(part.hva, (const char *)buffer + (part.start.value - gpa.value), part.bytes);
+        copy_to_guest(part.hva, (const char *)buffer + (part.start.value - gpa.value), part.bytes);
     }
     return error;
+}
+
+static enum loam_error load(const struct loam_gpa_view *view, loam_gpa gpa, enum loam_order order, uint64_t word_bytes,
+                            uint64_t *word)
+{
+    bool order_valid = order == LOAM_ORDER_RELAXED || order == LOAM_ORDER_ACQUIRE || order == LOAM_ORDER_SEQ_CST;
+    enum loam_error error = LOAM_ERROR_INVALID;
+    void *hva;
+
+    if (order_valid && loam_is_aligned(gpa.value, word_bytes)) {
+        error = loam_gpa_view_translate(view, gpa, word_bytes, LOAM_ACCESS_READ, &hva);
+    }
+    *word = error == LOAM_OK ? load_word(hva, word_bytes) : 0;
+    return error;
+}
+
+static enum loam_error store(const struct loam_gpa_view *view, loam_gpa gpa, enum loam_order order, uint64_t word_bytes,
+                             uint64_t word)
+{
+    bool order_valid = order == LOAM_ORDER_RELAXED || order == LOAM_ORDER_RELEASE || order == LOAM_ORDER_SEQ_CST;
+    enum loam_error error = LOAM_ERROR_INVALID;
+    void *hva;
+
+    if (order_valid && loam_is_aligned(gpa.value, word_bytes)) {
+        error = loam_gpa_view_translate(view, gpa, word_bytes, LOAM_ACCESS_WRITE, &hva);
+    }
+    if (error != LOAM_OK) {
+        return error;
+    }
+    store_word(hva, word_bytes, word);
+    if (order == LOAM_ORDER_SEQ_CST) {
+        /* No later load of this thread is made before the store is seen by all. */
+        __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    }
+    return LOAM_OK;
+}
+
+enum loam_error loam_gpa_view_load8(const struct loam_gpa_view *view, loam_gpa gpa, enum loam_order order,
+                                    uint8_t *value)
+{
+    uint64_t word;
+    enum loam_error error = load(view, gpa, order, sizeof *value, &word);
+
+    *value = (uint8_t)word;
+    return error;
+}
+
+enum loam_error loam_gpa_view_load16(const struct loam_gpa_view *view, loam_gpa gpa, enum loam_order order,
+                                     uint16_t *value)
+{
+    uint64_t word;
+    enum loam_error error = load(view, gpa, order, sizeof *value, &word);
+
+    *value = (uint16_t)word;
+    return error;
+}
+
+enum loam_error loam_gpa_view_load32(const struct loam_gpa_view *view, loam_gpa gpa, enum loam_order order,
+                                     uint32_t *value)
+{
+    uint64_t word;
+    enum loam_error error = load(view, gpa, order, sizeof *value, &word);
+
+    *value = (uint32_t)word;
+    return error;
+}
+
+enum loam_error loam_gpa_view_load64(const struct loam_gpa_view *view, loam_gpa gpa, enum loam_order order,
+                                     uint64_t *value)
+{
+    return load(view, gpa, order, sizeof *value, value);
+}
+
+enum loam_error loam_gpa_view_store8(const struct loam_gpa_view *view, loam_gpa gpa, enum loam_order order,
+                                     uint8_t value)
+{
+    return store(view, gpa, order, sizeof value, value);
+}
+
+enum loam_error loam_gpa_view_store16(const struct loam_gpa_view *view, loam_gpa gpa, enum loam_order order,
+                                      uint16_t value)
+{
+    return store(view, gpa, order, sizeof value, value);
+}
+
+enum loam_error loam_gpa_view_store32(const struct loam_gpa_view *view, loam_gpa gpa, enum loam_order order,
+                                      uint32_t value)
+{
+    return store(view, gpa, order, sizeof value, value);
+}
+
+enum loam_error loam_gpa_view_store64(const struct loam_gpa_view *view, loam_gpa gpa, enum loam_order order,
+                                      uint64_t value)
+{
+    return store(view, gpa, order, sizeof value, value);
 }
 
 /* --- Derived tables -------------------------------------------------------------------------------------------- */

@@ -7,8 +7,6 @@
  */
 #include "vmm/assist_memory.h"
 
-#include <string.h>
-
 #define PAGE_SHIFT 12u
 #define PAGE_BYTES (UINT64_C(1) << PAGE_SHIFT)
 
@@ -302,12 +300,13 @@ bool assist_memory_find(const struct assist_memory *memory, uint64_t linear, siz
     if (bytes == 0 || bytes > ASSIST_MEMORY_BYTES_MAX || (access != ASSIST_FETCH && checks_alignment(memory))) {
         return false;
     }
-    *span = (struct assist_span){.bytes = {bytes < room ? bytes : room, bytes < room ? 0 : bytes - room}};
+    *span = (struct assist_span){.view = memory->view,
+                                 .bytes = {bytes < room ? bytes : room, bytes < room ? 0 : bytes - room}};
     for (unsigned int i = 0; i < 2 && span->bytes[i] > 0; i++) {
-        loam_gpa gpa;
+        void *hva;
 
-        if (!walk(memory, linear + done, access, &gpa) ||
-            loam_gpa_view_translate(memory->view, gpa, span->bytes[i], wanted, &span->hva[i]) != LOAM_OK) {
+        if (!walk(memory, linear + done, access, &span->gpa[i]) ||
+            loam_gpa_view_translate(memory->view, span->gpa[i], span->bytes[i], wanted, &hva) != LOAM_OK) {
             return false;
         }
         done += span->bytes[i];
@@ -317,16 +316,26 @@ bool assist_memory_find(const struct assist_memory *memory, uint64_t linear, siz
 
 void assist_memory_load(const struct assist_span *span, void *bytes)
 {
-    memcpy(bytes, span->hva[0], span->bytes[0]);
-    if (span->bytes[1] > 0) {
-        memcpy((uint8_t *)bytes + span->bytes[0], span->hva[1], span->bytes[1]);
+    size_t done = 0;
+
+    for (unsigned int i = 0; i < 2 && span->bytes[i] > 0; i++) {
+        /* Found in this very view, which does not change. */
+        enum loam_error ignored = loam_gpa_view_read(span->view, span->gpa[i], (uint8_t *)bytes + done, span->bytes[i]);
+
+        (void)ignored;
+        done += span->bytes[i];
     }
 }
 
 void assist_memory_store(const struct assist_span *span, const void *bytes)
 {
-    memcpy(span->hva[0], bytes, span->bytes[0]);
-    if (span->bytes[1] > 0) {
-        memcpy(span->hva[1], (const uint8_t *)bytes + span->bytes[0], span->bytes[1]);
+    size_t done = 0;
+
+    for (unsigned int i = 0; i < 2 && span->bytes[i] > 0; i++) {
+        enum loam_error ignored =
+            loam_gpa_view_write(span->view, span->gpa[i], (const uint8_t *)bytes + done, span->bytes[i]);
+
+        (void)ignored;
+        done += span->bytes[i];
     }
 }

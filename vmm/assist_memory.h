@@ -32,9 +32,10 @@ struct assist_memory {
     uint64_t rflags;
 };
 
-/* An operand in host memory: the parts of it in one page and in the next. */
+/* An operand that was found in a view: the parts of it in one page and in the next. */
 struct assist_span {
-    void *hva[2];
+    const struct loam_gpa_view *view;
+    loam_gpa gpa[2];
     size_t bytes[2]; /* the second may be 0 */
 };
 
@@ -58,7 +59,7 @@ bool assist_memory_linear(const struct assist_memory *memory, enum assist_segmen
 bool assist_memory_find(const struct assist_memory *memory, uint64_t linear, size_t bytes, enum assist_access access,
                         struct assist_span *span);
 
-/* Each byte is touched once. */
+/* While the view is held. Each byte is touched once, each aligned word by one access, as by loam_gpa_view_read. */
 void assist_memory_load(const struct assist_span *span, void *bytes);
 void assist_memory_store(const struct assist_span *span, const void *bytes);
 

@@ -80,7 +80,7 @@ static bool holds_pattern(struct attest *attest, const struct loam_abi_range *ra
     for (uint64_t offset = 0; offset < range->bytes && holds; offset += sizeof(uint64_t)) {
         uint64_t gpa = range->start + offset, expected = loam_abi_pattern(range->argument, gpa), found = 0;
 
-        holds = loam_gpa_view_read(view, (loam_gpa){gpa}, &found, sizeof found) == LOAM_OK && found == expected;
+        holds = loam_gpa_view_load64(view, (loam_gpa){gpa}, LOAM_ORDER_ACQUIRE, &found) == LOAM_OK && found == expected;
         if (!holds) {
             snprintf(text, bytes, "host: at GPA 0x%" PRIx64 " 0x%016" PRIx64 " expected, 0x%016" PRIx64 " found", gpa,
                      expected, found);
@@ -181,12 +181,13 @@ static bool check_ring(struct attest *attest, const struct loam_abi_result *resu
     const struct loam_abi_range *used = promises_find(&attest->promises, LOAM_ABI_KIND_USED);
     struct loam_gpa_map *map = loam_memory_map(attest->promises.memory);
     const struct loam_gpa_view *view = loam_gpa_map_acquire(map);
-    uint16_t header[2] = {0};
-    enum loam_error error = loam_gpa_view_read(view, (loam_gpa){used->start}, header, sizeof header);
+    uint16_t index;
+    enum loam_error error =
+        loam_gpa_view_load16(view, (loam_gpa){used->start + sizeof index}, LOAM_ORDER_ACQUIRE, &index);
 
     loam_gpa_map_release(map, view);
-    return (error == LOAM_OK && result->item_count > 0 && header[1] == result->item_count) ||
-           differs(text, bytes, "requests answered", header[1], result->item_count);
+    return (error == LOAM_OK && result->item_count > 0 && index == result->item_count) ||
+           differs(text, bytes, "requests answered", index, result->item_count);
 }
 
 static bool check_log(const struct probe_log *log, uint64_t read_count, char *text, size_t bytes)

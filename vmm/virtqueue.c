@@ -4,7 +4,7 @@
  * naturally aligned; regions start and end at multiples of 4096. So none of them goes across regions, and each is
  * translated by itself.
  *
- * The guest's processors run beside this: fields are read and written by atomic operations, each read once.
+ * The guest's processors run beside this: each field is read or written once, by one access of the map's.
  */
 #include "vmm/virtqueue.h"
 
@@ -65,41 +65,36 @@ static uint32_t in_flight(const struct virtqueue *queue)
 
 /* --- Fields of the rings ------------------------------------------------------------------------------------- */
 
-/* NULL: there is no such memory, any more. */
-static void *field(const struct loam_gpa_view *view, loam_gpa ring, uint64_t offset, uint64_t bytes,
-                   enum loam_access access)
-{
-    void *hva;
+/* In each of these, false: there is no such memory, any more. */
 
-    if (loam_gpa_view_translate(view, loam_gpa_from_u64(ring.value + offset), bytes, access, &hva) != LOAM_OK) {
-        return NULL;
-    }
-    return hva;
+static loam_gpa field(loam_gpa ring, uint64_t offset)
+{
+    return loam_gpa_from_u64(ring.value + offset);
 }
 
 /* Acquire: what the driver wrote before a field that tells of it is seen after it. */
 static bool load_16(const struct loam_gpa_view *view, loam_gpa ring, uint64_t offset, uint16_t *value)
 {
-    const uint16_t *guest = field(view, ring, offset, sizeof *value, LOAM_ACCESS_READ);
-
-    *value = guest != NULL ? __atomic_load_n(guest, __ATOMIC_ACQUIRE) : 0;
-    return guest != NULL;
+    return loam_gpa_view_load16(view, field(ring, offset), LOAM_ORDER_ACQUIRE, value) == LOAM_OK;
 }
 
+/* Aligned to 16, so that no field of it is torn. */
 static bool load_descriptor(const struct virtqueue *queue, const struct loam_gpa_view *view, uint16_t index,
                             struct descriptor *descriptor)
 {
-    const struct descriptor *guest =
-        field(view, queue->config.descriptors, (uint64_t)index * sizeof *guest, sizeof *guest, LOAM_ACCESS_READ);
+    loam_gpa at = field(queue->config.descriptors, (uint64_t)index * sizeof *descriptor);
 
-    if (guest == NULL) {
-        return false;
-    }
-    descriptor->address = __atomic_load_n(&guest->address, __ATOMIC_RELAXED);
-    descriptor->bytes = __atomic_load_n(&guest->bytes, __ATOMIC_RELAXED);
-    descriptor->flags = __atomic_load_n(&guest->flags, __ATOMIC_RELAXED);
-    descriptor->next = __atomic_load_n(&guest->next, __ATOMIC_RELAXED);
-    return true;
+    return loam_gpa_view_read(view, at, descriptor, sizeof *descriptor) == LOAM_OK;
+}
+
+/* An entry is aligned to 4 alone: its halves may lie in two regions. */
+static bool store_used(const struct virtqueue *queue, const struct loam_gpa_view *view, uint32_t id, uint32_t length)
+{
+    loam_gpa used = queue->config.used;
+    uint64_t entry = RING_ENTRIES_OFFSET + (uint64_t)(queue->next_used % queue->config.size) * USED_ENTRY_BYTES;
+
+    return loam_gpa_view_store32(view, field(used, entry), LOAM_ORDER_RELAXED, id) == LOAM_OK &&
+           loam_gpa_view_store32(view, field(used, entry + sizeof id), LOAM_ORDER_RELAXED, length) == LOAM_OK;
 }
 
 /* Whether the guest has access to all of the range, across regions or not. */
@@ -270,27 +265,18 @@ enum loam_error virtqueue_push(struct virtqueue *queue, const struct loam_gpa_vi
                                uint32_t written_bytes)
 {
     enum loam_error error = usable(queue);
-    const loam_gpa used = queue->config.used;
-    uint32_t *id, *length;
-    uint16_t *index;
-    uint64_t entry;
+    uint16_t index = (uint16_t)(queue->next_used + 1);
 
     if (error != LOAM_OK || in_flight(queue) == 0) {
         return error != LOAM_OK ? error : LOAM_ERROR_UNINITIALISED;
     }
-    /* An entry is aligned to 4 alone: its halves may lie in two regions. */
-    entry = RING_ENTRIES_OFFSET + (uint64_t)(queue->next_used % queue->config.size) * USED_ENTRY_BYTES;
-    id = field(view, used, entry, sizeof *id, LOAM_ACCESS_WRITE);
-    length = field(view, used, entry + sizeof *id, sizeof *length, LOAM_ACCESS_WRITE);
-    index = field(view, used, RING_INDEX_OFFSET, sizeof *index, LOAM_ACCESS_WRITE);
-    if (id == NULL || length == NULL || index == NULL) {
+    /* Release: a driver that sees the index sees the entry, and what was written to the chain's buffers. */
+    if (!store_used(queue, view, head, written_bytes) ||
+        loam_gpa_view_store16(view, field(queue->config.used, RING_INDEX_OFFSET), LOAM_ORDER_RELEASE, index) !=
+            LOAM_OK) {
         return break_queue(queue, VIRTQUEUE_FAULT_RING);
     }
-    __atomic_store_n(id, head, __ATOMIC_RELAXED);
-    __atomic_store_n(length, written_bytes, __ATOMIC_RELAXED);
-    queue->next_used++;
-    /* Release: a driver that sees the index sees the entry, and what was written to the chain's buffers. */
-    __atomic_store_n(index, queue->next_used, __ATOMIC_RELEASE);
+    queue->next_used = index;
     return LOAM_OK;
 }
 

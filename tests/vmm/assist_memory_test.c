@@ -246,9 +246,9 @@ Test(assist_memory, takes_linear_addresses_as_they_are_without_paging)
         bytes[i] = (uint8_t)(i + 1);
     }
     cr_assert(assist_memory_find(&memory, 5 * PAGE - 3, 10, ASSIST_WRITE, &span));
-    cr_assert_eq(span.hva[0], ram + 5 * PAGE - 3);
+    cr_assert_eq(span.gpa[0].value, 5 * PAGE - 3);
     cr_assert_eq(span.bytes[0], 3);
-    cr_assert_eq(span.hva[1], ram + 5 * PAGE);
+    cr_assert_eq(span.gpa[1].value, 5 * PAGE);
     cr_assert_eq(span.bytes[1], 7);
     assist_memory_store(&span, bytes);
     cr_assert_eq(memcmp(ram + 5 * PAGE - 3, bytes, 10), 0);
@@ -281,7 +281,7 @@ Test(assist_memory, walks_four_levels)
 {
     four_levels(P | W | U);
     cr_assert(can(ASSIST_READ, LINEAR_4 + 0x123));
-    cr_assert_eq(span.hva[0], ram + 32 * PAGE + 0x123);
+    cr_assert_eq(span.gpa[0].value, 32 * PAGE + 0x123);
     cr_assert_eq(get64(TABLE_4, 255), TABLE_3 | P | W | U | A);
     cr_assert_eq(get64(TABLE_3, 1), TABLE_2 | P | W | U | A);
     cr_assert_eq(get64(TABLE_2, 1), TABLE_1 | P | W | U | A);
@@ -298,8 +298,8 @@ Test(assist_memory, finds_pages_that_are_not_neighbours)
     four_levels(P | W);
     put64(TABLE_1, 2, 40 * PAGE | P | W);
     cr_assert(can(ASSIST_WRITE, LINEAR_4 + PAGE - 4));
-    cr_assert_eq(span.hva[0], ram + 33 * PAGE - 4);
-    cr_assert_eq(span.hva[1], ram + 40 * PAGE);
+    cr_assert_eq(span.gpa[0].value, 33 * PAGE - 4);
+    cr_assert_eq(span.gpa[1].value, 40 * PAGE);
     put64(TABLE_1, 2, 0);
     cr_assert_not(can(ASSIST_WRITE, LINEAR_4 + PAGE - 4));
     cr_assert(can(ASSIST_WRITE, LINEAR_4 + PAGE - 8));
@@ -310,7 +310,7 @@ Test(assist_memory, walks_large_pages)
     four_levels(P | W);
     put64(TABLE_2, 1, P | W | PS);
     cr_assert(can(ASSIST_WRITE, LINEAR_4 - PAGE + 0x7008));
-    cr_assert_eq(span.hva[0], ram + 0x7008);
+    cr_assert_eq(span.gpa[0].value, 0x7008);
     cr_assert_eq(get64(TABLE_2, 1), P | W | PS | A | D);
     put64(TABLE_2, 1, 0x1000 | P | W | PS);
     cr_assert(can(ASSIST_WRITE, LINEAR_4), "bit 12 is the memory type");
@@ -318,7 +318,7 @@ Test(assist_memory, walks_large_pages)
     cr_assert_not(can(ASSIST_WRITE, LINEAR_4), "reserved");
     put64(TABLE_3, 1, P | W | PS);
     cr_assert(can(ASSIST_READ, (LINEAR_4 & ~UINT64_C(0x3fffffff)) + 0x8010));
-    cr_assert_eq(span.hva[0], ram + 0x8010);
+    cr_assert_eq(span.gpa[0].value, 0x8010);
     put64(TABLE_4, 255, P | W | PS);
     cr_assert_not(can(ASSIST_READ, LINEAR_4), "reserved");
 }
@@ -409,18 +409,18 @@ Test(assist_memory, walks_two_levels)
     put32(TABLE_4, 3, (uint32_t)(TABLE_3 | P | W));
     put32(TABLE_3, 5, (uint32_t)(33 * PAGE | P | W));
     cr_assert(can(ASSIST_WRITE, 3u << 22 | 5u << 12 | 0x10));
-    cr_assert_eq(span.hva[0], ram + 33 * PAGE + 0x10);
+    cr_assert_eq(span.gpa[0].value, 33 * PAGE + 0x10);
     cr_assert_eq(get32(TABLE_4, 3), TABLE_3 | P | W | A);
     cr_assert_eq(get32(TABLE_3, 5), 33 * PAGE | P | W | A | D);
     put32(TABLE_4, 3, (uint32_t)(P | W | PS));
     cr_assert(can(ASSIST_READ, 3u << 22 | 7u << 12));
-    cr_assert_eq(span.hva[0], ram + 7 * PAGE);
+    cr_assert_eq(span.gpa[0].value, 7 * PAGE);
     put32(TABLE_4, 3, (uint32_t)(0x2000 | P | W | PS));
     cr_assert_not(can(ASSIST_READ, 3u << 22), "more than 32 bits of address");
     sregs.cr4 = 0;
     put32(TABLE_4, 3, (uint32_t)(TABLE_3 | P | W | PS));
     cr_assert(can(ASSIST_READ, 3u << 22 | 5u << 12), "no large page without PSE");
-    cr_assert_eq(span.hva[0], ram + 33 * PAGE);
+    cr_assert_eq(span.gpa[0].value, 33 * PAGE);
 }
 
 Test(assist_memory, walks_three_levels)
@@ -434,13 +434,13 @@ Test(assist_memory, walks_three_levels)
     put64(TABLE_3, 1, TABLE_2 | P | W | U);
     put64(TABLE_2, 9, 34 * PAGE | P | W | U);
     cr_assert(can(ASSIST_WRITE, UINT64_C(3) << 30 | 1u << 21 | 9u << 12 | 0x20));
-    cr_assert_eq(span.hva[0], ram + 34 * PAGE + 0x20);
+    cr_assert_eq(span.gpa[0].value, 34 * PAGE + 0x20);
     cr_assert_eq(get64(TABLE_4 + 0x20, 3), TABLE_3 | P, "the first level has neither rights nor marks");
     cr_assert_eq(get64(TABLE_3, 1), TABLE_2 | P | W | U | A);
     cr_assert_eq(get64(TABLE_2, 9), 34 * PAGE | P | W | U | A | D);
     put64(TABLE_3, 1, P | W | PS);
     cr_assert(can(ASSIST_READ, UINT64_C(3) << 30 | 1u << 21 | 0x9008));
-    cr_assert_eq(span.hva[0], ram + 0x9008);
+    cr_assert_eq(span.gpa[0].value, 0x9008);
     put64(TABLE_4 + 0x20, 3, TABLE_3 | P | PS);
     cr_assert_not(can(ASSIST_READ, UINT64_C(3) << 30), "reserved");
 }
@@ -474,7 +474,7 @@ Test(assist_memory, survives_random_tables)
                 found++;
                 cr_assert_eq(span.bytes[0] + span.bytes[1], bytes);
                 for (int part = 0; part < 2 && span.bytes[part] > 0; part++) {
-                    cr_assert(loam_fits((uint64_t)((uint8_t *)span.hva[part] - ram), span.bytes[part], RAM_BYTES));
+                    cr_assert(loam_fits(span.gpa[part].value, span.bytes[part], RAM_BYTES));
                 }
             }
         }

@@ -6,8 +6,11 @@
 
 #include <criterion/criterion.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <ucontext.h>
 
 enum { SIZE = 8, PIECE_MAX = 16 };
 
@@ -353,22 +356,158 @@ Test(virtqueue, buffers_in_more_pieces_than_the_device_takes)
     expect_broken(VIRTQUEUE_FAULT_PIECES);
 }
 
-Test(virtqueue, rings_whose_memory_goes_away)
+/* The page at gpa is the guest's no more, or there again. */
+static void take_page(uint64_t gpa)
 {
-    offer(0);
-    put(0, GUEST_HIGH, 1, 0, 0);
-    cr_assert_eq(pop(), LOAM_OK);
     loam_gpa_map_release(guest.map, view);
-    cr_assert_eq(loam_gpa_map_remove(guest.map, loam_gpa_from_u64(GUEST_LOW), 0x1000), LOAM_OK);
+    cr_assert_eq(loam_gpa_map_remove(guest.map, loam_gpa_from_u64(gpa), 0x1000), LOAM_OK);
     view = loam_gpa_map_acquire(guest.map);
-    cr_assert_eq(push(0, 0), LOAM_ERROR_INVALID);
-    cr_assert_eq(queue.fault, VIRTQUEUE_FAULT_RING);
-    queue.fault = VIRTQUEUE_FAULT_NONE;
-    cr_assert_eq(pop(), LOAM_ERROR_INVALID);
-    cr_assert_eq(queue.fault, VIRTQUEUE_FAULT_RING);
-    queue.fault = VIRTQUEUE_FAULT_NONE;
-    cr_assert_not(virtqueue_interrupt_wanted(&queue, view));
-    cr_assert_eq(queue.fault, VIRTQUEUE_FAULT_RING);
+}
+
+static void give_page(uint64_t gpa)
+{
+    struct loam_region region = {.start = {gpa},
+                                 .bytes = 0x1000,
+                                 .hva = virtio_guest_at(&guest, gpa),
+                                 .type = LOAM_REGION_RAM,
+                                 .access = LOAM_ACCESS_WRITE};
+
+    loam_gpa_map_release(guest.map, view);
+    cr_assert_eq(loam_gpa_map_insert(guest.map, &region), LOAM_OK);
+    view = loam_gpa_map_acquire(guest.map);
+}
+
+/* A queue with two chains on offer, one of them popped; its rings as config says. */
+static void enable_at(uint64_t descriptors, uint64_t available, uint64_t used)
+{
+    driver.config = (struct virtqueue_config){SIZE, {descriptors}, {available}, {used}};
+    virtio_guest_put_16(&guest, available, 0);
+    virtio_guest_put_16(&guest, available + 2, 0);
+    virtio_guest_put_16(&guest, used + 2, 0);
+    cr_assert_eq(virtqueue_enable(&queue, view, &driver.config, SIZE), LOAM_OK);
+    put(0, GUEST_HIGH, 1, 0, 0);
+    put(1, GUEST_HIGH, 1, 0, 0);
+    offer(0);
+    offer(1);
+    cr_assert_eq(pop(), LOAM_OK);
+}
+
+/* Which of the three calls meet the missing page; each is asked of a queue that is whole. */
+static void assert_broken_without(uint64_t page, bool pop_breaks, bool push_breaks, bool interrupt_breaks)
+{
+    const struct virtqueue whole = queue;
+
+    take_page(page);
+    cr_assert_eq(pop(), pop_breaks ? LOAM_ERROR_INVALID : LOAM_OK, "pop without the page at %#" PRIx64, page);
+    cr_assert_eq(queue.fault, pop_breaks ? VIRTQUEUE_FAULT_RING : VIRTQUEUE_FAULT_NONE);
+    cr_assert_eq(queue.next_available, pop_breaks ? 1 : 2);
+    queue = whole;
+    virtio_guest_put_16(&guest, driver.config.used.value + 2, 0);
+    cr_assert_eq(push(0, 1), push_breaks ? LOAM_ERROR_INVALID : LOAM_OK, "push without the page at %#" PRIx64, page);
+    cr_assert_eq(queue.fault, push_breaks ? VIRTQUEUE_FAULT_RING : VIRTQUEUE_FAULT_NONE);
+    cr_assert_eq(queue.next_used, push_breaks ? 0 : 1);
+    queue = whole;
+    cr_assert_eq(virtqueue_interrupt_wanted(&queue, view), !interrupt_breaks, "without the page at %#" PRIx64, page);
+    cr_assert_eq(queue.fault, interrupt_breaks ? VIRTQUEUE_FAULT_RING : VIRTQUEUE_FAULT_NONE);
+    cr_assert_eq(virtio_guest_get_16(&guest, driver.config.used.value + 2), push_breaks ? 0 : 1,
+                 "what the driver sees");
+    queue = whole;
+    give_page(page);
+}
+
+Test(virtqueue, each_ring_whose_memory_goes_away)
+{
+    const uint64_t page = 0x1000;
+
+    enable_at(GUEST_LOW, GUEST_LOW + page, GUEST_LOW + 2 * page);
+    assert_broken_without(GUEST_LOW, true, false, false);
+    assert_broken_without(GUEST_LOW + page, true, false, true);
+    assert_broken_without(GUEST_LOW + 2 * page, false, true, false);
+    cr_assert_eq(pop(), LOAM_OK, "all there again");
+    cr_assert_eq(push(1, 0), LOAM_OK);
+}
+
+/* Rings that go over the end of a page: one field is there, and the next is not. */
+Test(virtqueue, each_field_whose_memory_goes_away)
+{
+    const uint64_t page = 0x1000;
+
+    enable_at(GUEST_LOW + page - 16, GUEST_HIGH + page - 4, GUEST_HIGH + 8 * page - 4);
+    assert_broken_without(GUEST_LOW, false, false, false);            /* descriptor 0, popped before */
+    assert_broken_without(GUEST_LOW + page, true, false, false);      /* descriptor 1 */
+    assert_broken_without(GUEST_HIGH + page, true, false, false);     /* the available ring's entries */
+    assert_broken_without(GUEST_HIGH + 7 * page, false, true, false); /* the used index */
+    assert_broken_without(GUEST_HIGH + 8 * page, false, true, false); /* the used entries */
+    enable_at(GUEST_LOW, GUEST_LOW + page, GUEST_HIGH + 8 * page - 8);
+    assert_broken_without(GUEST_HIGH + 8 * page, false, true, false); /* an entry's length, and not its id */
+}
+
+/* --- The driver's flag and the device's index ------------------------------------------------------------------- */
+
+/*
+ * Section 2.7.7.2: the driver allows interrupts, then looks whether something was used meanwhile; the device tells what
+ * was used, then looks whether interrupts are allowed. Without a full barrier between the two, both can miss the other,
+ * and nobody wakes the driver. That takes luck to see with two threads, and more than luck in a build that is not
+ * optimised, where a hundred stores lie between the two. So the device runs one instruction at a time: once the index is
+ * written the flag's page is out of reach, and when the flag is read all the same, a barrier has to have been passed.
+ */
+#define TRAP UINT64_C(0x100)
+
+static uint8_t *flag_page;
+static volatile sig_atomic_t index_written, barrier_passed, barrier_passed_at_flag;
+
+/* MFENCE, a LOCK prefix, or XCHG with memory (Intel SDM volume 3A, section 8.2.5). */
+static bool is_barrier(const uint8_t *code)
+{
+    const uint8_t *opcode = (code[0] & 0xf0) == 0x40 ? code + 1 : code; /* REX */
+
+    return (code[0] == 0x0f && code[1] == 0xae && code[2] == 0xf0) || code[0] == 0xf0 ||
+           ((opcode[0] == 0x86 || opcode[0] == 0x87) && opcode[1] < 0xc0);
+}
+
+static void step(int signal_number, siginfo_t *info, void *context)
+{
+    const uint8_t *code = (const uint8_t *)(uintptr_t)((ucontext_t *)context)->uc_mcontext.gregs[REG_RIP];
+
+    if (index_written != 0) {
+        barrier_passed |= is_barrier(code);
+    } else if (virtio_guest_get_16(&guest, driver.config.used.value + 2) == 1) {
+        index_written = 1;
+        mprotect(flag_page, 0x1000, PROT_NONE);
+        barrier_passed = is_barrier(code);
+    }
+    (void)signal_number;
+    (void)info;
+}
+
+static void meet_flag(int signal_number, siginfo_t *info, void *context)
+{
+    barrier_passed_at_flag = (uint8_t *)info->si_addr == flag_page ? 1 + barrier_passed : 0;
+    mprotect(flag_page, 0x1000, PROT_READ | PROT_WRITE);
+    (void)signal_number;
+    (void)context;
+}
+
+Test(virtqueue, a_full_barrier_lies_between_the_used_index_and_the_drivers_flag)
+{
+    struct sigaction stepping = {.sa_sigaction = step, .sa_flags = SA_SIGINFO};
+    struct sigaction meeting = {.sa_sigaction = meet_flag, .sa_flags = SA_SIGINFO};
+    enum loam_error error;
+    bool wanted;
+
+    enable_at(GUEST_LOW, GUEST_LOW + 0x1000, GUEST_LOW + 0x2000);
+    flag_page = virtio_guest_at(&guest, driver.config.available.value);
+    cr_assert_eq(sigaction(SIGTRAP, &stepping, NULL), 0);
+    cr_assert_eq(sigaction(SIGSEGV, &meeting, NULL), 0);
+    __builtin_ia32_writeeflags_u64(__builtin_ia32_readeflags_u64() | TRAP);
+    error = push(0, 0);
+    wanted = virtqueue_interrupt_wanted(&queue, view);
+    __builtin_ia32_writeeflags_u64(__builtin_ia32_readeflags_u64() & ~TRAP);
+    cr_assert_eq(error, LOAM_OK);
+    cr_assert(wanted);
+    cr_assert(index_written);
+    cr_assert_neq(barrier_passed_at_flag, 0, "the flag was not looked at after the index was written");
+    cr_assert_eq(barrier_passed_at_flag, 2, "no barrier lies between the index and the flag");
 }
 
 Test(virtqueue, every_fault_has_a_name_of_its_own)

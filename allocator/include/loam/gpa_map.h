@@ -156,12 +156,49 @@ LOAM_MUST_USE enum loam_error loam_gpa_view_gpa_from_hva(const struct loam_gpa_v
 
 /*
  * Copy between guest memory and a buffer, across regions. Each byte of guest memory is touched once; a guest that runs
- * may change it meanwhile. Errors as loam_gpa_view_pieces; nothing is copied then.
+ * may change it meanwhile. Every value of 1, 2, 4 or 8 bytes that is aligned to its size in guest memory, and lies wholly
+ * in the range, is copied in one access: half of an old and half of a new one are never seen, neither here nor by the
+ * guest. In which order the values are copied is not said, and nothing else is ordered by it: see the loads and stores
+ * below. Errors as loam_gpa_view_pieces; nothing is copied then, and buffer is as it was.
  */
 LOAM_MUST_USE enum loam_error loam_gpa_view_read(const struct loam_gpa_view *view, loam_gpa gpa, void *buffer,
                                                  uint64_t bytes);
 LOAM_MUST_USE enum loam_error loam_gpa_view_write(const struct loam_gpa_view *view, loam_gpa gpa, const void *buffer,
                                                   uint64_t bytes);
+
+/* --- Words that are shared with a guest that runs ---------------------------------------------------------------- */
+
+/* As C11's memory orders, which the other side, a processor of the guest, keeps by its own means. */
+enum loam_order {
+    LOAM_ORDER_RELAXED, /* one access, and no more */
+    LOAM_ORDER_ACQUIRE, /* a load: what this thread does after it comes after it */
+    LOAM_ORDER_RELEASE, /* a store: what this thread did before it comes before it */
+    LOAM_ORDER_SEQ_CST, /* either, and all of this order are in one order: a load after a store does not pass it */
+    LOAM_ORDER_COUNT
+};
+
+/*
+ * Load or store one word at gpa, aligned to its size, by one access. *value is 0 on failure.
+ * LOAM_ERROR_INVALID: gpa is misaligned or no GPA, or order is none for a load (RELEASE) or a store (ACQUIRE).
+ * LOAM_ERROR_NOT_FOUND, LOAM_ERROR_NOT_PERMITTED: as loam_gpa_view_translate; a store wants LOAM_ACCESS_WRITE, a load
+ * LOAM_ACCESS_READ. A word never crosses regions. O(log regions) as any translation; waits for nobody.
+ */
+LOAM_MUST_USE enum loam_error loam_gpa_view_load8(const struct loam_gpa_view *view, loam_gpa gpa, enum loam_order order,
+                                                  uint8_t *value);
+LOAM_MUST_USE enum loam_error loam_gpa_view_load16(const struct loam_gpa_view *view, loam_gpa gpa,
+                                                   enum loam_order order, uint16_t *value);
+LOAM_MUST_USE enum loam_error loam_gpa_view_load32(const struct loam_gpa_view *view, loam_gpa gpa,
+                                                   enum loam_order order, uint32_t *value);
+LOAM_MUST_USE enum loam_error loam_gpa_view_load64(const struct loam_gpa_view *view, loam_gpa gpa,
+                                                   enum loam_order order, uint64_t *value);
+LOAM_MUST_USE enum loam_error loam_gpa_view_store8(const struct loam_gpa_view *view, loam_gpa gpa,
+                                                   enum loam_order order, uint8_t value);
+LOAM_MUST_USE enum loam_error loam_gpa_view_store16(const struct loam_gpa_view *view, loam_gpa gpa,
+                                                    enum loam_order order, uint16_t value);
+LOAM_MUST_USE enum loam_error loam_gpa_view_store32(const struct loam_gpa_view *view, loam_gpa gpa,
+                                                    enum loam_order order, uint32_t value);
+LOAM_MUST_USE enum loam_error loam_gpa_view_store64(const struct loam_gpa_view *view, loam_gpa gpa,
+                                                    enum loam_order order, uint64_t value);
 
 /* --- Derived tables -------------------------------------------------------------------------------------------- */
 
