@@ -1,22 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * Invariants, under the mutex:
+ * Invariants, under the lock:
  *   by_gpa and by_id hold the same count entries, ascending by GPA and by id; count <= capacity
  *   1 <= id <= last_id for each entry, and no two ids are alike
  *   entries do not overlap, since each is one allocated block of the frame allocator:
  *     start == gpa >> frame shift, count_frames == bytes >> frame shift
  *
- * A buffer's frames are allocated before it is entered and freed before it is struck out, with the mutex held over the
+ * A buffer's frames are allocated before it is entered and freed before it is struck out, with the lock held over the
  * latter two: what the ledger shows is allocated, whenever one looks.
  *
- * Locks: the mutex, then the frame allocator's own. The map's views are taken with or without the mutex.
+ * Locks: the ledger's, then the frame allocator's own. The map's views are taken with or without it.
  */
 #include "loam/dma.h"
+
+#include "allocator/lock.h"
 
 #include <errno.h>
 #include <inttypes.h>
 #include <jansson.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -33,7 +34,8 @@ struct loam_dma {
     struct loam_frame *frame;
     struct loam_gpa_map *map;
     uint32_t frame_shift;
-    pthread_mutex_t mutex; /* guards what follows */
+    struct loam_lock lock; /* guards what follows */
+    bool suspect;          /* a holder died: nothing is changed until it is found to be in order */
     uint32_t count;
     uint32_t capacity;
     uint64_t last_id;
@@ -41,20 +43,22 @@ struct loam_dma {
     struct loam_dma_entry **by_id;
 };
 
-/* --- The ledger's arrays; the mutex is held ---------------------------------------------------------------------- */
+/* --- The ledger's arrays; the lock is held ----------------------------------------------------------------------- */
 
-/* The ledger is const to those who only look; its mutex never is. */
+/* The ledger is const to those who only look; its lock never is. */
 static struct loam_dma *lock(const struct loam_dma *dma)
 {
     struct loam_dma *locked = (struct loam_dma *)(uintptr_t)dma;
 
-    pthread_mutex_lock(&locked->mutex);
+    if (!loam_lock_take(&locked->lock)) {
+        locked->suspect = true;
+    }
     return locked;
 }
 
 static void unlock(struct loam_dma *dma)
 {
-    pthread_mutex_unlock(&dma->mutex);
+    loam_lock_give(&dma->lock);
 }
 
 static uint64_t gpa_of(const struct loam_dma_entry *entry)
@@ -262,11 +266,21 @@ static void describe_holder(struct loam_dma *dma, const struct loam_dma_request 
     unlock(dma);
 }
 
+static bool is_suspect(const struct loam_dma *dma)
+{
+    struct loam_dma *locked = lock(dma);
+    bool suspect = locked->suspect;
+
+    unlock(locked);
+    return suspect;
+}
+
 /* Why a request without fault was refused. */
 static enum loam_error refuse(struct loam_dma *dma, const struct loam_dma_request *request, enum loam_error error,
                               struct loam_diag *diag)
 {
     char wanted[256], reason[160] = "";
+    bool suspect;
 
     switch (error) {
     case LOAM_ERROR_INVALID:
@@ -289,8 +303,9 @@ static enum loam_error refuse(struct loam_dma *dma, const struct loam_dma_reques
         errno = ENOMEM; /* whatever has happened to it since */
         break;
     default:
-        snprintf(reason, sizeof reason, "the frame allocator says %s: loam_frame_validate knows more",
-                 loam_error_name(error));
+        suspect = is_suspect(dma);
+        snprintf(reason, sizeof reason, "the %s says %s: loam_%s_validate knows more",
+                 suspect ? "ledger" : "frame allocator", loam_error_name(error), suspect ? "dma" : "frame");
         break;
     }
     describe(request, wanted, sizeof wanted);
@@ -340,19 +355,19 @@ static enum loam_error carve(struct loam_dma *dma, const struct loam_dma_request
     return error;
 }
 
-/* Enter a carved buffer. *buffer is copied under the mutex: once it is gone, another thread may release the entry. */
+/* Enter a carved buffer. *buffer is copied under the lock: once it is gone, another thread may release the entry. */
 static enum loam_error record(struct loam_dma *dma, struct loam_dma_entry *entry, struct loam_dma_buffer *buffer)
 {
-    bool room;
+    enum loam_error error;
 
     lock(dma);
-    room = reserve_entry(dma);
-    if (room) {
+    error = dma->suspect ? LOAM_ERROR_CORRUPT : reserve_entry(dma) ? LOAM_OK : LOAM_ERROR_SYSTEM;
+    if (error == LOAM_OK) {
         enter(dma, entry);
         *buffer = entry->buffer;
     }
     unlock(dma);
-    return room ? LOAM_OK : LOAM_ERROR_SYSTEM;
+    return error;
 }
 
 /* --- Lifecycle --------------------------------------------------------------------------------------------------- */
@@ -372,7 +387,6 @@ enum loam_error loam_dma_create(struct loam_frame *frame, struct loam_gpa_map *m
     made->frame = frame;
     made->map = map;
     made->frame_shift = loam_frame_shift(frame);
-    pthread_mutex_init(&made->mutex, NULL);
     *dma = made;
     return LOAM_OK;
 }
@@ -391,11 +405,20 @@ uint32_t loam_dma_destroy(struct loam_dma *dma)
         (void)ignored;
         free(dma->by_gpa[i]);
     }
-    pthread_mutex_destroy(&dma->mutex);
     free(dma->by_gpa);
     free(dma->by_id);
     free(dma);
     return count;
+}
+
+void loam_dma_freeze(struct loam_dma *dma)
+{
+    lock(dma);
+}
+
+void loam_dma_thaw(struct loam_dma *dma)
+{
+    loam_lock_give_after_fork(&dma->lock);
 }
 
 /* --- Buffers ----------------------------------------------------------------------------------------------------- */
@@ -440,15 +463,15 @@ enum loam_error loam_dma_release(struct loam_dma *dma, uint64_t id)
     enum loam_error error = LOAM_OK;
 
     lock(dma);
-    entry = entry_with_id(dma, id);
+    entry = dma->suspect ? NULL : entry_with_id(dma, id);
     if (entry == NULL) {
-        error = LOAM_ERROR_NOT_FOUND;
+        error = dma->suspect ? LOAM_ERROR_CORRUPT : LOAM_ERROR_NOT_FOUND;
     } else if (entry->kept) {
         error = LOAM_ERROR_NOT_PERMITTED;
     } else if (entry->pin_count > 0) {
         error = LOAM_ERROR_BUSY;
-    } else if (free_frames(dma, &entry->buffer) != LOAM_OK) {
-        error = LOAM_ERROR_CORRUPT;
+    } else if ((error = free_frames(dma, &entry->buffer)) != LOAM_OK) {
+        error = error == LOAM_ERROR_BUSY ? LOAM_ERROR_BUSY : LOAM_ERROR_CORRUPT;
     } else {
         strike_out(dma, entry);
         free(entry);
@@ -463,9 +486,9 @@ enum loam_error loam_dma_pin(struct loam_dma *dma, uint64_t id)
     enum loam_error error = LOAM_OK;
 
     lock(dma);
-    entry = entry_with_id(dma, id);
+    entry = dma->suspect ? NULL : entry_with_id(dma, id);
     if (entry == NULL) {
-        error = LOAM_ERROR_NOT_FOUND;
+        error = dma->suspect ? LOAM_ERROR_CORRUPT : LOAM_ERROR_NOT_FOUND;
     } else if (entry->pin_count == UINT32_MAX) {
         error = LOAM_ERROR_EXHAUSTED;
     } else {
@@ -481,9 +504,9 @@ enum loam_error loam_dma_unpin(struct loam_dma *dma, uint64_t id)
     enum loam_error error = LOAM_OK;
 
     lock(dma);
-    entry = entry_with_id(dma, id);
+    entry = dma->suspect ? NULL : entry_with_id(dma, id);
     if (entry == NULL) {
-        error = LOAM_ERROR_NOT_FOUND;
+        error = dma->suspect ? LOAM_ERROR_CORRUPT : LOAM_ERROR_NOT_FOUND;
     } else if (entry->pin_count == 0) {
         error = LOAM_ERROR_INVALID;
     } else {
@@ -567,7 +590,7 @@ enum loam_error loam_dma_find(const struct loam_dma *dma, loam_gpa gpa, struct l
     return found != NULL ? LOAM_OK : LOAM_ERROR_NOT_FOUND;
 }
 
-/* A JSON array of all entries, the mutex held; NULL: no memory. GPAs and sizes are below 2^63. */
+/* A JSON array of all entries, the lock held; NULL: no memory. GPAs and sizes are below 2^63. */
 static json_t *json_from_entries(const struct loam_dma *dma)
 {
     json_t *array = json_array();
@@ -668,6 +691,7 @@ enum loam_error loam_dma_validate(const struct loam_dma *dma, struct loam_diag *
         }
     }
     loam_gpa_map_release(dma->map, view);
+    locked->suspect = locked->suspect && error != LOAM_OK;
     unlock(locked);
     return error;
 }

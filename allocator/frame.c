@@ -94,7 +94,6 @@ enum loam_error loam_frame_init(void *memory, size_t bytes, const struct loam_fr
         return LOAM_ERROR_INVALID;
     }
     memset(made, 0, sizeof *made);
-    atomic_init(&made->lock, 0);
     init_constants(made, &config);
     made->unused_id = ID_NONE;
     memset(made->spare, 0xff, sizeof made->spare); /* FRAME_LINK_NONE */
@@ -322,9 +321,11 @@ enum loam_error loam_frame_tag_set(struct loam_frame *frame, loam_pfn start, enu
     }
     section = loam_frame_section_from_pfn(frame, start.value);
     if (section != NULL &&
-        loam_frame_stop_chunk(frame, section,
-                              loam_frame_buddy_head(frame, section, frame_chunk_index(section, start.value))) &&
-        loam_frame_block_at(frame, section, start.value, &block) && block.start == start.value) {
+        !loam_frame_stop_chunk(frame, section,
+                               loam_frame_buddy_head(frame, section, frame_chunk_index(section, start.value)))) {
+        error = loam_frame_stop_error();
+    } else if (section != NULL && loam_frame_block_at(frame, section, start.value, &block) &&
+               block.start == start.value) {
         error = loam_frame_block_find(frame, block.start, block.count, &section);
     }
     if (error == LOAM_OK) {
@@ -392,6 +393,26 @@ enum loam_error loam_frame_set_backed(struct loam_frame *frame, loam_pfn start, 
     return frame_unlock(frame, error);
 }
 
+void loam_frame_freeze(struct loam_frame *frame)
+{
+    bool in_order = loam_lock_take(&frame->lock);
+
+    if (!in_order) {
+        frame_write(frame->damaged, FRAME_SUSPECT);
+    }
+    if (frame_sound(frame)) {
+        loam_frame_stop_all(frame);
+    }
+}
+
+void loam_frame_thaw(struct loam_frame *frame)
+{
+    if (frame_sound(frame)) {
+        loam_frame_stop_resume(frame);
+    }
+    loam_lock_give_after_fork(&frame->lock);
+}
+
 enum loam_error loam_frame_validate(const struct loam_frame *frame, struct loam_diag *diag)
 {
     struct loam_frame *locked = frame_lock(frame);
@@ -403,10 +424,13 @@ enum loam_error loam_frame_validate(const struct loam_frame *frame, struct loam_
     }
     damaged = frame_read(locked->damaged);
     error = loam_frame_validate_locked(locked, diag);
-    if (error == LOAM_OK && damaged) {
+    if (error == LOAM_OK && damaged == FRAME_SUSPECT) {
+        damaged = 0;
+    }
+    if (error == LOAM_OK && damaged != 0) {
         error = loam_fail(diag, LOAM_ERROR_CORRUPT, "allocator: a call met damaged metadata, and all stands still");
     }
-    /* Looking changes nothing: what becomes of the allocator is its user's to say. */
+    /* Looking changes nothing else: what becomes of the allocator is its user's to say. */
     frame_write(locked->damaged, damaged);
     locked->stopped = 1;
     frame_unlock(locked, LOAM_OK);

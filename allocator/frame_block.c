@@ -184,13 +184,13 @@ enum loam_error loam_frame_block_find(struct loam_frame *frame, uint64_t start, 
     }
     if (!loam_frame_stop_chunk(frame, *section,
                                loam_frame_buddy_head(frame, *section, frame_chunk_index(*section, start)))) {
-        return LOAM_ERROR_UNINITIALISED;
+        return loam_frame_stop_error();
     }
     if (!loam_frame_block_at(frame, *section, start, &block) || block.start != start || block.count != count) {
         return LOAM_ERROR_INVALID;
     }
     if (!loam_frame_claim_range(frame, *section, start, count)) {
-        return LOAM_ERROR_UNINITIALISED;
+        return loam_frame_stop_error();
     }
     if (frame_read(frame->damaged)) {
         return LOAM_ERROR_CORRUPT;

@@ -632,7 +632,15 @@ static enum loam_error drain(struct loam_frame_cache *cache, bool end)
     if (frame_lock_to_change(frame) == NULL) {
         return LOAM_ERROR_CORRUPT;
     }
-    if (cache->forbidden != FRAME_UNUSED && loam_frame_claim_drain(frame, cache)) {
+    if (cache->forbidden == FRAME_UNUSED) {
+        return frame_unlock(frame, error);
+    }
+    /* Who ends it uses it no more, or is its owner; if that cannot be made sure of, the caller is taken at his word. */
+    if (end && !loam_frame_stop_owner(frame, cache) && __atomic_load_n(&cache->busy, __ATOMIC_ACQUIRE) == 0) {
+        frame_write(frame->holder, (uint32_t)cache->owner);
+    }
+    error = loam_frame_stop_error();
+    if (loam_frame_claim_drain(frame, cache)) {
         frame_write(cache->forbidden, end ? FRAME_UNUSED : cache->forbidden);
         error = LOAM_OK;
     }

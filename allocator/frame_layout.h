@@ -18,6 +18,7 @@
 #define LOAM_FRAME_LAYOUT_H
 
 #include "allocator/frame_bits.h"
+#include "allocator/lock.h"
 #include "loam/frame.h"
 
 #include <assert.h>
@@ -177,9 +178,13 @@ struct frame_returned {
 #define FRAME_SPARE_CHUNKS 8 /* free chunks that a cache holds in each zone */
 
 /* What forbidden may be; no two are few bits apart. */
-#define FRAME_RUNNING 0u
-#define FRAME_STOPPED 0x5a5a5a5au
-#define FRAME_UNUSED  0xa5a5a5a5u
+#define FRAME_RUNNING  0u
+#define FRAME_STOPPING 0x3c3c3c3cu /* whoever holds the lock is about to stop its owner */
+#define FRAME_STOPPED  0x5a5a5a5au
+#define FRAME_UNUSED   0xa5a5a5a5u
+
+/* What damaged may be; see there. */
+#define FRAME_SUSPECT 0xff00u
 
 #define FRAME_ZONE_NONE LOAM_FRAME_ZONE_COUNT
 
@@ -222,7 +227,7 @@ struct loam_frame_cache {
  * section_count == sections in use == entries of the index; unused ids form a list, those from id_top up are untouched
  */
 struct loam_frame {
-    alignas(64) atomic_uint lock; /* 0: free */
+    alignas(64) struct loam_lock lock;
 
     alignas(64) uint64_t magic;
     uint64_t zone_end; /* first frame of zone NORMAL; a multiple of 512 */
@@ -236,7 +241,11 @@ struct loam_frame {
     uint32_t cache_capacity;
     uint64_t seal; /* a sum over the above */
 
-    uint32_t damaged;  /* 1: metadata contradicted itself; nothing is changed any more (shared) */
+    /*
+     * 1: metadata contradicted itself; nothing is changed any more. FRAME_SUSPECT: the same, until it is found to be in
+     * order (shared)
+     */
+    uint32_t damaged;
     uint32_t top_zone; /* NORMAL if a frame of that zone is managed, else DMA32 (shared) */
     uint32_t section_count;
     uint32_t id_top;
@@ -255,12 +264,11 @@ struct loam_frame {
 };
 
 #define FRAME_MAGIC   UINT64_C(0x656d617266204c31)
-#define FRAME_VERSION 2
+#define FRAME_VERSION 3
 
 static_assert(sizeof(struct loam_frame) % 64 == 0, "caches follow");
 static_assert(sizeof(struct frame_window) == 64, "a line each");
 static_assert(sizeof(struct loam_frame_cache) % 64 == 0, "each on lines of its own");
-static_assert(ATOMIC_INT_LOCK_FREE == 2, "the lock works between processes");
 
 /* A range of frames. */
 struct frame_span {

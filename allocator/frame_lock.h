@@ -2,20 +2,13 @@
 /*
  * The allocator's one lock, and the checks that everybody who takes it makes. Private to frame*.c.
  *
- * A spinlock, so that it works between processes and without a system. Held for the length of a public call at most;
- * nobody waits for anything under it but for owners of caches to leave the call under way.
+ * Held for the length of a public call at most; nobody waits for anything under it but for owners of caches to leave the
+ * call under way.
  */
 #ifndef LOAM_FRAME_LOCK_H
 #define LOAM_FRAME_LOCK_H
 
 #include "allocator/frame_stop.h"
-
-static inline void frame_pause(void)
-{
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#endif
-}
 
 /* What is needed to find anything is as it was made. */
 static inline bool frame_sound(const struct loam_frame *frame)
@@ -34,8 +27,7 @@ static inline enum loam_error frame_unlock(struct loam_frame *frame, enum loam_e
     if (frame->stopped != 0 && !damaged) {
         loam_frame_stop_resume(frame);
     }
-    /* Release: pairs with the acquire in frame_lock. */
-    atomic_store_explicit(&frame->lock, 0, memory_order_release);
+    loam_lock_give(&frame->lock);
     return damaged ? LOAM_ERROR_CORRUPT : error;
 }
 
@@ -46,17 +38,15 @@ static inline enum loam_error frame_unlock(struct loam_frame *frame, enum loam_e
 static inline struct loam_frame *frame_lock(const struct loam_frame *frame)
 {
     struct loam_frame *locked = (struct loam_frame *)(uintptr_t)frame;
+    bool in_order = loam_lock_take(&locked->lock);
 
-    /* Acquire: pairs with the release in frame_unlock, so that what the last holder wrote is seen. */
-    while (atomic_exchange_explicit(&locked->lock, 1, memory_order_acquire) != 0) {
-        /* Relaxed: only a hint of when to try again; the exchange above decides. */
-        while (atomic_load_explicit(&locked->lock, memory_order_relaxed) != 0) {
-            frame_pause();
-        }
-    }
     if (!frame_sound(locked)) {
-        atomic_store_explicit(&locked->lock, 0, memory_order_release);
+        loam_lock_give(&locked->lock);
         return NULL;
+    }
+    /* Its last holder died in the middle of a call. */
+    if (!in_order && frame_read(locked->damaged) == 0) {
+        frame_write(locked->damaged, FRAME_SUSPECT);
     }
     frame_write(locked->holder, 0);
     return locked;

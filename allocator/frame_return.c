@@ -191,7 +191,7 @@ enum loam_error loam_frame_return_block(struct loam_frame *frame, struct frame_s
     if (!is_whole_block(frame, section, chunk, start, count)) {
         /* Its owner may have been writing next to it: only when it stands still is what is seen all there is. */
         if (!loam_frame_stop_owner(frame, cache)) {
-            return LOAM_ERROR_UNINITIALISED;
+            return loam_frame_stop_error();
         }
         loam_frame_return_collect(frame, cache);
         if (frame_read(this->owner) != cache->owner || !is_whole_block(frame, section, chunk, start, count)) {
@@ -201,7 +201,7 @@ enum loam_error loam_frame_return_block(struct loam_frame *frame, struct frame_s
     returned = loam_frame_stop_still(frame, cache) ? NULL : take_slot(cache, section, chunk, this);
     if (returned == NULL) {
         if (!loam_frame_stop_owner(frame, cache)) {
-            return LOAM_ERROR_UNINITIALISED;
+            return loam_frame_stop_error();
         }
         loam_frame_return_collect(frame, cache);
         /* Its owner may have freed it a moment ago, and the chunk may have gone with it. */

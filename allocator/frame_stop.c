@@ -6,9 +6,9 @@
 
 #include <string.h>
 
-static _Atomic(void (*)(void)) process_barrier;
+static _Atomic(bool (*)(void)) process_barrier;
 
-void loam_frame_set_barrier(void (*barrier)(void))
+void loam_frame_set_barrier(bool (*barrier)(void))
 {
     /* Release, acquire at the load: whatever the barrier needs is ready. */
     atomic_store_explicit(&process_barrier, barrier, memory_order_release);
@@ -115,12 +115,13 @@ bool loam_frame_stop_ready(const struct loam_frame *frame, const struct frame_se
 /* Whether the caller has the cache's chunks to itself already. */
 bool loam_frame_stop_still(const struct loam_frame *frame, const struct loam_frame_cache *cache)
 {
-    return cache->forbidden != FRAME_RUNNING || frame->holder == cache->id + 1;
+    return (cache->forbidden != FRAME_RUNNING && cache->forbidden != FRAME_STOPPING) || frame->holder == cache->id + 1;
 }
 
-/* Wait until the owner is out of the call under way. False: there is no telling. */
+/* Wait until the owner is out of the call under way. False: there is no telling, or it does not leave. */
 static bool wait_for(struct loam_frame *frame, const struct loam_frame_cache *cache)
 {
+    struct loam_lock_patience patience = {0};
     uint32_t busy;
 
     /* Acquire: pairs with the release with which the owner leaves. */
@@ -129,7 +130,9 @@ static bool wait_for(struct loam_frame *frame, const struct loam_frame_cache *ca
             loam_frame_damage(frame);
             return false;
         }
-        frame_pause();
+        if (!loam_lock_pass_time(&patience)) {
+            return false;
+        }
     }
     return true;
 }
@@ -137,51 +140,62 @@ static bool wait_for(struct loam_frame *frame, const struct loam_frame_cache *ca
 static void forbid(struct loam_frame *frame, struct loam_frame_cache *cache)
 {
     frame->stopped++;
-    __atomic_store_n(&cache->forbidden, FRAME_STOPPED, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&cache->forbidden, FRAME_STOPPING, __ATOMIC_SEQ_CST);
+}
+
+/* Passed: whether all threads have passed a barrier since the cache was forbidden. If not, its owner goes on. */
+static bool stop(struct loam_frame *frame, struct loam_frame_cache *cache, bool passed)
+{
+    bool stopped = passed && wait_for(frame, cache);
+
+    /* Release: pairs with the owner's acquire. */
+    __atomic_store_n(&cache->forbidden, stopped ? FRAME_STOPPED : FRAME_RUNNING, __ATOMIC_RELEASE);
+    return stopped;
+}
+
+/* No barrier that did not happen is ever assumed: what is not known to stand still is left alone. */
+static bool pass_barrier(void)
+{
+    bool (*barrier)(void) = atomic_load_explicit(&process_barrier, memory_order_acquire);
+
+    return barrier != NULL && barrier();
 }
 
 bool loam_frame_stop_owner(struct loam_frame *frame, struct loam_frame_cache *cache)
 {
-    void (*barrier)(void) = atomic_load_explicit(&process_barrier, memory_order_acquire);
-
-    if (loam_frame_stop_still(frame, cache)) {
-        return settle(frame, cache);
+    if (!loam_frame_stop_still(frame, cache)) {
+        forbid(frame, cache);
+        if (!stop(frame, cache, pass_barrier())) {
+            return false;
+        }
     }
-    if (barrier == NULL) {
-        return false;
-    }
-    forbid(frame, cache);
-    barrier();
-    return wait_for(frame, cache) && settle(frame, cache);
+    return settle(frame, cache);
 }
 
 bool loam_frame_stop_all(struct loam_frame *frame)
 {
-    void (*barrier)(void) = atomic_load_explicit(&process_barrier, memory_order_acquire);
-    bool any = false, all = true;
+    bool any = false, all = true, passed;
 
     for (uint32_t id = 0; id < frame->cache_top; id++) {
-        struct loam_frame_cache *cache = &frame_caches(frame)[id];
-
-        if (!loam_frame_stop_still(frame, cache)) {
-            if (barrier == NULL) {
-                return false;
-            }
-            forbid(frame, cache);
+        if (!loam_frame_stop_still(frame, &frame_caches(frame)[id])) {
+            forbid(frame, &frame_caches(frame)[id]);
             any = true;
         }
     }
-    if (any) {
-        barrier();
-    }
+    passed = any && pass_barrier();
     for (uint32_t id = 0; id < frame->cache_top; id++) {
         struct loam_frame_cache *cache = &frame_caches(frame)[id];
 
         if (cache->forbidden != FRAME_UNUSED) {
-            all = (frame->holder == id + 1 || wait_for(frame, cache)) && settle(frame, cache) && all;
+            all = (loam_frame_stop_still(frame, cache) || stop(frame, cache, passed)) && settle(frame, cache) && all;
         }
     }
     return all;
+}
+
+enum loam_error loam_frame_stop_error(void)
+{
+    return loam_frame_stop_barrier_set() ? LOAM_ERROR_BUSY : LOAM_ERROR_UNINITIALISED;
 }
 
 void loam_frame_stop_resume(struct loam_frame *frame)

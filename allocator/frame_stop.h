@@ -3,16 +3,19 @@
  * How owners of caches are stopped. Private to frame*.c; the allocator's lock is held.
  *
  *     owner, without the lock                    whoever holds the lock
- *     busy = 1                                   forbidden = STOPPED
+ *     busy = 1                                   forbidden = STOPPING
  *     (the compiler keeps the order)             barrier in all threads
  *     forbidden == RUNNING ? work : take lock    wait until busy == 0
- *     busy = 0 (release)                         (acquire)  work, then forbidden = RUNNING (release)
+ *     busy = 0 (release)                         (acquire)  forbidden = STOPPED, work, then RUNNING (release)
  *
  * The barrier stands in for the one that the owner leaves out: after it either the owner's busy is seen here, or the
  * owner sees forbidden. So never do both work. Whatever the owner wrote is seen through the pair busy = 0 and wait;
  * whatever was written here is seen by the owner through forbidden = RUNNING, or through the lock.
  *
  * The owner itself holds the lock now and then; it is `holder` then, and counts as stopped.
+ *
+ * The barrier may be refused, and an owner may have died in a call, or be stopped in one. Then forbidden is RUNNING
+ * again at once, and what the cache has is left to it.
  */
 #ifndef LOAM_FRAME_STOP_H
 #define LOAM_FRAME_STOP_H
@@ -28,7 +31,10 @@ struct loam_frame_cache *loam_frame_stop_owner_of(const struct loam_frame *frame
 /* Whether the caller has the cache's chunks to itself already. */
 bool loam_frame_stop_still(const struct loam_frame *frame, const struct loam_frame_cache *cache);
 
-/* Has the cache to itself until the lock is given up; nothing is ready in it. False: its process has set no barrier. */
+/*
+ * Has the cache to itself until the lock is given up; nothing is ready in it. False: the process has set no barrier, it
+ * was refused, or the owner has not left its call for seconds; or what is ready contradicts itself.
+ */
 bool loam_frame_stop_owner(struct loam_frame *frame, struct loam_frame_cache *cache);
 
 /* The same of the cache that owns the chunk, if one does. */
@@ -36,6 +42,9 @@ bool loam_frame_stop_chunk(struct loam_frame *frame, const struct frame_section 
 
 /* The same of all caches, by one barrier. */
 bool loam_frame_stop_all(struct loam_frame *frame);
+
+/* Why an owner could not be stopped where there is no damage: LOAM_ERROR_UNINITIALISED, LOAM_ERROR_BUSY. */
+enum loam_error loam_frame_stop_error(void);
 
 /* Let all go on that were stopped. */
 void loam_frame_stop_resume(struct loam_frame *frame);

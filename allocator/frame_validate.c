@@ -514,8 +514,13 @@ enum loam_error loam_frame_validate_locked(const struct loam_frame *frame, struc
     if (error == LOAM_OK && !loam_frame_stop_all((struct loam_frame *)(uintptr_t)frame)) {
         return frame_read(frame->damaged)
                    ? CORRUPT(&recount, "caches: one is neither busy nor not")
-                   : loam_fail(diag, LOAM_ERROR_UNINITIALISED,
-                               "caches: some are in use, and this process has set no barrier to stop their owners");
+                   : loam_fail(
+                         diag, loam_frame_stop_error(),
+                         "caches: some are in use, and their owners could not be stopped: %s",
+                         loam_frame_stop_barrier_set()
+                             ? "the barrier, membarrier(2), was refused, or one stands still in a call: allow it, "
+                               "or destroy the caches first"
+                             : "this process has set no barrier: loam_frame_set_barrier");
     }
     if (error == LOAM_OK) {
         error = check_ids(&recount);

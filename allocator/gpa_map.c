@@ -17,6 +17,7 @@
 #include "allocator/check.h"
 #include "allocator/gpa_map_keeper.h"
 #include "allocator/gpa_view.h"
+#include "allocator/lock.h"
 
 #include <stdalign.h>
 #include <stdatomic.h>
@@ -35,7 +36,7 @@ struct loam_gpa_map {
     uint32_t table_capacity;
     size_t stride_bytes;
     uint32_t kept_backing_count; /* rows whose backing is 1 to that many are the keeper's */
-    alignas(GPA_VIEW_CACHE_LINE_BYTES) _Atomic uint32_t change_lock;
+    alignas(GPA_VIEW_CACHE_LINE_BYTES) struct loam_lock change_lock;
 };
 
 /* What one call changes: [start, end) receives region (insert), or access, or goes (LOAM_ACCESS_NONE). */
@@ -280,21 +281,15 @@ static enum loam_error build(struct loam_gpa_view *table, const struct loam_gpa_
 
 static void change_lock(struct loam_gpa_map *map)
 {
-    /* acquire: sees what the last holder did; pairs with the release in change_unlock. */
-    while (atomic_exchange_explicit(&map->change_lock, 1, memory_order_acquire) != 0) {
-        /* relaxed: a hint only; the exchange above decides. */
-        while (atomic_load_explicit(&map->change_lock, memory_order_relaxed) != 0) {
-#if defined(__x86_64__)
-            __builtin_ia32_pause();
-#endif
-        }
-    }
+    bool in_order = loam_lock_take(&map->change_lock);
+
+    /* A holder that died has published its table, or has left one that nobody reads. */
+    (void)in_order;
 }
 
 static void change_unlock(struct loam_gpa_map *map)
 {
-    /* release: pairs with the acquire in change_lock. */
-    atomic_store_explicit(&map->change_lock, 0, memory_order_release);
+    loam_lock_give(&map->change_lock);
 }
 
 /* The published table, for a holder of change_lock, which orders all stores to current: relaxed will do. */
@@ -478,6 +473,18 @@ void loam_gpa_map_release(struct loam_gpa_map *map, const struct loam_gpa_view *
     ASSERT((offset_bytes - sizeof *map) % map->stride_bytes == 0);
     /* release: pairs with the load in free_table; this reader's reads come before the next change's writes. */
     atomic_fetch_sub_explicit(&table->reader_count, 1, memory_order_release);
+}
+
+/* --- fork(2) ---------------------------------------------------------------------------------------------------- */
+
+void loam_gpa_map_freeze(struct loam_gpa_map *map)
+{
+    change_lock(map);
+}
+
+void loam_gpa_map_thaw(struct loam_gpa_map *map)
+{
+    loam_lock_give_after_fork(&map->change_lock);
 }
 
 /* --- Validate -------------------------------------------------------------------------------------------------- */

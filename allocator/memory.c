@@ -12,6 +12,7 @@
 #include "loam/memory.h"
 
 #include "allocator/gpa_map_keeper.h"
+#include "allocator/memory_fork.h"
 #include "allocator/plan_layout.h"
 #include "allocator/prim.h"
 
@@ -27,6 +28,7 @@ struct loam_memory {
     struct loam_frame *frame;
     void *section_memory[LOAM_PLAN_PART_MAX];
     struct loam_dma *dma;
+    struct memory_fork fork; /* its dma is NULL: not reached */
 };
 
 /* --- The steps of create ---------------------------------------------------------------------------------------- */
@@ -177,12 +179,26 @@ static enum loam_error open_ledger(struct loam_memory *memory, struct loam_diag 
     return error == LOAM_OK ? carve_kept(memory, diag) : loam_fail(diag, error, "heap wanted for the ledger");
 }
 
+/* The last step: from here on a child of fork(2) gets all of the above whole. */
+static enum loam_error watch_forks(struct loam_memory *memory, struct loam_diag *diag)
+{
+    enum loam_error error;
+
+    memory->fork = (struct memory_fork){.dma = memory->dma, .map = memory->map, .frame = memory->frame};
+    error = loam_memory_fork_add(&memory->fork);
+    if (error != LOAM_OK) {
+        memory->fork.dma = NULL;
+        return loam_fail(diag, error, "pthread_atfork: wanted for guest memory");
+    }
+    return LOAM_OK;
+}
+
 /* --- Lifecycle -------------------------------------------------------------------------------------------------- */
 
 enum loam_error loam_memory_create(const struct loam_plan *plan, struct loam_memory **memory, struct loam_diag *diag)
 {
-    static enum loam_error (*const steps[])(struct loam_memory *, struct loam_diag *) = {back_parts, map_regions,
-                                                                                         add_sections, open_ledger};
+    static enum loam_error (*const steps[])(struct loam_memory *, struct loam_diag *) = {
+        back_parts, map_regions, add_sections, open_ledger, watch_forks};
     struct loam_memory *made;
     void *object = NULL;
     enum loam_error error = check_plan(plan, diag);
@@ -208,6 +224,9 @@ void loam_memory_destroy(struct loam_memory *memory)
 {
     if (memory == NULL) {
         return;
+    }
+    if (memory->fork.dma != NULL) {
+        loam_memory_fork_remove(&memory->fork);
     }
     loam_dma_destroy(memory->dma);
     for (uint32_t part = LOAM_PLAN_PART_MAX; part-- > 0;) {

@@ -5,15 +5,19 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/capability.h>
+#include <linux/futex.h>
 #include <linux/membarrier.h>
 #include <linux/mempolicy.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 /* Newer than Debian 12's headers, or hidden by some C library. */
@@ -362,10 +366,115 @@ bool LOAM_PRIM(barrier_register)(void)
     return syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0;
 }
 
-void LOAM_PRIM(barrier)(void)
+bool LOAM_PRIM(barrier)(void)
 {
-    /* It cannot fail once registered; whoever relies on it could not go on. */
-    if (syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) != 0) {
-        abort();
+    return syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) == 0;
+}
+
+/* --- Waiting for other threads ---------------------------------------------------------------------------------- */
+
+bool LOAM_PRIM(wait)(const void *word, uint32_t value, uint64_t nanoseconds)
+{
+    struct timespec limit = {(time_t)(nanoseconds / 1000000000), (long)(nanoseconds % 1000000000)};
+
+    if (syscall(SYS_futex, word, FUTEX_WAIT, value, &limit, NULL, 0) == 0 || errno == EAGAIN || errno == EINTR) {
+        return true;
     }
+    if (errno != ETIMEDOUT) {
+        nanosleep(&limit, NULL);
+    }
+    return false;
+}
+
+void LOAM_PRIM(wake)(const void *word)
+{
+    syscall(SYS_futex, word, FUTEX_WAKE, 1, NULL, NULL, 0);
+}
+
+uint32_t LOAM_PRIM(thread_id)(void)
+{
+    return (uint32_t)syscall(SYS_gettid);
+}
+
+bool LOAM_PRIM(thread_space)(uint64_t *space)
+{
+    struct stat found;
+
+    *space = 0;
+    if (stat("/proc/self/ns/pid", &found) != 0) {
+        return false;
+    }
+    *space = found.st_ino;
+    return true;
+}
+
+/* A line of /proc/self/maps, "START-END PERMISSIONS ...": whether it is of a private mapping with address in it. */
+static bool is_private_at(const char *line, uintptr_t address)
+{
+    unsigned long start, end;
+    char permissions[5];
+
+    return sscanf(line, "%lx-%lx %4s", &start, &end, permissions) == 3 && start <= address && address < end &&
+           permissions[3] == 'p';
+}
+
+/* False if there is no telling. A line's beginning is all that is looked at, so that its length does not matter. */
+static bool memory_is_private(const void *memory)
+{
+    char text[512], line[64];
+    int fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
+    bool is_private = false;
+    size_t used = 0;
+    ssize_t got;
+
+    while (fd >= 0 && !is_private && (got = read(fd, text, sizeof text)) > 0) {
+        for (ssize_t i = 0; i < got && !is_private; i++) {
+            if (text[i] != '\n') {
+                line[used] = text[i];
+                used += used < sizeof line - 1;
+                continue;
+            }
+            line[used] = '\0';
+            is_private = is_private_at(line, (uintptr_t)memory);
+            used = 0;
+        }
+    }
+    if (fd >= 0) {
+        close(fd);
+    }
+    return is_private;
+}
+
+/* Ended, and not yet waited for by its parent: "NUMBER (NAME) STATE ...". */
+static bool is_zombie(uint32_t thread)
+{
+    char path[32], text[512];
+    const char *name_end;
+
+    snprintf(path, sizeof path, "/proc/%u/stat", thread);
+    if (!LOAM_PRIM(read_text)(path, text, sizeof text)) {
+        return false;
+    }
+    name_end = strrchr(text, ')');
+    return name_end != NULL && name_end[1] == ' ' && (name_end[2] == 'Z' || name_end[2] == 'X');
+}
+
+bool LOAM_PRIM(thread_gone)(uint32_t thread, bool same_space, const void *memory)
+{
+    /* EPERM: it is there, and another user's; or a filter refuses the question. */
+    bool ours = syscall(SYS_tgkill, getpid(), thread, 0) == 0 || errno != ESRCH;
+
+    if (!ours && memory_is_private(memory)) {
+        return true;
+    }
+    if (!ours && !same_space) {
+        return false;
+    }
+    return (!ours && syscall(SYS_tkill, thread, 0) != 0 && errno == ESRCH) || is_zombie(thread);
+}
+
+bool LOAM_PRIM(at_fork)(void (*prepare)(void), void (*parent)(void), void (*child)(void))
+{
+    errno = pthread_atfork(prepare, parent, child);
+    return errno == 0;
 }

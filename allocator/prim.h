@@ -103,7 +103,37 @@ bool LOAM_PRIM(memlock_limit)(uint64_t *bytes);
 /* Make barrier possible; may be called again. ENOSYS, EINVAL: the kernel lacks it (Linux 4.14 has it). */
 bool LOAM_PRIM(barrier_register)(void);
 
-/* Every thread of the process passes a full memory barrier before this returns. After barrier_register. */
-void LOAM_PRIM(barrier)(void);
+/*
+ * Every thread of the process passes a full memory barrier before this returns true. After barrier_register. Errno is
+ * whatever a filter of system calls answers that the program has set since.
+ */
+bool LOAM_PRIM(barrier)(void);
+
+/* --- Waiting for other threads: futex(2), gettid(2), tgkill(2) --------------------------------------------------- */
+
+/*
+ * Sleep while the 32 bits at word are value, until woken, at most so long. True: woken, or they were not value, or for
+ * no reason at all. False: time has passed. A system that refuses to wait lets the time pass. Between processes too.
+ */
+bool LOAM_PRIM(wait)(const void *word, uint32_t value, uint64_t nanoseconds);
+
+/* Wake one thread that waits at word, of those with the highest priority the one that came first. Never fails. */
+void LOAM_PRIM(wake)(const void *word);
+
+/* The calling thread's number in its PID namespace: 1 to 2^22. */
+uint32_t LOAM_PRIM(thread_id)(void);
+
+/* A number that threads of one PID namespace have in common, and those of two seldom. */
+bool LOAM_PRIM(thread_space)(uint64_t *space);
+
+/*
+ * Whether a thread that wrote its number at memory has ended, or is not in this copy of the memory's process: private
+ * memory is used by this process alone. same_space: its number is one of this thread's PID namespace. False if there
+ * is no telling.
+ */
+bool LOAM_PRIM(thread_gone)(uint32_t thread, bool same_space, const void *memory);
+
+/* Call them around fork(2), as pthread_atfork; NULL: nothing. */
+bool LOAM_PRIM(at_fork)(void (*prepare)(void), void (*parent)(void), void (*child)(void));
 
 #endif

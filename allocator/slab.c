@@ -597,10 +597,14 @@ static bool is_cache(const struct loam_slab *slab, const struct loam_slab_cache 
            load32(&cache->id) != 0;
 }
 
-/* No slab of the cache waits for a first free any more, or has been queued for one. */
-static void call_off_notices(const struct loam_slab *slab, struct loam_slab_cache *cache, uint32_t top)
+/*
+ * No slab of the cache waits for a first free any more, or has been queued for one. False: some thread has said that it
+ * will queue one, and has not for seconds.
+ */
+static bool call_off_notices(const struct loam_slab *slab, struct loam_slab_cache *cache, uint32_t top)
 {
     struct unit *units = units_of(slab->shared);
+    struct loam_lock_patience patience = {0};
     uint32_t id = load32(&cache->id);
     bool queued;
 
@@ -620,15 +624,17 @@ static void call_off_notices(const struct loam_slab *slab, struct loam_slab_cach
                 queued |= !call_off_notice(&units[i]);
             }
         }
-    } while (queued);
+    } while (queued && loam_lock_pass_time(&patience));
+    return !queued;
 }
 
-/* As loam_slab_cache_drain; slab is that of the calling process, cache may be another's. */
-static void drain(const struct loam_slab *slab, struct loam_slab_cache *cache)
+/* As loam_slab_cache_drain; slab is that of the calling process, cache may be another's. False: a slab is left. */
+static bool drain(const struct loam_slab *slab, struct loam_slab_cache *cache)
 {
     struct loam_slab_shared *shared = slab->shared;
     struct unit *units = units_of(shared);
     uint32_t id = load32(&cache->id), top;
+    bool all;
 
     loam_slab_pool_lock(shared);
     top = shared->unit_top;
@@ -644,12 +650,14 @@ static void drain(const struct loam_slab *slab, struct loam_slab_cache *cache)
         atomic_fetch_add_explicit(&shared->remote_frees[class], load(&hot->remote_frees), memory_order_relaxed);
         atomic_store_explicit(&hot->remote_frees, 0, memory_order_relaxed);
     }
-    call_off_notices(slab, cache, top);
+    all = call_off_notices(slab, cache, top);
     for (uint32_t i = 1; i < top; i++) {
-        if (atomic_load_explicit(&units[i].kind, memory_order_acquire) == UNIT_HEAD && load32(&units[i].owner) == id) {
+        if (atomic_load_explicit(&units[i].kind, memory_order_acquire) == UNIT_HEAD && load32(&units[i].owner) == id &&
+            (all || load32(&units[i].notice) == NOTICE_NONE)) {
             loam_slab_pool_abandon(slab, i);
         }
     }
+    return all;
 }
 
 enum loam_error loam_slab_cache_drain(struct loam_slab *slab, struct loam_slab_cache *cache)
@@ -657,8 +665,7 @@ enum loam_error loam_slab_cache_drain(struct loam_slab *slab, struct loam_slab_c
     if (!is_cache(slab, cache)) {
         return LOAM_ERROR_UNINITIALISED;
     }
-    drain(slab, cache);
-    return LOAM_OK;
+    return drain(slab, cache) ? LOAM_OK : LOAM_ERROR_BUSY;
 }
 
 enum loam_error loam_slab_cache_destroy(struct loam_slab *slab, struct loam_slab_cache *cache)
@@ -666,7 +673,9 @@ enum loam_error loam_slab_cache_destroy(struct loam_slab *slab, struct loam_slab
     if (!is_cache(slab, cache)) {
         return LOAM_ERROR_UNINITIALISED;
     }
-    drain(slab, cache);
+    if (!drain(slab, cache)) {
+        return LOAM_ERROR_BUSY;
+    }
     loam_slab_pool_lock(slab->shared);
     cache->window = (struct loam_slab_view){0};
     cache->slab = NULL;

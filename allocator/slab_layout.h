@@ -43,6 +43,7 @@
 #ifndef LOAM_SLAB_LAYOUT_H
 #define LOAM_SLAB_LAYOUT_H
 
+#include "allocator/lock.h"
 #include "loam/slab.h"
 
 #include <stdatomic.h>
@@ -50,7 +51,7 @@
 #define LIKELY(condition)   __builtin_expect((condition), 1)
 #define UNLIKELY(condition) __builtin_expect((condition), 0)
 
-#define SLAB_MAGIC        UINT64_C(0x316261736d616f6c) /* "loamsab1": with the layout's version */
+#define SLAB_MAGIC        UINT64_C(0x326261736d616f6c) /* "loamsab2": with the layout's version */
 #define SLAB_SHIFT        16
 #define SLAB_OBJECT_SHIFT 3  /* log2 of the smallest object */
 #define UNIT_WORDS        16 /* of 64 objects */
@@ -158,7 +159,8 @@ struct sealed {
 
 struct loam_slab_shared {
     struct sealed sealed;
-    _Alignas(64) _Atomic uint32_t lock; /* guards what follows, and all that has no owner */
+    _Alignas(64) struct loam_lock lock; /* guards what follows, and all that has no owner */
+    uint32_t suspect;                   /* 1: a holder died; nothing is taken from here until it is found in order */
     uint32_t unit_top;                  /* units from here on were never used */
     uint32_t unit_first_free;
     uint32_t unit_free_count;

@@ -11,17 +11,14 @@
 
 void loam_slab_pool_lock(struct loam_slab_shared *shared)
 {
-    /* Acquire pairs with the release of the holder before. */
-    while (atomic_exchange_explicit(&shared->lock, 1, memory_order_acquire) != 0) {
-        while (load32(&shared->lock) != 0) {
-            __builtin_ia32_pause();
-        }
+    if (!loam_lock_take(&shared->lock)) {
+        shared->suspect = 1;
     }
 }
 
 void loam_slab_pool_unlock(struct loam_slab_shared *shared)
 {
-    atomic_store_explicit(&shared->lock, 0, memory_order_release);
+    loam_lock_give(&shared->lock);
 }
 
 /* --- Units; locked --------------------------------------------------------------------------------------------- */
@@ -217,13 +214,14 @@ static enum loam_error make_slab(const struct loam_slab *slab, uint32_t class, u
     const struct loam_slab_view *window;
     enum loam_error error;
     uint64_t gpa;
-    bool taken;
 
     loam_slab_pool_lock(shared);
-    taken = take_units(shared, unit_indexes, class_units(class));
+    error = shared->suspect                                        ? LOAM_ERROR_CORRUPT
+            : take_units(shared, unit_indexes, class_units(class)) ? LOAM_OK
+                                                                   : LOAM_ERROR_EXHAUSTED;
     loam_slab_pool_unlock(shared);
-    if (!taken) {
-        return LOAM_ERROR_EXHAUSTED;
+    if (error != LOAM_OK) {
+        return error;
     }
     error = take_frames(slab, &gpa, &window);
     if (error != LOAM_OK) {
@@ -351,7 +349,7 @@ enum loam_error loam_slab_pool_acquire(const struct loam_slab *slab, uint32_t cl
     enum loam_error error;
 
     loam_slab_pool_lock(slab->shared);
-    *slab_index = adopt(slab->shared, class, owner);
+    *slab_index = slab->shared->suspect ? UNIT_NONE : adopt(slab->shared, class, owner);
     loam_slab_pool_unlock(slab->shared);
     if (*slab_index != UNIT_NONE) {
         return LOAM_OK;

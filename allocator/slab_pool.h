@@ -32,7 +32,7 @@ void loam_slab_pool_unlink(struct unit *units, struct list *list, uint32_t slab)
 
 /*
  * A slab of the class for the cache: one without an owner, the one kept, or a new one. Its state is still to be set.
- * LOAM_ERROR_EXHAUSTED, LOAM_ERROR_NOT_FOUND: as loam_slab_alloc. *slab is UNIT_NONE on failure.
+ * LOAM_ERROR_EXHAUSTED, LOAM_ERROR_NOT_FOUND, LOAM_ERROR_CORRUPT: as loam_slab_alloc. *slab is UNIT_NONE on failure.
  */
 enum loam_error loam_slab_pool_acquire(const struct loam_slab *slab, uint32_t class, uint32_t owner,
                                        uint32_t *slab_index);

@@ -431,6 +431,9 @@ enum loam_error loam_slab_validate(const struct loam_slab *slab, struct loam_dia
     if (error == LOAM_OK) {
         error = check_table(&recount);
     }
+    if (error == LOAM_OK) {
+        slab->shared->suspect = 0;
+    }
     loam_slab_pool_unlock(slab->shared);
     return error;
 }

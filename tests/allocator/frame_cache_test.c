@@ -13,9 +13,10 @@
 
 static uint64_t barriers;
 
-static void count_barrier(void)
+static bool count_barrier(void)
 {
     barriers++;
+    return true;
 }
 
 static void set_barrier(void)

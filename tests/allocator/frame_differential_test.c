@@ -67,8 +67,9 @@ static uint64_t random_below(struct run *run, uint64_t limit)
 }
 
 /* Only one thread is here. */
-static void pass_no_barrier(void)
+static bool pass_no_barrier(void)
 {
+    return true;
 }
 
 /* --- The owners ------------------------------------------------------------------------------------------------ */

@@ -64,8 +64,9 @@ static void tell(int signal_number)
     raise(signal_number);
 }
 
-static void no_barrier(void)
+static bool no_barrier(void)
 {
+    return true;
 }
 
 /* From now on: of the processor, so that a busy machine is no hang. */

@@ -591,8 +591,9 @@ static bool query_cached(void *context, uint64_t at)
 }
 
 /* Only one thread is here. */
-static void pass_no_barrier(void)
+static bool pass_no_barrier(void)
 {
+    return true;
 }
 
 bool frame_play_make(struct frame_play *play, const struct frame_play_geometry *geometry)

@@ -24,12 +24,13 @@
 
 static atomic_ulong barriers;
 
-static void membarrier_private(void)
+static bool membarrier_private(void)
 {
     atomic_fetch_add_explicit(&barriers, 1, memory_order_relaxed);
     if (syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) != 0) {
         abort();
     }
+    return true;
 }
 
 static void set_barrier(void)
@@ -924,13 +925,13 @@ static struct owner owner;
 static atomic_bool ambush;
 static atomic_ulong met, ambushes;
 
-static void membarrier_and_wait(void)
+static bool membarrier_and_wait(void)
 {
     unsigned long begun = atomic_load(&owner.begun);
 
     membarrier_private();
     if (!atomic_load(&ambush)) {
-        return;
+        return true;
     }
     atomic_fetch_add(&ambushes, 1);
     /* Bounded: an owner who waits for the lock already begins nothing. */
@@ -938,6 +939,7 @@ static void membarrier_and_wait(void)
         sched_yield();
     }
     atomic_fetch_add(&met, atomic_load(&owner.begun) != begun);
+    return true;
 }
 
 /* Whether the owner got what it asked for. It always must, but where others take all but a little. */
@@ -1147,11 +1149,12 @@ struct pair {
 
 #define PAIR_START (ZONE_END - 9000)
 
-static void membarrier_global(void)
+static bool membarrier_global(void)
 {
     if (syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0) != 0) {
         abort();
     }
+    return true;
 }
 
 static bool enter_barrier(void)

@@ -799,7 +799,37 @@ bool loam_prim_barrier_register(void)
     return loam_prim_real_barrier_register();
 }
 
-void loam_prim_barrier(void)
+bool loam_prim_barrier(void)
 {
-    loam_prim_real_barrier();
+    return loam_prim_real_barrier();
+}
+
+bool loam_prim_wait(const void *word, uint32_t value, uint64_t nanoseconds)
+{
+    return loam_prim_real_wait(word, value, nanoseconds);
+}
+
+void loam_prim_wake(const void *word)
+{
+    loam_prim_real_wake(word);
+}
+
+uint32_t loam_prim_thread_id(void)
+{
+    return loam_prim_real_thread_id();
+}
+
+bool loam_prim_thread_space(uint64_t *space)
+{
+    return loam_prim_real_thread_space(space);
+}
+
+bool loam_prim_thread_gone(uint32_t thread, bool same_space, const void *memory)
+{
+    return loam_prim_real_thread_gone(thread, same_space, memory);
+}
+
+bool loam_prim_at_fork(void (*prepare)(void), void (*parent)(void), void (*child)(void))
+{
+    return loam_prim_real_at_fork(prepare, parent, child);
 }

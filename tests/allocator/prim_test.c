@@ -22,6 +22,8 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #define KIB       1024u
@@ -625,6 +627,160 @@ Test(prim_misuse, freeing_twice, .signal = SIGABRT)
 Test(prim_misuse, hugetlb_memory_without_reservation, .signal = SIGABRT)
 {
     loam_prim_map_anonymous(free_space(2 * MIB), 2 * MIB, 21, true);
+}
+
+/* --- Waiting for other threads ------------------------------------------------------------------------------------ */
+
+static uint32_t word;
+
+static void *wake_when_asked(void *unused)
+{
+    while (__atomic_load_n(&word, __ATOMIC_ACQUIRE) != 2) {
+        loam_prim_wake(&word);
+    }
+    return unused;
+}
+
+Test(prim, a_wait_ends_by_a_change_by_time_or_by_a_wake)
+{
+    const uint64_t forever = UINT64_C(1000000000) * 3600;
+    pthread_t thread;
+
+    cr_assert(loam_prim_wait(&word, 1, forever), "the word was another");
+    cr_assert_not(loam_prim_wait(&word, 0, 1000000), "nobody came");
+    cr_assert_eq(pthread_create(&thread, NULL, wake_when_asked, NULL), 0);
+    cr_assert(loam_prim_wait(&word, 0, forever));
+    __atomic_store_n(&word, 2, __ATOMIC_RELEASE);
+    pthread_join(thread, NULL);
+}
+
+/* Who waits and is refused must not come back at once for ever: time passes all the same. */
+Test(prim, a_refused_wait_lets_time_pass)
+{
+    struct timespec begun, ended;
+
+    refuse(SYS_futex, 3, UINT32_MAX, EPERM);
+    clock_gettime(CLOCK_MONOTONIC, &begun);
+    cr_assert_not(loam_prim_wait(&word, 0, 20000000));
+    clock_gettime(CLOCK_MONOTONIC, &ended);
+    cr_assert_geq((ended.tv_sec - begun.tv_sec) * 1000000000 + ended.tv_nsec - begun.tv_nsec, 20000000);
+}
+
+Test(prim, a_refused_barrier_is_an_error)
+{
+    cr_assert(loam_prim_barrier_register());
+    cr_assert(loam_prim_barrier());
+    refuse(SYS_membarrier, 0, UINT32_MAX, EPERM);
+    cr_assert_not(loam_prim_barrier());
+    cr_assert_eq(errno, EPERM);
+}
+
+static atomic_uint number;
+static atomic_bool enough;
+
+static void *say_number(void *unused)
+{
+    atomic_store(&number, loam_prim_thread_id());
+    while (!atomic_load(&enough)) {
+        sched_yield();
+    }
+    return unused;
+}
+
+static pid_t fork_pausing(void)
+{
+    pid_t child = fork();
+
+    if (child == 0) {
+        for (;;) {
+            pause();
+        }
+    }
+    return child;
+}
+
+Test(prim, threads_that_have_ended_are_known)
+{
+    void *memory = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    pid_t child = fork_pausing();
+    pthread_t thread;
+    siginfo_t ended;
+    uint64_t space;
+
+    cr_assert(loam_prim_thread_space(&space));
+    cr_assert_neq(space, 0);
+    cr_assert_eq(loam_prim_thread_id(), (uint32_t)syscall(SYS_gettid));
+    cr_assert_not(loam_prim_thread_gone(loam_prim_thread_id(), true, memory));
+    cr_assert_eq(pthread_create(&thread, NULL, say_number, NULL), 0);
+    while (atomic_load(&number) == 0) {
+        sched_yield();
+    }
+    cr_assert_not(loam_prim_thread_gone(number, true, memory));
+    cr_assert_not(loam_prim_thread_gone(number, true, &word));
+    atomic_store(&enough, true);
+    pthread_join(thread, NULL);
+    cr_assert(loam_prim_thread_gone(number, true, memory));
+
+    /* Another process: memory that both have, and a copy that is this process's own. */
+    cr_assert_not(loam_prim_thread_gone((uint32_t)child, true, memory));
+    cr_assert(loam_prim_thread_gone((uint32_t)child, true, &word));
+    kill(child, SIGKILL);
+    cr_assert_eq(waitid(P_PID, (id_t)child, &ended, WEXITED | WNOWAIT), 0);
+    cr_assert(loam_prim_thread_gone((uint32_t)child, true, memory), "a zombie");
+    cr_assert_eq(waitpid(child, NULL, 0), child);
+    cr_assert(loam_prim_thread_gone((uint32_t)child, true, memory));
+    cr_assert_not(loam_prim_thread_gone((uint32_t)child, false, memory), "another namespace's number");
+    munmap(memory, PAGE);
+}
+
+/* Who may not be asked about is taken to be there. */
+Test(prim, a_thread_that_cannot_be_asked_about_is_there)
+{
+    void *memory = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    pid_t child = fork();
+
+    if (child == 0) {
+        _exit(0);
+    }
+    cr_assert_eq(waitpid(child, NULL, 0), child);
+    cr_assert(loam_prim_thread_gone((uint32_t)child, true, memory));
+    refuse(SYS_tgkill, 0, UINT32_MAX, EPERM);
+    cr_assert_not(loam_prim_thread_gone((uint32_t)child, true, memory));
+    munmap(memory, PAGE);
+}
+
+static atomic_uint prepared, in_parent, in_child;
+
+static void prepare(void)
+{
+    prepared++;
+}
+
+static void after_in_parent(void)
+{
+    in_parent++;
+}
+
+static void after_in_child(void)
+{
+    in_child++;
+}
+
+Test(prim, both_sides_of_a_fork_are_told)
+{
+    int status;
+    pid_t child;
+
+    cr_assert(loam_prim_at_fork(prepare, after_in_parent, after_in_child));
+    child = fork();
+    if (child == 0) {
+        _exit(prepared != 1 || in_parent != 0 || in_child != 1);
+    }
+    cr_assert_eq(waitpid(child, &status, 0), child);
+    cr_assert_eq(status, 0);
+    cr_assert_eq(prepared, 1);
+    cr_assert_eq(in_parent, 1);
+    cr_assert_eq(in_child, 0);
 }
 
 /* --- The helper that watches the host ----------------------------------------------------------------------------- */

@@ -49,7 +49,14 @@ STATIC_PIE = select({
     "//conditions:default": ["-static-pie"],
 })
 
-def loam_module(name, srcs = None, hdrs = None, copts = [], visibility = ["//:__subpackages__"], **kwargs):
+def loam_module(
+        name,
+        srcs = None,
+        hdrs = None,
+        copts = [],
+        alwayslink = True,
+        visibility = ["//:__subpackages__"],
+        **kwargs):
     """A module: NAME.c and NAME.h unless it says otherwise."""
     native.cc_library(
         name = name,
@@ -57,7 +64,7 @@ def loam_module(name, srcs = None, hdrs = None, copts = [], visibility = ["//:__
         hdrs = [name + ".h"] if hdrs == None else hdrs,
         copts = COPTS + copts,
         # Whole modules, in whatever order the linker meets them: a shared library exports what nothing in it uses.
-        alwayslink = True,
+        alwayslink = alwayslink,
         linkstatic = True,
         visibility = visibility,
         **kwargs

@@ -169,11 +169,12 @@ uint64_t bench_threads(struct bench_thread *threads, unsigned count)
     return last - first;
 }
 
-static void barrier(void)
+static bool barrier(void)
 {
     if (syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) != 0) {
         bench_fail("membarrier: %s", strerror(errno));
     }
+    return true;
 }
 
 void bench_barrier_init(void)

@@ -151,4 +151,12 @@ LOAM_MUST_USE enum loam_error loam_dma_json(const struct loam_dma *dma, char **t
  */
 LOAM_MUST_USE enum loam_error loam_dma_validate(const struct loam_dma *dma, struct loam_diag *diag);
 
+/*
+ * For who forks while other threads use the ledger: freeze before fork(2), thaw after it, in the parent and in the child.
+ * First the ledger, then its map and its frame allocator; they thaw the other way round. loam/memory.h does it for its
+ * own.
+ */
+void loam_dma_freeze(struct loam_dma *dma);
+void loam_dma_thaw(struct loam_dma *dma);
+
 #endif

@@ -4,20 +4,21 @@
  *
  * It hands out frame numbers and never touches the frames. Its metadata lies out of band in memory that the caller
  * supplies (ask for the size, then init), holds indexes and offsets but no pointers, and stays the caller's: the
- * allocator calls neither malloc nor the system. So it can run inside a guest, in shared memory or under a model
- * checker.
+ * allocator does not call malloc, and the system only to wait for its lock (allocator/prim.h: futex(2), which a guest
+ * brings in its own way). So it can run inside a guest, in shared memory or under a model checker.
  *
  * PFNs are absolute, so an alignment of frames is an alignment of guest-physical addresses.
  *
  * Threads: every call may come from any thread at any time, but loam_frame_init wants the allocator to itself. The
- * calls on a struct loam_frame hold one internal lock and wait for nothing but its holder, and for a cache's owner
+ * calls on a struct loam_frame hold one internal lock and wait, asleep, for nothing but its holder, and for a cache's owner
  * to leave a call under way. The calls on a struct loam_frame_cache belong to one thread, its owner; while the owner
  * has free frames at hand they take no lock, make no atomic read-modify-write, and wait for nobody.
  *
  * Misuse (double free, free inside a block, wrong count, foreign frame, free of what lies free in a cache) is always
  * detected and refused with an error, the state unchanged; loam_frame_check says in a line what was found. A call that
  * meets damaged metadata stops with LOAM_ERROR_CORRUPT, and from then on every call that would change something does:
- * loam_frame_validate says where.
+ * loam_frame_validate says where. After a thread has died in a call, perhaps one of another process that shares the
+ * allocator, the same, until loam_frame_validate has found everything in order.
  */
 #ifndef LOAM_FRAME_H
 #define LOAM_FRAME_H
@@ -205,7 +206,8 @@ LOAM_MUST_USE enum loam_error loam_frame_alloc_order_below(struct loam_frame *fr
 /*
  * Free the block that was allocated at start with count_frames frames; its tag goes with it.
  * LOAM_ERROR_NOT_FOUND: start is not managed. LOAM_ERROR_INVALID: start is free already, lies inside a block, or its
- * block has another count; loam_frame_describe says which. The state is unchanged then.
+ * block has another count; loam_frame_describe says which. LOAM_ERROR_BUSY: it lies in a cache whose owner cannot be
+ * stopped (see below). The state is unchanged then.
  */
 LOAM_MUST_USE enum loam_error loam_frame_free(struct loam_frame *frame, loam_pfn start, uint64_t count_frames);
 
@@ -253,15 +255,18 @@ LOAM_MUST_USE enum loam_error loam_frame_split(struct loam_frame *frame, loam_pf
  * A cache holds chunks for one thread, its owner, and takes and returns frames there alone. Who needs what an idle
  * cache holds stops its owner first: it forbids the cache, passes a barrier in all threads, and waits until the owner
  * is out of the call under way. So the owner pays no atomic operation, and nobody starves while a cache holds free
- * frames. An owner must not die inside a call; outside one, others drain or destroy what it left.
+ * frames. Where an owner cannot be stopped, since the barrier is refused or since it has not left its call for seconds (it
+ * is stopped, or died in it), nothing is assumed: its chunks are left to it, and who needs them gets LOAM_ERROR_BUSY or
+ * LOAM_ERROR_EXHAUSTED. A cache whose owner is in no call can be drained or destroyed by others.
  */
 
 /*
  * How this process passes a full memory barrier in every thread that owns a cache, in all processes that share the
- * allocator, before it returns: membarrier(2), an inter-processor interrupt in a guest, or nothing at all where only
- * one thread calls. loam/memory.h sets one. For the process, once, before its first cache.
+ * allocator, before it returns true: membarrier(2), an inter-processor interrupt in a guest, or nothing at all where only
+ * one thread calls. False: it could not be passed, such as when the program forbids itself the system call.
+ * loam/memory.h sets one. For the process, once, before its first cache.
  */
-void loam_frame_set_barrier(void (*barrier)(void));
+void loam_frame_set_barrier(bool (*barrier)(void));
 
 /*
  * Make a cache for the calling thread. O(cache_capacity). *cache is NULL on failure.
@@ -271,11 +276,14 @@ LOAM_MUST_USE enum loam_error loam_frame_cache_make(struct loam_frame *frame, st
 
 /*
  * Give all chunks of the cache back; blocks stay allocated, and the cache may be used on. Any thread, at any time until
- * the cache is destroyed. LOAM_ERROR_UNINITIALISED: no cache is there.
+ * the cache is destroyed. LOAM_ERROR_UNINITIALISED: no cache is there. LOAM_ERROR_BUSY: its owner cannot be stopped.
  */
 LOAM_MUST_USE enum loam_error loam_frame_cache_drain(struct loam_frame_cache *cache);
 
-/* Drain the cache and end it. Its owner, or any thread once the owner uses it no more. Errors as drain. */
+/*
+ * Drain the cache and end it. Its owner, or any thread once the owner uses it no more. Errors as drain; LOAM_ERROR_BUSY
+ * only while a call on the cache is under way.
+ */
 LOAM_MUST_USE enum loam_error loam_frame_cache_destroy(struct loam_frame_cache *cache);
 
 /*
@@ -336,7 +344,10 @@ struct loam_frame_info {
     struct loam_frame_block block; /* LOAM_FRAME_ALLOCATED: the whole block that holds the frame */
 };
 
-/* What stands at pfn. Never fails: frames that are not managed have a state of their own. */
+/*
+ * What stands at pfn. Never fails: frames that are not managed have a state of their own. In a cache whose owner cannot
+ * be stopped, it is what is seen in passing.
+ */
 struct loam_frame_info loam_frame_query(const struct loam_frame *frame, loam_pfn pfn);
 
 /* Tag the allocated block that starts at start. LOAM_ERROR_INVALID: no allocated block starts there, or bad tag. */
@@ -415,9 +426,20 @@ struct loam_frame_stats loam_frame_stats(const struct loam_frame *frame);
 
 uint32_t loam_frame_shift(const struct loam_frame *frame);
 
+/* --- fork(2) ---------------------------------------------------------------------------------------------------- */
+
+/*
+ * For who forks with an allocator in private memory while other threads use it, so that the child's copy is whole:
+ * freeze before fork(2), thaw after it, in the parent and in the child. In between nobody is in a call, but an owner who
+ * cannot be stopped. loam/memory.h does it for its own. Not for an allocator in shared memory, of which there is no copy.
+ */
+void loam_frame_freeze(struct loam_frame *frame);
+void loam_frame_thaw(struct loam_frame *frame);
+
 /*
  * Recount everything from the bitmaps up and hold it against the counters and lists. LOAM_ERROR_CORRUPT: they disagree,
- * and diag says where first. O(metadata), with the lock held and all caches stopped: for tests and for suspicion.
+ * and diag says where first. LOAM_ERROR_BUSY: the owner of a cache cannot be stopped; LOAM_ERROR_UNINITIALISED: and the
+ * process has set no barrier. O(metadata), with the lock held and all caches stopped: for tests and for suspicion.
  */
 LOAM_MUST_USE enum loam_error loam_frame_validate(const struct loam_frame *frame, struct loam_diag *diag);
 

@@ -9,10 +9,11 @@
  * Everything that others need to know of guest memory is derived from this table: KVM's memory slots, the E820 map,
  * translation in both directions.
  *
- * Memory is the caller's (size query, then init); neither malloc nor the system is called.
+ * Memory is the caller's (size query, then init); malloc is not called, and the system only to wait for another change
+ * (allocator/prim.h).
  *
  * Threads: readers take a view with loam_gpa_map_acquire and give it back with loam_gpa_map_release; lookups in a view
- * wait for nobody. Changes exclude each other by an internal lock, and never wait for readers: when every other
+ * wait for nobody. Changes exclude each other by an internal lock (they sleep), and never wait for readers: when every other
  * table is still held by one, be it for the moment that acquire takes to look twice, the change is refused with
  * LOAM_ERROR_BUSY, and may be tried again. A view may be released by another thread than the one that acquired it.
  */
@@ -233,5 +234,12 @@ LOAM_MUST_USE enum loam_error loam_gpa_view_e820(const struct loam_gpa_view *vie
 
 /* Check order, disjointness, alignment, joining and reader counts. LOAM_ERROR_CORRUPT: diag says what disagrees. */
 LOAM_MUST_USE enum loam_error loam_gpa_map_validate(struct loam_gpa_map *map, struct loam_diag *diag);
+
+/*
+ * For who forks with a map in private memory while other threads change it: freeze before fork(2), thaw after it, in the
+ * parent and in the child. Views that other threads held stay held in the child's copy: each costs it a table.
+ */
+void loam_gpa_map_freeze(struct loam_gpa_map *map);
+void loam_gpa_map_thaw(struct loam_gpa_map *map);
 
 #endif

@@ -119,7 +119,8 @@ LOAM_MUST_USE enum loam_error loam_slab_cache_make(struct loam_slab *slab, struc
  * Give up all slabs of the cache: the empty ones to the frame allocator, the rest to all caches. Objects stay live, and
  * the cache may be used on. slab is the handle of the calling process. The owner, or any thread while the owner is in
  * no call on the cache, such as when it has died. Waits for remote frees under way. O(slab_capacity).
- * LOAM_ERROR_UNINITIALISED: no cache is there.
+ * LOAM_ERROR_UNINITIALISED: no cache is there. LOAM_ERROR_BUSY: a remote free has been under way for seconds, its thread
+ * is stopped or died in it; the slab in question is left with the cache, and the call may be made again.
  */
 LOAM_MUST_USE enum loam_error loam_slab_cache_drain(struct loam_slab *slab, struct loam_slab_cache *cache);
 
@@ -137,7 +138,8 @@ struct loam_slab_object {
  * An object of at least bytes, aligned to its class: the power of two from bytes up. What it holds is undefined: it may
  * have been another device's. {0, NULL} on failure. LOAM_ERROR_INVALID: bytes is 0 or above LOAM_SLAB_OBJECT_MAX.
  * LOAM_ERROR_EXHAUSTED: no frames below the limit, or slab_capacity is used up. LOAM_ERROR_NOT_FOUND: the frames that
- * the frame allocator gave lie in no window. LOAM_ERROR_UNINITIALISED: the cache was destroyed.
+ * the frame allocator gave lie in no window. LOAM_ERROR_UNINITIALISED: the cache was destroyed. LOAM_ERROR_CORRUPT: the
+ * metadata is damaged, or a thread died in a call that held the lock: loam_slab_validate says, and clears, which.
  */
 LOAM_MUST_USE enum loam_error loam_slab_alloc(struct loam_slab_cache *cache, size_t bytes,
                                               struct loam_slab_object *object);
@@ -195,5 +197,16 @@ size_t loam_slab_describe(const struct loam_slab *slab, loam_gpa gpa, char *text
  * for suspicion.
  */
 LOAM_MUST_USE enum loam_error loam_slab_validate(const struct loam_slab *slab, struct loam_diag *diag);
+
+/* --- fork(2) ---------------------------------------------------------------------------------------------------- */
+
+/*
+ * For who forks with a slab allocator in private memory: freeze before fork(2), thaw after it, in the parent and in the
+ * child, so that the child meets no lock whose holder is not there. The slab allocator before its frame allocator, and
+ * the other way round when they thaw. Owners of caches are not stopped: a cache whose owner was in a call is not to be
+ * used, drained or destroyed in the child.
+ */
+void loam_slab_freeze(struct loam_slab *slab);
+void loam_slab_thaw(struct loam_slab *slab);
 
 #endif

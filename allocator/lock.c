@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * Who waits and who wakes:
+ *
+ *     waiter                                   holder, giving up
+ *     w = wakes                                next != 0: owner = next, next = 0, wake who waits on next
+ *     asleep = 1                               else: owner = 0
+ *     owner == 0 ? take it                     asleep != 0: asleep = 0, wakes += 1, wake one
+ *     sleep while wakes == w
+ *
+ * asleep is cleared before wakes is raised, and read after owner is cleared. So whoever set asleep after a holder cleared
+ * it has read the new wakes, or finds it changed and does not sleep. Who was woken and takes the lock sets asleep
+ * again, for those that sleep on.
+ *
+ * What is not ordered is the holder's store to owner and its load of asleep: see loam_lock_give. The store leaves the
+ * processor within microseconds, so a waiter that looks again after SLEEP_FIRST_NS cannot have missed more than the
+ * giving up that was under way when it fell asleep.
+ */
+#include "allocator/lock.h"
+
+#include "allocator/prim.h"
+
+#define SPIN_COUNT     100
+#define SLEEP_FIRST_NS UINT64_C(1000000)
+#define SLEEP_NS       UINT64_C(100000000)
+
+#define PATIENCE_SLEEP_FIRST_NS UINT64_C(20000)
+#define PATIENCE_SLEEP_MAX_NS   UINT64_C(1000000)
+#define PATIENCE_TURNS          (SPIN_COUNT + 4000)
+
+_Thread_local uint32_t loam_lock_self;
+
+static inline void relax(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#endif
+}
+
+/*
+ * A thread's name: its id in the low ID_BITS, more than which no Linux gives, and above them a mark of its PID namespace,
+ * 0 if that is not known. So nobody takes a thread of another namespace for one that is not there.
+ */
+#define ID_BITS    22
+#define SPACE_MASK 0xffu
+
+static _Atomic uint32_t process_space; /* 0: not asked for; else the mark, SPACE_UNKNOWN: there is none */
+
+#define SPACE_UNKNOWN (SPACE_MASK + 1)
+
+/* In a child, the thread that forked is another, perhaps in another namespace. */
+static void forget_self(void)
+{
+    loam_lock_self = 0;
+    atomic_store_explicit(&process_space, 0, memory_order_relaxed);
+}
+
+static uint32_t space_mark(void)
+{
+    uint32_t mark = atomic_load_explicit(&process_space, memory_order_relaxed);
+    uint64_t space;
+
+    if (mark == 0) {
+        mark = loam_prim_thread_space(&space) ? (uint32_t)(space % SPACE_MASK) + 1 : SPACE_UNKNOWN;
+        atomic_store_explicit(&process_space, mark, memory_order_relaxed);
+    }
+    return mark == SPACE_UNKNOWN ? 0 : mark;
+}
+
+/* The calling thread's name. It is kept only where it is sure to be forgotten in a child. */
+static uint32_t self_name(void)
+{
+    static atomic_uint watched; /* 1: forget_self is called in children */
+
+    if (loam_lock_self != 0) {
+        return loam_lock_self;
+    }
+    if (atomic_load_explicit(&watched, memory_order_acquire) == 0 && loam_prim_at_fork(NULL, NULL, forget_self)) {
+        atomic_store_explicit(&watched, 1, memory_order_release); /* twice does no harm */
+    }
+    if (atomic_load_explicit(&watched, memory_order_acquire) == 0) {
+        atomic_store_explicit(&process_space, 0, memory_order_relaxed);
+        return loam_prim_thread_id() | space_mark() << ID_BITS;
+    }
+    loam_lock_self = loam_prim_thread_id() | space_mark() << ID_BITS;
+    return loam_lock_self;
+}
+
+/* Whether the thread of that name, which had the lock, is there no more. */
+static bool is_gone(uint32_t name, const struct loam_lock *lock)
+{
+    uint32_t space = name >> ID_BITS;
+
+    return loam_prim_thread_gone(name & ((1u << ID_BITS) - 1), space != 0 && space == space_mark(), lock);
+}
+
+/* The owner is who is given, and is the caller from now on. */
+static bool take_from(struct loam_lock *lock, uint32_t owner, uint32_t self)
+{
+    return atomic_compare_exchange_strong_explicit(&lock->owner, &owner, self, memory_order_acquire,
+                                                   memory_order_relaxed);
+}
+
+static bool take_free(struct loam_lock *lock, uint32_t self)
+{
+    for (uint32_t n = 0; n < SPIN_COUNT; n++) {
+        /* Relaxed: a hint; the exchange decides. */
+        if (atomic_load_explicit(&lock->owner, memory_order_relaxed) == 0 && take_from(lock, 0, self)) {
+            return true;
+        }
+        relax();
+    }
+    return false;
+}
+
+/* Sleep until woken. False: time has passed and nobody woke the caller. */
+static bool sleep_once(struct loam_lock *lock, uint32_t self, uint32_t wakes, uint64_t nanoseconds)
+{
+    if (atomic_load_explicit(&lock->next, memory_order_relaxed) == self) {
+        return loam_prim_wait(&lock->next, self, nanoseconds);
+    }
+    return loam_prim_wait(&lock->wakes, wakes, nanoseconds);
+}
+
+/* No claim on the lock is left behind by who has it. */
+static void withdraw(struct loam_lock *lock, uint32_t self)
+{
+    atomic_compare_exchange_strong_explicit(&lock->next, &self, 0, memory_order_relaxed, memory_order_relaxed);
+}
+
+/* Whether the lock, whose owner was read, is the caller's now: handed over, or free and taken. */
+static bool have_it(struct loam_lock *lock, uint32_t owner, uint32_t self, bool claimed)
+{
+    return (owner == self && claimed) || (owner == 0 && take_from(lock, 0, self));
+}
+
+/* Ask to be handed the lock, if nobody else does yet. */
+static bool claim(struct loam_lock *lock, uint32_t self)
+{
+    uint32_t none = 0;
+
+    return atomic_compare_exchange_strong_explicit(&lock->next, &none, self, memory_order_seq_cst,
+                                                   memory_order_relaxed);
+}
+
+bool loam_lock_take_slowly(struct loam_lock *lock)
+{
+    uint32_t self = self_name(), owner, lost = 0;
+    uint64_t nanoseconds = SLEEP_FIRST_NS;
+    bool claimed = false, alive = true;
+
+    if (take_free(lock, self)) {
+        return true;
+    }
+    for (;;) {
+        /* Acquire: pairs with the release in loam_lock_wake. */
+        uint32_t wakes = atomic_load_explicit(&lock->wakes, memory_order_acquire);
+
+        claimed |= lost >= LOAM_LOCK_LOST_MAX && claim(lock, self);
+        /* A store and then a load: see above. */
+        atomic_exchange_explicit(&lock->asleep, 1, memory_order_seq_cst);
+        owner = atomic_load_explicit(&lock->owner, memory_order_acquire);
+        if (have_it(lock, owner, self, claimed)) {
+            break;
+        }
+        if (owner == 0 || sleep_once(lock, self, wakes, nanoseconds)) {
+            lost++;
+            nanoseconds = SLEEP_FIRST_NS;
+            continue;
+        }
+        if (nanoseconds == SLEEP_NS && is_gone(owner, lock) && take_from(lock, owner, self)) {
+            alive = false;
+            break;
+        }
+        nanoseconds = SLEEP_NS;
+    }
+    if (claimed) {
+        withdraw(lock, self);
+    }
+    return alive;
+}
+
+void loam_lock_hand_over(struct loam_lock *lock)
+{
+    uint32_t next = atomic_load_explicit(&lock->next, memory_order_relaxed);
+
+    /* In this order: it sleeps while next is its name, and has the lock once owner is. */
+    atomic_store_explicit(&lock->owner, next, memory_order_release);
+    withdraw(lock, next);
+    loam_prim_wake(&lock->next);
+}
+
+void loam_lock_wake(struct loam_lock *lock)
+{
+    atomic_store_explicit(&lock->asleep, 0, memory_order_relaxed);
+    /* Release: who reads it finds asleep cleared, and sets it again. */
+    atomic_fetch_add_explicit(&lock->wakes, 1, memory_order_release);
+    loam_prim_wake(&lock->wakes);
+    if (atomic_load_explicit(&lock->next, memory_order_relaxed) != 0) {
+        loam_prim_wake(&lock->next);
+    }
+}
+
+void loam_lock_give_after_fork(struct loam_lock *lock)
+{
+    if (atomic_load_explicit(&lock->owner, memory_order_relaxed) == self_name()) {
+        loam_lock_give(lock);
+        return;
+    }
+    atomic_store_explicit(&lock->next, 0, memory_order_relaxed);
+    atomic_store_explicit(&lock->asleep, 0, memory_order_relaxed);
+    atomic_store_explicit(&lock->owner, 0, memory_order_release);
+}
+
+bool loam_lock_pass_time(struct loam_lock_patience *patience)
+{
+    uint32_t turn = patience->turns++, doublings = turn - SPIN_COUNT;
+    const _Atomic uint32_t never = 0;
+    uint64_t nanoseconds;
+
+    if (turn < SPIN_COUNT) {
+        relax();
+        return true;
+    }
+    nanoseconds = doublings < 6 ? PATIENCE_SLEEP_FIRST_NS << doublings : PATIENCE_SLEEP_MAX_NS;
+    (void)loam_prim_wait(&never, 0, nanoseconds);
+    return turn < PATIENCE_TURNS;
+}
