@@ -51,6 +51,18 @@ static_assert(BOOT_MEMORY_E820_MAX == E820_MAX_ENTRIES_ZEROPAGE, "every row has 
 
 /* --- The file ----------------------------------------------------------------------------------------------------- */
 
+static enum loam_error check_version(const struct boot_file *file, const struct setup_header *header,
+                                     struct loam_diag *diag)
+{
+    if (header->header == HEADER_MAGIC && header->version < BOOT_LINUX_VERSION_MIN) {
+        return boot_file_refuse(file, diag,
+                                "version: boot protocol %u.%02u, and the 64-bit entry needs 2.12: it is too old an "
+                                "image, or one that only looks like Linux (memdisk, a boot loader)",
+                                header->version >> 8, header->version & 0xffu);
+    }
+    return LOAM_OK;
+}
+
 static enum loam_error check_identity(const struct boot_file *file, const struct setup_header *header,
                                       struct loam_diag *diag)
 {
@@ -60,12 +72,9 @@ static enum loam_error check_identity(const struct boot_file *file, const struct
     if (header->boot_flag != BOOT_FLAG) {
         return boot_file_refuse(file, diag, "boot_flag: 0x%04x, and a Linux image has 0xaa55", header->boot_flag);
     }
-    if (header->version < BOOT_LINUX_VERSION_MIN) {
-        return boot_file_refuse(file, diag, "version: boot protocol %u.%02u, and the 64-bit entry needs 2.12",
-                                header->version >> 8, header->version & 0xffu);
-    }
     if ((header->xloadflags & XLF_KERNEL_64) == 0) {
-        return boot_file_refuse(file, diag, "xloadflags: 0x%04x lacks XLF_KERNEL_64: there is no 64-bit entry",
+        return boot_file_refuse(file, diag,
+                                "xloadflags: 0x%04x lacks XLF_KERNEL_64: it is a 32-bit kernel: take the 64-bit one",
                                 header->xloadflags);
     }
     if ((header->loadflags & LOADED_HIGH) == 0) {
@@ -80,6 +89,8 @@ static enum loam_error read_header(const struct boot_file *file, struct boot_lin
 {
     const size_t jump = JUMP_OFFSET - BOOT_LINUX_HEADER_OFFSET;
     size_t there = file->bytes > BOOT_LINUX_HEADER_OFFSET ? file->bytes - BOOT_LINUX_HEADER_OFFSET : 0;
+    struct setup_header header = {0};
+    enum loam_error error;
     uint32_t end;
 
     there = there < sizeof image->header ? there : sizeof image->header; /* its room at most */
@@ -87,6 +98,11 @@ static enum loam_error read_header(const struct boot_file *file, struct boot_lin
         return boot_file_refuse(file, diag, "setup header: the file ends after %zu bytes, within it", file->bytes);
     }
     boot_file_read(file, BOOT_LINUX_HEADER_OFFSET, image->header, there);
+    memcpy(&header, image->header, there < sizeof header ? there : sizeof header);
+    error = check_version(file, &header, diag); /* an old header is short, too, and that is not what is wrong with it */
+    if (error != LOAM_OK) {
+        return error;
+    }
     if (image->header[jump] != JUMP_SHORT) {
         return boot_file_refuse(file, diag, "jump: 0x%02x at 0x200 is no short jump", image->header[jump]);
     }

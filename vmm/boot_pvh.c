@@ -4,6 +4,7 @@
 #include "loam/dma.h"
 #include "loam/gpa_map.h"
 #include "vmm/boot_file.h"
+#include "vmm/boot_kind.h"
 #include "vmm/boot_memory.h"
 
 #include <elf.h>
@@ -262,9 +263,8 @@ static enum loam_error check_entry(const struct boot_file *file, const struct bo
                                 "e_phnum: no program header is a PT_LOAD segment: there is nothing to load");
     }
     if (image->notes.entry == BOOT_NOTES_NO_ENTRY) {
-        return boot_file_refuse(file, diag,
-                                "PVH note: there is none (PT_NOTE, name Xen, type 18): build a Linux kernel with "
-                                "CONFIG_PVH=y, or use a bzImage");
+        return boot_file_refuse(file, diag, "PVH note: there is none (PT_NOTE, name Xen, type 18): %s",
+                                boot_kind_of_elf(file));
     }
     for (uint32_t i = 0; i < image->segment_count; i++) {
         const struct boot_pvh_segment *s = &image->segments[i];
@@ -412,27 +412,15 @@ static void write_start_info(const struct start_info_parts *parts, const struct 
 
 /* --- Linux --------------------------------------------------------------------------------------------------------- */
 
-/* A note says so or says another; without one, the banner that `uname` prints lies in a segment, a figure behind it. */
+/* A note says so or says another; without one, the banner lies in a segment. */
 static bool is_linux(const struct boot_file *file, const struct boot_pvh_image *image)
 {
-    static const char banner[] = "Linux version ";
+    bool has_banner = false;
 
-    for (uint32_t i = 0; !image->notes.has_system && i < image->segment_count; i++) {
-        const char *at = (const char *)file->data + image->segments[i].file_offset;
-        uint64_t left = image->segments[i].file_bytes;
-        const char *found;
-
-        while (left >= sizeof banner && (found = memmem(at, left - 1, banner, sizeof banner - 1)) != NULL) {
-            const char *figure = found + sizeof banner - 1;
-
-            if (*figure >= '0' && *figure <= '9') {
-                return true;
-            }
-            left -= (uint64_t)(figure - at);
-            at = figure;
-        }
+    for (uint32_t i = 0; !image->notes.has_system && !has_banner && i < image->segment_count; i++) {
+        has_banner = boot_kind_has_banner(file, image->segments[i].file_offset, image->segments[i].file_bytes);
     }
-    return image->notes.is_linux;
+    return image->notes.is_linux || has_banner;
 }
 
 /* Whose kernel it is, is asked only where it matters: the file may be long. */

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#define EFER_LME (UINT64_C(1) << 8)
 #define EFER_LMA (UINT64_C(1) << 10)
 
 /* A page of guest memory: translation holds for one of them. */
@@ -151,20 +152,87 @@ static void put_hex(struct text *text, const uint8_t *bytes, size_t count)
 
 /* --- What the exit says -------------------------------------------------------------------------------------- */
 
+/*
+ * Instructions of kernels that emulators lack, and the word on Linux's command line that avoids them (numbers of features:
+ * arch/x86/include/asm/cpufeatures.h). Prefixes but 66 and f3 are left out of bytes; the last byte counts in the bits of
+ * mask only: a ModRM byte whose middle field belongs to the opcode.
+ */
+static const struct {
+    const char *name, *word;
+    uint8_t bytes[4];
+    uint8_t count, mask;
+} lacking[] = {
+    {"XSAVE", "noxsave", {0x0f, 0xae, 0x20}, 3, 0x38},
+    {"XRSTOR", "noxsave", {0x0f, 0xae, 0x28}, 3, 0x38},
+    {"XGETBV", "noxsave", {0x0f, 0x01, 0xd0}, 3, 0xff},
+    {"XSETBV", "noxsave", {0x0f, 0x01, 0xd1}, 3, 0xff},
+    {"CLAC", "clearcpuid=308", {0x0f, 0x01, 0xca}, 3, 0xff},
+    {"STAC", "clearcpuid=308", {0x0f, 0x01, 0xcb}, 3, 0xff},
+    {"POPCNT", "clearcpuid=151", {0xf3, 0x0f, 0xb8}, 3, 0xff},
+    {"CMPXCHG16B", "clearcpuid=141", {0x0f, 0xc7, 0x08}, 3, 0x38},
+    {"INVPCID", "nopcid noinvpcid", {0x66, 0x0f, 0x38, 0x82}, 4, 0xff},
+    {"RDFSBASE and the like", "clearcpuid=288", {0xf3, 0x0f, 0xae}, 3, 0xff},
+    {"VMCALL", "nopv", {0x0f, 0x01, 0xc1}, 3, 0xff},
+    {"VMMCALL", "nopv", {0x0f, 0x01, 0xd9}, 3, 0xff},
+};
+
+static bool is_ignored_prefix(uint8_t byte)
+{
+    static const uint8_t prefixes[] = {0x2e, 0x36, 0x3e, 0x26, 0x64, 0x65, 0x67, 0xf0, 0xf2};
+
+    return (byte & 0xf0) == 0x40 || memchr(prefixes, byte, sizeof prefixes) != NULL;
+}
+
+/* Without REX and such, in place. Returns how many are left. */
+static uint8_t drop_prefixes(uint8_t *bytes, uint8_t count)
+{
+    uint8_t kept = 0;
+
+    for (uint8_t i = 0; i < count; i++) {
+        bool is_prefix = is_ignored_prefix(bytes[i]) && memchr(bytes, 0x0f, i) == NULL;
+
+        if (!is_prefix) {
+            bytes[kept++] = bytes[i];
+        }
+    }
+    return kept;
+}
+
+static void put_lacking(struct text *text, const struct kvm_run *run, uint8_t count)
+{
+    uint8_t bytes[sizeof run->emulation_failure.insn_bytes];
+
+    memcpy(bytes, run->emulation_failure.insn_bytes, sizeof bytes);
+    count = drop_prefixes(bytes, count);
+    for (size_t i = 0; i < sizeof lacking / sizeof lacking[0]; i++) {
+        uint8_t last = (uint8_t)(lacking[i].count - 1);
+
+        if (count >= lacking[i].count && memcmp(bytes, lacking[i].bytes, last) == 0 &&
+            ((bytes[last] ^ lacking[i].bytes[last]) & lacking[i].mask) == 0) {
+            put(text, "it is %s: a Linux kernel leaves it out with %s on its command line\n", lacking[i].name,
+                lacking[i].word);
+            return;
+        }
+    }
+}
+
 /* The bytes that KVM's emulator gave up on, if it says them (KVM API, section 5, emulation_failure). */
 static void put_emulation_failure(struct text *text, const struct kvm_run *run)
 {
     uint8_t count = run->emulation_failure.insn_size;
-    bool has_bytes = run->emulation_failure.ndata >= 3 &&
+    bool has_bytes = run->emulation_failure.ndata >= 3 && count > 0 &&
+                     count <= sizeof run->emulation_failure.insn_bytes &&
                      (run->emulation_failure.flags & KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES) != 0;
 
     put(text, "the emulator of this KVM lacks the instruction at RIP");
-    if (has_bytes && count > 0 && count <= sizeof run->emulation_failure.insn_bytes) {
-        put(text, " (");
-        put_hex(text, run->emulation_failure.insn_bytes, count);
-        put(text, ")");
+    if (!has_bytes) {
+        put(text, ", or RIP points to no code\n");
+        return;
     }
-    put(text, ", or RIP points to no code\n");
+    put(text, " (");
+    put_hex(text, run->emulation_failure.insn_bytes, count);
+    put(text, ")\n");
+    put_lacking(text, run, count);
 }
 
 static void put_internal_error(struct text *text, const struct kvm_run *run)
@@ -355,6 +423,23 @@ static void put_code(struct text *text, const struct decode_subject *subject, ui
     put(text, "  (| is at linear 0x%" PRIx64 ")\n", rip);
 }
 
+/* MOV CR0 to turn paging on outside long mode: KVMs that emulate every instruction end it in a triple fault. */
+static void put_legacy_paging(struct text *text, const struct decode_subject *subject, uint64_t rip, uint64_t efer)
+{
+    struct kvm_translation last = {.linear_address = UINT64_MAX};
+    uint8_t code[3] = {0};
+
+    for (uint32_t i = 0; i < sizeof code; i++) {
+        if (!read_byte(subject, rip + i, &last, &code[i])) {
+            return;
+        }
+    }
+    if ((efer & EFER_LME) == 0 && code[0] == 0x0f && code[1] == 0x22 && (code[2] & 0x38) == 0) {
+        put(text, "it came of MOV CR0: a KVM without hardware virtualization has no paging outside long mode: use a "
+                  "64-bit guest, or a host with VT-x or AMD-V\n");
+    }
+}
+
 size_t decode_exit(const struct decode_subject *subject, char *text, size_t bytes)
 {
     struct text out = {.data = text, .bytes = bytes};
@@ -373,6 +458,9 @@ size_t decode_exit(const struct decode_subject *subject, char *text, size_t byte
     put_system(&out, &sregs);
     if (subject->view != NULL) {
         put_code(&out, subject, decode_linear_rip(&regs, &sregs));
+        if (subject->run_errno == 0 && subject->run->exit_reason == KVM_EXIT_SHUTDOWN) {
+            put_legacy_paging(&out, subject, decode_linear_rip(&regs, &sregs), sregs.efer);
+        }
     }
     return out.used;
 }

@@ -14,7 +14,7 @@
 
 #define PAGE_BYTES LOAM_FRAME_BYTES
 
-/* Pages asked of mincore(2) at once, and pages tried. */
+/* Pages asked of mincore(2) at once, and pages of a region that are tried. */
 #define VECTOR_PAGES 4096u
 #define TRY_MAX      64u
 
@@ -67,21 +67,23 @@ int lost_memory_ask(const struct loam_gpa_view *view, loam_gpa gpa)
     return populate(&region, page_of(&region, gpa));
 }
 
-/* *tries counts down to 0 over all regions. */
-static bool find_in_region(const struct loam_region *region, uint32_t *tries, loam_gpa *gpa)
+static bool find_in_region(const struct loam_region *region, loam_gpa *gpa)
 {
     unsigned char resident[VECTOR_PAGES];
+    uint32_t tries = TRY_MAX;
 
     for (uint64_t done = 0, part; done < region->bytes; done += part) {
         part = region->bytes - done < VECTOR_PAGES * PAGE_BYTES ? region->bytes - done : VECTOR_PAGES * PAGE_BYTES;
         if (mincore((uint8_t *)region->hva + done, part, resident) != 0) {
             return false;
         }
-        for (uint64_t i = 0; i<part / PAGE_BYTES && * tries> 0; i++) {
+        for (uint64_t i = 0; i < part / PAGE_BYTES; i++) {
             if ((resident[i] & 1) != 0) {
                 continue;
             }
-            (*tries)--;
+            if (tries-- == 0) {
+                return false;
+            }
             *gpa = loam_gpa_from_u64(region->start.value + done + i * PAGE_BYTES);
             if (populate(region, page_of(region, *gpa)) != 0) {
                 return true;
@@ -93,11 +95,10 @@ static bool find_in_region(const struct loam_region *region, uint32_t *tries, lo
 
 bool lost_memory_find(const struct loam_gpa_view *view, loam_gpa *gpa)
 {
-    uint32_t tries = TRY_MAX;
     struct loam_region region;
 
-    for (uint32_t i = 0; tries > 0 && loam_gpa_view_region(view, i, &region) == LOAM_OK; i++) {
-        if (region.type != LOAM_REGION_DEVICE && find_in_region(&region, &tries, gpa)) {
+    for (uint32_t i = 0; loam_gpa_view_region(view, i, &region) == LOAM_OK; i++) {
+        if (region.type != LOAM_REGION_DEVICE && find_in_region(&region, gpa)) {
             return true;
         }
     }

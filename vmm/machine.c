@@ -195,7 +195,7 @@ static void keep_output(void *self, const uint8_t *bytes, size_t count)
 
 static void exit_access(void *self, struct bus_access *access)
 {
-    if (access->is_write && access->offset == 0 && (access->bytes == 1 || access->bytes == 4)) {
+    if (access->is_write && access->offset == 0) {
         stop_here(self, MACHINE_STOP_EXIT, (uint32_t)access->value);
     }
 }

@@ -17,6 +17,9 @@
 #include <time.h>
 #include <unistd.h>
 
+/* The longest access of one instruction, by a vector register: it may reach into the next page. */
+#define ACCESS_BYTES_MAX 64u
+
 /* struct kvm_msrs with room for those that are set. */
 struct vcpu_msrs {
     uint32_t count;
@@ -572,7 +575,8 @@ bool vcpu_find_lost(const struct vcpu *vcpu, const struct loam_gpa_view *view, s
     };
 
     for (size_t i = 0; !lost->is_known && i < sizeof places / sizeof places[0]; i++) {
-        lost->is_known = is_lost_at(vcpu, view, places[i].linear, &lost->gpa);
+        lost->is_known = is_lost_at(vcpu, view, places[i].linear, &lost->gpa) ||
+                         is_lost_at(vcpu, view, places[i].linear + ACCESS_BYTES_MAX - 1, &lost->gpa);
         snprintf(lost->how, sizeof lost->how, "where %s points", places[i].name);
     }
     if (!lost->is_known) {

@@ -317,6 +317,38 @@ Test(boot_pvh, inspect_refuses_hostile_files)
     }
 }
 
+/* What the file is instead, and what its owner can do. */
+Test(boot_pvh, a_file_without_an_entry_is_told_what_it_is)
+{
+    static const struct {
+        const char *bytes;
+        size_t count, offset;
+        const char *says;
+    } kinds[] = {
+        {"\x02\xb0\xad\x1b\x03\x00\x00\x00\xfb\x4f\x52\xe4", 12, 0x204, "it is a multiboot image"},
+        {"\x02\xb0\xad\x1b\x03\x00\x00\x00\xfb\x4f\x52\xe5", 12, 0x204, "build a Linux kernel"},
+        {"\xd6\x50\x52\xe8\0\0\0\0\x18\0\0\0\x12\xaf\xad\x17", 16, 0x208, "it is a multiboot image"},
+        {"\xd6\x50\x52\xe8\0\0\0\0\x18\0\0\0\x12\xaf\xad\x17", 16, 0x204, "build a Linux kernel"},
+        {"Solo5", 6, 0x300, "it is a unikernel of Solo5"},
+        {"Linux version 5.10", 18, 0x300, "it is a Linux kernel without PVH entry: build it with CONFIG_PVH=y"},
+        {"Linux version %s", 17, 0x300, "what Firecracker enters at e_entry"},
+    };
+
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
+        uint8_t bytes[ELF_GOOD_BYTES];
+        struct boot_file file = {bytes, sizeof bytes, "kernel"};
+        struct boot_pvh_image image;
+        struct loam_diag diag = {0};
+
+        elf_builder_good(bytes, true);
+        fixture_poke(bytes, &(struct fixture_poke){PHDR(NOTES, p_type), PT_NULL});
+        memcpy(bytes + kinds[i].offset, kinds[i].bytes, kinds[i].count);
+        cr_expect_eq(boot_pvh_inspect(&file, &image, &diag), LOAM_ERROR_INVALID);
+        cr_expect_not_null(strstr(diag.text, "PVH note: there is none"), "kind %zu: %s", i, diag.text);
+        cr_expect_not_null(strstr(diag.text, kinds[i].says), "kind %zu: %s", i, diag.text);
+    }
+}
+
 Test(boot_pvh, inspect_refuses_an_empty_file)
 {
     struct boot_file file = {NULL, 0, NULL};

@@ -58,7 +58,7 @@ Test(boot, detect_knows_linux_and_checks_it)
     struct loam_diag diag = {0};
 
     memcpy(bytes + 0x202, "HdrS", 4);
-    fixture_check_refusal("header", boot_detect(&file, &protocol, &diag), &diag, "jump");
+    fixture_check_refusal("header", boot_detect(&file, &protocol, &diag), &diag, "version");
     cr_assert_eq(protocol, BOOT_LINUX);
 }
 

@@ -49,10 +49,16 @@ guest exit_long
     jmp 1b
 end_guest exit_long
 
-/* Writes that are not asked for, and reads, stop nothing. */
+guest exit_word
+    movl $0xffff1234, %eax
+    outw %ax, $EXIT_PORT
+1:  hlt
+    jmp 1b
+end_guest exit_word
+
+/* Writes elsewhere in its range, and reads, stop nothing. */
 guest exit_odd
     movl $0x11111111, %eax
-    outw %ax, $EXIT_PORT
     outb %al, $(EXIT_PORT + 1)
     inb $EXIT_PORT, %al
     cmpb $0xff, %al
@@ -164,6 +170,21 @@ guest readonly
 1:  hlt
     jmp 1b
 end_guest readonly
+
+/* Paging of 4 MiB pages outside long mode; code 0 if there is such. The table is one page of zeros but for one row. */
+guest legacy_paging
+    movl $READONLY_PAGE, %ebx
+    movl $0x00000083, (%ebx)
+    movl %ebx, %cr3
+    movl %cr4, %eax
+    orl $0x10, %eax
+    movl %eax, %cr4
+    movl %cr0, %eax
+    orl $0x80000000, %eax
+    movl %eax, %cr0
+    movb $0, %al
+    exit_al
+end_guest legacy_paging
 
 /* RAM that the host does not supply, each time with code 0 if that went unnoticed. */
 guest lost_write

@@ -46,6 +46,7 @@
 
 GUEST(exit_byte);
 GUEST(exit_long);
+GUEST(exit_word);
 GUEST(exit_odd);
 GUEST(exit_twice);
 GUEST(parameters);
@@ -56,6 +57,7 @@ GUEST(serial_echo);
 GUEST(mmio);
 GUEST(mmio_long);
 GUEST(readonly);
+GUEST(legacy_paging);
 GUEST(lost_write);
 GUEST(lost_read);
 GUEST(lost_straddle);
@@ -229,6 +231,12 @@ Test(machine, stops_with_the_long_word_written_to_the_exit_port)
     run_to_exit(0x12345678);
 }
 
+Test(machine, stops_with_the_word_written_to_the_exit_port)
+{
+    LOAD(exit_word);
+    run_to_exit(0x1234);
+}
+
 Test(machine, stops_for_no_other_access_to_the_exit_port)
 {
     LOAD(exit_odd);
@@ -287,6 +295,22 @@ Test(machine, reports_an_instruction_that_the_emulator_lacks)
     if (result.reason == MACHINE_STOP_BROKEN) {
         cr_assert_not_null(strstr(result.report, "lacks the instruction at RIP (0f fc c0"), "%s", result.report);
         cr_assert_not_null(strstr(result.report, "be 0d 60 0d 60 | 0f fc c0 b0 00 e6 f4"), "%s", result.report);
+    } else {
+        cr_assert_eq(result.reason, MACHINE_STOP_EXIT, "%s", result.report);
+        cr_assert_eq(result.exit_code, 0);
+    }
+}
+
+/* A KVM that emulates everything lacks it, and says so by a triple fault. */
+Test(machine, says_that_this_kvm_has_no_paging_outside_long_mode)
+{
+    LOAD(legacy_paging);
+    carve(READONLY_PAGE, 4096);
+    create();
+    start();
+    machine_wait(machine, &result);
+    if (result.reason == MACHINE_STOP_SHUTDOWN) {
+        cr_assert_not_null(strstr(result.report, "no paging outside long mode"), "%s", result.report);
     } else {
         cr_assert_eq(result.reason, MACHINE_STOP_EXIT, "%s", result.report);
         cr_assert_eq(result.exit_code, 0);

@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * What an ELF file is that has no PVH entry, and what its owner can do: for the refusal. Pure; any thread.
+ */
+#ifndef LOAM_VMM_BOOT_KIND_H
+#define LOAM_VMM_BOOT_KIND_H
+
+#include "vmm/boot.h"
+
+#include <stdbool.h>
+
+/* "Linux version " with a figure behind it: the banner that a Linux kernel prints, in [offset, offset + bytes) of file. */
+bool boot_kind_has_banner(const struct boot_file *file, uint64_t offset, uint64_t bytes);
+
+/* A sentence without its end. Static. */
+const char *boot_kind_of_elf(const struct boot_file *file);
+
+#endif
