@@ -169,8 +169,11 @@ static bool size_and_seal(int fd, size_t bytes)
     if (result != 0) {
         return false;
     }
-    /* EINVAL, EPERM: the file was made without sealing. */
-    return fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) == 0 || errno == EINVAL || errno == EPERM;
+    /*
+     * Not against seals to come either, a process that is lent the file could forbid writing to whoever maps it next.
+     * EINVAL, EPERM: the file was made without sealing.
+     */
+    return fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == 0 || errno == EINVAL || errno == EPERM;
 }
 
 bool LOAM_PRIM(memfd)(const char *name, uint32_t huge_shift, size_t bytes, int *fd)

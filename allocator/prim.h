@@ -61,8 +61,8 @@ bool LOAM_PRIM(lock)(void *address, size_t bytes);
 /* --- Files: memfd_create(2), ftruncate(2), fallocate(2), close(2) ---------------------------------------------- */
 
 /*
- * An anonymous file, close-on-exec, not executable, and sealed against shrinking and growing once sized, as far as the
- * kernel can. huge_shift as above. The name is of at most 249 bytes.
+ * An anonymous file, close-on-exec, not executable, and sealed against shrinking, growing and any further seal once
+ * sized, as far as the kernel can. huge_shift as above. The name is of at most 249 bytes.
  */
 bool LOAM_PRIM(memfd)(const char *name, uint32_t huge_shift, size_t bytes, int *fd);
 

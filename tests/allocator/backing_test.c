@@ -9,6 +9,7 @@
 
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <linux/mempolicy.h>
 #include <pthread.h>
@@ -248,6 +249,7 @@ static void assert_shared_through_fd(const struct loam_backing_info *info)
     cr_assert_eq(memory[last], 0x2222);
     munmap(other, info->bytes);
     cr_assert_eq(ftruncate(info->fd, 0), -1, "the file must keep its size");
+    cr_assert_eq(fcntl(info->fd, F_ADD_SEALS, F_SEAL_FUTURE_WRITE), -1, "the file must take no further seal");
 }
 
 /* --- What is asked for is got --------------------------------------------------------------------------------------- */

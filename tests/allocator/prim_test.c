@@ -223,6 +223,51 @@ Test(prim, a_memfd_is_sealed_against_a_change_of_size)
     cr_assert(loam_prim_close(fd));
 }
 
+/* Whether a seal that forbids writing is refused, by the file's owner and by a process that opened it. */
+static void assert_no_seal_can_be_added(int fd)
+{
+    char path[64];
+    pid_t other;
+    int status;
+
+    cr_assert_eq(fcntl(fd, F_ADD_SEALS, F_SEAL_FUTURE_WRITE), -1);
+    cr_assert_eq(errno, EPERM);
+    snprintf(path, sizeof path, "/proc/%d/fd/%d", (int)getpid(), fd);
+    other = fork();
+    cr_assert_geq(other, 0);
+    if (other == 0) {
+        int opened = open(path, O_RDWR | O_CLOEXEC);
+
+        _exit(opened >= 0 && fcntl(opened, F_ADD_SEALS, F_SEAL_FUTURE_WRITE) == -1 && errno == EPERM ? 0 : 1);
+    }
+    cr_assert_eq(waitpid(other, &status, 0), other);
+    cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0, "another process could seal %s", path);
+}
+
+Test(prim, a_memfd_takes_no_further_seal_from_anybody)
+{
+    char *address = free_space(4 * PAGE);
+    int fd = test_memfd();
+
+    assert_no_seal_can_be_added(fd);
+    cr_assert(loam_prim_map_fd(address, 4 * PAGE, fd, 0));
+    address[0] = 1;
+    cr_assert(loam_prim_unmap(address, 4 * PAGE));
+    cr_assert(loam_prim_close(fd));
+}
+
+Test(prim, a_memfd_of_huge_pages_takes_no_further_seal_from_anybody)
+{
+    int fd;
+
+    if (!loam_prim_memfd("test", 21, 2 * MIB, &fd)) {
+        cr_skip("hugepages: the kernel has no files of 2 MiB pages: %s", strerror(errno));
+    }
+    cr_assert_eq(fcntl(fd, F_GET_SEALS) & (F_SEAL_SHRINK | F_SEAL_GROW), F_SEAL_SHRINK | F_SEAL_GROW);
+    assert_no_seal_can_be_added(fd);
+    cr_assert(loam_prim_close(fd));
+}
+
 Test(prim, a_memfd_comes_also_from_a_kernel_that_cannot_forbid_execution)
 {
     refuse(SYS_memfd_create, 1, NO_NOEXEC, EINVAL);
