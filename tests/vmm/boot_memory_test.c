@@ -21,6 +21,7 @@ static void set_up(void)
 {
     memory = fixture_memory();
     count_before = loam_dma_count(loam_memory_dma(memory));
+    memset(&carved, 0xff, sizeof carved);
     boot_memory_begin(&carved, memory);
 }
 
@@ -133,7 +134,7 @@ Test(boot_memory, says_why_a_fixed_range_cannot_be_had)
 
 Test(boot_memory, says_why_any_place_at_all_cannot_be_had)
 {
-    struct loam_dma_request request = {.owner = "part", .bytes = 64 * LOAM_MIB};
+    struct loam_dma_request request = {.owner = "part", .bytes = 64 * LOAM_MIB, .flags = LOAM_DMA_NO_ZERO};
     const char *expected = "part: 67108864 bytes of guest memory wanted: ";
     struct loam_diag diag = {0};
 
@@ -156,6 +157,7 @@ Test(boot_memory, an_error_of_the_host_is_handed_on_as_it_is)
     }
     cr_expect_eq(diag.error, LOAM_ERROR_SYSTEM);
     cr_expect_eq(diag.system_errno, ENOMEM);
+    cr_expect_null(strstr(diag.text, "guest memory ["), "%s", diag.text);
 }
 
 /* --- As high as may be ------------------------------------------------------------------------------------------ */
@@ -176,6 +178,8 @@ Test(boot_memory, a_range_between_two_others_is_used_to_its_last_page)
 {
     take(4 * LOAM_MIB, LOAM_MIB);
     take(6 * LOAM_MIB, LOAM_MIB);
+    cr_expect_eq(carve_high(LOAM_MIB, 2 * LOAM_MIB, 8 * LOAM_MIB, NULL), 2 * LOAM_MIB, "the others hold no multiple");
+    boot_memory_undo(&carved);
     cr_expect_eq(carve_high(LOAM_MIB, 0, 8 * LOAM_MIB, NULL), 7 * LOAM_MIB, "all of it");
     cr_expect_eq(carve_high(LOAM_MIB + 1, 0, 8 * LOAM_MIB, NULL), 3 * LOAM_MIB - PAGE, "a page more than the next has");
     cr_expect_eq(carve_high(LOAM_MIB, 2 * LOAM_MIB, 8 * LOAM_MIB, NULL), UINT64_MAX,
@@ -267,6 +271,7 @@ Test(boot_memory, advises_more_memory_where_only_that_is_missing)
     cr_assert_eq(loam_memory_create(&plan, &small, NULL), LOAM_OK);
     check_advice(small, 16 * LOAM_MIB, "give the guest more memory");
     check_advice(small, 16 * LOAM_MIB + 1, "the guest has 16 MiB: raise --memory to 17M");
+    check_advice(small, 3 * LOAM_GIB, "the guest has 16 MiB: raise --memory to 3072M");
     check_advice(small, 4 * LOAM_GIB + 1, "give the guest more memory");
     loam_memory_destroy(small);
 }
@@ -284,7 +289,7 @@ Test(boot_memory, an_initrd_is_copied_and_its_last_page_is_filled_with_zeros)
     for (uint32_t i = 0; i < sizeof contents; i++) {
         contents[i] = fixture_byte(i);
     }
-    memset(fixture_hva(memory, 8 * LOAM_MIB - 2 * PAGE, 2 * PAGE), 0x77, 2 * PAGE);
+    memset(fixture_hva(memory, 8 * LOAM_MIB - 2 * PAGE, 4 * PAGE), 0x77, 4 * PAGE);
     cr_assert_eq(boot_memory_load_initrd(&carved, &file, (loam_gpa){8 * LOAM_MIB}, &start, &diag), LOAM_OK, "%s",
                  diag.text);
     cr_expect_eq(start.value, 8 * LOAM_MIB - 2 * PAGE);
@@ -293,6 +298,7 @@ Test(boot_memory, an_initrd_is_copied_and_its_last_page_is_filled_with_zeros)
     for (uint32_t i = sizeof contents; i < 2 * PAGE; i++) {
         cr_assert_eq(there[i], 0, "byte %u", i);
     }
+    cr_expect_eq(*(const uint8_t *)fixture_hva(memory, 8 * LOAM_MIB, 1), 0x77, "what follows is another's");
     cr_expect_eq(fixture_owned(memory, "initrd"), 1);
 }
 
