@@ -2,67 +2,12 @@
 /* What is read from a vCPU and written back to it, against one that is played: real guests run in assist_test. */
 #include "vmm/assist_vcpu.h"
 
+#include "tests/vmm/vcpu_played.h"
+
 #include <criterion/criterion.h>
-#include <errno.h>
-#include <stdarg.h>
 #include <string.h>
-#include <sys/ioctl.h>
-
-enum { FD = 1000 };
-
-/* KVM's side. A request that fails changes nothing. */
-static struct {
-    struct kvm_regs regs;
-    struct kvm_sregs sregs;
-    struct kvm_vcpu_events events;
-    struct kvm_xsave xsave;
-    unsigned long failing;
-    uint32_t write_count;
-} played;
 
 static struct assist_vcpu vcpu;
-
-int ioctl(int fd, unsigned long request, ...)
-{
-    va_list arguments;
-    void *argument;
-
-    va_start(arguments, request);
-    argument = va_arg(arguments, void *);
-    va_end(arguments);
-    cr_assert_eq(fd, FD);
-    if (request == played.failing) {
-        errno = EIO;
-        return -1;
-    }
-    played.write_count += request == KVM_SET_REGS || request == KVM_SET_VCPU_EVENTS || request == KVM_SET_XSAVE;
-    switch (request) {
-    case KVM_GET_REGS:
-        *(struct kvm_regs *)argument = played.regs;
-        break;
-    case KVM_SET_REGS:
-        played.regs = *(struct kvm_regs *)argument;
-        break;
-    case KVM_GET_SREGS:
-        *(struct kvm_sregs *)argument = played.sregs;
-        break;
-    case KVM_GET_VCPU_EVENTS:
-        *(struct kvm_vcpu_events *)argument = played.events;
-        break;
-    case KVM_SET_VCPU_EVENTS:
-        played.events = *(struct kvm_vcpu_events *)argument;
-        break;
-    case KVM_GET_XSAVE:
-        *(struct kvm_xsave *)argument = played.xsave;
-        break;
-    case KVM_SET_XSAVE:
-        played.xsave = *(struct kvm_xsave *)argument;
-        break;
-    default:
-        cr_assert(false, "request 0x%lx", request);
-    }
-    return 0;
-}
 
 /* In 64-bit mode, at 0x1000. */
 static void set_up(void)
@@ -78,7 +23,7 @@ static void set_up(void)
 
 static bool read_vcpu(void)
 {
-    return assist_vcpu_read(&vcpu, FD, NULL);
+    return assist_vcpu_read(&vcpu, VCPU_PLAYED_FD, NULL);
 }
 
 TestSuite(assist_vcpu, .init = set_up);
@@ -88,7 +33,7 @@ Test(assist_vcpu, is_read_in_64_bit_and_in_32_bit_code)
     struct assist_memory memory;
 
     cr_expect(read_vcpu());
-    cr_expect_eq(vcpu.fd, FD);
+    cr_expect_eq(vcpu.fd, VCPU_PLAYED_FD);
     cr_expect_null(vcpu.view);
     cr_expect_eq(assist_vcpu_mode(&vcpu), ASSIST_MODE_64);
     memory = assist_vcpu_memory(&vcpu);

@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Which exits are assisted, and what is written back, on a vCPU that is played: real guests run in assist_test. */
+#include "vmm/assist.h"
+
+#include "tests/vmm/vcpu_played.h"
+#include "vmm/assist_vcpu.h"
+
+#include <criterion/criterion.h>
+#include <string.h>
+
+#define PAGE UINT64_C(4096)
+
+enum { FWAIT = 0x9b, INT3 = 0xcc, X87 = 0xd9, FLD1 = 0xe8 };
+
+static _Alignas(64) uint8_t map_memory[1 << 16];
+static _Alignas(4096) uint8_t ram[3 * PAGE];
+static struct loam_gpa_map *map;
+static struct kvm_run run;
+
+/* In 32-bit code without paging, at 0x1000. */
+static void set_up(void)
+{
+    const struct loam_gpa_map_config config = {.region_capacity = 8};
+    struct loam_region region = {.bytes = sizeof ram, .hva = ram, .type = LOAM_REGION_RAM, .access = LOAM_ACCESS_WRITE};
+
+    memset(&played, 0, sizeof played);
+    played.regs.rip = 0x1000;
+    played.regs.rflags = 0x2;
+    played.sregs.cr0 = 1;
+    played.sregs.cs = (struct kvm_segment){.limit = UINT32_MAX, .type = 11, .present = 1, .s = 1, .db = 1, .g = 1};
+    played.sregs.ss = played.sregs.cs;
+    cr_assert_eq(loam_gpa_map_init(map_memory, sizeof map_memory, &config, &map), LOAM_OK);
+    cr_assert_eq(loam_gpa_map_insert(map, &region), LOAM_OK);
+}
+
+TestSuite(assist_exit, .init = set_up);
+
+static bool assist(const void *code, uint8_t count)
+{
+    memset(&run, 0, sizeof run);
+    run.exit_reason = KVM_EXIT_INTERNAL_ERROR;
+    run.emulation_failure.suberror = KVM_INTERNAL_ERROR_EMULATION;
+    run.emulation_failure.ndata = 3;
+    run.emulation_failure.flags = KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES;
+    run.emulation_failure.insn_size = count;
+    memcpy(run.emulation_failure.insn_bytes, code, count);
+    return assist_instruction(VCPU_PLAYED_FD, &run, map);
+}
+
+static bool assist_byte(uint8_t code)
+{
+    return assist(&code, 1);
+}
+
+static void check_unchanged(void)
+{
+    cr_expect_eq(played.write_count, 0);
+    cr_expect_eq(played.events.exception.injected, 0);
+}
+
+Test(assist_exit, fwait_goes_on)
+{
+    cr_assert(assist_byte(FWAIT));
+    cr_expect_eq(played.regs.rip, 0x1001);
+    cr_expect_eq(played.events.exception.injected, 0);
+}
+
+Test(assist_exit, fwait_without_a_device_raises_only_if_both_bits_say_so)
+{
+    for (uint64_t bits = 0; bits < 16; bits++) {
+        bool is_due = (bits & (1 << 1 | 1 << 3)) == (1 << 1 | 1 << 3); /* MP, TS */
+
+        set_up();
+        played.sregs.cr0 = (bits & ~UINT64_C(1)) | 1;
+        cr_assert(assist_byte(FWAIT));
+        cr_expect_eq(played.events.exception.injected, is_due, "CR0 0x%lx", (unsigned long)played.sregs.cr0);
+        cr_expect_eq(played.events.exception.nr, is_due ? 7 : 0);
+        cr_expect_eq(played.regs.rip, is_due ? 0x1000 : 0x1001);
+    }
+}
+
+static void set_pending(void)
+{
+    uint8_t *image = (uint8_t *)&played.xsave;
+
+    image[0] = 0x7e; /* FCW: invalid operations are not masked */
+    image[1] = 0x03;
+    image[2] = 0x81; /* FSW: and there was one */
+}
+
+Test(assist_exit, fwait_raises_what_is_pending)
+{
+    set_pending();
+    cr_expect_not(assist_byte(FWAIT), "without CR0.NE it would go by an interrupt line");
+    check_unchanged();
+    played.sregs.cr0 |= 1 << 5;
+    cr_assert(assist_byte(FWAIT));
+    cr_expect_eq(played.events.exception.nr, 16);
+    cr_expect_eq(played.regs.rip, 0x1000);
+}
+
+Test(assist_exit, int3_is_a_trap_for_kernels)
+{
+    cr_assert(assist_byte(INT3));
+    cr_expect_eq(played.regs.rip, 0x1001);
+    cr_expect_eq(played.events.exception.nr, 3);
+    for (uint8_t level = 0; level <= 3; level++) {
+        set_up();
+        played.sregs.cs.dpl = played.sregs.ss.dpl = level;
+        cr_expect_eq(assist_byte(INT3), level < 3, "privilege %u", level);
+        cr_expect_eq(played.events.exception.injected, level < 3);
+    }
+}
+
+Test(assist_exit, the_byte_behind_a_page_is_fetched)
+{
+    ram[2 * PAGE] = FLD1;
+    played.regs.rip = 2 * PAGE - 1;
+    cr_assert(assist_byte(X87));
+    cr_expect_eq(played.regs.rip, 2 * PAGE + 1);
+    set_up();
+    ram[2 * PAGE] = FLD1;
+    played.regs.rip = 2 * PAGE - 1;
+    played.sregs.cs.limit = 2 * PAGE - 1;
+    cr_expect_not(assist_byte(X87), "beyond the segment");
+    check_unchanged();
+    played.sregs.cs.limit = UINT32_MAX;
+    played.regs.rip = sizeof ram - 1;
+    cr_expect_not(assist_byte(X87), "no memory is there");
+    check_unchanged();
+}
+
+Test(assist_exit, no_more_is_fetched_than_an_instruction_has)
+{
+    uint8_t prefixes[15];
+
+    memset(prefixes, 0x66, sizeof prefixes);
+    memset(ram, 0x66, sizeof ram);
+    cr_expect_not(assist(prefixes, sizeof prefixes));
+    cr_expect_not(assist(prefixes, 1));
+    check_unchanged();
+}
+
+Test(assist_exit, what_kvm_does_not_say_is_not_assisted)
+{
+    static const struct {
+        uint32_t exit_reason, suberror, ndata;
+        uint64_t flags;
+        uint8_t size;
+    } cases[] = {
+        {KVM_EXIT_UNKNOWN, 1, 3, 1, 1},
+        {17, 2, 3, 1, 1},
+        {17, 1, 2, 1, 1},
+        {17, 1, 3, 2, 1},
+        {17, 1, 3, 1, 0},
+        {17, 1, 3, 1, 16},
+    };
+
+    for (uint32_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        memset(&run, 0, sizeof run);
+        run.exit_reason = cases[i].exit_reason;
+        run.emulation_failure.suberror = cases[i].suberror;
+        run.emulation_failure.ndata = cases[i].ndata;
+        run.emulation_failure.flags = cases[i].flags;
+        run.emulation_failure.insn_size = cases[i].size;
+        run.emulation_failure.insn_bytes[0] = FWAIT;
+        cr_expect_not(assist_instruction(VCPU_PLAYED_FD, &run, map), "case %u", i);
+        check_unchanged();
+    }
+    cr_expect_not(assist_byte(0x90), "an instruction that is none of these");
+    check_unchanged();
+}
+
+Test(assist_exit, nothing_is_done_where_kvm_refuses)
+{
+    static const unsigned long requests[] = {KVM_GET_REGS, KVM_GET_XSAVE, KVM_SET_REGS};
+
+    for (uint32_t i = 0; i < 3; i++) {
+        played.failing = requests[i];
+        cr_expect_not(assist_byte(FWAIT), "request %u", i);
+        check_unchanged();
+    }
+    cr_expect_not(assist_byte(INT3));
+    check_unchanged();
+    played.failing = KVM_SET_VCPU_EVENTS;
+    cr_expect_not(assist_byte(INT3));
+}
+
+/* A view that stayed held would soon keep the map from any change. */
+Test(assist_exit, no_view_is_kept)
+{
+    for (uint32_t i = 0; i < 32; i++) {
+        cr_assert(assist_byte(FWAIT));
+        cr_assert_eq(loam_gpa_map_protect(map, (loam_gpa){0}, PAGE, i % 2 == 0 ? LOAM_ACCESS_READ : LOAM_ACCESS_WRITE),
+                     LOAM_OK, "change %u", i);
+    }
+}
