@@ -34,6 +34,7 @@ struct loam_backing {
     char *start; /* NULL: no address space yet */
     char *end;
     bool hollow;
+    uint32_t process;      /* that has the memory alone; 0: children have it too */
     uint32_t thread_count; /* as requested */
 };
 
@@ -192,8 +193,10 @@ static void give_back(char *start, char *end)
 static void give_back_all(struct loam_backing *backing)
 {
     char *hva = backing->info.hva;
+    /* In a child that was given the guards alone, whatever lies between them by now is somebody else's. */
+    bool absent = backing->process != 0 && backing->process != loam_prim_process_id();
 
-    if (backing->hollow) {
+    if (backing->hollow || absent) {
         give_back(backing->start, hva);
         give_back(hva + backing->info.bytes, backing->end);
     } else if (backing->start != NULL) {
@@ -381,6 +384,24 @@ static enum loam_error advise(struct loam_backing *backing, struct loam_diag *di
     return call_failed(backing, huge ? "madvise(MADV_HUGEPAGE)" : "madvise(MADV_NOHUGEPAGE)", diag);
 }
 
+/* Before anything is in it. */
+static enum loam_error keep(struct loam_backing *backing, const struct loam_backing_request *request,
+                            struct loam_diag *diag)
+{
+    const struct loam_backing_info *info = &backing->info;
+
+    if (request->keep_from_dumps && !loam_prim_keep_from_dumps(info->hva, info->bytes)) {
+        return call_failed(backing, "madvise(MADV_DONTDUMP)", diag);
+    }
+    if (request->keep_from_children) {
+        if (!loam_prim_keep_from_children(info->hva, info->bytes)) {
+            return call_failed(backing, "madvise(MADV_DONTFORK)", diag);
+        }
+        backing->process = loam_prim_process_id();
+    }
+    return LOAM_OK;
+}
+
 /* A node's part of the pool; where it cannot be read, populating tells. */
 static enum loam_error check_node_pool(const struct loam_backing *backing, struct loam_diag *diag)
 {
@@ -500,6 +521,9 @@ static enum loam_error build(struct loam_backing *backing, const struct loam_bac
     }
     if (error == LOAM_OK) {
         error = advise(backing, diag);
+    }
+    if (error == LOAM_OK) {
+        error = keep(backing, request, diag);
     }
     if (error == LOAM_OK) {
         error = bind(backing, diag);

@@ -64,6 +64,8 @@ static enum loam_error back_part(struct loam_memory *memory, uint32_t part, stru
         .bind_node = wanted->bind_node,
         .node = wanted->node,
         .lock = wanted->lock,
+        .keep_from_children = wanted->keep_from_children,
+        .keep_from_dumps = wanted->keep_from_dumps,
         .thread_count = wanted->thread_count,
         .name = wanted->sharing != LOAM_SHARING_PRIVATE ? names[part] : NULL,
     };

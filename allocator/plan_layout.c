@@ -243,7 +243,8 @@ static bool same_request(const struct loam_memory_request *a, const struct loam_
 {
     return a->bytes == b->bytes && a->low_limit_bytes == b->low_limit_bytes && a->pages == b->pages &&
            a->sharing == b->sharing && a->commit == b->commit && a->bind_node == b->bind_node && a->node == b->node &&
-           a->lock == b->lock && a->thread_count == b->thread_count &&
+           a->lock == b->lock && a->keep_from_children == b->keep_from_children &&
+           a->keep_from_dumps == b->keep_from_dumps && a->thread_count == b->thread_count &&
            a->dma32_reserve_bytes == b->dma32_reserve_bytes && a->slot_limit == b->slot_limit &&
            a->extra_slots == b->extra_slots;
 }

@@ -112,6 +112,16 @@ bool LOAM_PRIM(advise_huge)(void *address, size_t bytes, bool huge)
     return advise(address, bytes, huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
 }
 
+bool LOAM_PRIM(keep_from_children)(void *address, size_t bytes)
+{
+    return advise(address, bytes, MADV_DONTFORK);
+}
+
+bool LOAM_PRIM(keep_from_dumps)(void *address, size_t bytes)
+{
+    return advise(address, bytes, MADV_DONTDUMP);
+}
+
 bool LOAM_PRIM(bind_node)(void *address, size_t bytes, uint32_t node)
 {
     enum { WORD_BITS = sizeof(unsigned long) * CHAR_BIT };
@@ -392,6 +402,11 @@ bool LOAM_PRIM(wait)(const void *word, uint32_t value, uint64_t nanoseconds)
 void LOAM_PRIM(wake)(const void *word)
 {
     syscall(SYS_futex, word, FUTEX_WAKE, 1, NULL, NULL, 0);
+}
+
+uint32_t LOAM_PRIM(process_id)(void)
+{
+    return (uint32_t)getpid();
 }
 
 uint32_t LOAM_PRIM(thread_id)(void)

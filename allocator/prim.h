@@ -52,6 +52,12 @@ bool LOAM_PRIM(populate)(void *address, size_t bytes);
 /* Ask for transparent huge pages in the range, or forbid them. */
 bool LOAM_PRIM(advise_huge)(void *address, size_t bytes, bool huge);
 
+/* Children of fork(2) do not have the range: nothing is mapped there. */
+bool LOAM_PRIM(keep_from_children)(void *address, size_t bytes);
+
+/* Core dumps leave the range out. */
+bool LOAM_PRIM(keep_from_dumps)(void *address, size_t bytes);
+
 /* Bind the range's memory, present and future, to one NUMA node, strictly. EINVAL: no such node. */
 bool LOAM_PRIM(bind_node)(void *address, size_t bytes, uint32_t node);
 
@@ -119,6 +125,9 @@ bool LOAM_PRIM(wait)(const void *word, uint32_t value, uint64_t nanoseconds);
 
 /* Wake one thread that waits at word, of those with the highest priority the one that came first. Never fails. */
 void LOAM_PRIM(wake)(const void *word);
+
+/* The process's number, another in a child of fork(2). */
+uint32_t LOAM_PRIM(process_id)(void);
 
 /* The calling thread's number in its PID namespace: 1 to 2^22. */
 uint32_t LOAM_PRIM(thread_id)(void);

@@ -61,6 +61,9 @@ static int make_plan(struct run *run)
 
     request.slot_limit = run->slot_limit;
     request.extra_slots = EXTRA_SLOTS;
+    /* Nobody but this process has business with the guest's memory, nor has who reads a core dump of it. */
+    request.keep_from_children = true;
+    request.keep_from_dumps = true;
     error = loam_plan_make(&request, &run->plan, &diag);
     if (error != LOAM_OK) {
         return fail(run, error == LOAM_ERROR_INVALID ? EXIT_CODE_USAGE : EXIT_CODE_HOST, &diag);

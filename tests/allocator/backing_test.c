@@ -20,6 +20,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -400,6 +401,107 @@ Test(backing, locked_memory_is_populated_and_locked)
     cr_assert(info.locked && info.populated);
     cr_assert_eq(smaps_kib(&info, "Locked"), LOAM_MIB / LOAM_KIB);
     loam_backing_destroy(backing);
+}
+
+/* The VmFlags that smaps gives the backing's mapping. */
+static void vm_flags(const struct loam_backing_info *info, char *flags, size_t size)
+{
+    FILE *smaps = fopen("/proc/self/smaps", "re");
+    uintptr_t start = 0, end = 0, low, high;
+    char line[4096];
+
+    flags[0] = '\0';
+    while (fgets(line, sizeof line, smaps) != NULL) {
+        if (sscanf(line, "%" SCNxPTR "-%" SCNxPTR " ", &low, &high) == 2) {
+            start = low;
+            end = high;
+        }
+        if (strncmp(line, "VmFlags:", 8) == 0 && start <= (uintptr_t)info->hva && (uintptr_t)info->hva < end) {
+            snprintf(flags, size, "%s", line);
+        }
+    }
+    fclose(smaps);
+}
+
+Test(backing_pool, memory_is_kept_from_children_and_dumps_when_asked)
+{
+    for (int pages = LOAM_PAGES_2M; pages <= LOAM_PAGES_4K; pages++) {
+        for (int sharing = LOAM_SHARING_SHARED; sharing <= LOAM_SHARING_PRIVATE; sharing++) {
+            struct loam_backing_request request = request_of((enum loam_pages)pages);
+            struct loam_backing *ordinary, *kept;
+            struct loam_backing_info info;
+            char flags[256];
+
+            request.sharing = (enum loam_sharing)sharing;
+            request.bytes = 2 * LOAM_MIB;
+            if (!host_has((enum loam_pages)pages, (enum loam_sharing)sharing)) {
+                continue;
+            }
+            ordinary = create(&request);
+            request.keep_from_children = true;
+            request.keep_from_dumps = true;
+            kept = create(&request);
+            info = loam_backing_info(ordinary);
+            vm_flags(&info, flags, sizeof flags);
+            cr_expect(strstr(flags, " dc") == NULL && strstr(flags, " dd") == NULL, "%s", flags);
+            info = loam_backing_info(kept);
+            vm_flags(&info, flags, sizeof flags);
+            cr_expect(strstr(flags, " dc") != NULL && strstr(flags, " dd") != NULL, "%s", flags);
+            loam_backing_destroy(ordinary);
+            loam_backing_destroy(kept);
+        }
+    }
+}
+
+/* The child has not the memory, and what it has mapped in its place stays. The parent's stays too. */
+Test(backing, a_child_destroys_its_own_part_only)
+{
+    struct loam_backing_request request = request_of(LOAM_PAGES_4K);
+    struct loam_backing *backings[2];
+    char *memory[2];
+    int status;
+    pid_t child;
+
+    for (int i = 0; i < 2; i++) {
+        request.keep_from_children = i == 1;
+        backings[i] = create(&request);
+        memory[i] = loam_backing_info(backings[i]).hva;
+        memory[i][0] = 'm';
+    }
+    child = fork();
+    if (child == 0) {
+        unsigned char there;
+        char *own;
+
+        if (memory[0][0] != 'm' || mincore(memory[1], 4096, &there) == 0 || errno != ENOMEM) {
+            _exit(1);
+        }
+        own = mmap(memory[1], 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+        loam_backing_destroy(backings[0]);
+        loam_backing_destroy(backings[1]);
+        _exit(own != memory[1] || mincore(own, 4096, &there) != 0 ? 2 : mincore(memory[0], 4096, &there) == 0 ? 3 : 0);
+    }
+    cr_assert_eq(waitpid(child, &status, 0), child);
+    cr_assert_eq(status, 0, "status %#x", (unsigned)status);
+    for (int i = 0; i < 2; i++) {
+        cr_assert_eq(memory[i][0], 'm');
+        loam_backing_destroy(backings[i]);
+    }
+}
+
+Test(backing, who_cannot_keep_memory_says_so)
+{
+    struct loam_backing_request request = request_of(LOAM_PAGES_4K);
+    struct loam_diag diag;
+
+    request.keep_from_children = true;
+    request.keep_from_dumps = true;
+    prim_fake_fail(PRIM_KEEP_FROM_CHILDREN, 1, 1, EINVAL);
+    diag = refused(&request, LOAM_ERROR_SYSTEM);
+    assert_text(&diag, "madvise(MADV_DONTFORK)");
+    prim_fake_fail(PRIM_KEEP_FROM_DUMPS, 1, 1, EINVAL);
+    diag = refused(&request, LOAM_ERROR_SYSTEM);
+    assert_text(&diag, "madvise(MADV_DONTDUMP)");
 }
 
 Test(backing, a_limit_on_locked_memory_is_named)

@@ -82,6 +82,8 @@ static const char *const kind_names[PRIM_KIND_COUNT + 1] = {
     [PRIM_UNMAP] = "unmap",
     [PRIM_POPULATE] = "populate",
     [PRIM_ADVISE_HUGE] = "advise_huge",
+    [PRIM_KEEP_FROM_CHILDREN] = "keep_from_children",
+    [PRIM_KEEP_FROM_DUMPS] = "keep_from_dumps",
     [PRIM_BIND_NODE] = "bind_node",
     [PRIM_LOCK] = "lock",
     [PRIM_MEMFD] = "memfd",
@@ -577,6 +579,26 @@ bool loam_prim_advise_huge(void *address, size_t bytes, bool huge)
     return finish(&call);
 }
 
+bool loam_prim_keep_from_children(void *address, size_t bytes)
+{
+    struct prim_fake_record call = begin_range(PRIM_KEEP_FROM_CHILDREN, address, bytes, true);
+
+    if (!chosen_to_fail(&call)) {
+        settle(&call, loam_prim_real_keep_from_children(address, bytes));
+    }
+    return finish(&call);
+}
+
+bool loam_prim_keep_from_dumps(void *address, size_t bytes)
+{
+    struct prim_fake_record call = begin_range(PRIM_KEEP_FROM_DUMPS, address, bytes, true);
+
+    if (!chosen_to_fail(&call)) {
+        settle(&call, loam_prim_real_keep_from_dumps(address, bytes));
+    }
+    return finish(&call);
+}
+
 bool loam_prim_bind_node(void *address, size_t bytes, uint32_t node)
 {
     struct prim_fake_record call = begin_range(PRIM_BIND_NODE, address, bytes, true);
@@ -812,6 +834,11 @@ bool loam_prim_wait(const void *word, uint32_t value, uint64_t nanoseconds)
 void loam_prim_wake(const void *word)
 {
     loam_prim_real_wake(word);
+}
+
+uint32_t loam_prim_process_id(void)
+{
+    return loam_prim_real_process_id();
 }
 
 uint32_t loam_prim_thread_id(void)

@@ -80,9 +80,15 @@ struct loam_backing_request {
     enum loam_pages pages; /* AUTO: kinds whose bytes divide both bytes and gpa are tried, from the largest down */
     enum loam_sharing sharing;
     enum loam_commit commit;
-    bool bind_node;        /* take all of it from one NUMA node, strictly */
-    uint32_t node;         /* with bind_node; at most INT32_MAX */
-    bool lock;             /* mlock: never swapped, and populated; contradicts LOAM_COMMIT_LAZY */
+    bool bind_node; /* take all of it from one NUMA node, strictly */
+    uint32_t node;  /* with bind_node; at most INT32_MAX */
+    bool lock;      /* mlock: never swapped, and populated; contradicts LOAM_COMMIT_LAZY */
+    /*
+     * Children of fork(2) do not have the memory: what they would share, or copy page by page as either side writes, is
+     * not theirs, and fork is as fast as without it. Any access of theirs to it ends in SIGSEGV; they may ask and destroy.
+     */
+    bool keep_from_children;
+    bool keep_from_dumps;  /* left out of core dumps, which then hold none of the guest's secrets and are small */
     uint32_t thread_count; /* workers that populate; 0: one a processor, at most one for each 64 MiB */
     const char *name;      /* of the memfd, for /proc; copied; NULL: "loam"; contradicts LOAM_SHARING_PRIVATE */
 };
@@ -113,7 +119,10 @@ struct loam_backing_info {
 LOAM_MUST_USE enum loam_error loam_backing_create(const struct loam_backing_request *request,
                                                   struct loam_backing **backing, struct loam_diag *diag);
 
-/* Unmap and close; every page goes back to the host. NULL is allowed. */
+/*
+ * Unmap and close; every page goes back to the host. NULL is allowed. In a child of fork(2) it is the child's own mapping
+ * and descriptor that go: the parent's stay.
+ */
 void loam_backing_destroy(struct loam_backing *backing);
 
 struct loam_backing_info loam_backing_info(const struct loam_backing *backing);

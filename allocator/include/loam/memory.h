@@ -7,7 +7,16 @@
  *     loam_dma_alloc(loam_memory_dma(memory), ...)  buffers with an owner, GPA and HVA together
  *     loam_memory_destroy(memory)                   everything back, to the last page
  *
- * Threads: create and destroy want the object to themselves; everything between may come from any thread.
+ * Threads: create and destroy want the object to themselves; everything between may come from any thread. Not from a
+ * signal handler.
+ *
+ * fork(2): may be called at any time, by a thread that is in no call of the library; the library holds its locks and stops
+ * the owners of caches meanwhile (pthread_atfork), so the child gets whole copies of map, allocator and ledger, all its
+ * own, in which other threads' buffers, views and caches are as they were. The guest's memory is not copied with them:
+ * shared memory is one for both, private memory is copied as either side writes, and with keep_from_children the child
+ * has none. So a child may look, and may destroy, which takes nothing from its parent; it allocates, in shared memory, what
+ * its parent may allocate too. A cache in the child is nobody's: the child may use it as its own, or destroy it. Neither
+ * vfork(2) nor a raw clone(2) is told to the library: such a child may only exec or exit.
  */
 #ifndef LOAM_MEMORY_H
 #define LOAM_MEMORY_H

@@ -36,10 +36,12 @@ struct loam_memory_request {
     enum loam_pages pages;    /* AUTO: for low and high RAM alike, the largest kind that fits the layout and the host */
     enum loam_sharing sharing;
     enum loam_commit commit;
-    bool bind_node;        /* take all memory from one NUMA node, strictly */
-    uint32_t node;         /* with bind_node */
-    bool lock;             /* mlock everything; contradicts LOAM_COMMIT_LAZY */
-    uint32_t thread_count; /* as loam_backing_request */
+    bool bind_node;          /* take all memory from one NUMA node, strictly */
+    uint32_t node;           /* with bind_node */
+    bool lock;               /* mlock everything; contradicts LOAM_COMMIT_LAZY */
+    bool keep_from_children; /* as loam_backing_request */
+    bool keep_from_dumps;    /* as loam_backing_request */
+    uint32_t thread_count;   /* as loam_backing_request */
     /*
      * Kept below 4 GiB for requests with a limit: a multiple of 4 KiB, at most the RAM there; UINT64_MAX: none; 0: 1/16
      * of that RAM, at most 16 MiB.
