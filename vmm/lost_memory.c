@@ -16,7 +16,7 @@
 
 /* Pages asked of mincore(2) at once, and pages of a region that are tried. */
 #define VECTOR_PAGES 4096u
-#define TRY_MAX      64u
+#define TRY_MAX      8u
 
 /* --- One access --------------------------------------------------------------------------------------------------- */
 
@@ -67,27 +67,36 @@ int lost_memory_ask(const struct loam_gpa_view *view, loam_gpa gpa)
     return populate(&region, page_of(&region, gpa));
 }
 
-static bool find_in_region(const struct loam_region *region, loam_gpa *gpa)
+/* The first page from *offset on that is not populated; false: there is none. */
+static bool find_absent(const struct loam_region *region, uint64_t *offset)
 {
     unsigned char resident[VECTOR_PAGES];
-    uint32_t tries = TRY_MAX;
 
-    for (uint64_t done = 0, part; done < region->bytes; done += part) {
-        part = region->bytes - done < VECTOR_PAGES * PAGE_BYTES ? region->bytes - done : VECTOR_PAGES * PAGE_BYTES;
-        if (mincore((uint8_t *)region->hva + done, part, resident) != 0) {
+    while (*offset < region->bytes) {
+        uint64_t left = region->bytes - *offset;
+        uint64_t part = left < VECTOR_PAGES * PAGE_BYTES ? left : VECTOR_PAGES * PAGE_BYTES;
+
+        if (mincore((uint8_t *)region->hva + *offset, part, resident) != 0) {
             return false;
         }
-        for (uint64_t i = 0; i < part / PAGE_BYTES; i++) {
-            if ((resident[i] & 1) != 0) {
-                continue;
-            }
-            if (tries-- == 0) {
-                return false;
-            }
-            *gpa = loam_gpa_from_u64(region->start.value + done + i * PAGE_BYTES);
-            if (populate(region, page_of(region, *gpa)) != 0) {
+        for (uint64_t i = 0; i < part / PAGE_BYTES; i++, *offset += PAGE_BYTES) {
+            if ((resident[i] & 1) == 0) {
                 return true;
             }
+        }
+    }
+    return false;
+}
+
+/* A page that can be had makes its neighbours resident with it, where pages are large: so mincore(2) is asked anew. */
+static bool find_in_region(const struct loam_region *region, loam_gpa *gpa)
+{
+    uint64_t offset = 0;
+
+    for (uint32_t tries = 0; tries < TRY_MAX && find_absent(region, &offset); tries++) {
+        *gpa = loam_gpa_from_u64(region->start.value + offset);
+        if (populate(region, page_of(region, *gpa)) != 0) {
+            return true;
         }
     }
     return false;

@@ -37,7 +37,7 @@ bool lost_memory_contradicts(const struct loam_gpa_view *view, loam_gpa gpa, uin
 int lost_memory_ask(const struct loam_gpa_view *view, loam_gpa gpa);
 
 /*
- * The lowest page that the host does not supply, of those that are not populated: the first 64 of these are tried in each
+ * The lowest page that the host does not supply, of those that are not populated: the first 8 of these are tried in each
  * region. *gpa is 0 if there is none.
  */
 bool lost_memory_find(const struct loam_gpa_view *view, loam_gpa *gpa);

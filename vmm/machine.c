@@ -597,6 +597,23 @@ void machine_stop(struct machine *machine)
     }
 }
 
+/* Of a machine that was asked to stop: that it would never have ended by itself. */
+static void describe_rest(const struct machine *machine, char *text, size_t bytes)
+{
+    uint64_t rip, last = 0;
+
+    for (uint32_t i = 0; i < machine->vcpu_count; i++) {
+        if (!vcpu_rests_for_good(&machine->vcpus[i].vcpu, &rip)) {
+            return;
+        }
+        last = rip != 0 ? rip : last;
+    }
+    snprintf(text, bytes,
+             "it is halted for good: HLT with interrupts off, at 0x%" PRIx64
+             " (the next instruction): nothing can wake it",
+             last);
+}
+
 void machine_wait(struct machine *machine, struct machine_result *result)
 {
     join_vcpus(machine);
@@ -606,6 +623,9 @@ void machine_wait(struct machine *machine, struct machine_result *result)
         .vcpu = machine->stop_vcpu,
     };
     memcpy(result->cause, machine->cause, sizeof result->cause);
+    if (result->reason == MACHINE_STOP_REQUESTED) {
+        describe_rest(machine, result->cause, sizeof result->cause);
+    }
     memcpy(result->report, machine->report, sizeof result->report);
     for (uint32_t i = 0; i < machine->vcpu_count; i++) {
         result->exit_count += machine->vcpus[i].vcpu.exit_count;

@@ -62,9 +62,10 @@ enum machine_stop_reason {
 
 struct machine_result {
     enum machine_stop_reason reason;
-    uint32_t exit_code;  /* MACHINE_STOP_EXIT */
-    uint32_t vcpu;       /* the vCPU that ended it */
-    char cause[640];     /* SHUTDOWN, BROKEN: in one line why, and what to do; empty if the report says all */
+    uint32_t exit_code; /* MACHINE_STOP_EXIT */
+    uint32_t vcpu;      /* the vCPU that ended it */
+    char
+        cause[640]; /* SHUTDOWN, BROKEN: in one line why, and what to do; REQUESTED: that it waited in vain; or empty */
     char report[4096];   /* SHUTDOWN, BROKEN: what KVM said, the registers and the bytes at RIP; several lines */
     uint64_t exit_count; /* VM exits, of all vCPUs */
 };

@@ -165,7 +165,6 @@ static int load_kernel(struct run *run)
     if (boot_load(run->memory, &request, &run->boot, &diag) != LOAM_OK) {
         return fail(run, EXIT_CODE_USAGE, &diag);
     }
-    note_losses(run);
     return EXIT_CODE_PASS;
 }
 
@@ -292,8 +291,9 @@ static int judge(struct run *run, enum session_end end, const struct machine_res
     case SESSION_MACHINE:
         return judge_machine(run, result);
     case SESSION_TIMEOUT:
-        report_failure(&run->report, "the guest did not end within %.3g s: give it more with --timeout SECONDS",
-                       (double)run->options->timeout_milliseconds / 1000);
+        report_failure(&run->report, "the guest did not end within %.3g s: %s",
+                       (double)run->options->timeout_milliseconds / 1000,
+                       result->cause[0] != '\0' ? result->cause : "give it more with --timeout SECONDS");
         return EXIT_CODE_BROKEN;
     case SESSION_SIGNAL:
         report_failure(&run->report, "stopped by signal %d", run->session.signal_number);
@@ -366,8 +366,12 @@ static int go(struct run *run)
     const int64_t started = now_milliseconds();
     struct machine_result result;
     enum session_end end;
-    int exit_status = live(run, started, &end, &result);
+    int exit_status;
 
+    if (run->attest == NULL) {
+        note_losses(run);
+    }
+    exit_status = live(run, started, &end, &result);
     while (exit_status == EXIT_CODE_PASS && starts_again(run, end, &result)) {
         exit_status = start_anew(run);
         if (exit_status == EXIT_CODE_PASS) {

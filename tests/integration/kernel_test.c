@@ -202,7 +202,9 @@ Test(kernel, restarts_on_fresh_memory_and_not_for_ever)
     struct process process;
 
     MAKE_KERNEL(forgets);
-    cr_expect_eq(RUN(&process, "--on-reset", "restart"), 1, "status %d: %s", process.status, process.err);
+    cr_expect_eq(RUN(&process, "--on-reset", "restart", "--vcpus", "2"), 1, "status %d: %s", process.status,
+                 process.err);
+    cr_expect_eq(count_lines(process.err), 2, "what is noted is noted once: %s", process.err);
     cr_expect_str_eq(process.out, "LLLLLLLLLL");
     cr_expect_not_null(strstr(process.err, "reset itself 10 times in a row"), "%s", process.err);
     process_end(&process);
@@ -336,4 +338,17 @@ Test(kernel, finds_the_bytes_of_its_initrd)
     cr_expect_eq(RUN(&process, "--initrd", initrd_path), 0, "%s", process.err);
     cr_expect_str_eq(process.out, "These bytes and no others.");
     process_end(&process);
+}
+
+Test(kernel, an_initrd_that_cannot_be_used_is_refused_in_one_line)
+{
+    MAKE_KERNEL(module);
+    CHECK_END(2, "/initrd: no such file", "--initrd", initrd_path);
+    write_file(initrd_path, "", 0);
+    CHECK_END(2, "initrd", "--initrd", initrd_path);
+    write_file(initrd_path, "x", 1);
+    cr_assert_eq(truncate(initrd_path, 15 * 1024 * 1024), 0);
+    CHECK_END(2, "raise --memory to 19M, or give a smaller initrd", "--initrd", initrd_path);
+    cr_assert_eq(truncate(initrd_path, 17 * 1024 * 1024), 0);
+    CHECK_END(2, "initrd", "--initrd", initrd_path);
 }

@@ -74,16 +74,16 @@ Test(lost_memory, the_first_that_is_missing_is_found)
     cr_assert_eq(gpa.value, RAM + CUT_AT * PAGE, "0x%" PRIx64, gpa.value);
 }
 
-/* Up to 64 pages that nobody has touched yet are tried on the way, and no more: RAM may be large. */
+/* Up to 8 pages that nobody has touched yet are tried on the way, and no more: RAM may be large. */
 Test(lost_memory, pages_that_nobody_touched_do_not_hide_it)
 {
     loam_gpa gpa;
 
-    memset(hva, 1, (CUT_AT - 63) * PAGE);
+    memset(hva, 1, (CUT_AT - 7) * PAGE);
     cr_assert(lost_memory_find(view, &gpa));
     cr_assert_eq(gpa.value, RAM + CUT_AT * PAGE);
     cr_assert_eq(madvise(hva, CUT_AT * PAGE, MADV_REMOVE), 0);
-    memset(hva, 1, (CUT_AT - 64) * PAGE);
+    memset(hva, 1, (CUT_AT - 8) * PAGE);
     cr_assert_not(lost_memory_find(view, &gpa));
     cr_assert_eq(gpa.value, 0);
 }

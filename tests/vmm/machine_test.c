@@ -317,6 +317,15 @@ Test(machine, says_that_this_kvm_has_no_paging_outside_long_mode)
     }
 }
 
+static bool has_vcpus(uint32_t count)
+{
+    struct kvm kvm;
+    bool has = kvm_open(KVM_DEVICE, &kvm, NULL) == LOAM_OK && kvm.vcpu_recommended >= count;
+
+    kvm_close(&kvm);
+    return has;
+}
+
 /* The guest says a character before it goes to sleep or round in circles: then it is asked to stop. */
 static void stop_once_it_runs(void)
 {
@@ -332,6 +341,26 @@ Test(machine, stops_a_guest_that_sleeps)
 {
     LOAD(halt);
     stop_once_it_runs();
+}
+
+/* Once it has come to its HLT, which is right behind the character that it says. */
+Test(machine, says_that_a_guest_waits_in_vain)
+{
+    bool was_said = false;
+
+    LOAD(halt);
+    for (uint32_t i = 0; i < 1000 && !was_said; i++) {
+        stop_once_it_runs();
+        was_said = strstr(result.cause, "halted for good: HLT with interrupts off, at 0x2000") != NULL;
+    }
+    cr_assert(was_said, "%s", result.cause);
+    if (has_vcpus(2)) {
+        config.vcpu_count = 2;
+        for (was_said = false; !was_said;) {
+            stop_once_it_runs();
+            was_said = result.cause[0] != '\0';
+        }
+    }
 }
 
 /* Without interrupt controllers nothing can wake it: its sleep is its end. */
@@ -365,6 +394,7 @@ Test(machine, stops_a_guest_that_goes_round_in_circles)
 {
     LOAD(loop);
     stop_once_it_runs();
+    cr_assert_str_empty(result.cause);
 }
 
 /* At a moment of its own each time: before the thread is there, before KVM_RUN, in it. */
@@ -437,15 +467,6 @@ Test(machine, hands_a_64_bit_guest_its_parameters)
     parameters[0] = 0x66;
     boot.parameters = loam_gpa_from_u64(READONLY_PAGE);
     run_to_exit(0x66);
-}
-
-static bool has_vcpus(uint32_t count)
-{
-    struct kvm kvm;
-    bool has = kvm_open(KVM_DEVICE, &kvm, NULL) == LOAM_OK && kvm.vcpu_recommended >= count;
-
-    kvm_close(&kvm);
-    return has;
 }
 
 Test(machine, lets_the_second_vcpu_wait)
