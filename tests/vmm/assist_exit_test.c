@@ -65,6 +65,15 @@ Test(assist_exit, fwait_goes_on)
     cr_expect_eq(played.events.exception.injected, 0);
 }
 
+Test(assist_exit, an_instruction_may_be_told_with_all_the_bytes_that_follow)
+{
+    uint8_t code[15];
+
+    memset(code, FWAIT, sizeof code);
+    cr_assert(assist(code, sizeof code));
+    cr_expect_eq(played.regs.rip, 0x1001, "one is carried out");
+}
+
 Test(assist_exit, fwait_without_a_device_raises_only_if_both_bits_say_so)
 {
     for (uint64_t bits = 0; bits < 16; bits++) {
@@ -128,6 +137,10 @@ Test(assist_exit, the_byte_behind_a_page_is_fetched)
     played.regs.rip = sizeof ram - 1;
     cr_expect_not(assist_byte(X87), "no memory is there");
     check_unchanged();
+    ram[sizeof ram - 1] = FLD1;
+    played.regs.rip = sizeof ram - 2;
+    played.sregs.cs.limit = sizeof ram - 1;
+    cr_expect(assist_byte(X87), "the last byte of memory and segment is there");
 }
 
 Test(assist_exit, no_more_is_fetched_than_an_instruction_has)
@@ -156,7 +169,10 @@ Test(assist_exit, what_kvm_does_not_say_is_not_assisted)
         {17, 1, 3, 1, 16},
     };
 
+    ram[PAGE] = FWAIT;
     for (uint32_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        cr_assert(assist_byte(FWAIT), "what it leaves behind is not to be taken for an instruction");
+        set_up();
         memset(&run, 0, sizeof run);
         run.exit_reason = cases[i].exit_reason;
         run.emulation_failure.suberror = cases[i].suberror;
@@ -167,6 +183,8 @@ Test(assist_exit, what_kvm_does_not_say_is_not_assisted)
         cr_expect_not(assist_instruction(VCPU_PLAYED_FD, &run, map), "case %u", i);
         check_unchanged();
     }
+    cr_assert(assist_byte(FWAIT));
+    set_up();
     cr_expect_not(assist_byte(0x90), "an instruction that is none of these");
     check_unchanged();
 }
@@ -182,8 +200,19 @@ Test(assist_exit, nothing_is_done_where_kvm_refuses)
     }
     cr_expect_not(assist_byte(INT3));
     check_unchanged();
+    played.failing = KVM_SET_XSAVE;
+    cr_expect_not(assist("\xd9\xe8", 2));
+    check_unchanged();
     played.failing = KVM_SET_VCPU_EVENTS;
     cr_expect_not(assist_byte(INT3));
+    set_up();
+    played.failing = KVM_SET_VCPU_EVENTS;
+    played.sregs.cr0 |= 1 << 1 | 1 << 3;
+    cr_expect_not(assist_byte(FWAIT));
+    played.sregs.cr0 = 1 | 1 << 5;
+    set_pending();
+    cr_expect_not(assist_byte(FWAIT));
+    check_unchanged();
 }
 
 /* A view that stayed held would soon keep the map from any change. */
