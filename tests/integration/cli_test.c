@@ -55,6 +55,9 @@ ParameterizedTestParameters(cli, a_mistake_gets_one_line)
         {{"version", "extra"}, "no options", 2},
         {{"fly"}, "fly: no such command", 2},
         {{"../fly"}, "../fly: no such command", 2},
+        {{"fly\a"}, "fly\\x07: no such command", 2},
+        {{"run", "--kernel", "/no\033[31m\xff"}, "/no\\x1b[31m\\xff: no such file", 2},
+        {{"run", "--memory", "1\033[2J"}, "--memory 1\\x1b[2J: not a size", 2},
         {{"run", "--node", "77", "--pages=4K"}, "node", 3},
     };
 
@@ -200,12 +203,13 @@ Test(cli, colour_only_on_a_terminal)
     process_end(&process);
 }
 
-/* A program loam-NAME beside loam is its command NAME; arguments and exit status pass through. */
+/* A program loam-NAME beside loam is its command NAME; arguments and exit status pass through, closed descriptors not. */
 Test(cli, becomes_its_neighbour)
 {
     char folder[] = "/tmp/loam-cli-XXXXXX", loam[64], neighbour[64];
     struct process process;
-    char *copy[] = {"cp", loam_path(), loam, NULL}, *call[] = {loam, "greet", "you", NULL};
+    char *copy[] = {"cp", loam_path(), loam, NULL},
+         *call[] = {"sh", "-c", "exec \"$0\" greet you <&- 2>&-", loam, NULL};
     FILE *script;
 
     cr_assert_not_null(mkdtemp(folder));
@@ -215,7 +219,10 @@ Test(cli, becomes_its_neighbour)
     process_end(&process);
     script = fopen(neighbour, "w");
     cr_assert_not_null(script);
-    fputs("#!/bin/sh\necho \"hello $1\"\nexit 7\n", script);
+    fputs("#!/bin/sh\n"
+          "[ /dev/fd/0 -ef /dev/null ] && [ /dev/fd/2 -ef /dev/null ] || exit 8\n"
+          "echo \"hello $1\"\nexit 7\n",
+          script);
     fclose(script);
     chmod(neighbour, 0700);
     cr_expect_eq(process_run(&process, call, 10000), 7, "%s", process.err);

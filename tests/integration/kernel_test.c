@@ -2,9 +2,8 @@
 /* Kernels that others wrote, as `loam run --kernel` meets them: how they end, what they are given, what is said of it. */
 #include "tests/integration/launch.h"
 
-#include "tests/integration/kernel_guests.h"
+#include "tests/integration/tiny_kernel.h"
 #include "tests/support/control_group.h"
-#include "tests/vmm/elf_builder.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>
@@ -14,10 +13,6 @@
 #include <unistd.h>
 
 #define LIMIT_MILLISECONDS 60000
-
-/* ELF header, two program headers, a note; the code follows in a page of its own. */
-#define NOTES_OFFSET 0x200u
-#define CODE_OFFSET  0x1000u
 
 #define GUEST(name) extern const uint8_t guest_##name[], guest_##name##_end[]
 
@@ -56,35 +51,7 @@ static void tear_down(void)
 
 TestSuite(kernel, .init = set_up, .fini = tear_down);
 
-static void write_file(const char *path, const void *bytes, size_t count)
-{
-    FILE *file = fopen(path, "w");
-
-    cr_assert_not_null(file);
-    cr_assert_eq(fwrite(bytes, 1, count, file), count);
-    cr_assert_eq(fclose(file), 0);
-}
-
-#define MAKE_KERNEL(name) make_kernel_of("test", guest_##name, guest_##name##_end)
-
-static void make_kernel_of(const char *system, const uint8_t *code, const uint8_t *end)
-{
-    static uint8_t file[CODE_OFFSET + 4096];
-    size_t bytes = (size_t)(end - code);
-    uint32_t entry = GUEST_BASE;
-    size_t notes = elf_builder_note(file + NOTES_OFFSET, "Xen", 6, system, (uint32_t)strlen(system) + 1, 4);
-
-    notes += elf_builder_note(file + NOTES_OFFSET + notes, "Xen", 18, &entry, sizeof entry, 4);
-    const struct elf_builder_segment segments[] = {
-        {PT_LOAD, CODE_OFFSET, GUEST_BASE, bytes, bytes, 0x1000},
-        {PT_NOTE, NOTES_OFFSET, 0, notes, notes, 4},
-    };
-
-    cr_assert_leq(bytes, 4096);
-    elf_builder_headers(file, false, segments, 2);
-    memcpy(file + CODE_OFFSET, code, bytes);
-    write_file(kernel_path, file, CODE_OFFSET + bytes);
-}
+#define MAKE_KERNEL(name) tiny_kernel_write(kernel_path, "test", guest_##name, guest_##name##_end)
 
 #define ARGUMENT_MAX 8
 
@@ -318,7 +285,7 @@ Test(kernel, a_long_command_line_is_handed_on_whole_or_refused)
     line[4095] = 'w';
     CHECK_END(2, "loam: command line of the kernel: 4096 characters, and 4095 are handed on at most", "--cmdline",
               line);
-    make_kernel_of("linux", guest_code_0, guest_code_0_end);
+    tiny_kernel_write(kernel_path, "linux", guest_code_0, guest_code_0_end);
     line[4095] = '\0';
     CHECK_END(0, "loam: command line: 4095 characters, and this kernel is Linux, which keeps the first 2047",
               "--cmdline", line);
@@ -334,7 +301,7 @@ Test(kernel, finds_the_bytes_of_its_initrd)
 
     MAKE_KERNEL(module);
     CHECK_END(7, "code 7");
-    write_file(initrd_path, "These bytes and no others.", 26);
+    tiny_kernel_write_file(initrd_path, "These bytes and no others.", 26);
     cr_expect_eq(RUN(&process, "--initrd", initrd_path), 0, "%s", process.err);
     cr_expect_str_eq(process.out, "These bytes and no others.");
     process_end(&process);
@@ -344,9 +311,9 @@ Test(kernel, an_initrd_that_cannot_be_used_is_refused_in_one_line)
 {
     MAKE_KERNEL(module);
     CHECK_END(2, "/initrd: no such file", "--initrd", initrd_path);
-    write_file(initrd_path, "", 0);
+    tiny_kernel_write_file(initrd_path, "", 0);
     CHECK_END(2, "initrd", "--initrd", initrd_path);
-    write_file(initrd_path, "x", 1);
+    tiny_kernel_write_file(initrd_path, "x", 1);
     cr_assert_eq(truncate(initrd_path, 15 * 1024 * 1024), 0);
     CHECK_END(2, "raise --memory to 19M, or give a smaller initrd", "--initrd", initrd_path);
     cr_assert_eq(truncate(initrd_path, 17 * 1024 * 1024), 0);

@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -41,30 +42,65 @@ static void reset_signals(void)
     }
 }
 
-bool process_start(struct process *process, char *const argv[], int timeout_milliseconds)
+static void close_open(int *fd)
 {
-    int in[2], out[2], err[2];
+    if (*fd >= 0) {
+        close(*fd);
+        *fd = -1;
+    }
+}
+
+/* ends[0] is the test's, ends[1] the program's: given, or a pipe. */
+static bool make_ends(int given, bool is_input, int ends[2])
+{
+    int fds[2];
+
+    ends[0] = -1;
+    ends[1] = given;
+    if (given >= 0) {
+        return true;
+    }
+    if (pipe2(fds, O_CLOEXEC) != 0) {
+        return false;
+    }
+    ends[0] = fds[is_input];
+    ends[1] = fds[!is_input];
+    return true;
+}
+
+bool process_start_with(struct process *process, char *const argv[], const int descriptors[3], int timeout_milliseconds)
+{
+    int ends[3][2];
 
     begin(process, timeout_milliseconds);
-    if (pipe2(in, O_CLOEXEC) != 0 || pipe2(out, O_CLOEXEC) != 0 || pipe2(err, O_CLOEXEC) != 0) {
-        return false;
+    for (int i = 0; i < 3; i++) {
+        if (!make_ends(descriptors[i], i == 0, ends[i])) {
+            return false;
+        }
     }
     process->pid = fork();
     if (process->pid == 0) {
-        dup2(in[0], STDIN_FILENO);
-        dup2(out[1], STDOUT_FILENO);
-        dup2(err[1], STDERR_FILENO);
+        for (int i = 0; i < 3; i++) {
+            dup2(ends[i][1], i);
+        }
         reset_signals();
         execvp(argv[0], argv);
         _exit(127);
     }
-    close(in[0]);
-    close(out[1]);
-    close(err[1]);
-    process->input = in[1];
-    process->output = out[0];
-    process->error = err[0];
+    for (int i = 0; i < 3; i++) {
+        if (descriptors[i] < 0) {
+            close_open(&ends[i][1]);
+        }
+    }
+    process->input = ends[0][0];
+    process->output = ends[1][0];
+    process->error = ends[2][0];
     return process->pid > 0;
+}
+
+bool process_start(struct process *process, char *const argv[], int timeout_milliseconds)
+{
+    return process_start_with(process, argv, (const int[]){-1, -1, -1}, timeout_milliseconds);
 }
 
 bool process_start_on_terminal(struct process *process, char *const argv[], int timeout_milliseconds)
@@ -136,12 +172,26 @@ bool process_type(struct process *process, const char *text)
     return write(process->input, text, strlen(text)) == (ssize_t)strlen(text);
 }
 
+/* It may have closed its output long before its end, or have had none that is read here. */
+static void await_end(struct process *process)
+{
+    int fd = process->pid > 0 ? (int)syscall(SYS_pidfd_open, process->pid, 0) : -1;
+    struct pollfd end = {.fd = fd, .events = POLLIN};
+    int64_t left = process->deadline - now_milliseconds();
+
+    if (fd >= 0) {
+        process->timed_out |= poll(&end, 1, left > 0 ? (int)left : 0) == 0;
+        close(fd);
+    }
+}
+
 int process_wait(struct process *process)
 {
     int status = 0;
 
     while (process_read(process)) {
     }
+    await_end(process);
     if (process->timed_out) {
         kill(process->pid, SIGKILL);
     }
@@ -150,14 +200,6 @@ int process_wait(struct process *process)
         process->pid = 0;
     }
     return process->status;
-}
-
-static void close_open(int *fd)
-{
-    if (*fd >= 0) {
-        close(*fd);
-        *fd = -1;
-    }
 }
 
 void process_end(struct process *process)

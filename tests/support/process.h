@@ -16,7 +16,7 @@
 struct process {
     pid_t pid;
     int input;         /* write end of its standard input; or the terminal's master */
-    int output, error; /* read ends; error is -1 on a terminal */
+    int output, error; /* read ends; error is -1 on a terminal; each is -1 where there is no pipe */
     int64_t deadline;  /* in milliseconds of CLOCK_MONOTONIC */
     char *out, *err;   /* what it has written so far, NUL-terminated; freed by process_end */
     size_t out_bytes, err_bytes;
@@ -26,6 +26,10 @@ struct process {
 
 /* Start argv[0] (NULL-terminated argv), with pipes. false: it could not be started. */
 bool process_start(struct process *process, char *const argv[], int timeout_milliseconds);
+
+/* The same; where one of descriptors, for 0 to 2, is not -1, the program has that instead of a pipe. */
+bool process_start_with(struct process *process, char *const argv[], const int descriptors[3],
+                        int timeout_milliseconds);
 
 /* The same on a new terminal of its own: input and output are the terminal. */
 bool process_start_on_terminal(struct process *process, char *const argv[], int timeout_milliseconds);
