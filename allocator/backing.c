@@ -645,9 +645,15 @@ static enum loam_error create_auto(const struct loam_backing_request *request, s
 enum loam_error loam_backing_create(const struct loam_backing_request *request, struct loam_backing **backing,
                                     struct loam_diag *diag)
 {
-    enum loam_error error = check_request(request, diag);
+    enum loam_error error;
 
-    *backing = NULL;
+    if (backing != NULL) {
+        *backing = NULL;
+    }
+    if (request == NULL || backing == NULL) {
+        return loam_fail(diag, LOAM_ERROR_INVALID, "backing: NULL given where a request and a place for it are wanted");
+    }
+    error = check_request(request, diag);
     if (error != LOAM_OK) {
         return error;
     }
@@ -669,15 +675,19 @@ void loam_backing_destroy(struct loam_backing *backing)
 
 struct loam_backing_info loam_backing_info(const struct loam_backing *backing)
 {
-    return backing->info;
+    return backing != NULL ? backing->info : (struct loam_backing_info){.node = LOAM_NODE_ANY, .fd = -1};
 }
 
 enum loam_error loam_backing_populate(struct loam_backing *backing, uint64_t offset_bytes, uint64_t bytes,
                                       struct loam_diag *diag)
 {
-    uint64_t unit = granule(backing->info.pages);
     enum loam_error error;
+    uint64_t unit;
 
+    if (backing == NULL) {
+        return loam_fail(diag, LOAM_ERROR_INVALID, "populate: NULL given where a backing is wanted");
+    }
+    unit = granule(backing->info.pages);
     if (bytes == 0 || !loam_fits(offset_bytes, bytes, backing->info.bytes) || !loam_is_aligned(offset_bytes, unit) ||
         !loam_is_aligned(bytes, unit)) {
         return loam_fail(diag, LOAM_ERROR_INVALID,

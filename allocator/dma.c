@@ -376,6 +376,9 @@ enum loam_error loam_dma_create(struct loam_frame *frame, struct loam_gpa_map *m
 {
     struct loam_dma *made;
 
+    if (dma == NULL) {
+        return LOAM_ERROR_INVALID;
+    }
     *dma = NULL;
     if (frame == NULL || map == NULL) {
         return LOAM_ERROR_INVALID;
@@ -426,11 +429,18 @@ void loam_dma_thaw(struct loam_dma *dma)
 enum loam_error loam_dma_alloc(struct loam_dma *dma, const struct loam_dma_request *request,
                                struct loam_dma_buffer *buffer, struct loam_diag *diag)
 {
-    const char *fault = fault_of(request, dma->frame_shift);
     struct loam_dma_entry *entry;
     enum loam_error error;
+    const char *fault;
 
-    *buffer = (struct loam_dma_buffer){0};
+    if (buffer != NULL) {
+        *buffer = (struct loam_dma_buffer){0};
+    }
+    if (dma == NULL || request == NULL || buffer == NULL) {
+        return loam_fail(diag, LOAM_ERROR_INVALID,
+                         "dma buffer: NULL given where a ledger, a request and a place are wanted");
+    }
+    fault = fault_of(request, dma->frame_shift);
     if (fault != NULL) {
         return loam_fail(diag, LOAM_ERROR_INVALID, "dma buffer \"%.63s\" of %" PRIu64 " bytes: %s",
                          owner_valid(request->owner) ? request->owner : "?", request->bytes, fault);
@@ -462,6 +472,9 @@ enum loam_error loam_dma_release(struct loam_dma *dma, uint64_t id)
     struct loam_dma_entry *entry;
     enum loam_error error = LOAM_OK;
 
+    if (dma == NULL) {
+        return LOAM_ERROR_INVALID;
+    }
     lock(dma);
     entry = dma->suspect ? NULL : entry_with_id(dma, id);
     if (entry == NULL) {
@@ -485,6 +498,9 @@ enum loam_error loam_dma_pin(struct loam_dma *dma, uint64_t id)
     struct loam_dma_entry *entry;
     enum loam_error error = LOAM_OK;
 
+    if (dma == NULL) {
+        return LOAM_ERROR_INVALID;
+    }
     lock(dma);
     entry = dma->suspect ? NULL : entry_with_id(dma, id);
     if (entry == NULL) {
@@ -503,6 +519,9 @@ enum loam_error loam_dma_unpin(struct loam_dma *dma, uint64_t id)
     struct loam_dma_entry *entry;
     enum loam_error error = LOAM_OK;
 
+    if (dma == NULL) {
+        return LOAM_ERROR_INVALID;
+    }
     lock(dma);
     entry = dma->suspect ? NULL : entry_with_id(dma, id);
     if (entry == NULL) {
@@ -522,6 +541,9 @@ enum loam_error loam_virtqueue_layout(uint32_t queue_size, struct loam_virtqueue
 {
     uint64_t available_end;
 
+    if (layout == NULL) {
+        return LOAM_ERROR_INVALID;
+    }
     *layout = (struct loam_virtqueue_layout){0};
     if (!loam_is_power_of_two(queue_size) || queue_size > LOAM_VIRTQUEUE_SIZE_MAX) {
         return LOAM_ERROR_INVALID;
@@ -542,6 +564,9 @@ enum loam_error loam_dma_alloc_virtqueue(struct loam_dma *dma, const char *owner
     struct loam_dma_request request = {.owner = owner, .limit = limit};
     enum loam_error error = loam_virtqueue_layout(queue_size, &layout);
 
+    if (rings == NULL) {
+        return loam_fail(diag, LOAM_ERROR_INVALID, "virtqueue: NULL given where a place for its rings is wanted");
+    }
     *rings = (struct loam_virtqueue_rings){0};
     if (error != LOAM_OK) {
         return loam_fail(diag, error, "virtqueue of \"%.63s\": a size of %" PRIu32 ", not a power of two up to %u",
@@ -563,18 +588,29 @@ enum loam_error loam_dma_alloc_virtqueue(struct loam_dma *dma, const char *owner
 
 uint32_t loam_dma_count(const struct loam_dma *dma)
 {
-    struct loam_dma *locked = lock(dma);
-    uint32_t count = dma->count;
+    struct loam_dma *locked = dma != NULL ? lock(dma) : NULL;
+    uint32_t count = locked != NULL ? locked->count : 0;
 
-    unlock(locked);
+    if (locked != NULL) {
+        unlock(locked);
+    }
     return count;
 }
 
 enum loam_error loam_dma_entry_at(const struct loam_dma *dma, uint32_t index, struct loam_dma_entry *entry)
 {
-    struct loam_dma *locked = lock(dma);
-    bool found = index < dma->count;
+    struct loam_dma *locked;
+    bool found;
 
+    if (entry == NULL) {
+        return LOAM_ERROR_INVALID;
+    }
+    *entry = (struct loam_dma_entry){0};
+    if (dma == NULL) {
+        return LOAM_ERROR_INVALID;
+    }
+    locked = lock(dma);
+    found = index < dma->count;
     *entry = found ? *dma->by_gpa[index] : (struct loam_dma_entry){0};
     unlock(locked);
     return found ? LOAM_OK : LOAM_ERROR_NOT_FOUND;
@@ -582,9 +618,18 @@ enum loam_error loam_dma_entry_at(const struct loam_dma *dma, uint32_t index, st
 
 enum loam_error loam_dma_find(const struct loam_dma *dma, loam_gpa gpa, struct loam_dma_entry *entry)
 {
-    struct loam_dma *locked = lock(dma);
-    const struct loam_dma_entry *found = entry_in(dma, gpa.value, 1);
+    const struct loam_dma_entry *found;
+    struct loam_dma *locked;
 
+    if (entry == NULL) {
+        return LOAM_ERROR_INVALID;
+    }
+    *entry = (struct loam_dma_entry){0};
+    if (dma == NULL) {
+        return LOAM_ERROR_INVALID;
+    }
+    locked = lock(dma);
+    found = entry_in(dma, gpa.value, 1);
     *entry = found != NULL ? *found : (struct loam_dma_entry){0};
     unlock(locked);
     return found != NULL ? LOAM_OK : LOAM_ERROR_NOT_FOUND;
@@ -611,10 +656,19 @@ static json_t *json_from_entries(const struct loam_dma *dma)
 
 enum loam_error loam_dma_json(const struct loam_dma *dma, char **text)
 {
-    struct loam_dma *locked = lock(dma);
-    json_t *array = json_from_entries(dma);
+    struct loam_dma *locked;
+    json_t *array;
     size_t length;
 
+    if (text == NULL) {
+        return LOAM_ERROR_INVALID;
+    }
+    *text = NULL;
+    if (dma == NULL) {
+        return LOAM_ERROR_INVALID;
+    }
+    locked = lock(dma);
+    array = json_from_entries(dma);
     unlock(locked);
     /* Not json_dumps: its text would belong to whatever allocator the program has given jansson. */
     length = array != NULL ? json_dumpb(array, NULL, 0, JSON_COMPACT) : 0;
@@ -680,10 +734,15 @@ static enum loam_error validate_order(const struct loam_dma *dma, uint32_t index
 
 enum loam_error loam_dma_validate(const struct loam_dma *dma, struct loam_diag *diag)
 {
-    struct loam_dma *locked = lock(dma);
-    const struct loam_gpa_view *view = loam_gpa_map_acquire(dma->map);
+    const struct loam_gpa_view *view;
+    struct loam_dma *locked;
     enum loam_error error = LOAM_OK;
 
+    if (dma == NULL) {
+        return loam_fail(diag, LOAM_ERROR_INVALID, "dma ledger: NULL given where one is wanted");
+    }
+    locked = lock(dma);
+    view = loam_gpa_map_acquire(dma->map);
     for (uint32_t i = 0; error == LOAM_OK && i < dma->count; i++) {
         error = validate_order(dma, i, diag);
         if (error == LOAM_OK) {

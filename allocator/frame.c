@@ -37,6 +37,13 @@
 
 /* --- Lifecycle ------------------------------------------------------------------------------------------------- */
 
+/* A high mark alone would have no effect. */
+static bool watermarks_valid(const struct loam_frame_watermarks *watermarks)
+{
+    return watermarks->low_frames == 0 ? watermarks->high_frames == 0
+                                       : watermarks->low_frames <= watermarks->high_frames;
+}
+
 /* Replace zeros by what they mean; false: a member is out of its range. */
 static bool normalise_config(const struct loam_frame_config *given, struct loam_frame_config *config)
 {
@@ -52,8 +59,7 @@ static bool normalise_config(const struct loam_frame_config *given, struct loam_
     }
     return (config->frame_shift == 12 || config->frame_shift == 14 || config->frame_shift == 16) &&
            config->section_capacity <= LOAM_FRAME_SECTION_MAX && config->cache_capacity <= LOAM_FRAME_CACHE_MAX &&
-           config->watermarks[0].low_frames <= config->watermarks[0].high_frames &&
-           config->watermarks[1].low_frames <= config->watermarks[1].high_frames;
+           watermarks_valid(&config->watermarks[0]) && watermarks_valid(&config->watermarks[1]);
 }
 
 size_t loam_frame_bytes(const struct loam_frame_config *given)
@@ -88,6 +94,9 @@ enum loam_error loam_frame_init(void *memory, size_t bytes, const struct loam_fr
     struct loam_frame *made = memory;
     struct loam_frame_config config;
 
+    if (frame == NULL) {
+        return LOAM_ERROR_INVALID;
+    }
     *frame = NULL;
     if (!normalise_config(given, &config) || memory == NULL || (uintptr_t)memory % LOAM_FRAME_METADATA_ALIGN != 0 ||
         bytes < loam_frame_bytes(given)) {
@@ -113,8 +122,11 @@ enum loam_error loam_frame_attach(void *memory, size_t bytes, struct loam_frame 
 {
     const struct loam_frame *found = memory;
 
-    *frame = NULL;
-    if (memory == NULL || (uintptr_t)memory % LOAM_FRAME_METADATA_ALIGN != 0 || bytes < sizeof *found) {
+    if (frame != NULL) {
+        *frame = NULL;
+    }
+    if (memory == NULL || frame == NULL || (uintptr_t)memory % LOAM_FRAME_METADATA_ALIGN != 0 ||
+        bytes < sizeof *found) {
         return loam_fail(diag, LOAM_ERROR_INVALID,
                          "frame allocator: %zu bytes given, at least %zu aligned to %d wanted: map all of its metadata",
                          bytes, sizeof *found, LOAM_FRAME_METADATA_ALIGN);
@@ -142,12 +154,12 @@ enum loam_error loam_frame_attach(void *memory, size_t bytes, struct loam_frame 
 
 uint32_t loam_frame_shift(const struct loam_frame *frame)
 {
-    return frame->frame_shift;
+    return frame != NULL ? frame->frame_shift : 0;
 }
 
 bool loam_frame_pressure(const struct loam_frame *frame, enum loam_frame_zone zone)
 {
-    return zone < LOAM_FRAME_ZONE_COUNT && frame_read(frame->pressure[zone]) != 0;
+    return frame != NULL && (unsigned)zone < LOAM_FRAME_ZONE_COUNT && frame_read(frame->pressure[zone]) != 0;
 }
 
 /* --- Allocation ------------------------------------------------------------------------------------------------ */
@@ -155,7 +167,13 @@ bool loam_frame_pressure(const struct loam_frame *frame, enum loam_frame_zone zo
 enum loam_error loam_frame_alloc(struct loam_frame *frame, const struct loam_frame_request *request,
                                  struct loam_frame_block *block)
 {
+    if (block == NULL) {
+        return LOAM_ERROR_INVALID;
+    }
     *block = (struct loam_frame_block){0};
+    if (frame == NULL || request == NULL) {
+        return LOAM_ERROR_INVALID;
+    }
     if (frame_lock_to_change(frame) == NULL) {
         return LOAM_ERROR_CORRUPT;
     }
@@ -171,14 +189,21 @@ enum loam_error loam_frame_alloc_order_below(struct loam_frame *frame, uint32_t 
 {
     struct loam_frame_request request = frame_request_of_order(order, limit);
     struct loam_frame_block block;
-    enum loam_error error = loam_frame_alloc(frame, &request, &block);
+    enum loam_error error;
 
+    if (start == NULL) {
+        return LOAM_ERROR_INVALID;
+    }
+    error = loam_frame_alloc(frame, &request, &block);
     *start = block.start;
     return error;
 }
 
 enum loam_error loam_frame_free(struct loam_frame *frame, loam_pfn start, uint64_t count_frames)
 {
+    if (frame == NULL) {
+        return LOAM_ERROR_INVALID;
+    }
     if (frame_lock_to_change(frame) == NULL) {
         return LOAM_ERROR_CORRUPT;
     }
@@ -194,6 +219,9 @@ enum loam_error loam_frame_alloc_batch(struct loam_frame *frame, uint32_t order,
     struct loam_frame_block block;
     size_t done = 0;
 
+    if (frame == NULL || (starts == NULL && count > 0)) {
+        return LOAM_ERROR_INVALID;
+    }
     for (size_t n = 0; n < count; n++) {
         starts[n] = loam_pfn_from_u64(0);
     }
@@ -216,7 +244,13 @@ enum loam_error loam_frame_alloc_batch(struct loam_frame *frame, uint32_t order,
 enum loam_error loam_frame_free_batch(struct loam_frame *frame, uint32_t order, const loam_pfn *starts, size_t count,
                                       size_t *done_count)
 {
+    if (done_count == NULL) {
+        return LOAM_ERROR_INVALID;
+    }
     *done_count = 0;
+    if (frame == NULL || (starts == NULL && count > 0)) {
+        return LOAM_ERROR_INVALID;
+    }
     if (frame_lock_to_change(frame) == NULL) {
         return LOAM_ERROR_CORRUPT;
     }
@@ -254,7 +288,7 @@ enum loam_error loam_frame_grow(struct loam_frame *frame, loam_pfn start, uint64
     if (flags != NULL) {
         *flags = 0;
     }
-    if (new_count_frames <= count_frames || new_count_frames > LOAM_FRAME_COUNT_MAX) {
+    if (frame == NULL || new_count_frames <= count_frames || new_count_frames > LOAM_FRAME_COUNT_MAX) {
         return LOAM_ERROR_INVALID;
     }
     if (frame_lock_to_change(frame) == NULL) {
@@ -283,7 +317,7 @@ static enum loam_error cut(struct loam_frame *frame, loam_pfn start, uint64_t co
     struct frame_section *section;
     enum loam_error error;
 
-    if (first == 0 || first >= count) {
+    if (frame == NULL || first == 0 || first >= count) {
         return LOAM_ERROR_INVALID;
     }
     if (frame_lock_to_change(frame) == NULL) {
@@ -313,7 +347,7 @@ enum loam_error loam_frame_tag_set(struct loam_frame *frame, loam_pfn start, enu
     struct frame_section *section;
     struct frame_span block;
 
-    if (tag != LOAM_FRAME_TAG_NONE && tag != LOAM_FRAME_TAG_SLAB) {
+    if (frame == NULL || (tag != LOAM_FRAME_TAG_NONE && tag != LOAM_FRAME_TAG_SLAB)) {
         return LOAM_ERROR_INVALID;
     }
     if (frame_lock_to_change(frame) == NULL) {
@@ -363,6 +397,9 @@ enum loam_error loam_frame_free_released(struct loam_frame *frame, loam_pfn star
     struct frame_section *section;
     enum loam_error error;
 
+    if (frame == NULL) {
+        return LOAM_ERROR_INVALID;
+    }
     if (frame_lock_to_change(frame) == NULL) {
         return LOAM_ERROR_CORRUPT;
     }
@@ -383,6 +420,9 @@ enum loam_error loam_frame_set_backed(struct loam_frame *frame, loam_pfn start, 
     struct frame_section *section;
     enum loam_error error;
 
+    if (frame == NULL) {
+        return LOAM_ERROR_INVALID;
+    }
     if (frame_lock_to_change(frame) == NULL) {
         return LOAM_ERROR_CORRUPT;
     }
@@ -415,10 +455,14 @@ void loam_frame_thaw(struct loam_frame *frame)
 
 enum loam_error loam_frame_validate(const struct loam_frame *frame, struct loam_diag *diag)
 {
-    struct loam_frame *locked = frame_lock(frame);
+    struct loam_frame *locked;
     enum loam_error error;
     uint32_t damaged;
 
+    if (frame == NULL) {
+        return loam_fail(diag, LOAM_ERROR_INVALID, "allocator: NULL given");
+    }
+    locked = frame_lock(frame);
     if (locked == NULL) {
         return loam_fail(diag, LOAM_ERROR_CORRUPT, "allocator: its constants were changed");
     }

@@ -83,6 +83,9 @@ enum loam_error loam_frame_cache_alloc_batch(struct loam_frame_cache *cache, uin
     enum loam_error error;
     size_t done = 0;
 
+    if (cache == NULL || (starts == NULL && count > 0)) {
+        return LOAM_ERROR_INVALID;
+    }
     if (order < LOAM_FRAME_CACHE_ORDERS && frame_enter(cache)) {
         done = take_many(cache, order, limit, starts, count);
         frame_leave(cache);
@@ -193,6 +196,13 @@ enum loam_error loam_frame_cache_free_batch(struct loam_frame_cache *cache, uint
     enum loam_error error;
     size_t done = 0;
 
+    if (done_count == NULL) {
+        return LOAM_ERROR_INVALID;
+    }
+    *done_count = 0;
+    if (cache == NULL || (starts == NULL && count > 0)) {
+        return LOAM_ERROR_INVALID;
+    }
     if (order <= FRAME_CHUNK_ORDER && frame_enter(cache)) {
         done = give_many(cache, order, starts, count);
         frame_leave(cache);

@@ -42,6 +42,11 @@ static bool request_valid(const struct loam_frame *frame, const struct loam_fram
         (request->flags & ~(LOAM_FRAME_AT | LOAM_FRAME_IN_SECTION | kinds)) != 0 || (request->flags & kinds) == kinds) {
         return false;
     }
+    /* What would have no effect. */
+    if (((request->flags & LOAM_FRAME_AT) == 0 && at != 0) ||
+        ((request->flags & LOAM_FRAME_IN_SECTION) == 0 && request->section != 0)) {
+        return false;
+    }
     if ((request->flags & LOAM_FRAME_AT) == 0) {
         return true;
     }

@@ -371,6 +371,9 @@ __attribute__((noinline)) static enum loam_error alloc_slowly(struct loam_frame_
 
 enum loam_error loam_frame_cache_alloc(struct loam_frame_cache *cache, uint32_t order, loam_pfn limit, loam_pfn *start)
 {
+    if (UNLIKELY(cache == NULL || start == NULL)) {
+        return LOAM_ERROR_INVALID;
+    }
     if (LIKELY(order < FRAME_WINDOWS) && LIKELY(frame_enter(cache))) {
         uint64_t zone = frame_zone_for(cache, limit);
         bool taken = LIKELY(zone < FRAME_ZONE_NONE) && frame_take_ready(cache, zone, order, &start->value);
@@ -559,6 +562,9 @@ enum loam_error loam_frame_cache_free(struct loam_frame_cache *cache, loam_pfn s
 {
     uint64_t order = (uint64_t)(unsigned)__builtin_ctzll(count_frames | UINT64_C(1) << 63);
 
+    if (UNLIKELY(cache == NULL)) {
+        return LOAM_ERROR_INVALID;
+    }
     if (UNLIKELY(!frame_enter(cache))) {
         return free_slowly(cache, start, count_frames);
     }
@@ -601,7 +607,13 @@ enum loam_error loam_frame_cache_make(struct loam_frame *frame, struct loam_fram
 {
     uint32_t id = 0;
 
+    if (cache == NULL) {
+        return LOAM_ERROR_INVALID;
+    }
     *cache = NULL;
+    if (frame == NULL) {
+        return LOAM_ERROR_INVALID;
+    }
     if (!loam_frame_stop_barrier_set()) {
         return LOAM_ERROR_UNINITIALISED;
     }
@@ -623,9 +635,13 @@ enum loam_error loam_frame_cache_make(struct loam_frame *frame, struct loam_fram
 /* Drain, and end it if that is wanted. */
 static enum loam_error drain(struct loam_frame_cache *cache, bool end)
 {
-    struct loam_frame *frame = frame_of_cache(cache);
     enum loam_error error = LOAM_ERROR_UNINITIALISED;
+    struct loam_frame *frame;
 
+    if (cache == NULL) {
+        return LOAM_ERROR_INVALID;
+    }
+    frame = frame_of_cache(cache);
     if (frame == NULL) {
         return error;
     }

@@ -48,7 +48,7 @@ static struct loam_frame_info info_of(struct loam_frame *frame, const struct fra
 
 struct loam_frame_info loam_frame_query(const struct loam_frame *frame, loam_pfn pfn)
 {
-    struct loam_frame *locked = frame_lock(frame);
+    struct loam_frame *locked = frame != NULL ? frame_lock(frame) : NULL;
     struct loam_frame_info info = {.state = LOAM_FRAME_UNMANAGED};
     const struct frame_section *section;
 
@@ -66,13 +66,14 @@ struct loam_frame_info loam_frame_query(const struct loam_frame *frame, loam_pfn
 /* A frame that no section manages: in a section's prefix, or nowhere. */
 static int describe_unmanaged(const struct loam_frame *frame, uint64_t pfn, char *text, size_t bytes)
 {
-    struct loam_frame *locked = frame_lock(frame);
+    struct loam_frame *locked = frame != NULL ? frame_lock(frame) : NULL;
     const struct frame_section *section = NULL;
     int64_t n = locked == NULL ? -1 : loam_frame_index_of(frame, pfn);
     uint32_t id = 0;
 
     if (locked == NULL) {
-        return snprintf(text, bytes, "frame 0x%llx: the allocator's constants were changed", (unsigned long long)pfn);
+        return snprintf(text, bytes, "frame 0x%llx: %s", (unsigned long long)pfn,
+                        frame != NULL ? "the allocator's constants were changed" : "no allocator is given");
     }
     if (n >= 0) {
         section = loam_frame_section_from_index(frame, (uint64_t)n);
@@ -96,6 +97,7 @@ size_t loam_frame_describe(const struct loam_frame *frame, loam_pfn pfn, char *t
     const char *released = info.released ? ", without backing" : "";
     int length;
 
+    bytes = text != NULL ? bytes : 0;
     if (info.state == LOAM_FRAME_UNMANAGED) {
         length = describe_unmanaged(frame, pfn.value, text, bytes);
     } else if (info.state == LOAM_FRAME_FREE) {
@@ -116,6 +118,9 @@ enum loam_error loam_frame_check(const struct loam_frame *frame, loam_pfn start,
     struct loam_frame_info info = loam_frame_query(frame, start);
     char text[256];
 
+    if (frame == NULL) {
+        return loam_fail(diag, LOAM_ERROR_INVALID, "allocator: NULL given");
+    }
     if (info.state == LOAM_FRAME_ALLOCATED && info.block.start.value == start.value &&
         info.block.count_frames == count_frames) {
         return LOAM_OK;
@@ -176,7 +181,13 @@ enum loam_error loam_frame_next_free(const struct loam_frame *frame, loam_pfn fr
     enum loam_error error = LOAM_OK;
     uint64_t at = from.value;
 
+    if (range == NULL) {
+        return LOAM_ERROR_INVALID;
+    }
     *range = (struct loam_frame_range){0};
+    if (frame == NULL) {
+        return LOAM_ERROR_INVALID;
+    }
     while (error == LOAM_OK && range->count_frames == 0) {
         struct loam_frame *locked = frame_lock(frame);
 
@@ -230,8 +241,14 @@ enum loam_error loam_frame_next_free_chunks(const struct loam_frame *frame, loam
     enum loam_error error = LOAM_OK;
     uint64_t at = from.value;
 
+    if (range == NULL || released == NULL) {
+        return LOAM_ERROR_INVALID;
+    }
     *range = (struct loam_frame_range){0};
     *released = false;
+    if (frame == NULL) {
+        return LOAM_ERROR_INVALID;
+    }
     while (error == LOAM_OK && range->count_frames == 0) {
         struct loam_frame *locked = frame_lock(frame);
 
@@ -249,7 +266,13 @@ enum loam_error loam_frame_largest_free(const struct loam_frame *frame, loam_pfn
     struct loam_frame_range found;
     enum loam_error error = LOAM_OK;
 
+    if (range == NULL) {
+        return LOAM_ERROR_INVALID;
+    }
     *range = (struct loam_frame_range){0};
+    if (frame == NULL) {
+        return LOAM_ERROR_INVALID;
+    }
     for (uint64_t from = 0; error == LOAM_OK && from < end; from = found.start.value + found.count_frames) {
         error = loam_frame_next_free(frame, loam_pfn_from_u64(from), &found);
         if (error != LOAM_OK || found.start.value >= end) {
@@ -311,7 +334,7 @@ static enum loam_error step_fragmentation(const struct loam_frame *frame, uint64
 struct loam_frame_fragmentation loam_frame_fragmentation(const struct loam_frame *frame)
 {
     struct loam_frame_fragmentation sum = {0};
-    enum loam_error error = LOAM_OK;
+    enum loam_error error = frame != NULL ? LOAM_OK : LOAM_ERROR_INVALID;
     uint64_t from = 0;
 
     while (error == LOAM_OK) {
@@ -343,7 +366,7 @@ static void count_caches(const struct loam_frame *frame, struct loam_frame_stats
 
 struct loam_frame_stats loam_frame_stats(const struct loam_frame *frame)
 {
-    struct loam_frame *locked = frame_lock(frame);
+    struct loam_frame *locked = frame != NULL ? frame_lock(frame) : NULL;
     struct loam_frame_stats stats = {0};
 
     if (locked == NULL) {

@@ -18,7 +18,7 @@
 
 static bool range_valid(const struct loam_frame *frame, uint64_t start, uint64_t count)
 {
-    return count > 0 && loam_fits(start, count, frame->pfn_end);
+    return frame != NULL && count > 0 && loam_fits(start, count, frame->pfn_end);
 }
 
 static uint64_t chunk_count(uint64_t start, uint64_t count)
@@ -258,6 +258,9 @@ enum loam_error loam_frame_section_remove(struct loam_frame *frame, uint32_t sec
     if (blocker != NULL) {
         *blocker = loam_pfn_from_u64(0);
     }
+    if (frame == NULL) {
+        return LOAM_ERROR_INVALID;
+    }
     if (frame_lock_to_change(frame) == NULL) {
         return LOAM_ERROR_CORRUPT;
     }
@@ -273,7 +276,7 @@ enum loam_error loam_frame_section_remove(struct loam_frame *frame, uint32_t sec
 
 uint32_t loam_frame_section_count(const struct loam_frame *frame)
 {
-    struct loam_frame *locked = frame_lock(frame);
+    struct loam_frame *locked = frame != NULL ? frame_lock(frame) : NULL;
     uint32_t count = locked == NULL ? 0 : frame->section_count;
 
     if (locked != NULL) {
@@ -301,10 +304,17 @@ static enum loam_error summarise(const struct frame_section *found, struct loam_
 enum loam_error loam_frame_section_at(const struct loam_frame *frame, uint32_t index,
                                       struct loam_frame_section *section)
 {
-    struct loam_frame *locked = frame_lock(frame);
     const struct frame_section *found;
+    struct loam_frame *locked;
 
+    if (section == NULL) {
+        return LOAM_ERROR_INVALID;
+    }
     *section = (struct loam_frame_section){0};
+    if (frame == NULL) {
+        return LOAM_ERROR_INVALID;
+    }
+    locked = frame_lock(frame);
     if (locked == NULL) {
         return LOAM_ERROR_CORRUPT;
     }
@@ -315,9 +325,16 @@ enum loam_error loam_frame_section_at(const struct loam_frame *frame, uint32_t i
 enum loam_error loam_frame_section_find(const struct loam_frame *frame, loam_pfn pfn,
                                         struct loam_frame_section *section)
 {
-    struct loam_frame *locked = frame_lock(frame);
+    struct loam_frame *locked;
 
+    if (section == NULL) {
+        return LOAM_ERROR_INVALID;
+    }
     *section = (struct loam_frame_section){0};
+    if (frame == NULL) {
+        return LOAM_ERROR_INVALID;
+    }
+    locked = frame_lock(frame);
     if (locked == NULL) {
         return LOAM_ERROR_CORRUPT;
     }

@@ -14,7 +14,6 @@
  */
 #include "loam/gpa_map.h"
 
-#include "allocator/check.h"
 #include "allocator/gpa_map_keeper.h"
 #include "allocator/gpa_view.h"
 #include "allocator/lock.h"
@@ -353,6 +352,9 @@ enum loam_error loam_gpa_map_init(void *memory, size_t bytes, const struct loam_
     struct loam_gpa_map_config effective;
     struct loam_gpa_map *made = memory;
 
+    if (map == NULL) {
+        return LOAM_ERROR_INVALID;
+    }
     *map = NULL;
     if (memory == NULL || !loam_is_aligned((uintptr_t)memory, GPA_VIEW_CACHE_LINE_BYTES) ||
         !effective_config(config, &effective) || bytes < loam_gpa_map_bytes(&effective)) {
@@ -379,7 +381,7 @@ static enum loam_error insert(struct loam_gpa_map *map, const struct loam_region
 {
     struct change change = {.region = region, .kept_backing_count = kept_backing_count};
 
-    if (!region_valid(region)) {
+    if (region == NULL || !region_valid(region)) {
         return LOAM_ERROR_INVALID;
     }
     change.start = region->start.value;
@@ -401,17 +403,17 @@ static enum loam_error remove_range(struct loam_gpa_map *map, loam_gpa start, ui
 
 enum loam_error loam_gpa_map_insert(struct loam_gpa_map *map, const struct loam_region *region)
 {
-    return insert(map, region, map->kept_backing_count);
+    return map != NULL ? insert(map, region, map->kept_backing_count) : LOAM_ERROR_INVALID;
 }
 
 enum loam_error loam_gpa_map_remove(struct loam_gpa_map *map, loam_gpa start, uint64_t bytes)
 {
-    return remove_range(map, start, bytes, map->kept_backing_count);
+    return map != NULL ? remove_range(map, start, bytes, map->kept_backing_count) : LOAM_ERROR_INVALID;
 }
 
 enum loam_error loam_gpa_map_protect(struct loam_gpa_map *map, loam_gpa start, uint64_t bytes, enum loam_access access)
 {
-    if (!range_valid(start, bytes) || !gpa_view_access_valid(access)) {
+    if (map == NULL || !range_valid(start, bytes) || !gpa_view_access_valid(access)) {
         return LOAM_ERROR_INVALID;
     }
     return apply(map, &(struct change){.start = start.value, .end = start.value + bytes, .access = access});
@@ -450,6 +452,9 @@ enum loam_error loam_gpa_map_keeper_remove(struct loam_gpa_map *map, loam_gpa st
  */
 const struct loam_gpa_view *loam_gpa_map_acquire(struct loam_gpa_map *map)
 {
+    if (map == NULL) {
+        return NULL;
+    }
     for (;;) {
         /* relaxed: a guess, which the second look confirms. */
         uint32_t index = atomic_load_explicit(&map->current, memory_order_relaxed);
@@ -465,14 +470,32 @@ const struct loam_gpa_view *loam_gpa_map_acquire(struct loam_gpa_map *map)
     }
 }
 
-void loam_gpa_map_release(struct loam_gpa_map *map, const struct loam_gpa_view *view)
+/* The table that view is; NULL if it is none of the map's. As a rule it is the current one. */
+static struct loam_gpa_view *table_of(struct loam_gpa_map *map, const struct loam_gpa_view *view)
 {
-    size_t offset_bytes = (size_t)((const char *)view - (const char *)map);
-    struct loam_gpa_view *table = (void *)((char *)map + offset_bytes);
+    /* relaxed: only a guess, as in loam_gpa_map_acquire. */
+    struct loam_gpa_view *table = table_at(map, atomic_load_explicit(&map->current, memory_order_relaxed));
+    uintptr_t offset_bytes = (uintptr_t)view - (uintptr_t)table_at(map, 0);
 
-    ASSERT((offset_bytes - sizeof *map) % map->stride_bytes == 0);
+    if (__builtin_expect(table == view, 1)) {
+        return table;
+    }
+    return offset_bytes % map->stride_bytes == 0 && offset_bytes / map->stride_bytes < map->table_capacity
+               ? table_at(map, (uint32_t)(offset_bytes / map->stride_bytes))
+               : NULL;
+}
+
+enum loam_error loam_gpa_map_release(struct loam_gpa_map *map, const struct loam_gpa_view *view)
+{
+    struct loam_gpa_view *table = map != NULL && view != NULL ? table_of(map, view) : NULL;
+
+    /* relaxed: whoever acquired has counted up; only one who did not can find nothing. */
+    if (table == NULL || atomic_load_explicit(&table->reader_count, memory_order_relaxed) == 0) {
+        return LOAM_ERROR_INVALID;
+    }
     /* release: pairs with the load in free_table; this reader's reads come before the next change's writes. */
     atomic_fetch_sub_explicit(&table->reader_count, 1, memory_order_release);
+    return LOAM_OK;
 }
 
 /* --- fork(2) ---------------------------------------------------------------------------------------------------- */
@@ -580,6 +603,9 @@ enum loam_error loam_gpa_map_validate(struct loam_gpa_map *map, struct loam_diag
 {
     enum loam_error error;
 
+    if (map == NULL) {
+        return loam_fail(diag, LOAM_ERROR_INVALID, "gpa map: NULL given where one is wanted");
+    }
     change_lock(map);
     error = validate_locked(map, diag);
     change_unlock(map);

@@ -232,28 +232,42 @@ static bool host_contiguous(const void *hva, uint64_t bytes, const void *next)
 
 uint64_t loam_gpa_view_generation(const struct loam_gpa_view *view)
 {
-    return view->generation;
+    return view != NULL ? view->generation : 0;
 }
 
 uint32_t loam_gpa_view_count(const struct loam_gpa_view *view)
 {
-    return view->count;
+    return view != NULL ? view->count : 0;
 }
 
 enum loam_error loam_gpa_view_region(const struct loam_gpa_view *view, uint32_t index, struct loam_region *region)
 {
-    bool found = index < view->count;
+    bool found = view != NULL && index < view->count;
 
+    if (region == NULL) {
+        return LOAM_ERROR_INVALID;
+    }
     *region = found ? *gpa_view_region_at(view, index) : (struct loam_region){0};
-    return found ? LOAM_OK : LOAM_ERROR_NOT_FOUND;
+    return found ? LOAM_OK : view != NULL ? LOAM_ERROR_NOT_FOUND : LOAM_ERROR_INVALID;
 }
 
 enum loam_error loam_gpa_view_find(const struct loam_gpa_view *view, loam_gpa gpa, struct loam_region *region)
 {
-    const struct loam_region *found = region_holding(view, gpa.value);
+    const struct loam_region *found = view != NULL ? region_holding(view, gpa.value) : NULL;
 
+    if (region == NULL) {
+        return LOAM_ERROR_INVALID;
+    }
     *region = found != NULL ? *found : (struct loam_region){0};
-    return found != NULL ? LOAM_OK : LOAM_ERROR_NOT_FOUND;
+    return found != NULL ? LOAM_OK : view != NULL ? LOAM_ERROR_NOT_FOUND : LOAM_ERROR_INVALID;
+}
+
+static __attribute__((noinline)) enum loam_error refuse_null(void **hva)
+{
+    if (hva != NULL) {
+        *hva = NULL;
+    }
+    return LOAM_ERROR_INVALID;
 }
 
 /* Why translation was refused: the first reason in the header's order. */
@@ -278,8 +292,12 @@ static __attribute__((noinline)) enum loam_error why_not(const struct loam_gpa_v
 enum loam_error loam_gpa_view_translate(const struct loam_gpa_view *view, loam_gpa gpa, uint64_t bytes,
                                         enum loam_access access, void **hva)
 {
-    const struct loam_region *region = region_holding(view, gpa.value);
+    const struct loam_region *region;
 
+    if (__builtin_expect(view == NULL || hva == NULL, 0)) {
+        return refuse_null(hva);
+    }
+    region = region_holding(view, gpa.value);
     if (region != NULL) {
         uint64_t offset_bytes = gpa.value - region->start.value;
 
@@ -298,9 +316,16 @@ enum loam_error loam_gpa_view_pieces(const struct loam_gpa_view *view, loam_gpa 
 {
     struct loam_piece piece = {0}, part;
     struct walk walk;
-    enum loam_error error = walk_checked(&walk, view, gpa, bytes, access);
+    enum loam_error error;
 
+    if (count == NULL) {
+        return LOAM_ERROR_INVALID;
+    }
     *count = 0;
+    if (view == NULL || (pieces == NULL && capacity > 0)) {
+        return LOAM_ERROR_INVALID;
+    }
+    error = walk_checked(&walk, view, gpa, bytes, access);
     while (error == LOAM_OK && walk.at < walk.end) {
         error = walk_next(&walk, &part);
         if (*count > 0 && host_contiguous(piece.hva, piece.bytes, part.hva)) {
@@ -319,8 +344,11 @@ enum loam_error loam_gpa_view_pieces(const struct loam_gpa_view *view, loam_gpa 
 enum loam_error loam_gpa_view_gpa_from_hva(const struct loam_gpa_view *view, const void *hva, uint64_t bytes,
                                            loam_gpa *gpa)
 {
+    if (gpa == NULL) {
+        return LOAM_ERROR_INVALID;
+    }
     *gpa = (loam_gpa){0};
-    if (bytes == 0) {
+    if (view == NULL || bytes == 0) {
         return LOAM_ERROR_INVALID;
     }
     for (uint32_t i = 0; i < view->count; i++) {
@@ -343,9 +371,13 @@ enum loam_error loam_gpa_view_read(const struct loam_gpa_view *view, loam_gpa gp
 {
     struct loam_piece part;
     struct walk walk;
+    enum loam_error error;
     void *hva;
-    enum loam_error error = loam_gpa_view_translate(view, gpa, bytes, LOAM_ACCESS_READ, &hva);
 
+    if (view == NULL || buffer == NULL) {
+        return LOAM_ERROR_INVALID;
+    }
+    error = loam_gpa_view_translate(view, gpa, bytes, LOAM_ACCESS_READ, &hva);
     if (error == LOAM_OK) {
         copy_from_guest(buffer, hva, bytes);
         return LOAM_OK;
@@ -362,9 +394,13 @@ enum loam_error loam_gpa_view_write(const struct loam_gpa_view *view, loam_gpa g
 {
     struct loam_piece part;
     struct walk walk;
+    enum loam_error error;
     void *hva;
-    enum loam_error error = loam_gpa_view_translate(view, gpa, bytes, LOAM_ACCESS_WRITE, &hva);
 
+    if (view == NULL || buffer == NULL) {
+        return LOAM_ERROR_INVALID;
+    }
+    error = loam_gpa_view_translate(view, gpa, bytes, LOAM_ACCESS_WRITE, &hva);
     if (error == LOAM_OK) {
         copy_to_guest(hva, buffer, bytes);
         return LOAM_OK;
@@ -415,9 +451,13 @@ static enum loam_error store(const struct loam_gpa_view *view, loam_gpa gpa, enu
 enum loam_error loam_gpa_view_load8(const struct loam_gpa_view *view, loam_gpa gpa, enum loam_order order,
                                     uint8_t *value)
 {
+    enum loam_error error;
     uint64_t word;
-    enum loam_error error = load(view, gpa, order, sizeof *value, &word);
 
+    if (value == NULL) {
+        return LOAM_ERROR_INVALID;
+    }
+    error = load(view, gpa, order, sizeof *value, &word);
     *value = (uint8_t)word;
     return error;
 }
@@ -425,9 +465,13 @@ enum loam_error loam_gpa_view_load8(const struct loam_gpa_view *view, loam_gpa g
 enum loam_error loam_gpa_view_load16(const struct loam_gpa_view *view, loam_gpa gpa, enum loam_order order,
                                      uint16_t *value)
 {
+    enum loam_error error;
     uint64_t word;
-    enum loam_error error = load(view, gpa, order, sizeof *value, &word);
 
+    if (value == NULL) {
+        return LOAM_ERROR_INVALID;
+    }
+    error = load(view, gpa, order, sizeof *value, &word);
     *value = (uint16_t)word;
     return error;
 }
@@ -435,9 +479,13 @@ enum loam_error loam_gpa_view_load16(const struct loam_gpa_view *view, loam_gpa 
 enum loam_error loam_gpa_view_load32(const struct loam_gpa_view *view, loam_gpa gpa, enum loam_order order,
                                      uint32_t *value)
 {
+    enum loam_error error;
     uint64_t word;
-    enum loam_error error = load(view, gpa, order, sizeof *value, &word);
 
+    if (value == NULL) {
+        return LOAM_ERROR_INVALID;
+    }
+    error = load(view, gpa, order, sizeof *value, &word);
     *value = (uint32_t)word;
     return error;
 }
@@ -445,7 +493,7 @@ enum loam_error loam_gpa_view_load32(const struct loam_gpa_view *view, loam_gpa 
 enum loam_error loam_gpa_view_load64(const struct loam_gpa_view *view, loam_gpa gpa, enum loam_order order,
                                      uint64_t *value)
 {
-    return load(view, gpa, order, sizeof *value, value);
+    return value != NULL ? load(view, gpa, order, sizeof *value, value) : LOAM_ERROR_INVALID;
 }
 
 enum loam_error loam_gpa_view_store8(const struct loam_gpa_view *view, loam_gpa gpa, enum loam_order order,
@@ -487,7 +535,13 @@ enum loam_error loam_gpa_view_slots(const struct loam_gpa_view *view, struct loa
 {
     struct loam_slot slot = {0};
 
+    if (count == NULL) {
+        return LOAM_ERROR_INVALID;
+    }
     *count = 0;
+    if (view == NULL || (slots == NULL && capacity > 0)) {
+        return LOAM_ERROR_INVALID;
+    }
     for (uint32_t i = 0; i < view->count; i++) {
         const struct loam_region *region = gpa_view_region_at(view, i);
 
@@ -517,7 +571,13 @@ enum loam_error loam_gpa_view_e820(const struct loam_gpa_view *view, struct loam
 {
     struct loam_e820_entry entry = {0};
 
+    if (count == NULL) {
+        return LOAM_ERROR_INVALID;
+    }
     *count = 0;
+    if (view == NULL || (entries == NULL && capacity > 0)) {
+        return LOAM_ERROR_INVALID;
+    }
     for (uint32_t i = 0; i < view->count; i++) {
         const struct loam_region *region = gpa_view_region_at(view, i);
 

@@ -203,9 +203,15 @@ enum loam_error loam_memory_create(const struct loam_plan *plan, struct loam_mem
         back_parts, map_regions, add_sections, open_ledger, watch_forks};
     struct loam_memory *made;
     void *object = NULL;
-    enum loam_error error = check_plan(plan, diag);
+    enum loam_error error;
 
-    *memory = NULL;
+    if (memory != NULL) {
+        *memory = NULL;
+    }
+    if (plan == NULL || memory == NULL) {
+        return loam_fail(diag, LOAM_ERROR_INVALID, "memory: NULL given where a plan and a place for it are wanted");
+    }
+    error = check_plan(plan, diag);
     if (error != LOAM_OK || (error = allocate(sizeof *made, "guest memory", &object, diag)) != LOAM_OK) {
         return error;
     }
@@ -339,7 +345,9 @@ static enum loam_error claim_frames(struct loam_memory *memory, loam_gpa start, 
 
 enum loam_error loam_memory_remove(struct loam_memory *memory, loam_gpa start, uint64_t bytes, struct loam_diag *diag)
 {
-    enum loam_error error = check_range(memory, start, bytes, diag);
+    enum loam_error error = memory != NULL
+                                ? check_range(memory, start, bytes, diag)
+                                : loam_fail(diag, LOAM_ERROR_INVALID, "memory: NULL given where one is wanted");
 
     if (error != LOAM_OK || (error = claim_frames(memory, start, bytes, diag)) != LOAM_OK) {
         return error;
@@ -358,29 +366,34 @@ enum loam_error loam_memory_remove(struct loam_memory *memory, loam_gpa start, u
 
 struct loam_frame *loam_memory_frame(struct loam_memory *memory)
 {
-    return memory->frame;
+    return memory != NULL ? memory->frame : NULL;
 }
 
 struct loam_gpa_map *loam_memory_map(struct loam_memory *memory)
 {
-    return memory->map;
+    return memory != NULL ? memory->map : NULL;
 }
 
 struct loam_dma *loam_memory_dma(struct loam_memory *memory)
 {
-    return memory->dma;
+    return memory != NULL ? memory->dma : NULL;
 }
 
 const struct loam_plan *loam_memory_plan(const struct loam_memory *memory)
 {
-    return &memory->plan;
+    return memory != NULL ? &memory->plan : NULL;
 }
 
 enum loam_error loam_memory_backing(const struct loam_memory *memory, uint32_t index, struct loam_backing_info *info)
 {
-    if (index >= memory->plan.part_count) {
-        *info = (struct loam_backing_info){.fd = -1};
-        return LOAM_ERROR_NOT_FOUND;
+    bool found = memory != NULL && index < memory->plan.part_count;
+
+    if (info == NULL) {
+        return LOAM_ERROR_INVALID;
+    }
+    if (!found) {
+        *info = loam_backing_info(NULL);
+        return memory != NULL ? LOAM_ERROR_NOT_FOUND : LOAM_ERROR_INVALID;
     }
     *info = loam_backing_info(memory->backings[index]);
     return LOAM_OK;
@@ -440,7 +453,9 @@ static enum loam_error validate_regions(struct loam_memory *memory, struct loam_
 
 enum loam_error loam_memory_validate(struct loam_memory *memory, struct loam_diag *diag)
 {
-    enum loam_error error = loam_gpa_map_validate(memory->map, diag);
+    enum loam_error error = memory != NULL
+                                ? loam_gpa_map_validate(memory->map, diag)
+                                : loam_fail(diag, LOAM_ERROR_INVALID, "memory: NULL given where one is wanted");
 
     if (error == LOAM_OK) {
         error = loam_frame_validate(memory->frame, diag);

@@ -380,8 +380,16 @@ enum loam_error loam_plan_make(const struct loam_memory_request *request, struct
                                struct loam_diag *diag)
 {
     struct draft draft = {.plan = plan};
-    enum loam_error error = loam_plan_layout(request, plan, diag);
+    enum loam_error error;
 
+    if (request == NULL || plan == NULL) {
+        if (plan != NULL) {
+            memset(plan, 0, sizeof *plan);
+        }
+        return loam_fail(diag, LOAM_ERROR_INVALID,
+                         "plan: NULL given where a request and a place for the plan are wanted");
+    }
+    error = loam_plan_layout(request, plan, diag);
     if (error == LOAM_OK) {
         error = loam_plan_layout_measure(plan, diag);
     }
@@ -398,7 +406,7 @@ enum loam_error loam_plan_make(const struct loam_memory_request *request, struct
 
 const struct loam_plan_check *loam_plan_shortfall(const struct loam_plan *plan)
 {
-    for (uint32_t i = 0; i < plan->check_count && i < LOAM_PLAN_RESOURCE_COUNT; i++) {
+    for (uint32_t i = 0; plan != NULL && i < plan->check_count && i < LOAM_PLAN_RESOURCE_COUNT; i++) {
         if (plan->checks[i].short_fall) {
             return &plan->checks[i];
         }
@@ -420,9 +428,14 @@ static struct loam_region region_of(uint32_t part, loam_gpa base, uint64_t start
 
 uint32_t loam_plan_regions(const struct loam_plan *plan, struct loam_region regions[LOAM_PLAN_REGION_MAX])
 {
-    const struct loam_plan_part *low = &plan->parts[0], *high = &plan->parts[1];
+    const struct loam_plan_part *low, *high;
     uint32_t count = 0;
 
+    if (plan == NULL || regions == NULL || plan->part_count == 0) {
+        return 0;
+    }
+    low = &plan->parts[0];
+    high = &plan->parts[1];
     regions[count++] = region_of(0, low->start, 0, LOAM_LEGACY_START_BYTES, LOAM_REGION_RAM);
     regions[count++] = region_of(0, low->start, LOAM_LEGACY_START_BYTES, LOAM_LEGACY_END_BYTES, LOAM_REGION_RESERVED);
     regions[count++] = region_of(0, low->start, LOAM_LEGACY_END_BYTES, low->bytes, LOAM_REGION_RAM);

@@ -335,11 +335,24 @@ static __attribute__((noinline)) enum loam_error alloc_slowly(struct loam_slab_c
     }
 }
 
+static __attribute__((noinline)) enum loam_error refuse_null(struct loam_slab_object *object)
+{
+    if (object != NULL) {
+        *object = (struct loam_slab_object){0};
+    }
+    return LOAM_ERROR_INVALID;
+}
+
 enum loam_error loam_slab_alloc(struct loam_slab_cache *cache, size_t bytes, struct loam_slab_object *object)
 {
-    struct hot *hot = hot_of(cache, bytes);
-    uint64_t held = load(&hot->held);
+    struct hot *hot;
+    uint64_t held;
 
+    if (UNLIKELY(cache == NULL || object == NULL)) {
+        return refuse_null(object);
+    }
+    hot = hot_of(cache, bytes);
+    held = load(&hot->held);
     if (UNLIKELY(held == 0)) {
         return alloc_slowly(cache, hot, object);
     }
@@ -507,8 +520,12 @@ static inline bool free_held(struct hot *hot, uint64_t distance)
 
 enum loam_error loam_slab_free(struct loam_slab_cache *cache, loam_gpa gpa, size_t bytes)
 {
-    struct hot *hot = hot_of(cache, bytes);
+    struct hot *hot;
 
+    if (UNLIKELY(cache == NULL)) {
+        return LOAM_ERROR_INVALID;
+    }
+    hot = hot_of(cache, bytes);
     return LIKELY(free_held(hot, gpa.value - hot->gpa)) ? LOAM_OK : free_anywhere(cache, gpa.value, hot);
 }
 
@@ -535,8 +552,12 @@ static __attribute__((noinline)) enum loam_error free_hva_anywhere(struct loam_s
 
 enum loam_error loam_slab_free_hva(struct loam_slab_cache *cache, const void *hva, size_t bytes)
 {
-    struct hot *hot = hot_of(cache, bytes);
+    struct hot *hot;
 
+    if (UNLIKELY(cache == NULL)) {
+        return LOAM_ERROR_INVALID;
+    }
+    hot = hot_of(cache, bytes);
     return LIKELY(free_held(hot, (uintptr_t)hva - hot->hva)) ? LOAM_OK : free_hva_anywhere(cache, (uintptr_t)hva, hot);
 }
 
@@ -560,10 +581,15 @@ static void lay_out_cache(struct loam_slab_cache *cache)
 
 enum loam_error loam_slab_cache_make(struct loam_slab *slab, struct loam_slab_cache **cache)
 {
-    struct loam_slab_shared *shared = slab->shared;
+    struct loam_slab_shared *shared = slab != NULL ? slab->shared : NULL;
     struct loam_slab_cache *made = NULL;
 
-    *cache = NULL;
+    if (cache != NULL) {
+        *cache = NULL;
+    }
+    if (slab == NULL || cache == NULL) {
+        return LOAM_ERROR_INVALID;
+    }
     if (shared == NULL) {
         return LOAM_ERROR_UNINITIALISED;
     }
@@ -662,6 +688,9 @@ static bool drain(const struct loam_slab *slab, struct loam_slab_cache *cache)
 
 enum loam_error loam_slab_cache_drain(struct loam_slab *slab, struct loam_slab_cache *cache)
 {
+    if (slab == NULL || cache == NULL) {
+        return LOAM_ERROR_INVALID;
+    }
     if (!is_cache(slab, cache)) {
         return LOAM_ERROR_UNINITIALISED;
     }
@@ -670,6 +699,9 @@ enum loam_error loam_slab_cache_drain(struct loam_slab *slab, struct loam_slab_c
 
 enum loam_error loam_slab_cache_destroy(struct loam_slab *slab, struct loam_slab_cache *cache)
 {
+    if (slab == NULL || cache == NULL) {
+        return LOAM_ERROR_INVALID;
+    }
     if (!is_cache(slab, cache)) {
         return LOAM_ERROR_UNINITIALISED;
     }

@@ -75,6 +75,9 @@ enum loam_error loam_slab_check(const struct loam_slab *slab, loam_gpa gpa, size
     };
     struct place place;
 
+    if (slab == NULL) {
+        return loam_fail(diag, LOAM_ERROR_INVALID, "slab: NULL given");
+    }
     if (slab->shared == NULL) {
         return loam_fail(diag, LOAM_ERROR_UNINITIALISED, "slab: there is no slab allocator: init it first");
     }
@@ -118,7 +121,8 @@ size_t loam_slab_describe(const struct loam_slab *slab, loam_gpa gpa, char *text
     char owner[32] = "no cache";
     int length;
 
-    if (slab->shared != NULL) {
+    bytes = text != NULL ? bytes : 0;
+    if (slab != NULL && slab->shared != NULL) {
         place = place_of(slab, gpa.value);
     }
     if (place.owner != OWNER_NONE) {
@@ -159,10 +163,16 @@ static void count_slab(const struct loam_slab_shared *shared, struct unit *head,
 
 enum loam_error loam_slab_stats(const struct loam_slab *slab, uint32_t class_index, struct loam_slab_class_stats *stats)
 {
-    struct loam_slab_shared *shared = slab->shared;
+    struct loam_slab_shared *shared = slab != NULL ? slab->shared : NULL;
     struct unit *units;
 
+    if (stats == NULL) {
+        return LOAM_ERROR_INVALID;
+    }
     *stats = (struct loam_slab_class_stats){0};
+    if (slab == NULL) {
+        return LOAM_ERROR_INVALID;
+    }
     if (shared == NULL) {
         return LOAM_ERROR_UNINITIALISED;
     }

@@ -45,6 +45,11 @@ static bool windows_valid(const struct loam_slab_config *config)
             }
         }
     }
+    for (uint32_t i = config->window_count; i < LOAM_SLAB_WINDOW_MAX; i++) {
+        if (config->windows[i].start.value != 0 || config->windows[i].bytes != 0 || config->windows[i].hva != NULL) {
+            return false; /* it would have no effect */
+        }
+    }
     return true;
 }
 
@@ -53,7 +58,8 @@ static struct sealed layout_of(const struct loam_slab_config *config)
 {
     struct sealed sealed = {.magic = SLAB_MAGIC};
 
-    if (config->slab_capacity > LOAM_SLAB_CAPACITY_MAX || config->cache_capacity > LOAM_SLAB_CACHE_MAX ||
+    if (config == NULL || config->slab_capacity > LOAM_SLAB_CAPACITY_MAX ||
+        config->cache_capacity > LOAM_SLAB_CACHE_MAX ||
         (config->limit.value != 0 && config->limit.value < LOAM_SLAB_BYTES) || !windows_valid(config)) {
         return sealed;
     }
@@ -116,6 +122,9 @@ enum loam_error loam_slab_init(void *memory, size_t bytes, const struct loam_sla
     struct sealed sealed = layout_of(config);
     struct loam_slab_shared *shared = memory;
 
+    if (slab == NULL) {
+        return LOAM_ERROR_INVALID;
+    }
     *slab = (struct loam_slab){0};
     if (memory == NULL || frame == NULL || sealed.bytes == 0 || bytes < sealed.bytes ||
         !loam_is_aligned((uintptr_t)memory, LOAM_SLAB_METADATA_ALIGN)) {
@@ -152,9 +161,11 @@ enum loam_error loam_slab_attach(void *memory, size_t bytes, const struct loam_s
 {
     struct loam_slab_shared *shared = memory;
 
-    *slab = (struct loam_slab){0};
-    if (memory == NULL || frame == NULL || !loam_is_aligned((uintptr_t)memory, LOAM_SLAB_METADATA_ALIGN) ||
-        bytes < sizeof *shared) {
+    if (slab != NULL) {
+        *slab = (struct loam_slab){0};
+    }
+    if (memory == NULL || frame == NULL || slab == NULL ||
+        !loam_is_aligned((uintptr_t)memory, LOAM_SLAB_METADATA_ALIGN) || bytes < sizeof *shared) {
         return loam_fail(diag, LOAM_ERROR_INVALID,
                          "slab: attach wants memory aligned to %u bytes, at least %zu of them, and a frame allocator: "
                          "got %zu bytes at %p",
@@ -219,14 +230,14 @@ static uint64_t first_live(const struct loam_slab *slab, uint64_t key)
 
 enum loam_error loam_slab_destroy(struct loam_slab *slab, loam_gpa *blocker)
 {
-    struct loam_slab_shared *shared = slab->shared;
+    struct loam_slab_shared *shared = slab != NULL ? slab->shared : NULL;
     uint64_t key;
 
     if (blocker != NULL) {
         *blocker = loam_gpa_from_u64(0);
     }
     if (shared == NULL) {
-        return LOAM_ERROR_UNINITIALISED;
+        return slab == NULL ? LOAM_ERROR_INVALID : LOAM_ERROR_UNINITIALISED;
     }
     for (uint32_t id = 1; id <= shared->sealed.cache_capacity; id++) {
         if (load32(&cache_of(shared, id)->id) != 0) {
@@ -265,6 +276,9 @@ void loam_slab_thaw(struct loam_slab *slab)
 
 enum loam_error loam_slab_trim(struct loam_slab *slab)
 {
+    if (slab == NULL) {
+        return LOAM_ERROR_INVALID;
+    }
     if (slab->shared == NULL) {
         return LOAM_ERROR_UNINITIALISED;
     }

@@ -407,15 +407,19 @@ static enum loam_error check_table(const struct recount *recount)
 
 enum loam_error loam_slab_validate(const struct loam_slab *slab, struct loam_diag *diag)
 {
-    struct recount recount = {.slab = slab, .shared = slab->shared, .diag = diag};
+    struct recount recount = {.slab = slab, .diag = diag};
     enum loam_error error;
 
+    if (slab == NULL) {
+        return loam_fail(diag, LOAM_ERROR_INVALID, "slab: NULL given");
+    }
     if (slab->shared == NULL) {
         return loam_fail(diag, LOAM_ERROR_UNINITIALISED, "slab: there is no slab allocator: init it first");
     }
     if (!loam_slab_pool_sealed(slab->shared)) {
         return loam_fail(diag, LOAM_ERROR_CORRUPT, "slab: the constants do not match their sum");
     }
+    recount.shared = slab->shared;
     recount.units = units_of(slab->shared);
     loam_slab_pool_lock(slab->shared);
     error = check_units(&recount);

@@ -624,6 +624,22 @@ Test(backing, a_member_out_of_its_range_is_refused)
     loam_backing_destroy(create(&good));
 }
 
+Test(backing, null_is_refused_and_outputs_are_defined)
+{
+    struct loam_backing_request request = request_of(LOAM_PAGES_4K);
+    struct loam_backing *backing = (struct loam_backing *)&request;
+    struct loam_backing_info info = loam_backing_info(NULL);
+    struct loam_diag diag = {0};
+
+    cr_expect_eq(loam_backing_create(NULL, &backing, &diag), LOAM_ERROR_INVALID);
+    cr_expect_null(backing);
+    cr_expect_str_eq(diag.text, "backing: NULL given where a request and a place for it are wanted");
+    cr_expect_eq(loam_backing_create(&request, NULL, &diag), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_backing_populate(NULL, 0, 4096, &diag), LOAM_ERROR_INVALID);
+    cr_expect(info.bytes == 0 && info.hva == NULL && info.fd == -1 && info.node == LOAM_NODE_ANY);
+    cr_expect_eq(prim_fake_record_count(), 0);
+}
+
 /* Nothing but the bytes: ordinary memory, wherever the kernel puts it. */
 Test(backing, a_zeroed_request_is_the_ordinary_one)
 {

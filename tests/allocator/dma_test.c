@@ -612,6 +612,53 @@ Test(dma, ids_that_are_none_any_more_or_never_were)
     cr_assert_gt(alloc((struct loam_dma_request){.bytes = PAGE}).id, second.id);
 }
 
+/* --- Careless callers -------------------------------------------------------------------------------------------- */
+
+Test(dma, null_is_refused_and_outputs_are_defined)
+{
+    struct loam_dma_request request = {.owner = "x", .bytes = PAGE};
+    struct loam_virtqueue_rings rings = {.queue_size = 1};
+    struct loam_virtqueue_layout layout;
+    struct loam_dma_buffer buffer = {.id = 1};
+    struct loam_dma_entry entry = {.pin_count = 1};
+    struct loam_diag diag = {0};
+    char *text = (char *)&text;
+
+    cr_expect_eq(loam_dma_create(guest.frame, guest.map, NULL), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_dma_alloc(NULL, &request, &buffer, &diag), LOAM_ERROR_INVALID);
+    cr_expect_eq(buffer.id, 0);
+    cr_expect_str_eq(diag.text, "dma buffer: NULL given where a ledger, a request and a place are wanted");
+    buffer.id = 1;
+    cr_expect_eq(loam_dma_alloc(guest.dma, NULL, &buffer, &diag), LOAM_ERROR_INVALID);
+    cr_expect_eq(buffer.id, 0);
+    cr_expect_eq(loam_dma_alloc(guest.dma, &request, NULL, &diag), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_dma_release(NULL, 1), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_dma_pin(NULL, 1), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_dma_unpin(NULL, 1), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_virtqueue_layout(8, NULL), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_virtqueue_layout(0, &layout), LOAM_ERROR_INVALID);
+    cr_expect_eq(layout.bytes, 0);
+    cr_expect_eq(loam_dma_alloc_virtqueue(NULL, "x", 8, (loam_gpa){0}, &rings, &diag), LOAM_ERROR_INVALID);
+    cr_expect_eq(rings.queue_size, 0);
+    cr_expect_eq(loam_dma_alloc_virtqueue(guest.dma, "x", 8, (loam_gpa){0}, NULL, &diag), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_dma_alloc_virtqueue(guest.dma, NULL, 8, (loam_gpa){0}, &rings, &diag), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_dma_count(NULL), 0);
+    cr_expect_eq(loam_dma_entry_at(NULL, 0, &entry), LOAM_ERROR_INVALID);
+    cr_expect_eq(entry.pin_count, 0);
+    cr_expect_eq(loam_dma_entry_at(guest.dma, 0, NULL), LOAM_ERROR_INVALID);
+    entry.pin_count = 1;
+    cr_expect_eq(loam_dma_find(NULL, (loam_gpa){LOAM_MIB}, &entry), LOAM_ERROR_INVALID);
+    cr_expect_eq(entry.pin_count, 0);
+    cr_expect_eq(loam_dma_find(guest.dma, (loam_gpa){LOAM_MIB}, NULL), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_dma_json(NULL, &text), LOAM_ERROR_INVALID);
+    cr_expect_null(text);
+    cr_expect_eq(loam_dma_json(guest.dma, NULL), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_dma_validate(NULL, &diag), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_dma_count(guest.dma), 0);
+    cr_expect_eq(free_frames(), FRAME_COUNT);
+    assert_valid();
+}
+
 /* --- Virtqueues -------------------------------------------------------------------------------------------------- */
 
 /* Virtio 1.2, section 2.7.2: the legacy formula's parts, with the alignments of the table in section 2.7. */

@@ -725,7 +725,7 @@ Test(frame_block, watermarks_that_contradict_each_other_are_refused)
 {
     cr_assert_eq(loam_frame_bytes(&(struct loam_frame_config){.watermarks = {{10, 9}}}), 0);
     cr_assert_eq(loam_frame_bytes(&(struct loam_frame_config){.watermarks = {{0, 0}, {1, 0}}}), 0);
-    cr_assert_gt(loam_frame_bytes(&(struct loam_frame_config){.watermarks = {{10, 10}, {0, 5}}}), 0);
+    cr_assert_gt(loam_frame_bytes(&(struct loam_frame_config){.watermarks = {{10, 10}, {5, 7}}}), 0);
 }
 
 /* Pressure begins below low and ends at high, in each zone for itself, and blocks say so. */

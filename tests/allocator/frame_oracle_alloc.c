@@ -51,6 +51,10 @@ static bool well_formed(const struct frame_oracle *oracle, const struct loam_fra
     if (request->flags > 15 || (request->flags & both) == both) {
         return false;
     }
+    if ((request->section != 0 && (request->flags & LOAM_FRAME_IN_SECTION) == 0) ||
+        (request->at.value != 0 && (request->flags & LOAM_FRAME_AT) == 0)) {
+        return false;
+    }
     return (request->flags & LOAM_FRAME_AT) == 0 || well_formed_at(oracle, request);
 }
 

@@ -49,6 +49,129 @@ Test(frame, init_refuses_what_is_malformed)
     assert_valid(frame);
 }
 
+/* --- Careless callers -------------------------------------------------------------------------------------------- */
+
+static void no_barrier(void)
+{
+}
+
+Test(frame, null_is_refused_and_outputs_are_defined)
+{
+    struct loam_frame *frame = make_with(512, 1024), *none = frame;
+    const struct loam_frame_request request = {.count_frames = 1};
+    struct loam_frame_fragmentation fragmentation = loam_frame_fragmentation(NULL);
+    struct loam_frame_stats before = loam_frame_stats(frame), after, nothing = loam_frame_stats(NULL);
+    struct loam_frame_section section = {.id = 7};
+    struct loam_frame_block block = {.count_frames = 7};
+    struct loam_frame_range range = {.count_frames = 7};
+    struct loam_frame_cache *cache = (void *)&range;
+    struct loam_diag diag = {0};
+    loam_pfn start = {7}, blocker = {7};
+    uint32_t flags = 7, id = 7;
+    size_t done = 7;
+    bool released = true;
+    char text[64];
+
+    cr_expect_eq(loam_frame_init(frame, 1 << 20, NULL, NULL), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_frame_attach(NULL, 1 << 20, &none, &diag), LOAM_ERROR_INVALID);
+    cr_expect_null(none);
+    cr_expect_eq(loam_frame_attach(frame, 1 << 20, NULL, &diag), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_frame_shift(NULL), 0);
+    cr_expect_eq(loam_frame_section_bytes(NULL, pfn(0), 1), 0);
+    cr_expect_eq(loam_frame_section_add(NULL, pfn(0), 1, text, sizeof text, &id), LOAM_ERROR_INVALID);
+    cr_expect_eq(id, 0);
+    cr_expect_eq(loam_frame_section_add(frame, pfn(0), 1, NULL, 1 << 20, NULL), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_frame_section_add_in_prefix(NULL, text, pfn(0), 1, &id), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_frame_section_add_in_prefix(frame, NULL, pfn(0), 1, &id), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_frame_section_remove(NULL, 0, &blocker), LOAM_ERROR_INVALID);
+    cr_expect_eq(blocker.value, 0);
+    cr_expect_eq(loam_frame_section_count(NULL), 0);
+    cr_expect_eq(loam_frame_section_at(NULL, 0, &section), LOAM_ERROR_INVALID);
+    cr_expect_eq(section.id, 0);
+    cr_expect_eq(loam_frame_section_at(frame, 0, NULL), LOAM_ERROR_INVALID);
+    section.id = 7;
+    cr_expect_eq(loam_frame_section_find(NULL, pfn(512), &section), LOAM_ERROR_INVALID);
+    cr_expect_eq(section.id, 0);
+    cr_expect_eq(loam_frame_section_find(frame, pfn(512), NULL), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_frame_alloc(NULL, &request, &block), LOAM_ERROR_INVALID);
+    cr_expect_eq(block.count_frames, 0);
+    cr_expect_eq(loam_frame_alloc(frame, NULL, &block), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_frame_alloc(frame, &request, NULL), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_frame_alloc_order(NULL, 0, &start), LOAM_ERROR_INVALID);
+    cr_expect_eq(start.value, 0);
+    cr_expect_eq(loam_frame_alloc_order(frame, 0, NULL), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_frame_alloc_order_below(frame, 0, pfn(0), NULL), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_frame_free(NULL, pfn(512), 1), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_frame_alloc_batch(NULL, 0, pfn(0), &start, 1), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_frame_alloc_batch(frame, 0, pfn(0), NULL, 1), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_frame_alloc_batch(frame, 0, pfn(0), NULL, 0), LOAM_OK, "none of nothing");
+    cr_expect_eq(loam_frame_free_batch(NULL, 0, &start, 1, &done), LOAM_ERROR_INVALID);
+    cr_expect_eq(done, 0);
+    cr_expect_eq(loam_frame_free_batch(frame, 0, NULL, 1, &done), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_frame_free_batch(frame, 0, &start, 1, NULL), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_frame_grow(NULL, pfn(512), 1, 2, &flags), LOAM_ERROR_INVALID);
+    cr_expect_eq(flags, 0);
+    cr_expect_eq(loam_frame_trim(NULL, pfn(512), 2, 1), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_frame_split(NULL, pfn(512), 2, 1), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_frame_cache_make(frame, &cache), LOAM_ERROR_UNINITIALISED, "no barrier is set");
+    cr_expect_null(cache);
+    loam_frame_set_barrier(no_barrier);
+    cr_expect_eq(loam_frame_cache_make(NULL, &cache), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_frame_cache_make(frame, NULL), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_frame_cache_drain(NULL), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_frame_cache_destroy(NULL), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_frame_cache_alloc(NULL, 0, pfn(0), &start), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_frame_cache_free(NULL, pfn(512), 1), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_frame_cache_alloc_batch(NULL, 0, pfn(0), &start, 1), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_frame_cache_free_batch(NULL, 0, &start, 1, &done), LOAM_ERROR_INVALID);
+    cr_assert_eq(loam_frame_cache_make(frame, &cache), LOAM_OK);
+    cr_expect_eq(loam_frame_cache_alloc(cache, 0, pfn(0), NULL), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_frame_cache_alloc_batch(cache, 0, pfn(0), NULL, 1), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_frame_cache_free_batch(cache, 0, NULL, 1, &done), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_frame_cache_free_batch(cache, 0, &start, 1, NULL), LOAM_ERROR_INVALID);
+    cr_assert_eq(loam_frame_cache_destroy(cache), LOAM_OK);
+    cr_expect_eq(loam_frame_cache_destroy(cache), LOAM_ERROR_UNINITIALISED, "twice");
+    cr_expect_eq(loam_frame_free_released(NULL, pfn(512), 512), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_frame_set_backed(NULL, pfn(512), 512), LOAM_ERROR_INVALID);
+    cr_expect_not(loam_frame_pressure(NULL, LOAM_FRAME_ZONE_DMA32));
+    cr_expect_not(loam_frame_pressure(frame, LOAM_FRAME_ZONE_COUNT));
+    cr_expect_not(loam_frame_pressure(frame, (enum loam_frame_zone) - 1));
+    cr_expect_eq(loam_frame_query(NULL, pfn(512)).state, LOAM_FRAME_UNMANAGED);
+    cr_expect_eq(loam_frame_tag_set(NULL, pfn(512), LOAM_FRAME_TAG_SLAB), LOAM_ERROR_INVALID);
+    cr_expect_gt(loam_frame_describe(NULL, pfn(512), text, sizeof text), 0);
+    cr_expect_str_eq(text, "frame 0x200: no allocator is given");
+    cr_expect_eq(loam_frame_describe(frame, pfn(512), NULL, 99), strlen("frame 0x200 is free in section 0"));
+    cr_expect_eq(loam_frame_check(NULL, pfn(512), 1, &diag), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_frame_next_free(NULL, pfn(0), &range), LOAM_ERROR_INVALID);
+    cr_expect_eq(range.count_frames, 0);
+    cr_expect_eq(loam_frame_next_free(frame, pfn(0), NULL), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_frame_next_free_chunks(NULL, pfn(0), &range, &released), LOAM_ERROR_INVALID);
+    cr_expect_not(released);
+    cr_expect_eq(loam_frame_next_free_chunks(frame, pfn(0), NULL, &released), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_frame_next_free_chunks(frame, pfn(0), &range, NULL), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_frame_largest_free(NULL, pfn(0), &range), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_frame_largest_free(frame, pfn(0), NULL), LOAM_ERROR_INVALID);
+    cr_expect_eq(fragmentation.free_frames, 0);
+    cr_expect_eq(nothing.metadata_bytes, 0);
+    cr_expect_eq(loam_frame_validate(NULL, &diag), LOAM_ERROR_INVALID);
+    after = loam_frame_stats(frame);
+    cr_expect_eq(memcmp(&before, &after, sizeof before), 0, "something has changed");
+    assert_valid(frame);
+}
+
+Test(frame, a_member_without_effect_is_refused)
+{
+    struct loam_frame *frame = make_with(512, 1024);
+    const struct loam_frame_config high_alone = {.watermarks = {{0, 1}}}, other_alone = {.watermarks = {{0}, {0, 1}}};
+    uint64_t start;
+
+    cr_expect_eq(ALLOC(frame, &start, .count_frames = 1, .at = {600}), LOAM_ERROR_INVALID);
+    cr_expect_eq(ALLOC(frame, &start, .count_frames = 1, .section = 1), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_frame_bytes(&high_alone), 0);
+    cr_expect_eq(loam_frame_bytes(&other_alone), 0);
+    cr_expect_eq(loam_frame_stats(frame).allocated_frames, 0);
+}
+
 /* --- Sections -------------------------------------------------------------------------------------------------- */
 
 Test(frame, metadata_takes_at_most_0_32_bytes_a_frame)

@@ -130,6 +130,47 @@ Test(gpa_map, init_checks_config_memory_and_size)
     cr_assert_eq((char *)map, memory);
 }
 
+Test(gpa_map, null_is_refused)
+{
+    struct loam_gpa_map *map = make_map(8, 2);
+    struct loam_region region = ram(0, PAGE, 0x1000, 0, 0);
+    struct loam_diag diag = {0};
+    void *memory = maps[0];
+
+    cr_expect_eq(loam_gpa_map_init(memory, 1 << 20, NULL, NULL), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_gpa_map_insert(NULL, &region), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_gpa_map_insert(map, NULL), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_gpa_map_remove(NULL, region.start, PAGE), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_gpa_map_protect(NULL, region.start, PAGE, LOAM_ACCESS_READ), LOAM_ERROR_INVALID);
+    cr_expect_null(loam_gpa_map_acquire(NULL));
+    cr_expect_eq(loam_gpa_map_validate(NULL, &diag), LOAM_ERROR_INVALID);
+    cr_expect_str_eq(diag.text, "gpa map: NULL given where one is wanted");
+    assert_valid(map);
+}
+
+Test(gpa_map, a_view_is_released_once_and_to_its_own_map)
+{
+    struct loam_gpa_map *map = make_map(8, 3), *other = make_map(8, 3);
+    const struct loam_gpa_view *old = loam_gpa_map_acquire(map), *now;
+
+    cr_assert_eq(insert(map, ram(0, PAGE, 0x1000, 0, 0)), LOAM_OK);
+    now = loam_gpa_map_acquire(map);
+    cr_expect_eq(loam_gpa_map_release(other, now), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_gpa_map_release(map, (const void *)((const char *)old + 64)), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_gpa_map_release(map, (const void *)map), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_gpa_map_release(map, NULL), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_gpa_map_release(NULL, now), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_gpa_map_release(map, old), LOAM_OK);
+    cr_expect_eq(loam_gpa_map_release(map, old), LOAM_ERROR_INVALID, "twice");
+    cr_expect_eq(loam_gpa_map_release(map, now), LOAM_OK);
+    cr_expect_eq(loam_gpa_map_release(map, now), LOAM_ERROR_INVALID, "twice");
+    assert_valid(map);
+    assert_valid(other);
+    for (uint64_t page = 1; page < 6; page++) {
+        cr_assert_eq(insert(map, ram(page * 2 * PAGE, PAGE, 0x1000, 0, 0)), LOAM_OK, "no table is lost");
+    }
+}
+
 Test(gpa_map, an_empty_map_answers)
 {
     struct loam_gpa_map *map = make_map(0, 0);
@@ -488,6 +529,7 @@ Test(gpa_map, validate_sees_damage)
     size_t bytes = loam_gpa_map_bytes(&config);
     struct loam_gpa_map *map = make_map(8, 2);
     char *copy = malloc(bytes);
+    struct loam_diag last = {0};
     uint32_t seen = 0;
 
     cr_assert_eq(insert(map, ram(0, 2 * PAGE, 0x100000, 3, PAGE)), LOAM_OK);
@@ -515,8 +557,9 @@ Test(gpa_map, validate_sees_damage)
     cr_assert_geq(seen, 2);
     assert_valid(map);
     loam_gpa_map_release(map, loam_gpa_map_acquire(map));
-    loam_gpa_map_release(map, (const void *)((char *)map + (bytes - 128) / 2 + 128));
-    cr_assert_eq(loam_gpa_map_validate(map, NULL), LOAM_ERROR_CORRUPT);
+    memset((char *)map + (bytes - 128) / 2 + 128, 0xff, sizeof(uint32_t)); /* the other table's readers */
+    cr_assert_eq(loam_gpa_map_validate(map, &last), LOAM_ERROR_CORRUPT);
+    cr_assert_str_eq(last.text, "gpa map: table 1 was released 1 times too often");
     free(copy);
 }
 

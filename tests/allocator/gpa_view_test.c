@@ -421,6 +421,74 @@ Test(gpa_view, two_threads_see_whole_values, .timeout = 300)
     cr_assert_eq(pthread_join(thread, NULL), 0);
 }
 
+/* --- Careless callers -------------------------------------------------------------------------------------------- */
+
+Test(gpa_view, null_is_refused_and_outputs_are_defined)
+{
+    const loam_gpa ram = {RAM};
+    struct loam_region region = {.bytes = 1};
+    struct loam_piece piece = {.bytes = 1};
+    uint32_t count = 1, value32 = 1;
+    uint16_t value16 = 1;
+    uint64_t value64 = 1;
+    uint8_t value8 = 1;
+    void *hva = &hva;
+    loam_gpa gpa = {1};
+
+    memset(pages, 0xa5, 3 * PAGE);
+    cr_expect_eq(loam_gpa_view_generation(NULL), 0);
+    cr_expect_eq(loam_gpa_view_count(NULL), 0);
+    cr_expect_eq(loam_gpa_view_region(NULL, 0, &region), LOAM_ERROR_INVALID);
+    cr_expect_eq(region.bytes, 0);
+    region.bytes = 1;
+    cr_expect_eq(loam_gpa_view_find(NULL, ram, &region), LOAM_ERROR_INVALID);
+    cr_expect_eq(region.bytes, 0);
+    cr_expect_eq(loam_gpa_view_region(view, 0, NULL), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_gpa_view_find(view, ram, NULL), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_gpa_view_translate(NULL, ram, 1, LOAM_ACCESS_READ, &hva), LOAM_ERROR_INVALID);
+    cr_expect_null(hva);
+    cr_expect_eq(loam_gpa_view_translate(view, ram, 1, LOAM_ACCESS_READ, NULL), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_gpa_view_pieces(NULL, ram, 1, LOAM_ACCESS_READ, &piece, 1, &count), LOAM_ERROR_INVALID);
+    cr_expect_eq(count, 0);
+    cr_expect_eq(loam_gpa_view_pieces(view, ram, 1, LOAM_ACCESS_READ, NULL, 1, &count), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_gpa_view_pieces(view, ram, 1, LOAM_ACCESS_READ, &piece, 1, NULL), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_gpa_view_pieces(view, ram, 1, LOAM_ACCESS_COUNT, &piece, 1, &count), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_gpa_view_gpa_from_hva(NULL, pages, 1, &gpa), LOAM_ERROR_INVALID);
+    cr_expect_eq(gpa.value, 0);
+    cr_expect_eq(loam_gpa_view_gpa_from_hva(view, pages, 1, NULL), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_gpa_view_read(NULL, ram, &value8, 1), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_gpa_view_read(view, ram, NULL, 1), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_gpa_view_write(NULL, ram, &value8, 1), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_gpa_view_write(view, ram, NULL, 1), LOAM_ERROR_INVALID);
+    cr_expect_eq(value8, 1);
+    cr_expect_eq(loam_gpa_view_load8(NULL, ram, LOAM_ORDER_RELAXED, &value8), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_gpa_view_load16(NULL, ram, LOAM_ORDER_RELAXED, &value16), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_gpa_view_load32(NULL, ram, LOAM_ORDER_RELAXED, &value32), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_gpa_view_load64(NULL, ram, LOAM_ORDER_RELAXED, &value64), LOAM_ERROR_INVALID);
+    cr_expect_eq(value8 + value16 + value32 + value64, 0);
+    cr_expect_eq(loam_gpa_view_load8(view, ram, LOAM_ORDER_RELAXED, NULL), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_gpa_view_load16(view, ram, LOAM_ORDER_RELAXED, NULL), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_gpa_view_load32(view, ram, LOAM_ORDER_RELAXED, NULL), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_gpa_view_load64(view, ram, LOAM_ORDER_RELAXED, NULL), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_gpa_view_store8(NULL, ram, LOAM_ORDER_RELAXED, 0), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_gpa_view_store16(NULL, ram, LOAM_ORDER_RELAXED, 0), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_gpa_view_store32(NULL, ram, LOAM_ORDER_RELAXED, 0), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_gpa_view_store64(NULL, ram, LOAM_ORDER_RELAXED, 0), LOAM_ERROR_INVALID);
+    count = 1;
+    cr_expect_eq(loam_gpa_view_slots(NULL, NULL, 0, &count), LOAM_ERROR_INVALID);
+    cr_expect_eq(count, 0);
+    cr_expect_eq(loam_gpa_view_slots(view, NULL, 1, &count), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_gpa_view_slots(view, NULL, 0, NULL), LOAM_ERROR_INVALID);
+    count = 1;
+    cr_expect_eq(loam_gpa_view_e820(NULL, NULL, 0, &count), LOAM_ERROR_INVALID);
+    cr_expect_eq(count, 0);
+    cr_expect_eq(loam_gpa_view_e820(view, NULL, 1, &count), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_gpa_view_e820(view, NULL, 0, NULL), LOAM_ERROR_INVALID);
+    for (uint64_t i = 0; i < 3 * PAGE; i++) {
+        cr_assert_eq(pages[i], 0xa5);
+    }
+}
+
 /* --- Tables with just enough room -------------------------------------------------------------------------------- */
 
 /*

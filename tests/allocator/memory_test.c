@@ -454,6 +454,37 @@ Test(memory, takes_a_region_without_a_backing_for_the_callers)
     loam_memory_destroy(memory);
 }
 
+/* --- Careless callers ------------------------------------------------------------------------------------------------ */
+
+Test(memory, null_is_refused_and_outputs_are_defined)
+{
+    struct loam_memory_request request = one_part(LOAM_PAGES_4K);
+    struct loam_plan plan = make_plan(&request);
+    struct loam_memory *memory = (struct loam_memory *)&plan;
+    struct loam_backing_info info = {.bytes = 1};
+    struct loam_diag diag = {0};
+
+    cr_expect_eq(loam_memory_create(NULL, &memory, &diag), LOAM_ERROR_INVALID);
+    cr_expect_null(memory);
+    cr_expect_str_eq(diag.text, "memory: NULL given where a plan and a place for it are wanted");
+    cr_expect_eq(loam_memory_create(&plan, NULL, &diag), LOAM_ERROR_INVALID);
+    cr_expect_null(loam_memory_frame(NULL));
+    cr_expect_null(loam_memory_map(NULL));
+    cr_expect_null(loam_memory_dma(NULL));
+    cr_expect_null(loam_memory_plan(NULL));
+    cr_expect_eq(loam_memory_backing(NULL, 0, &info), LOAM_ERROR_INVALID);
+    cr_expect_eq(info.bytes, 0);
+    cr_expect_eq(info.fd, -1);
+    cr_expect_eq(loam_memory_validate(NULL, &diag), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_memory_remove(NULL, (loam_gpa){LOAM_MIB}, 4096, &diag), LOAM_ERROR_INVALID);
+    loam_memory_destroy(NULL);
+    memory = create(&plan);
+    cr_expect_eq(loam_memory_backing(memory, 0, NULL), LOAM_ERROR_INVALID);
+    assert_valid(memory);
+    loam_memory_destroy(memory);
+    cr_expect(prim_fake_clean());
+}
+
 /* --- Taking RAM away ------------------------------------------------------------------------------------------------ */
 
 static void assert_not_removed(struct loam_memory *memory, uint64_t start, uint64_t bytes, enum loam_error expected,

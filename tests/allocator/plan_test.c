@@ -276,6 +276,22 @@ Test(plan, refuses_malformed_requests_in_one_line)
     }
 }
 
+Test(plan, refuses_null_and_leaves_outputs_defined)
+{
+    struct loam_memory_request request = {.bytes = 64 * LOAM_MIB, .pages = LOAM_PAGES_4K};
+    struct loam_region regions[LOAM_PLAN_REGION_MAX];
+
+    cr_expect_eq(loam_plan_make(&request, NULL, &diag), LOAM_ERROR_INVALID);
+    cr_expect_str_eq(diag.text, "plan: NULL given where a request and a place for the plan are wanted");
+    make_ok(&request);
+    cr_expect_eq(loam_plan_regions(&plan, NULL), 0);
+    cr_expect_eq(loam_plan_make(NULL, &plan, &diag), LOAM_ERROR_INVALID);
+    cr_expect_eq(plan.part_count, 0);
+    cr_expect_eq(loam_plan_regions(&plan, regions), 0, "of a plan that was not made");
+    cr_expect_eq(loam_plan_regions(NULL, regions), 0);
+    cr_expect_null(loam_plan_shortfall(NULL));
+}
+
 Test(plan, refuses_page_kinds_that_do_not_divide_ram)
 {
     struct loam_memory_request request = {.bytes = 256 * LOAM_MIB, .pages = LOAM_PAGES_1G};

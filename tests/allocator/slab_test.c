@@ -43,6 +43,67 @@ static struct figures figures_of(const struct world *world)
     return figures;
 }
 
+Test(slab, null_is_refused_and_outputs_are_defined)
+{
+    struct loam_slab_class_stats stats = {.live_count = 7};
+    struct loam_slab_object object = {.gpa = {7}};
+    struct loam_slab_config spare;
+    struct loam_slab_cache *cache = (void *)&stats, *mine;
+    struct loam_slab none = {.window_count = 7};
+    struct loam_diag diag = {0};
+    struct figures before, after;
+    struct world world;
+    char text[64];
+
+    world_make(&world, 4, 0, NULL);
+    mine = world_cache(&world);
+    before = figures_of(&world);
+    cr_expect_eq(loam_slab_bytes(NULL), 0);
+    cr_expect_eq(loam_slab_init(world.metadata, world.metadata_bytes, NULL, world.frame, &none), LOAM_ERROR_INVALID);
+    cr_expect_eq(none.window_count, 0);
+    cr_expect_eq(loam_slab_init(NULL, 1 << 20, &world.config, world.frame, &none), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_slab_init(world.metadata, world.metadata_bytes, &world.config, NULL, &none), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_slab_init(world.metadata, world.metadata_bytes, &world.config, world.frame, NULL),
+                 LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_slab_attach(world.metadata, world.metadata_bytes, NULL, world.frame, &none, &diag),
+                 LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_slab_attach(world.metadata, world.metadata_bytes, &world.config, world.frame, NULL, &diag),
+                 LOAM_ERROR_INVALID);
+    spare = world.config;
+    spare.windows[1] = (struct loam_slab_window){{HIGH_START}, LOAM_SLAB_BYTES, world.metadata};
+    cr_expect_eq(loam_slab_bytes(&spare), 0, "a window that does not count");
+    cr_expect_eq(loam_slab_destroy(NULL, NULL), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_slab_destroy(&none, NULL), LOAM_ERROR_UNINITIALISED);
+    cr_expect_eq(loam_slab_trim(NULL), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_slab_trim(&none), LOAM_ERROR_UNINITIALISED);
+    cr_expect_eq(loam_slab_cache_make(NULL, &cache), LOAM_ERROR_INVALID);
+    cr_expect_null(cache);
+    cr_expect_eq(loam_slab_cache_make(&world.slab, NULL), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_slab_cache_make(&none, &cache), LOAM_ERROR_UNINITIALISED);
+    cr_expect_eq(loam_slab_cache_drain(NULL, mine), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_slab_cache_drain(&world.slab, NULL), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_slab_cache_destroy(NULL, mine), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_slab_cache_destroy(&world.slab, NULL), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_slab_alloc(NULL, 64, &object), LOAM_ERROR_INVALID);
+    cr_expect_eq(object.gpa.value, 0);
+    cr_expect_eq(loam_slab_alloc(mine, 64, NULL), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_slab_free(NULL, gpa_at(LOW_START), 64), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_slab_free_hva(NULL, text, 64), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_slab_free_hva(mine, NULL, 64), LOAM_ERROR_NOT_FOUND);
+    cr_expect_eq(loam_slab_stats(NULL, 0, &stats), LOAM_ERROR_INVALID);
+    cr_expect_eq(stats.live_count, 0);
+    cr_expect_eq(loam_slab_stats(&world.slab, 0, NULL), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_slab_check(NULL, gpa_at(LOW_START), 64, &diag), LOAM_ERROR_INVALID);
+    cr_expect_gt(loam_slab_describe(NULL, gpa_at(LOW_START), text, sizeof text), 0);
+    cr_expect_str_eq(text, "0x1000000 lies in no window");
+    cr_expect_eq(loam_slab_describe(&world.slab, gpa_at(LOW_START), NULL, 99), strlen("0x1000000 lies in no slab"));
+    cr_expect_eq(loam_slab_validate(NULL, &diag), LOAM_ERROR_INVALID);
+    after = figures_of(&world);
+    cr_expect_eq(memcmp(&before, &after, sizeof before), 0, "something has changed");
+    world_cache_end(&world, mine);
+    world_end(&world);
+}
+
 /* A free by GPA and one by HVA are refused, nothing changes, and the line holds part. */
 static void assert_refused(const struct world *world, struct loam_slab_cache *cache, loam_gpa gpa, size_t bytes,
                            enum loam_error error, const char *part)
@@ -760,6 +821,7 @@ Test(slab, frames_outside_the_windows_are_given_back)
 
     world_make(&world, 4, 4, NULL);
     world.config.window_count = 1;
+    world.config.windows[1] = (struct loam_slab_window){0};
     bytes = loam_slab_bytes(&world.config);
     metadata = aligned_alloc(64, bytes);
     cr_assert_eq(loam_slab_init(metadata, bytes, &world.config, world.frame, &slab), LOAM_OK);

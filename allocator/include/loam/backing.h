@@ -6,7 +6,14 @@
  * modulo its page size, so that KVM can map its huge pages huge. Shared memory is a memfd, never a private mapping of a
  * file. A call that fails leaves nothing behind: no mapping, no descriptor, no page.
  *
- * Threads: calls on different backings are independent; calls on one want it to themselves. Queries are pure.
+ * Threads: calls on different backings are independent; calls on one want it to themselves, but loam_backing_info may
+ * come from any thread that does not run beside populate or destroy. Any thread may destroy what another created.
+ *
+ * The HVA stays the same from create to destroy, which unmaps it: whoever reads, writes or maps it on (a hypervisor's slot,
+ * a region of a GPA map, a view's HVA) has to have ended before. The descriptor is closed then; one that was sent to
+ * another process, or duplicated, keeps the memory alive for that process.
+ *
+ * NULL where an object or an output is wanted is LOAM_ERROR_INVALID.
  */
 #ifndef LOAM_BACKING_H
 #define LOAM_BACKING_H
@@ -125,6 +132,7 @@ LOAM_MUST_USE enum loam_error loam_backing_create(const struct loam_backing_requ
  */
 void loam_backing_destroy(struct loam_backing *backing);
 
+/* Of NULL: all zero, but for node (LOAM_NODE_ANY) and fd (-1). */
 struct loam_backing_info loam_backing_info(const struct loam_backing *backing);
 
 /*

@@ -6,7 +6,18 @@
  * parameters, page tables. A buffer is whole frames, contiguous in guest-physical and in host memory, and comes with
  * its GPA and its HVA together. Release refuses what is pinned; what is still there at the end is named with its owner.
  *
- * The ledger itself is on the heap. Threads: every call may come from any thread, except create and destroy.
+ * The ledger itself is on the heap. Threads: every call may come from any thread at any time, but create and destroy want
+ * the ledger to themselves. A buffer belongs to whoever carved it: two threads that release the same id race, and one of
+ * them is told LOAM_ERROR_NOT_FOUND.
+ *
+ * A buffer's HVA and GPA are good until it is released, or its backing is unmapped: loam_memory_destroy does both. What
+ * a device or a guest may still write is pinned, and unpinned when it cannot any more; release does not wait.
+ *
+ * Teardown: whatever uses buffers stops (vCPUs, devices), then loam_dma_destroy, then the map and the frame allocator
+ * that it was made over, then the memory behind them. A ledger that belongs to a struct loam_memory is destroyed by
+ * loam_memory_destroy alone.
+ *
+ * NULL where an object or an output is wanted is LOAM_ERROR_INVALID.
  */
 #ifndef LOAM_DMA_H
 #define LOAM_DMA_H

@@ -14,6 +14,11 @@
  * to leave a call under way. The calls on a struct loam_frame_cache belong to one thread, its owner; while the owner
  * has free frames at hand they take no lock, make no atomic read-modify-write, and wait for nobody.
  *
+ * Teardown: destroy the caches (any thread, once their owners use them no more), remove the sections or leave them, then
+ * free the metadata. Frames are numbers: whether a block's memory is mapped, and where, is for loam/gpa_map.h to say, and
+ * a block that is freed may be handed to another at once.
+ *
+ * NULL where an object or an output is wanted is LOAM_ERROR_INVALID; what cannot fail answers 0, false or nothing.
  * Misuse (double free, free inside a block, wrong count, foreign frame, free of what lies free in a cache) is always
  * detected and refused with an error, the state unchanged; loam_frame_check says in a line what was found. A call that
  * meets damaged metadata stops with LOAM_ERROR_CORRUPT, and from then on every call that would change something does:
@@ -56,7 +61,7 @@ enum loam_frame_zone {
 /* When a zone is short of free frames, those in caches not counted: from free < low on, until free >= high. */
 struct loam_frame_watermarks {
     uint64_t low_frames;  /* 0: never */
-    uint64_t high_frames; /* at least low_frames */
+    uint64_t high_frames; /* at least low_frames; 0 if that is */
 };
 
 /* Zero members mean what their comment says. */
@@ -161,15 +166,15 @@ enum {
     LOAM_FRAME_BLOCK_PRESSURE = 1u << 1, /* its zone is between its watermarks: reclaim */
 };
 
-/* What is wanted. Everything but count_frames may stay zero. */
+/* What is wanted. Everything but count_frames may stay zero; a member that would have no effect is refused. */
 struct loam_frame_request {
     uint64_t count_frames;    /* exactly so many contiguous frames: 1 to LOAM_FRAME_COUNT_MAX */
     uint64_t align_frames;    /* the block starts at a multiple: a power of two to LOAM_FRAME_ALIGN_MAX; 0: 1 */
     uint64_t boundary_frames; /* the block crosses no multiple: a power of two, at least count_frames; 0: none */
     loam_pfn limit;           /* the block ends at or below this frame; 0: no limit */
     uint32_t flags;           /* LOAM_FRAME_... */
-    uint32_t section;         /* with LOAM_FRAME_IN_SECTION */
-    loam_pfn at;              /* with LOAM_FRAME_AT */
+    uint32_t section;         /* with LOAM_FRAME_IN_SECTION, else 0 */
+    loam_pfn at;              /* with LOAM_FRAME_AT, else 0 */
 };
 
 /* What was got. */

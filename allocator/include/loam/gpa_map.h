@@ -16,6 +16,18 @@
  * wait for nobody. Changes exclude each other by an internal lock (they sleep), and never wait for readers: when every other
  * table is still held by one, be it for the moment that acquire takes to look twice, the change is refused with
  * LOAM_ERROR_BUSY, and may be tried again. A view may be released by another thread than the one that acquired it.
+ * loam_gpa_map_init wants the map to itself.
+ *
+ * HVAs: what a view gives as an HVA is where the host memory was mapped when the table was published. The map owns no
+ * memory and keeps none alive: an HVA is good for as long as whoever mapped that memory leaves it mapped, whether or not
+ * the view is still held. In a struct loam_memory that is until loam_memory_destroy, also after loam_memory_remove. A
+ * view that is held says what the guest was given at that moment: whoever must not touch what was taken away since asks
+ * a newer one. Memory that is the caller's is unmapped only when its region is removed, every view from before is
+ * released, and no hypervisor has a slot of it.
+ *
+ * The end: release the views, then free the map's memory; there is nothing else to destroy.
+ *
+ * NULL where an object or an output is wanted is LOAM_ERROR_INVALID; what cannot fail answers 0 or NULL.
  */
 #ifndef LOAM_GPA_MAP_H
 #define LOAM_GPA_MAP_H
@@ -33,7 +45,7 @@
 /* Opaque; lies in the memory given to loam_gpa_map_init. */
 struct loam_gpa_map;
 
-/* An immutable table; valid from acquire to release. */
+/* An immutable table; valid from acquire to release, for any number of threads at once. */
 struct loam_gpa_view;
 
 enum loam_region_type {
@@ -101,11 +113,15 @@ LOAM_MUST_USE enum loam_error loam_gpa_map_protect(struct loam_gpa_map *map, loa
 
 /* --- Views ----------------------------------------------------------------------------------------------------- */
 
-/* The table of this moment. Never fails; hold it for one piece of work, then release it. */
+/* The table of this moment. Never fails (NULL of NULL); hold it for one piece of work, then release it. */
 const struct loam_gpa_view *loam_gpa_map_acquire(struct loam_gpa_map *map);
 
-/* view comes from loam_gpa_map_acquire on the same map, and is released once. */
-void loam_gpa_map_release(struct loam_gpa_map *map, const struct loam_gpa_view *view);
+/*
+ * view comes from loam_gpa_map_acquire on the same map, and is released once. LOAM_ERROR_INVALID: it is no table of the
+ * map, or nobody holds it, so that it was released before; nothing has changed then. What cannot be seen is a release too
+ * many of a table that others hold.
+ */
+enum loam_error loam_gpa_map_release(struct loam_gpa_map *map, const struct loam_gpa_view *view);
 
 /* Counts publications, from 0 for the empty map. Two views with the same generation are the same table. */
 uint64_t loam_gpa_view_generation(const struct loam_gpa_view *view);

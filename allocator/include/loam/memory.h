@@ -7,8 +7,8 @@
  *     loam_dma_alloc(loam_memory_dma(memory), ...)  buffers with an owner, GPA and HVA together
  *     loam_memory_destroy(memory)                   everything back, to the last page
  *
- * Threads: create and destroy want the object to themselves; everything between may come from any thread. Not from a
- * signal handler.
+ * Threads: create and destroy want the object to themselves; everything between may come from any thread. Destroy may
+ * be called by another thread than create. Nothing may be called from a signal handler.
  *
  * fork(2): may be called at any time, by a thread that is in no call of the library; the library holds its locks and stops
  * the owners of caches meanwhile (pthread_atfork), so the child gets whole copies of map, allocator and ledger, all its
@@ -17,6 +17,15 @@
  * has none. So a child may look, and may destroy, which takes nothing from its parent; it allocates, in shared memory, what
  * its parent may allocate too. A cache in the child is nobody's: the child may use it as its own, or destroy it. Neither
  * vfork(2) nor a raw clone(2) is told to the library: such a child may only exec or exit.
+ *
+ * HVAs, from a buffer, a view or a backing, are good until loam_memory_destroy, and for no longer; so are the parts that
+ * the calls below hand out. The guest's contents change under them while a vCPU runs: see loam_gpa_view_read.
+ *
+ * Teardown: stop the vCPUs and devices; delete the hypervisor's slots, or close its VM; end the caches made over the
+ * frame allocator (loam_frame_cache_destroy, loam_slab_destroy); release the views; loam_memory_destroy. What is still
+ * carved then is given back with the rest: ask loam_dma_json before, to name it.
+ *
+ * NULL where an object or an output is wanted is LOAM_ERROR_INVALID; a part of NULL is NULL.
  */
 #ifndef LOAM_MEMORY_H
 #define LOAM_MEMORY_H
@@ -59,7 +68,7 @@ void loam_memory_destroy(struct loam_memory *memory);
 LOAM_MUST_USE enum loam_error loam_memory_remove(struct loam_memory *memory, loam_gpa start, uint64_t bytes,
                                                  struct loam_diag *diag);
 
-/* The parts; they live as long as memory does, and are not the caller's to destroy. Never NULL. */
+/* The parts; they live as long as memory does, and are not the caller's to destroy. Never NULL, but of NULL. */
 struct loam_frame *loam_memory_frame(struct loam_memory *memory);
 struct loam_gpa_map *loam_memory_map(struct loam_memory *memory);
 struct loam_dma *loam_memory_dma(struct loam_memory *memory);

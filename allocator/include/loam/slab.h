@@ -16,6 +16,12 @@
  * drained cache has left. The calls on a struct loam_slab may come from any thread at any time, unless they say
  * otherwise.
  *
+ * An object's HVA is its window's, in the process that made the cache, and good until the object is freed or the window's
+ * memory is unmapped; the next owner of the object may be another device at once. Teardown: free the objects, destroy
+ * the caches (any thread, once their owners are in no call), loam_slab_destroy, then the frame allocator and the windows'
+ * memory.
+ *
+ * NULL where an object or an output is wanted is LOAM_ERROR_INVALID; a handle of zeros is LOAM_ERROR_UNINITIALISED.
  * Misuse (double free, free inside an object, foreign address, wrong size, free of what was never handed out) is refused
  * with an error, the state unchanged; loam_slab_check says in a line what was found. Where two threads free one object at
  * the same moment, which is misuse too, the later one may be taken for a free of the object's next life.
@@ -56,7 +62,7 @@ struct loam_slab_config {
     uint32_t slab_capacity;  /* slabs there can ever be; one of 32, 16 or 8 bytes counts as 2, 4 or 8; 0: 1,024 */
     uint32_t cache_capacity; /* caches there can ever be at once, 1 to LOAM_SLAB_CACHE_MAX; 0: 4 */
     uint32_t window_count;   /* 1 to LOAM_SLAB_WINDOW_MAX */
-    struct loam_slab_window windows[LOAM_SLAB_WINDOW_MAX]; /* no two overlap; all that lies below limit */
+    struct loam_slab_window windows[LOAM_SLAB_WINDOW_MAX]; /* no two overlap; all that lies below limit; the rest 0 */
 };
 
 /*
