@@ -9,9 +9,9 @@
  * Threads: calls on different backings are independent; calls on one want it to themselves, but loam_backing_info may
  * come from any thread that does not run beside populate or destroy. Any thread may destroy what another created.
  *
- * The HVA stays the same from create to destroy, which unmaps it: whoever reads, writes or maps it on (a hypervisor's slot,
- * a region of a GPA map, a view's HVA) has to have ended before. The descriptor is closed then; one that was sent to
- * another process, or duplicated, keeps the memory alive for that process.
+ * The HVA stays the same from create to destroy, which unmaps it: whoever reads, writes or maps it on (a hypervisor's
+ * slot, a region of a GPA map, a view's HVA) has to have ended before. The descriptor is closed then; one that was sent
+ * to another process, or duplicated, keeps the memory alive for that process.
  *
  * NULL where an object or an output is wanted is LOAM_ERROR_INVALID.
  */
@@ -116,12 +116,11 @@ struct loam_backing_info {
 };
 
 /*
- * Map memory as requested. *backing is NULL on failure. Every page reads as zero.
- * LOAM_ERROR_INVALID: a member is out of its range or has no effect, or bytes or gpa is no multiple of the page. LOAM_ERROR_EXHAUSTED:
- * the pool, the node, the host's memory or the commit limit has too little, or the host gives no pages of that kind (no
- * such pool; THP switched off). LOAM_ERROR_SYSTEM: a call failed otherwise. With AUTO, the error is that of the last
- * kind tried. diag names the call, the bytes and the kind; when several workers fail, the first address and how many
- * failed.
+ * Map memory as requested. *backing is NULL on failure. Every page reads as zero. LOAM_ERROR_INVALID: a member is out
+ * of its range or has no effect, or bytes or gpa is no multiple of the page. LOAM_ERROR_EXHAUSTED: the pool, the node,
+ * the host's memory or the commit limit has too little, or the host gives no pages of that kind (no such pool; THP
+ * switched off). LOAM_ERROR_SYSTEM: a call failed otherwise. With AUTO, the error is that of the last kind tried. diag
+ * names the call, the bytes and the kind; when several workers fail, the first address and how many failed.
  */
 LOAM_MUST_USE enum loam_error loam_backing_create(const struct loam_backing_request *request,
                                                   struct loam_backing **backing, struct loam_diag *diag);

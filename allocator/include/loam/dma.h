@@ -6,9 +6,9 @@
  * parameters, page tables. A buffer is whole frames, contiguous in guest-physical and in host memory, and comes with
  * its GPA and its HVA together. Release refuses what is pinned; what is still there at the end is named with its owner.
  *
- * The ledger itself is on the heap. Threads: every call may come from any thread at any time, but create and destroy want
- * the ledger to themselves. A buffer belongs to whoever carved it: two threads that release the same id race, and one of
- * them is told LOAM_ERROR_NOT_FOUND.
+ * The ledger itself is on the heap. Threads: every call may come from any thread at any time, but create and destroy
+ * want the ledger to themselves. A buffer belongs to whoever carved it: two threads that release the same id race, and
+ * one of them is told LOAM_ERROR_NOT_FOUND.
  *
  * A buffer's HVA and GPA are good until it is released, or its backing is unmapped: loam_memory_destroy does both. What
  * a device or a guest may still write is pinned, and unpinned when it cannot any more; release does not wait.

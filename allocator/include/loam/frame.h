@@ -14,9 +14,9 @@
  * to leave a call under way. The calls on a struct loam_frame_cache belong to one thread, its owner; while the owner
  * has free frames at hand they take no lock, make no atomic read-modify-write, and wait for nobody.
  *
- * Teardown: destroy the caches (any thread, once their owners use them no more), remove the sections or leave them, then
- * free the metadata. Frames are numbers: whether a block's memory is mapped, and where, is for loam/gpa_map.h to say, and
- * a block that is freed may be handed to another at once.
+ * Teardown: destroy the caches (any thread, once their owners use them no more), remove the sections or leave them,
+ * then free the metadata. Frames are numbers: whether a block's memory is mapped, and where, is for loam/gpa_map.h to
+ * say, and a block that is freed may be handed to another at once.
  *
  * NULL where an object or an output is wanted is LOAM_ERROR_INVALID; what cannot fail answers 0, false or nothing.
  * Misuse (double free, free inside a block, wrong count, foreign frame, free of what lies free in a cache) is always

@@ -19,10 +19,10 @@
  * loam_gpa_map_init wants the map to itself.
  *
  * HVAs: what a view gives as an HVA is where the host memory was mapped when the table was published. The map owns no
- * memory and keeps none alive: an HVA is good for as long as whoever mapped that memory leaves it mapped, whether or not
- * the view is still held. In a struct loam_memory that is until loam_memory_destroy, also after loam_memory_remove. A
- * view that is held says what the guest was given at that moment: whoever must not touch what was taken away since asks
- * a newer one. Memory that is the caller's is unmapped only when its region is removed, every view from before is
+ * memory and keeps none alive: an HVA is good for as long as whoever mapped that memory leaves it mapped, whether or
+ * not the view is still held. In a struct loam_memory that is until loam_memory_destroy, also after loam_memory_remove.
+ * A view that is held says what the guest was given at that moment: whoever must not touch what was taken away since
+ * asks a newer one. Memory that is the caller's is unmapped only when its region is removed, every view from before is
  * released, and no hypervisor has a slot of it.
  *
  * The end: release the views, then free the map's memory; there is nothing else to destroy.
@@ -92,8 +92,8 @@ LOAM_MUST_USE enum loam_error loam_gpa_map_init(void *memory, size_t bytes, cons
 /*
  * Add a region. LOAM_ERROR_INVALID: range empty, misaligned, beyond LOAM_GPA_END, or members that contradict each
  * other. LOAM_ERROR_OVERLAP: part of the range is there already. LOAM_ERROR_EXHAUSTED: more rows than region_capacity.
- * LOAM_ERROR_BUSY: readers hold every other table. LOAM_ERROR_NOT_PERMITTED: in the map of a struct loam_memory, backing
- * is the number of one of its backings.
+ * LOAM_ERROR_BUSY: readers hold every other table. LOAM_ERROR_NOT_PERMITTED: in the map of a struct loam_memory,
+ * backing is the number of one of its backings.
  */
 LOAM_MUST_USE enum loam_error loam_gpa_map_insert(struct loam_gpa_map *map, const struct loam_region *region);
 
@@ -118,8 +118,8 @@ const struct loam_gpa_view *loam_gpa_map_acquire(struct loam_gpa_map *map);
 
 /*
  * view comes from loam_gpa_map_acquire on the same map, and is released once. LOAM_ERROR_INVALID: it is no table of the
- * map, or nobody holds it, so that it was released before; nothing has changed then. What cannot be seen is a release too
- * many of a table that others hold.
+ * map, or nobody holds it, so that it was released before; nothing has changed then. What cannot be seen is a release
+ * too many of a table that others hold.
  */
 enum loam_error loam_gpa_map_release(struct loam_gpa_map *map, const struct loam_gpa_view *view);
 
@@ -173,10 +173,10 @@ LOAM_MUST_USE enum loam_error loam_gpa_view_gpa_from_hva(const struct loam_gpa_v
 
 /*
  * Copy between guest memory and a buffer, across regions. Each byte of guest memory is touched once; a guest that runs
- * may change it meanwhile. Every value of 1, 2, 4 or 8 bytes that is aligned to its size in guest memory, and lies wholly
- * in the range, is copied in one access: half of an old and half of a new one are never seen, neither here nor by the
- * guest. In which order the values are copied is not said, and nothing else is ordered by it: see the loads and stores
- * below. Errors as loam_gpa_view_pieces; nothing is copied then, and buffer is as it was.
+ * may change it meanwhile. Every value of 1, 2, 4 or 8 bytes that is aligned to its size in guest memory, and lies
+ * wholly in the range, is copied in one access: half of an old and half of a new one are never seen, neither here nor
+ * by the guest. In which order the values are copied is not said, and nothing else is ordered by it: see the loads and
+ * stores below. Errors as loam_gpa_view_pieces; nothing is copied then, and buffer is as it was.
  */
 LOAM_MUST_USE enum loam_error loam_gpa_view_read(const struct loam_gpa_view *view, loam_gpa gpa, void *buffer,
                                                  uint64_t bytes);

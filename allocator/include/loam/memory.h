@@ -18,8 +18,8 @@
  * its parent may allocate too. A cache in the child is nobody's: the child may use it as its own, or destroy it. Neither
  * vfork(2) nor a raw clone(2) is told to the library: such a child may only exec or exit.
  *
- * HVAs, from a buffer, a view or a backing, are good until loam_memory_destroy, and for no longer; so are the parts that
- * the calls below hand out. The guest's contents change under them while a vCPU runs: see loam_gpa_view_read.
+ * HVAs, from a buffer, a view or a backing, are good until loam_memory_destroy, and for no longer; so are the parts
+ * that the calls below hand out. The guest's contents change under them while a vCPU runs: see loam_gpa_view_read.
  *
  * Teardown: stop the vCPUs and devices; delete the hypervisor's slots, or close its VM; end the caches made over the
  * frame allocator (loam_frame_cache_destroy, loam_slab_destroy); release the views; loam_memory_destroy. What is still
@@ -57,13 +57,13 @@ LOAM_MUST_USE enum loam_error loam_memory_create(const struct loam_plan *plan, s
 void loam_memory_destroy(struct loam_memory *memory);
 
 /*
- * Take [start, start + bytes) of the RAM away from the guest: its frames from the allocator, then its rows from the map.
- * Nothing of it may be in use. The host memory stays the backing's until destroy, and is not read or written. Slots have
- * to be derived from the map again: until then the guest goes on reaching it. So does whoever holds an older view.
- * LOAM_ERROR_INVALID: the range is empty or no multiple of 4 KiB. LOAM_ERROR_NOT_FOUND: not all of it is RAM of one part
- * of the plan, or it was taken away before. LOAM_ERROR_BUSY: a buffer lies in it, which diag names with its owner, or
- * frames allocated past the ledger; or readers hold every other table of the map. LOAM_ERROR_EXHAUSTED: the map has no
- * room for more rows.
+ * Take [start, start + bytes) of the RAM away from the guest: its frames from the allocator, then its rows from the
+ * map. Nothing of it may be in use. The host memory stays the backing's until destroy, and is not read or written.
+ * Slots have to be derived from the map again: until then the guest goes on reaching it. So does whoever holds an older
+ * view. LOAM_ERROR_INVALID: the range is empty or no multiple of 4 KiB. LOAM_ERROR_NOT_FOUND: not all of it is RAM of
+ * one part of the plan, or it was taken away before. LOAM_ERROR_BUSY: a buffer lies in it, which diag names with its
+ * owner, or frames allocated past the ledger; or readers hold every other table of the map. LOAM_ERROR_EXHAUSTED: the
+ * map has no room for more rows.
  */
 LOAM_MUST_USE enum loam_error loam_memory_remove(struct loam_memory *memory, loam_gpa start, uint64_t bytes,
                                                  struct loam_diag *diag);

@@ -27,8 +27,8 @@
 #define LOAM_LEGACY_END_BYTES   LOAM_MIB
 
 /*
- * What a guest's memory shall be. Everything but bytes may stay zero, which is the ordinary request; a member that would
- * have no effect beside the others is refused.
+ * What a guest's memory shall be. Everything but bytes may stay zero, which is the ordinary request; a member that
+ * would have no effect beside the others is refused.
  */
 struct loam_memory_request {
     uint64_t bytes;           /* RAM, a multiple of 4 KiB; at least 2 MiB */

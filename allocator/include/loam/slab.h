@@ -16,15 +16,15 @@
  * drained cache has left. The calls on a struct loam_slab may come from any thread at any time, unless they say
  * otherwise.
  *
- * An object's HVA is its window's, in the process that made the cache, and good until the object is freed or the window's
- * memory is unmapped; the next owner of the object may be another device at once. Teardown: free the objects, destroy
- * the caches (any thread, once their owners are in no call), loam_slab_destroy, then the frame allocator and the windows'
- * memory.
+ * An object's HVA is its window's, in the process that made the cache, and good until the object is freed or the
+ * window's memory is unmapped; the next owner of the object may be another device at once. Teardown: free the objects,
+ * destroy the caches (any thread, once their owners are in no call), loam_slab_destroy, then the frame allocator and
+ * the windows' memory.
  *
  * NULL where an object or an output is wanted is LOAM_ERROR_INVALID; a handle of zeros is LOAM_ERROR_UNINITIALISED.
- * Misuse (double free, free inside an object, foreign address, wrong size, free of what was never handed out) is refused
- * with an error, the state unchanged; loam_slab_check says in a line what was found. Where two threads free one object at
- * the same moment, which is misuse too, the later one may be taken for a free of the object's next life.
+ * Misuse (double free, free inside an object, foreign address, wrong size, free of what was never handed out) is
+ * refused with an error, the state unchanged; loam_slab_check says in a line what was found. Where two threads free one
+ * object at the same moment, which is misuse too, the later one may be taken for a free of the object's next life.
  */
 #ifndef LOAM_SLAB_H
 #define LOAM_SLAB_H
