@@ -51,8 +51,9 @@ Test(frame, init_refuses_what_is_malformed)
 
 /* --- Careless callers -------------------------------------------------------------------------------------------- */
 
-static void no_barrier(void)
+static bool no_barrier(void)
 {
+    return true;
 }
 
 Test(frame, null_is_refused_and_outputs_are_defined)
