@@ -361,6 +361,22 @@ Test(promises, publish_says_when_the_table_is_full)
     promises_release(&promises);
 }
 
+Test(promises, publish_says_when_ram_is_in_too_many_pieces)
+{
+    struct boot_state boot = {.image_start = {LOAM_MIB}, .image_bytes = PAGE};
+    struct loam_diag diag = {0};
+
+    make();
+    for (uint64_t i = 0; i < 16; i++) {
+        protect(4 * LOAM_GIB + (2 * i + 1) * PAGE, PAGE, LOAM_ACCESS_READ);
+    }
+    cr_expect_eq(promises_publish(&promises, &boot, &diag), LOAM_ERROR_EXHAUSTED);
+    cr_expect_not_null(strstr(diag.text, "no E820 map"), "%s", diag.text);
+    cr_expect_eq(promises_count(&promises, LOAM_ABI_KIND_RAM) + promises_count(&promises, LOAM_ABI_KIND_KEPT), 0);
+    cr_expect_neq(promises.listed.magic, LOAM_ABI_MAGIC, "it is not handed over");
+    promises_release(&promises);
+}
+
 Test(promises, kept_ranges_are_skipped_from_their_first_byte_to_their_last)
 {
     promises.listed.range_count = 3;
