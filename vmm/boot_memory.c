@@ -118,14 +118,14 @@ enum loam_error boot_memory_carve(struct boot_memory *carved, const struct loam_
 
 /* --- As high as may be -------------------------------------------------------------------------------------------- */
 
-/* Where the request ends up in the highest free range that has room for it; 0: nowhere above 1 MiB. */
+/* Where the request ends up in the highest free range that has room for it; 0, which is never free: nowhere. */
 static uint64_t find_high(const struct boot_memory *carved, const struct loam_dma_request *request)
 {
     const struct loam_frame *frame = loam_memory_frame(carved->memory);
     uint32_t shift = loam_frame_shift(frame);
     uint64_t unit = UINT64_C(1) << shift, align = request->align_bytes > unit ? request->align_bytes : unit;
     uint64_t bytes = loam_align_up(request->bytes, unit), limit = loam_align_down(request->limit.value, unit);
-    uint64_t from = LOAM_LEGACY_END_BYTES, found = 0;
+    uint64_t from = 0, found = 0;
     struct loam_frame_range range;
 
     while (from < limit &&
