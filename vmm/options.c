@@ -263,9 +263,9 @@ static const char documentation[] =
     "           --cmdline 'console=ttyS0,115200 nosmp nopause nobench'\n\n"
     "With --kernel, standard output is the guest's serial console, and on a terminal Ctrl-a x leaves it.\n"
     "Exit status: 0 pass; 1 the guest failed: a check, a reset of its own, or a code without a status of its own; 2 "
-    "usage; 3 the host lacks something; 4 KVM or the guest broke; 5 to 123 the code that the guest of --kernel wrote "
-    "to "
-    "the exit port 0xf4, if it is one of these (others, but 0, are status 1); 128+N stopped by signal N.";
+    "usage; 3 the host lacks something, or what was printed could not be written; 4 KVM or the guest broke; 5 to 123 "
+    "the code that the guest of --kernel wrote to the exit port 0xf4, if it is one of these (others, but 0, are status "
+    "1); 128+N stopped by signal N.";
 
 void options_read(int argc, char *argv[], struct options *options)
 {

@@ -15,7 +15,7 @@ enum exit_code {
     EXIT_CODE_PASS = 0,
     EXIT_CODE_GUEST_FAILED = 1, /* a check failed, the guest reset itself, or its own code does not fit below */
     EXIT_CODE_USAGE = 2,        /* the command line, or a file that it names */
-    EXIT_CODE_HOST = 3,         /* the host lacks something */
+    EXIT_CODE_HOST = 3,         /* the host lacks something, or what was printed could not be written */
     EXIT_CODE_BROKEN = 4,       /* KVM or the guest broke, or the timeout passed */
     EXIT_CODE_GUEST_FIRST = 5,  /* from here to the last: the code with which the guest stopped itself */
     EXIT_CODE_GUEST_LAST = 123, /* 124 to 127 are timeout(1)'s and the shell's */
