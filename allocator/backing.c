@@ -13,8 +13,10 @@
  */
 #include "loam/backing.h"
 
-#include "allocator/backing_pool.h"
+#include "allocator/backing_cause.h"
 #include "allocator/backing_populate.h"
+#include "allocator/host.h"
+#include "allocator/host_text.h"
 #include "allocator/prim.h"
 
 #include <errno.h>
@@ -23,19 +25,19 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define GUARD_BYTES          (64 * LOAM_KIB)
-#define PLACE_ATTEMPT_MAX    16
-#define UNMAP_ATTEMPT_MAX    3
-#define THP_ANONYMOUS_SWITCH "/sys/kernel/mm/transparent_hugepage/enabled"
-#define THP_SHARED_SWITCH    "/sys/kernel/mm/transparent_hugepage/shmem_enabled"
+#define GUARD_BYTES       (64 * LOAM_KIB)
+#define PLACE_ATTEMPT_MAX 16
+#define UNMAP_ATTEMPT_MAX 3
+#define LOCK_PIECE_BYTES  (32 * LOAM_MIB) /* milliseconds, once populated */
 
 struct loam_backing {
     struct loam_backing_info info;
     char *start; /* NULL: no address space yet */
     char *end;
     bool hollow;
-    uint32_t process;      /* that has the memory alone; 0: children have it too */
-    uint32_t thread_count; /* as requested */
+    uint32_t process;          /* that has the memory alone; 0: children have it too */
+    uint32_t thread_count;     /* as requested */
+    struct loam_cancel cancel; /* while it is being made; nobody looks at it later */
 };
 
 static const struct page_kind {
@@ -105,7 +107,7 @@ static struct amount amount_of(uint64_t bytes)
 /* Errors by which the kernel says that it has too little: MADV_POPULATE_WRITE says EFAULT where a touch would be a SIGBUS. */
 static bool is_shortage(int error_number)
 {
-    return error_number == ENOMEM || error_number == ENOSPC || error_number == EFAULT;
+    return error_number == ENOMEM || error_number == ENOSPC || error_number == EFAULT || error_number == EFBIG;
 }
 
 /* loam_fail has written an errno; a shortage is not a failure of the system. */
@@ -119,58 +121,50 @@ static enum loam_error classify(enum loam_error error, bool shortage, struct loa
     return classified;
 }
 
-/* A call on the whole backing failed, with errno. */
-static enum loam_error call_failed(const struct loam_backing *backing, const char *call, struct loam_diag *diag)
+static struct backing_cause_wanted wanted_of(const struct loam_backing *backing, enum backing_cause_call call)
+{
+    return (struct backing_cause_wanted){
+        .call = call,
+        .bytes = backing->info.bytes,
+        .page_bytes = is_hugetlb(backing->info.pages) ? backing->info.page_bytes : 0,
+        .shared = backing->info.sharing == LOAM_SHARING_SHARED,
+        .error_number = errno,
+    };
+}
+
+/* A call on the whole backing failed, with errno, for this reason; "": nobody knows. */
+static enum loam_error call_failed_for(const struct loam_backing *backing, const char *call, const char *cause,
+                                       struct loam_diag *diag)
 {
     bool shortage = is_shortage(errno);
 
-    return classify(loam_fail(diag, LOAM_ERROR_SYSTEM, "%s: %s of %s pages, %s", call,
+    return classify(loam_fail(diag, LOAM_ERROR_SYSTEM, "%s: %s of %s pages, %s%s%s", call,
                               amount_of(backing->info.bytes).text, page_kinds[backing->info.pages].unit,
-                              backing->info.sharing == LOAM_SHARING_SHARED ? "shared" : "private"),
+                              backing->info.sharing == LOAM_SHARING_SHARED ? "shared" : "private",
+                              cause[0] != '\0' ? ": " : "", cause),
                     shortage, diag);
 }
 
-static enum loam_error pool_too_small(const struct loam_backing *backing, int32_t node, const struct backing_pool *pool,
-                                      struct loam_diag *diag)
+static enum loam_error call_failed(const struct loam_backing *backing, const char *call, struct loam_diag *diag)
 {
-    const struct page_kind *kind = &page_kinds[backing->info.pages];
-    uint64_t wanted = backing->info.bytes / kind->bytes;
-    char where[32] = "";
-
-    if (node != LOAM_NODE_ANY) {
-        snprintf(where, sizeof where, " on node %" PRId32, node);
-    }
-    return loam_fail(
-        diag, LOAM_ERROR_EXHAUSTED,
-        "hugepages: %" PRIu64 " x %s wanted, %" PRIu64 " free%s: raise the pool with: echo %" PRIu64 " > %s", wanted,
-        kind->unit, pool->available, where, pool->total + wanted - pool->available, pool->total_path);
+    return call_failed_for(backing, call, "", diag);
 }
 
-/* Making or mapping hugetlb memory failed, with errno. */
-static enum loam_error hugetlb_failed(const struct loam_backing *backing, const char *call, struct loam_diag *diag)
+/* Making the file or mapping it failed, with errno. */
+static enum loam_error mapping_failed(const struct loam_backing *backing, enum backing_cause_call call,
+                                      struct loam_diag *diag)
 {
-    const struct page_kind *kind = &page_kinds[backing->info.pages];
-    uint64_t wanted = backing->info.bytes / kind->bytes;
+    struct backing_cause_wanted wanted = wanted_of(backing, call);
+    bool pool_may_be_short = wanted.page_bytes != 0 && (is_shortage(errno) || errno == ENODEV || errno == EINVAL);
     int saved = errno;
-    struct backing_pool pool;
+    char cause[BACKING_CAUSE_MAX];
 
-    if ((saved == ENODEV || saved == EINVAL) &&
-        !loam_backing_pool_read(page_kinds[backing->info.pages].bytes, LOAM_NODE_ANY, &pool)) {
-        return loam_fail(diag, LOAM_ERROR_EXHAUSTED,
-                         "hugepages: %" PRIu64 " x %s wanted, but this host has no pages of that size: ask for others",
-                         wanted, kind->unit);
+    if (pool_may_be_short && loam_backing_cause_pool(wanted.bytes, wanted.page_bytes, LOAM_NODE_ANY, cause)) {
+        return loam_fail(diag, LOAM_ERROR_EXHAUSTED, "%s", cause);
     }
-    if (is_shortage(saved) && loam_backing_pool_read(page_kinds[backing->info.pages].bytes, LOAM_NODE_ANY, &pool)) {
-        if (pool.available < wanted) {
-            return pool_too_small(backing, LOAM_NODE_ANY, &pool, diag);
-        }
-        return loam_fail(diag, LOAM_ERROR_EXHAUSTED,
-                         "hugepages: %" PRIu64 " x %s wanted, %" PRIu64
-                         " free, yet refused: see the limits of the control group (hugetlb.*.rsvd.max)",
-                         wanted, kind->unit, pool.available);
-    }
+    loam_backing_cause_find(&wanted, cause);
     errno = saved;
-    return call_failed(backing, call, diag);
+    return call_failed_for(backing, call == BACKING_CAUSE_FILE ? "memfd_create" : "mmap", cause, diag);
 }
 
 /* --- Address space ------------------------------------------------------------------------------------------------ */
@@ -279,20 +273,35 @@ static bool map_memory(struct loam_backing *backing)
 
 /* --- Populating --------------------------------------------------------------------------------------------------- */
 
-/* One line for all parts that failed, which names the lowest. */
+/* One line for all parts that failed, which names the lowest. A known reason stands in place of the errno's text. */
 static enum loam_error populate_failed(const struct loam_backing *backing, uint64_t offset, uint64_t bytes,
                                        const struct backing_populate_result *result, struct loam_diag *diag)
 {
     uint64_t at = offset + result->first_failed_offset;
+    char cause[BACKING_CAUSE_MAX];
+    struct backing_cause_wanted wanted;
+    bool known;
 
     errno = result->error_number;
-    return classify(loam_fail(diag, LOAM_ERROR_SYSTEM,
+    wanted = wanted_of(backing, BACKING_CAUSE_POPULATE);
+    known = is_shortage(errno) && loam_backing_cause_find(&wanted, cause);
+    return classify(loam_fail(diag, known ? LOAM_ERROR_EXHAUSTED : LOAM_ERROR_SYSTEM,
                               "populate: %s of %s pages: %" PRIu64 " of %" PRIu64
-                              " parts failed, the first at HVA %p, GPA %#" PRIx64,
+                              " parts failed, the first at HVA %p, GPA %#" PRIx64 "%s%s",
                               amount_of(bytes).text, page_kinds[backing->info.pages].unit, result->failed_count,
                               result->part_count, (void *)((char *)backing->info.hva + at),
-                              backing->info.gpa.value + at),
+                              backing->info.gpa.value + at, known ? ": " : "", known ? cause : ""),
                     is_shortage(result->error_number), diag);
+}
+
+static enum loam_error cancelled(struct loam_diag *diag)
+{
+    return loam_fail(diag, LOAM_ERROR_CANCELLED, "cancelled by the caller; everything is given back");
+}
+
+static bool is_cancelled(const struct loam_backing *backing)
+{
+    return backing->cancel.asked != NULL && backing->cancel.asked(backing->cancel.self);
 }
 
 static enum loam_error populate(struct loam_backing *backing, uint64_t offset, uint64_t bytes, struct loam_diag *diag)
@@ -302,20 +311,23 @@ static enum loam_error populate(struct loam_backing *backing, uint64_t offset, u
         .bytes = bytes,
         .page_bytes = backing->info.page_bytes,
         .thread_count = backing->thread_count,
+        .cancel = backing->cancel,
     });
 
+    if (result.cancelled) {
+        return cancelled(diag);
+    }
     return result.failed_count == 0 ? LOAM_OK : populate_failed(backing, offset, bytes, &result, diag);
 }
 
 /* --- The steps of create ------------------------------------------------------------------------------------------ */
 
-/* Whether a switch of transparent huge pages, such as "always [madvise] never", lets madvise have them. */
-static bool thp_allowed(const char *path)
+/* A switch that cannot be read allows nothing. */
+static bool thp_allowed(bool shared)
 {
-    char text[128];
+    bool given;
 
-    return loam_prim_read_text(path, text, sizeof text) && strstr(text, "[never]") == NULL &&
-           strstr(text, "[deny]") == NULL;
+    return loam_host_thp(shared, &given, NULL) == LOAM_OK && given;
 }
 
 static enum loam_error thp_refused(const struct loam_backing *backing, enum loam_sharing wanted, struct loam_diag *diag)
@@ -325,7 +337,7 @@ static enum loam_error thp_refused(const struct loam_backing *backing, enum loam
     return loam_fail(diag, LOAM_ERROR_EXHAUSTED,
                      "transparent huge pages: %s wanted, %s, switched off on this host: allow them with: echo %s > %s",
                      amount_of(backing->info.bytes).text, shared ? "shared" : "private", shared ? "advise" : "madvise",
-                     shared ? THP_SHARED_SWITCH : THP_ANONYMOUS_SWITCH);
+                     shared ? LOAM_HOST_THP_SHARED : LOAM_HOST_THP_PRIVATE);
 }
 
 /*
@@ -336,9 +348,8 @@ static enum loam_error choose_thp_sharing(struct loam_backing *backing, enum loa
                                           struct loam_diag *diag)
 {
     bool aligned = loam_is_aligned(backing->info.gpa.value, page_kinds[LOAM_PAGES_THP].bytes);
-    bool shared =
-        wanted != LOAM_SHARING_PRIVATE && (aligned || wanted == LOAM_SHARING_SHARED) && thp_allowed(THP_SHARED_SWITCH);
-    bool private = !shared && wanted != LOAM_SHARING_SHARED && thp_allowed(THP_ANONYMOUS_SWITCH);
+    bool shared = wanted != LOAM_SHARING_PRIVATE && (aligned || wanted == LOAM_SHARING_SHARED) && thp_allowed(true);
+    bool private = !shared && wanted != LOAM_SHARING_SHARED && thp_allowed(false);
 
     if (!shared && !private) {
         return thp_refused(backing, wanted, diag);
@@ -356,20 +367,15 @@ static enum loam_error choose_sharing(struct loam_backing *backing, enum loam_sh
     return LOAM_OK;
 }
 
-static enum loam_error mapping_failed(const struct loam_backing *backing, const char *call, struct loam_diag *diag)
-{
-    return is_hugetlb(backing->info.pages) ? hugetlb_failed(backing, call, diag) : call_failed(backing, call, diag);
-}
-
 static enum loam_error map(struct loam_backing *backing, const char *name, struct loam_diag *diag)
 {
     struct loam_backing_info *info = &backing->info;
     uint32_t huge_shift = page_kinds[info->pages].huge_shift;
 
     if (info->sharing == LOAM_SHARING_SHARED && !loam_prim_memfd(name, huge_shift, info->bytes, &info->fd)) {
-        return mapping_failed(backing, "memfd_create", diag);
+        return mapping_failed(backing, BACKING_CAUSE_FILE, diag);
     }
-    return map_memory(backing) ? LOAM_OK : mapping_failed(backing, "mmap", diag);
+    return map_memory(backing) ? LOAM_OK : mapping_failed(backing, BACKING_CAUSE_MAP, diag);
 }
 
 /* A kernel built without transparent huge pages refuses the advice to have none (EINVAL), and has none. */
@@ -406,13 +412,11 @@ static enum loam_error keep(struct loam_backing *backing, const struct loam_back
 static enum loam_error check_node_pool(const struct loam_backing *backing, struct loam_diag *diag)
 {
     const struct loam_backing_info *info = &backing->info;
-    struct backing_pool pool;
+    char cause[BACKING_CAUSE_MAX];
 
-    if (is_hugetlb(info->pages) && loam_backing_pool_read(info->page_bytes, info->node, &pool) &&
-        pool.available < info->bytes / info->page_bytes) {
-        return pool_too_small(backing, info->node, &pool, diag);
-    }
-    return LOAM_OK;
+    return is_hugetlb(info->pages) && loam_backing_cause_pool(info->bytes, info->page_bytes, info->node, cause)
+               ? loam_fail(diag, LOAM_ERROR_EXHAUSTED, "%s", cause)
+               : LOAM_OK;
 }
 
 /* ENOSYS: the kernel knows no nodes, so all memory is on node 0. */
@@ -437,27 +441,19 @@ static enum loam_error bind(struct loam_backing *backing, struct loam_diag *diag
                      (int)strcspn(nodes, "\n"), nodes);
 }
 
-static uint64_t meminfo_bytes(const char *text, const char *figure)
-{
-    const char *line = strstr(text, figure);
-
-    return line == NULL ? 0 : strtoull(line + strlen(figure), NULL, 10) * LOAM_KIB;
-}
-
 /*
  * Ordinary memory that is not there is not refused when it is populated: the kernel kills a process to get it. So ask first.
  * Where the figure cannot be read, go on.
  */
 static enum loam_error check_available(const struct loam_backing *backing, bool lock, struct loam_diag *diag)
 {
-    char text[8192];
-    uint64_t available;
+    uint64_t available, swap = 0;
 
-    if (is_hugetlb(backing->info.pages) || !loam_prim_read_text("/proc/meminfo", text, sizeof text) ||
-        strstr(text, "MemAvailable:") == NULL) {
+    if (is_hugetlb(backing->info.pages) || loam_host_available(&available, NULL) != LOAM_OK ||
+        (!lock && loam_host_swap(&swap, NULL) != LOAM_OK)) {
         return LOAM_OK;
     }
-    available = meminfo_bytes(text, "MemAvailable:") + (lock ? 0 : meminfo_bytes(text, "SwapFree:"));
+    available = loam_add_capped(available, swap);
     if (available >= backing->info.bytes) {
         return LOAM_OK;
     }
@@ -466,20 +462,21 @@ static enum loam_error check_available(const struct loam_backing *backing, bool 
                      amount_of(backing->info.bytes).text, page_kinds[backing->info.pages].unit, available / LOAM_MIB);
 }
 
-static bool must_populate(const struct loam_backing_info *info, bool lock)
+static enum loam_error must_populate(const struct loam_backing_info *info, bool lock, bool *must,
+                                     struct loam_diag *diag)
 {
-    if (lock || info->commit == LOAM_COMMIT_POPULATE) {
-        return true;
-    }
-    return info->commit == LOAM_COMMIT_RESERVE && (!is_hugetlb(info->pages) || info->node != LOAM_NODE_ANY);
+    *must = lock || info->commit == LOAM_COMMIT_POPULATE ||
+            (is_hugetlb(info->pages) ? info->node != LOAM_NODE_ANY : info->commit == LOAM_COMMIT_RESERVE);
+    return *must || !is_hugetlb(info->pages) ? LOAM_OK : loam_backing_charged_at_touch(info->page_bytes, must, diag);
 }
 
 static enum loam_error commit(struct loam_backing *backing, bool lock, struct loam_diag *diag)
 {
-    enum loam_error error;
+    bool must;
+    enum loam_error error = must_populate(&backing->info, lock, &must, diag);
 
-    if (!must_populate(&backing->info, lock)) {
-        return LOAM_OK;
+    if (error != LOAM_OK || !must) {
+        return error;
     }
     error = check_available(backing, lock, diag);
     if (error == LOAM_OK) {
@@ -490,31 +487,41 @@ static enum loam_error commit(struct loam_backing *backing, bool lock, struct lo
 }
 
 /* mlock(2) says EPERM, ENOMEM or EAGAIN when the limit does not allow it. */
-static enum loam_error lock_memory(struct loam_backing *backing, struct loam_diag *diag)
+static enum loam_error lock_failed(const struct loam_backing *backing, struct loam_diag *diag)
 {
-    uint64_t limit;
-    bool limited;
-    int saved;
+    struct backing_cause_wanted wanted = wanted_of(backing, BACKING_CAUSE_LOCK);
+    bool may_be_limit = errno == EPERM || errno == ENOMEM || errno == EAGAIN;
+    char cause[BACKING_CAUSE_MAX];
 
-    if (loam_prim_lock(backing->info.hva, backing->info.bytes)) {
-        backing->info.locked = true;
-        return LOAM_OK;
-    }
-    saved = errno;
-    limited = loam_prim_memlock_limit(&limit) && limit < UINT64_MAX;
-    errno = saved;
-    if (!limited || (saved != EPERM && saved != ENOMEM && saved != EAGAIN)) {
+    if (!may_be_limit || !loam_backing_cause_find(&wanted, cause)) {
         return call_failed(backing, "mlock", diag);
     }
-    return loam_fail(diag, LOAM_ERROR_EXHAUSTED,
-                     "mlock: %s wanted, RLIMIT_MEMLOCK is %s: raise it with: ulimit -l %" PRIu64,
-                     amount_of(backing->info.bytes).text, amount_of(limit).text, backing->info.bytes / LOAM_KIB);
+    return loam_fail(diag, LOAM_ERROR_EXHAUSTED, "mlock: %s wanted, %s", amount_of(wanted.bytes).text, cause);
+}
+
+static enum loam_error lock_memory(struct loam_backing *backing, struct loam_diag *diag)
+{
+    const struct loam_backing_info *info = &backing->info;
+    uint64_t piece = info->page_bytes > LOCK_PIECE_BYTES ? info->page_bytes : LOCK_PIECE_BYTES;
+
+    for (uint64_t offset = 0; offset < info->bytes; offset += piece) {
+        uint64_t rest = info->bytes - offset;
+
+        if (is_cancelled(backing)) {
+            return cancelled(diag);
+        }
+        if (!loam_prim_lock((char *)info->hva + offset, rest < piece ? rest : piece)) {
+            return lock_failed(backing, diag);
+        }
+    }
+    backing->info.locked = true;
+    return LOAM_OK;
 }
 
 static enum loam_error build(struct loam_backing *backing, const struct loam_backing_request *request,
                              struct loam_diag *diag)
 {
-    enum loam_error error = choose_sharing(backing, request->sharing, diag);
+    enum loam_error error = is_cancelled(backing) ? cancelled(diag) : choose_sharing(backing, request->sharing, diag);
 
     if (error == LOAM_OK) {
         error = map(backing, request->name != NULL ? request->name : "loam", diag);
@@ -534,6 +541,7 @@ static enum loam_error build(struct loam_backing *backing, const struct loam_bac
     if (error == LOAM_OK && request->lock) {
         error = lock_memory(backing, diag);
     }
+    backing->cancel = (struct loam_cancel){0};
     return error;
 }
 
@@ -605,6 +613,7 @@ static enum loam_error create_kind(const struct loam_backing_request *request, e
     }
     made = memory;
     made->thread_count = request->thread_count;
+    made->cancel = request->cancel;
     made->info = (struct loam_backing_info){
         .bytes = request->bytes,
         .gpa = request->gpa,
@@ -630,7 +639,7 @@ static enum loam_error create_auto(const struct loam_backing_request *request, s
     enum loam_error error = LOAM_ERROR_INVALID;
     struct loam_diag last = {0};
 
-    for (int i = LOAM_PAGES_1G; i <= LOAM_PAGES_4K && *backing == NULL; i++) {
+    for (int i = LOAM_PAGES_1G; i <= LOAM_PAGES_4K && *backing == NULL && error != LOAM_ERROR_CANCELLED; i++) {
         if (loam_is_aligned(request->bytes, page_kinds[i].bytes) &&
             loam_is_aligned(request->gpa.value, page_kinds[i].bytes)) {
             error = create_kind(request, (enum loam_pages)i, backing, &last);

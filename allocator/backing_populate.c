@@ -7,7 +7,8 @@
 #include <errno.h>
 #include <stdatomic.h>
 
-#define SLICE_BYTES_MAX  (16 * LOAM_MIB) /* what a worker takes at a time: small enough that all end together */
+/* What a worker takes at a time, unless a page is larger: small enough that all end together, and soon when told to. */
+#define SLICE_BYTES_MAX  (2 * LOAM_MIB)
 #define BYTES_PER_THREAD (64 * LOAM_MIB)
 
 /* Slice number i is [start + i * slice_bytes, start + min(bytes, (i + 1) * slice_bytes)). */
@@ -17,11 +18,14 @@ struct populate_job {
     uint64_t slice_bytes;
     uint64_t slice_count;
     _Atomic uint64_t next; /* slice that nobody has claimed */
+    _Atomic bool cancelled;
+    struct loam_cancel cancel; /* asked by the calling thread alone */
 };
 
 /* What one worker saw; its own until it is joined. */
 struct populate_worker {
     struct populate_job *job;
+    bool is_caller; /* it runs on the thread that made the call */
     pthread_t thread;
     uint64_t failed_count;
     uint64_t first_failed; /* slice, with the lowest address; slice_count: none */
@@ -44,14 +48,30 @@ static void populate_slice(struct populate_worker *worker, uint64_t slice)
     }
 }
 
+/* relaxed: nothing else is told by it */
+static bool is_cancelled(const struct populate_worker *worker)
+{
+    struct populate_job *job = worker->job;
+
+    if (worker->is_caller && job->cancel.asked != NULL && job->cancel.asked(job->cancel.self)) {
+        atomic_store_explicit(&job->cancelled, true, memory_order_relaxed);
+    }
+    return atomic_load_explicit(&job->cancelled, memory_order_relaxed);
+}
+
 static void *populate_run(void *argument)
 {
     struct populate_worker *worker = argument;
     struct populate_job *job = worker->job;
 
     for (;;) {
+        uint64_t slice;
+
+        if (is_cancelled(worker)) {
+            return NULL;
+        }
         /* relaxed: it only shares out numbers; results are read after the join */
-        uint64_t slice = atomic_fetch_add_explicit(&job->next, 1, memory_order_relaxed);
+        slice = atomic_fetch_add_explicit(&job->next, 1, memory_order_relaxed);
 
         if (slice >= job->slice_count) {
             return NULL;
@@ -84,6 +104,7 @@ static struct populate_job make_job(const struct backing_populate_range *range, 
         .bytes = range->bytes,
         .slice_bytes = slice_bytes,
         .slice_count = range->bytes / slice_bytes + (range->bytes % slice_bytes != 0),
+        .cancel = range->cancel,
     };
 }
 
@@ -101,10 +122,10 @@ static void run_workers(struct populate_worker *workers, uint32_t count)
     }
 }
 
-static struct backing_populate_result collect(const struct populate_job *job, const struct populate_worker *workers,
+static struct backing_populate_result collect(struct populate_job *job, const struct populate_worker *workers,
                                               uint32_t count)
 {
-    struct backing_populate_result result = {.part_count = job->slice_count};
+    struct backing_populate_result result = {.cancelled = job->cancelled, .part_count = job->slice_count};
     const struct populate_worker *first = &workers[0];
 
     for (uint32_t i = 0; i < count; i++) {
@@ -126,7 +147,7 @@ struct backing_populate_result loam_backing_populate_range(const struct backing_
 
     count = count < job.slice_count ? count : (uint32_t)job.slice_count;
     for (uint32_t i = 0; i < count; i++) {
-        workers[i] = (struct populate_worker){.job = &job, .first_failed = job.slice_count};
+        workers[i] = (struct populate_worker){.job = &job, .is_caller = i == 0, .first_failed = job.slice_count};
     }
     run_workers(workers, count);
     return collect(&job, workers, count);

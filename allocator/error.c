@@ -17,6 +17,7 @@ static const char *const error_names[LOAM_ERROR_COUNT] = {
     [LOAM_ERROR_NOT_PERMITTED] = "not permitted",
     [LOAM_ERROR_CORRUPT] = "corrupt",
     [LOAM_ERROR_SYSTEM] = "system call failed",
+    [LOAM_ERROR_CANCELLED] = "cancelled",
 };
 
 const char *loam_error_name(enum loam_error error)

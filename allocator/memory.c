@@ -60,13 +60,14 @@ static enum loam_error back_part(struct loam_memory *memory, uint32_t part, stru
         .gpa = memory->plan.parts[part].start,
         .pages = memory->plan.pages,
         .sharing = wanted->sharing,
-        .commit = wanted->commit,
+        .commit = memory->plan.charged_at_touch ? LOAM_COMMIT_POPULATE : wanted->commit,
         .bind_node = wanted->bind_node,
         .node = wanted->node,
         .lock = wanted->lock,
         .keep_from_children = wanted->keep_from_children,
         .keep_from_dumps = wanted->keep_from_dumps,
         .thread_count = wanted->thread_count,
+        .cancel = wanted->cancel,
         .name = wanted->sharing != LOAM_SHARING_PRIVATE ? names[part] : NULL,
     };
 

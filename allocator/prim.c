@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "allocator/prim.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -164,12 +165,20 @@ static int create_memfd(const char *name, uint32_t huge_shift)
     return fd;
 }
 
+/* A file that grows beyond RLIMIT_FSIZE is refused with a signal that kills whoever does not expect it: so ask first. */
+static bool may_have_file_of(size_t bytes)
+{
+    struct rlimit limit;
+
+    return getrlimit(RLIMIT_FSIZE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY || bytes <= limit.rlim_cur;
+}
+
 static bool size_and_seal(int fd, size_t bytes)
 {
     unsigned int attempts = 0;
     int result;
 
-    if (bytes > (size_t)INT64_MAX) {
+    if (bytes > (size_t)INT64_MAX || !may_have_file_of(bytes)) {
         errno = EFBIG;
         return false;
     }
@@ -353,24 +362,85 @@ bool LOAM_PRIM(read_text)(const char *path, char *text, size_t bytes)
     return ok;
 }
 
-static bool may_lock_without_limit(void)
+/* --- Limits ------------------------------------------------------------------------------------------------------ */
+
+/* A capability goes beyond limits only in the host's own user namespace, where every user has the number it has outside. */
+static bool in_first_user_namespace(void)
+{
+    char text[128];
+    unsigned int inside, outside, count;
+    int fields = LOAM_PRIM(read_text)("/proc/self/uid_map", text, sizeof text)
+                     ? sscanf(text, "%u %u %u", &inside, &outside, &count)
+                     : 0;
+
+    return fields == 0 || (fields == 3 && inside == 0 && outside == 0 && count == UINT32_MAX);
+}
+
+static bool has_capability(unsigned int capability)
 {
     struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
     struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3] = {0};
 
     return syscall(SYS_capget, &header, data) == 0 &&
-           (data[CAP_TO_INDEX(CAP_IPC_LOCK)].effective & CAP_TO_MASK(CAP_IPC_LOCK)) != 0;
+           (data[CAP_TO_INDEX(capability)].effective & CAP_TO_MASK(capability)) != 0 && in_first_user_namespace();
 }
 
-bool LOAM_PRIM(memlock_limit)(uint64_t *bytes)
+/* Whether the kernel lets this process go beyond (mlock(2); fork(2), EAGAIN). */
+static bool goes_beyond(enum loam_prim_limit which)
 {
+    if (which == LOAM_PRIM_LIMIT_LOCKED) {
+        return has_capability(CAP_IPC_LOCK);
+    }
+    return which == LOAM_PRIM_LIMIT_THREADS && ((getuid() == 0 && in_first_user_namespace()) ||
+                                                has_capability(CAP_SYS_RESOURCE) || has_capability(CAP_SYS_ADMIN));
+}
+
+bool LOAM_PRIM(limit)(enum loam_prim_limit which, uint64_t *value)
+{
+    static const int resources[LOAM_PRIM_LIMIT_COUNT] = {
+        [LOAM_PRIM_LIMIT_ADDRESS_SPACE] = RLIMIT_AS, [LOAM_PRIM_LIMIT_DATA] = RLIMIT_DATA,
+        [LOAM_PRIM_LIMIT_FILE_SIZE] = RLIMIT_FSIZE,  [LOAM_PRIM_LIMIT_STACK] = RLIMIT_STACK,
+        [LOAM_PRIM_LIMIT_LOCKED] = RLIMIT_MEMLOCK,   [LOAM_PRIM_LIMIT_THREADS] = RLIMIT_NPROC,
+    };
     struct rlimit limit;
 
-    *bytes = 0;
-    if (getrlimit(RLIMIT_MEMLOCK, &limit) != 0) {
+    *value = 0;
+    if (getrlimit((__rlimit_resource_t)resources[which], &limit) != 0) {
         return false;
     }
-    *bytes = limit.rlim_cur == RLIM_INFINITY || may_lock_without_limit() ? UINT64_MAX : limit.rlim_cur;
+    *value = limit.rlim_cur == RLIM_INFINITY || goes_beyond(which) ? UINT64_MAX : limit.rlim_cur;
+    return true;
+}
+
+/* Threads of a process, if its real user is this one; 0 where it is gone meanwhile. */
+static uint64_t threads_of(const char *process, uid_t user)
+{
+    char path[64], text[8192];
+    const char *uid, *threads;
+
+    snprintf(path, sizeof path, "/proc/%.20s/status", process);
+    if (!LOAM_PRIM(read_text)(path, text, sizeof text) || (uid = strstr(text, "\nUid:\t")) == NULL ||
+        (threads = strstr(text, "\nThreads:\t")) == NULL || strtoul(uid + 6, NULL, 10) != user) {
+        return 0;
+    }
+    return strtoull(threads + 10, NULL, 10);
+}
+
+bool LOAM_PRIM(user_threads)(uint64_t *count)
+{
+    DIR *processes = opendir("/proc");
+    struct dirent *entry;
+
+    *count = 0;
+    if (processes == NULL) {
+        return false;
+    }
+    while ((entry = readdir(processes)) != NULL) {
+        if (entry->d_name[0] >= '1' && entry->d_name[0] <= '9') {
+            *count += threads_of(entry->d_name, getuid());
+        }
+    }
+    closedir(processes);
     return true;
 }
 

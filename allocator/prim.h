@@ -16,6 +16,23 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+/* The test fake includes this header twice: types stand behind a guard of their own. */
+#ifndef LOAM_PRIM_TYPES
+#define LOAM_PRIM_TYPES
+
+/* getrlimit(2). In bytes, but for THREADS. */
+enum loam_prim_limit {
+    LOAM_PRIM_LIMIT_ADDRESS_SPACE, /* RLIMIT_AS */
+    LOAM_PRIM_LIMIT_DATA,          /* RLIMIT_DATA: private memory that can be written */
+    LOAM_PRIM_LIMIT_FILE_SIZE,     /* RLIMIT_FSIZE: of each file */
+    LOAM_PRIM_LIMIT_STACK,         /* RLIMIT_STACK: what a new thread gets */
+    LOAM_PRIM_LIMIT_LOCKED,        /* RLIMIT_MEMLOCK */
+    LOAM_PRIM_LIMIT_THREADS,       /* RLIMIT_NPROC: threads of this user, wherever they run */
+    LOAM_PRIM_LIMIT_COUNT
+};
+
+#endif
+
 /* The test fake compiles the real functions under other names beside its own. */
 #ifndef LOAM_PRIM
 #define LOAM_PRIM(name) loam_prim_##name
@@ -68,7 +85,8 @@ bool LOAM_PRIM(lock)(void *address, size_t bytes);
 
 /*
  * An anonymous file, close-on-exec, not executable, and sealed against shrinking, growing and any further seal once
- * sized, as far as the kernel can. huge_shift as above. The name is of at most 249 bytes.
+ * sized, as far as the kernel can. huge_shift as above. The name is of at most 249 bytes. EFBIG: RLIMIT_FSIZE is
+ * smaller; the SIGXFSZ that goes with it is not raised.
  */
 bool LOAM_PRIM(memfd)(const char *name, uint32_t huge_shift, size_t bytes, int *fd);
 
@@ -101,8 +119,11 @@ uint32_t LOAM_PRIM(cpu_count)(void);
  * (EFBIG). */
 bool LOAM_PRIM(read_text)(const char *path, char *text, size_t bytes);
 
-/* RLIMIT_MEMLOCK in bytes, soft; UINT64_MAX when unlimited or when the caller may lock without limit. */
-bool LOAM_PRIM(memlock_limit)(uint64_t *bytes);
+/* The soft limit; UINT64_MAX when there is none, or when the caller has a right to go beyond it. */
+bool LOAM_PRIM(limit)(enum loam_prim_limit which, uint64_t *value);
+
+/* Threads of this process's user, as far as /proc shows them: one file a process is read. ENOENT: there is no /proc. */
+bool LOAM_PRIM(user_threads)(uint64_t *count);
 
 /* --- Threads of this process: membarrier(2), private expedited -------------------------------------------------- */
 

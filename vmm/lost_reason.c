@@ -66,7 +66,7 @@ void lost_reason(const struct loam_gpa_view *view, const struct loam_plan *plan,
                  char *text, size_t bytes)
 {
     struct loam_region region = {0};
-    char why[512];
+    char why[640];
 
     if (!lost->is_known || loam_gpa_view_find(view, lost->gpa, &region) != LOAM_OK) {
         explain_error(plan, 0, why, sizeof why);

@@ -636,15 +636,3 @@ size_t machine_serial_input(struct machine *machine, const uint8_t *bytes, size_
 {
     return serial_receive(&machine->serial, bytes, count);
 }
-
-uint32_t machine_slot_limit(void)
-{
-    struct kvm kvm;
-    uint32_t limit = 0;
-
-    if (kvm_open(KVM_DEVICE, &kvm, NULL) == LOAM_OK) {
-        limit = kvm.slot_limit;
-        kvm_close(&kvm);
-    }
-    return limit;
-}

@@ -101,7 +101,4 @@ void machine_wait(struct machine *machine, struct machine_result *result);
 /* Hand bytes to COM1's receiver; returns how many it took. */
 size_t machine_serial_input(struct machine *machine, const uint8_t *bytes, size_t count);
 
-/* KVM_CAP_NR_MEMSLOTS of this host, for a plan; 0 where KVM cannot be asked. */
-uint32_t machine_slot_limit(void);
-
 #endif

@@ -53,9 +53,17 @@ static const char *mark(const struct report *report, bool good, const char *text
 
 static const char *const commit_texts[LOAM_COMMIT_COUNT] = {
     [LOAM_COMMIT_RESERVE] = "reserved when mapped",
-    [LOAM_COMMIT_POPULATE] = "populated",
+    [LOAM_COMMIT_POPULATE] = "populated when mapped",
     [LOAM_COMMIT_LAZY] = "found on first touch",
 };
+
+static const char *commit_text(const struct loam_plan *plan)
+{
+    if (plan->charged_at_touch) {
+        return "populated when mapped: a control group's limit charges them at first touch";
+    }
+    return commit_texts[plan->populates ? LOAM_COMMIT_POPULATE : plan->request.commit];
+}
 
 static void print_pages(struct report *report, const struct loam_plan *plan)
 {
@@ -66,7 +74,7 @@ static void print_pages(struct report *report, const struct loam_plan *plan)
         kind = "hugepages";
     }
     fprintf(report->out, "%" PRIu64 " x %s %s, %s\n", plan->backing_page_count, amount_of(plan->page_bytes).text, kind,
-            commit_texts[plan->request.commit]);
+            commit_text(plan));
     if (plan->passed_over[0] != '\0') {
         fprintf(report->out, "  auto      %s\n", printable_of(plan->passed_over).text);
     }
@@ -84,7 +92,8 @@ static void print_plan(struct report *report, const struct loam_plan *plan)
     }
     fprintf(report->out, "  hole      [0x%09" PRIx64 ", 0x%09" PRIx64 ")  for devices\n", plan->hole_start.value,
             (uint64_t)LOAM_DMA32_END_BYTES);
-    fprintf(report->out, "  metadata  %s of host memory\n", amount_of(plan->metadata_bytes).text);
+    fprintf(report->out, "  metadata  %s of host memory, beside %s for page tables and %s for the process, at most\n",
+            amount_of(plan->metadata_bytes).text, amount_of(plan->table_bytes).text, amount_of(plan->own_bytes).text);
     for (uint32_t i = 0; i < plan->check_count; i++) {
         bool good = !plan->checks[i].short_fall;
 
@@ -161,11 +170,12 @@ static json_t *json_of_plan(const struct loam_plan *plan)
                                         "unit_bytes", (json_int_t)check->unit_bytes, "short", check->short_fall, "text",
                                         json_of_text(check->text)));
     }
-    return json_pack("{sIsssIsIsosIsIsoso}", "bytes", (json_int_t)plan->request.bytes, "pages",
+    return json_pack("{sIsssIsIsosIsIsIsIsbsoso}", "bytes", (json_int_t)plan->request.bytes, "pages",
                      loam_pages_name(plan->pages), "page_bytes", (json_int_t)plan->page_bytes, "page_count",
                      (json_int_t)plan->backing_page_count, "parts", parts, "hole_start",
-                     (json_int_t)plan->hole_start.value, "metadata_bytes", (json_int_t)plan->metadata_bytes, "checks",
-                     checks, "passed_over", json_of_text(plan->passed_over));
+                     (json_int_t)plan->hole_start.value, "metadata_bytes", (json_int_t)plan->metadata_bytes,
+                     "table_bytes", (json_int_t)plan->table_bytes, "own_bytes", (json_int_t)plan->own_bytes,
+                     "populates", plan->populates, "checks", checks, "passed_over", json_of_text(plan->passed_over));
 }
 
 static json_t *json_of_outcome(const struct attest_outcome *outcome)

@@ -22,6 +22,11 @@
 
 #define EXTRA_SLOTS 8 /* for the pieces that read-only ranges cut RAM into */
 
+/* What a run takes beside its guest's memory: a thread a vCPU, one that KVM starts at the first KVM_RUN (Linux 6.14), heap. */
+#define KVM_THREADS   1u
+#define PROGRAM_BYTES (2 * LOAM_MIB)
+#define VCPU_BYTES    (256 * LOAM_KIB)
+
 /* A guest that resets itself so often in a row, so soon after each start, would do it for ever. */
 #define QUICK_RESET_MAX          10u
 #define QUICK_RESET_MILLISECONDS 1000
@@ -31,7 +36,9 @@ struct run {
     const struct options *options;
     struct report report;
     struct session session;
-    uint32_t slot_limit; /* 0: unknown */
+    int64_t started_milliseconds; /* --timeout counts from here */
+    uint32_t slot_limit;          /* 0: unknown */
+    uint32_t vcpu_limit;
     struct loam_plan plan;
     struct loam_memory *memory;
     struct boot_file kernel, initrd;
@@ -51,20 +58,73 @@ static int fail(struct run *run, int exit_status, const struct loam_diag *diag)
     return exit_status;
 }
 
+/* --- What ends a run before its guest begins --------------------------------------------------------------------- */
+
+static int64_t now_milliseconds(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+static bool is_time_up(const struct run *run)
+{
+    uint64_t whole = run->options->timeout_milliseconds;
+
+    return whole != 0 && (uint64_t)(now_milliseconds() - run->started_milliseconds) >= whole;
+}
+
+/* For loam_cancel. */
+static bool must_end(void *self)
+{
+    struct run *run = self;
+
+    return session_signalled(&run->session) || is_time_up(run);
+}
+
+static int judge_early_end(struct run *run)
+{
+    run->is_cut_short = true;
+    if (session_signalled(&run->session)) {
+        report_failure(&run->report, "stopped by signal %d", run->session.signal_number);
+        return 128 + run->session.signal_number;
+    }
+    report_failure(&run->report,
+                   "the guest did not end within %.3g s, and had not even begun: its memory was still being made: give "
+                   "it more with --timeout SECONDS",
+                   (double)run->options->timeout_milliseconds / 1000);
+    return EXIT_CODE_BROKEN;
+}
+
 /* --- Preparations: each returns EXIT_CODE_PASS, or has said what is wrong ---------------------------------------- */
 
-static int make_plan(struct run *run)
+static struct loam_memory_request request_of(struct run *run)
 {
     struct loam_memory_request request = run->options->memory;
-    struct loam_diag diag = {0};
-    enum loam_error error;
 
     request.slot_limit = run->slot_limit;
     request.extra_slots = EXTRA_SLOTS;
     /* Nobody but this process has business with the guest's memory, nor has who reads a core dump of it. */
     request.keep_from_children = true;
     request.keep_from_dumps = true;
-    error = loam_plan_make(&request, &run->plan, &diag);
+    request.vcpu_limit = run->vcpu_limit;
+    request.vcpu_count = run->options->vcpu_count;
+    request.extra_threads = run->options->vcpu_count + KVM_THREADS;
+    request.extra_bytes = PROGRAM_BYTES + run->options->vcpu_count * VCPU_BYTES;
+    request.cancel = (struct loam_cancel){must_end, run};
+    return request;
+}
+
+static int make_plan(struct run *run)
+{
+    struct loam_memory_request request = request_of(run);
+    struct loam_diag diag = {0};
+    enum loam_error error = loam_plan_make(&request, &run->plan, &diag);
+
+    if (error == LOAM_ERROR_CANCELLED) {
+        return judge_early_end(run);
+    }
     if (error != LOAM_OK) {
         return fail(run, error == LOAM_ERROR_INVALID ? EXIT_CODE_USAGE : EXIT_CODE_HOST, &diag);
     }
@@ -76,17 +136,24 @@ static int make_plan(struct run *run)
     return EXIT_CODE_PASS;
 }
 
+static enum loam_error ask_kvm(struct run *run, struct loam_diag *diag)
+{
+    struct kvm kvm;
+    enum loam_error error = kvm_open(KVM_DEVICE, &kvm, diag);
+
+    if (error == LOAM_OK) {
+        run->slot_limit = kvm.slot_limit;
+        run->vcpu_limit = kvm.vcpu_recommended;
+        kvm_close(&kvm);
+    }
+    return error;
+}
+
 static int check_kvm(struct run *run)
 {
     struct loam_diag diag = {0};
-    struct kvm kvm;
 
-    if (kvm_open(KVM_DEVICE, &kvm, &diag) != LOAM_OK) {
-        return fail(run, EXIT_CODE_HOST, &diag);
-    }
-    run->slot_limit = kvm.slot_limit;
-    kvm_close(&kvm);
-    return EXIT_CODE_PASS;
+    return ask_kvm(run, &diag) == LOAM_OK ? EXIT_CODE_PASS : fail(run, EXIT_CODE_HOST, &diag);
 }
 
 static int read_files(struct run *run)
@@ -117,6 +184,9 @@ static int make_memory(struct run *run)
     struct loam_diag diag = {0};
     enum loam_error error = loam_memory_create(&run->plan, &run->memory, &diag);
 
+    if (error == LOAM_ERROR_CANCELLED) {
+        return judge_early_end(run);
+    }
     if (error == LOAM_OK) {
         error = bus_error_watch(loam_memory_map(run->memory), &end, &diag);
     }
@@ -304,27 +374,20 @@ static int judge(struct run *run, enum session_end end, const struct machine_res
     }
 }
 
-static int64_t now_milliseconds(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 /* What is left for a session; 0: no end. */
-static uint64_t left_milliseconds(const struct run *run, int64_t started)
+static uint64_t left_milliseconds(const struct run *run)
 {
-    uint64_t whole = run->options->timeout_milliseconds, gone = (uint64_t)(now_milliseconds() - started);
+    uint64_t whole = run->options->timeout_milliseconds;
+    uint64_t gone = (uint64_t)(now_milliseconds() - run->started_milliseconds);
 
     return whole == 0 ? 0 : whole > gone ? whole - gone : 1;
 }
 
 /* One life of the guest, from its start to the end of its session. */
-static int live(struct run *run, int64_t started, enum session_end *end, struct machine_result *result)
+static int live(struct run *run, enum session_end *end, struct machine_result *result)
 {
     struct session_request request = {.input_fd = run->attest != NULL ? -1 : STDIN_FILENO,
-                                      .timeout_milliseconds = left_milliseconds(run, started),
+                                      .timeout_milliseconds = left_milliseconds(run),
                                       .console = run->console};
     struct loam_diag diag = {0};
     int64_t born = now_milliseconds();
@@ -360,10 +423,8 @@ static int start_anew(struct run *run)
     return exit_status;
 }
 
-/* --timeout counts from the first start, however often the guest starts again. */
 static int go(struct run *run)
 {
-    const int64_t started = now_milliseconds();
     struct machine_result result;
     enum session_end end;
     int exit_status;
@@ -371,11 +432,11 @@ static int go(struct run *run)
     if (run->attest == NULL) {
         note_losses(run);
     }
-    exit_status = live(run, started, &end, &result);
+    exit_status = live(run, &end, &result);
     while (exit_status == EXIT_CODE_PASS && starts_again(run, end, &result)) {
         exit_status = start_anew(run);
         if (exit_status == EXIT_CODE_PASS) {
-            exit_status = live(run, started, &end, &result);
+            exit_status = live(run, &end, &result);
         }
     }
     return exit_status == EXIT_CODE_PASS ? judge(run, end, &result) : exit_status;
@@ -438,7 +499,7 @@ int run_command(const struct options *options)
         make_machine, go,
     };
     struct loam_diag diag = {0};
-    struct run run = {.session = {.signal_fd = -1}};
+    struct run run = {.session = {.signal_fd = -1}, .started_milliseconds = now_milliseconds()};
     int exit_status = EXIT_CODE_PASS;
 
     open_report(&run, options);
@@ -449,7 +510,7 @@ int run_command(const struct options *options)
         exit_status = fail(&run, EXIT_CODE_HOST, &diag);
     }
     for (size_t i = 0; i < sizeof steps / sizeof steps[0] && exit_status == EXIT_CODE_PASS; i++) {
-        exit_status = steps[i](&run);
+        exit_status = session_signalled(&run.session) ? judge_early_end(&run) : steps[i](&run);
     }
     release(&run);
     report_serial(&run.report, &run.transcript);
@@ -463,12 +524,12 @@ int run_command(const struct options *options)
 int plan_command(const struct options *options)
 {
     struct options plan_options = *options;
-    struct run run = {0};
+    struct run run = {.session = {.signal_fd = -1}, .started_milliseconds = now_milliseconds()};
     int exit_status;
 
     plan_options.kernel = NULL; /* standard output is the plan's */
     open_report(&run, &plan_options);
-    run.slot_limit = machine_slot_limit();
+    (void)!ask_kvm(&run, NULL); /* what it would say is not looked at then */
     exit_status = make_plan(&run);
     close_report(&run, exit_status);
     return exit_status;

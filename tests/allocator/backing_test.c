@@ -3,6 +3,7 @@
  * Backing on the real host, through the fake that accounts for its system calls. Where the host has too few hugepages
  * the pool is raised for the test that needs them and put back after it.
  */
+#include "allocator/prim.h"
 #include "loam/backing.h"
 #include "tests/allocator/host_state.h"
 #include "tests/allocator/prim_fake.h"
@@ -510,11 +511,13 @@ Test(backing, a_limit_on_locked_memory_is_named)
     struct loam_diag diag;
 
     request.lock = true;
-    prim_fake_script_memlock(8 * LOAM_MIB);
+    prim_fake_script_limit(LOAM_PRIM_LIMIT_LOCKED, 2 * LOAM_MIB);
+    prim_fake_script_text("/proc/self/status", "VmLck:\t     1024 kB\n");
     prim_fake_fail(PRIM_LOCK, 1, 1, ENOMEM);
     diag = refused(&request, LOAM_ERROR_EXHAUSTED);
-    assert_text(&diag, "mlock: 4 MiB wanted, RLIMIT_MEMLOCK is 8 MiB: raise it with: ulimit -l 4096");
-    prim_fake_script_memlock(UINT64_MAX);
+    assert_text(&diag, "mlock: 4 MiB wanted, RLIMIT_MEMLOCK is 2048 KiB, of which 1024 KiB are in use: raise the limit "
+                       "with: ulimit -l 5120");
+    prim_fake_script_limit(LOAM_PRIM_LIMIT_LOCKED, UINT64_MAX);
     prim_fake_fail(PRIM_LOCK, 1, 1, EPERM);
     diag = refused(&request, LOAM_ERROR_SYSTEM);
     assert_text(&diag, "mlock");
@@ -807,7 +810,7 @@ Test(backing, a_shortfall_says_how_far_to_raise_the_pool)
     script_pool(POOL_2M, "800\n", "800\n", "0\n");
     prim_fake_fail(PRIM_MAP_FD, 1, 1, ENOMEM);
     diag = refused(&request, LOAM_ERROR_EXHAUSTED);
-    assert_text(&diag, "128 x 2 MiB wanted, 800 free, yet refused");
+    assert_text(&diag, "mmap: 256 MiB of 2 MiB pages, shared: Cannot allocate memory");
     prim_fake_fail(PRIM_MEMFD, 1, 1, EMFILE);
     diag = refused(&request, LOAM_ERROR_SYSTEM);
     assert_text(&diag, "memfd_create: 256 MiB of 2 MiB pages, shared");
@@ -889,6 +892,182 @@ Test(backing, a_node_that_is_not_there_is_refused)
     cr_assert_str_eq(diag.text, "node 1000 wanted: the nodes with memory are 0-1,3");
     request.node = INT32_MAX;
     refused(&request, LOAM_ERROR_INVALID);
+}
+
+/* --- Why it was refused ---------------------------------------------------------------------------------------------- */
+
+#define GROUP_V2 "/sys/fs/cgroup/unified/g/"
+
+/* A host of scripts: one group, no limit anywhere, plenty of everything. */
+static void script_host(void)
+{
+    prim_fake_script_none();
+    prim_fake_script_only(true);
+    script_pool(POOL_2M, "800\n", "800\n", "0\n");
+    prim_fake_script_text("/proc/meminfo", "MemAvailable: 9000000 kB\nSwapFree: 0 kB\n");
+    prim_fake_script_text("/proc/self/status", "VmSize:\t 10240 kB\nVmLck:\t 0 kB\nVmData:\t 2048 kB\n");
+    prim_fake_script_text("/proc/self/cgroup", "0::/g\n");
+    prim_fake_script_text("/proc/self/mountinfo", "41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n");
+}
+
+/* A call of this kind fails with error_number: what is short has to be in the line, and nothing that is not. */
+static void assert_cause(enum loam_pages pages, enum loam_sharing sharing, enum prim_kind kind, int error_number,
+                         const char *cause)
+{
+    struct loam_backing_request request = request_of(pages);
+    struct loam_diag diag;
+
+    request.sharing = sharing;
+    request.name = NULL;
+    prim_fake_fail(kind, 1, 1000, error_number);
+    diag = refused(&request, error_number == EMFILE || error_number == ENFILE || error_number == EAGAIN
+                                 ? LOAM_ERROR_SYSTEM
+                                 : LOAM_ERROR_EXHAUSTED);
+    prim_fake_fail_none();
+    assert_text(&diag, cause);
+    cr_expect(strstr(cause, "group") != NULL || strstr(diag.text, "group") == NULL, "%s", diag.text);
+}
+
+Test(backing, the_limit_that_is_short_is_named)
+{
+    script_host();
+    prim_fake_script_limit(LOAM_PRIM_LIMIT_ADDRESS_SPACE, 13 * LOAM_MIB);
+    assert_cause(LOAM_PAGES_2M, LOAM_SHARING_SHARED, PRIM_MAP_FD, ENOMEM,
+                 "mmap: 4 MiB of 2 MiB pages, shared: RLIMIT_AS is 13312 KiB, of which 10240 KiB are in use: raise the "
+                 "limit with: ulimit -v 14336");
+    assert_cause(LOAM_PAGES_4K, LOAM_SHARING_SHARED, PRIM_RESERVE, ENOMEM, "RLIMIT_AS is 13312 KiB");
+    prim_fake_script_limit(LOAM_PRIM_LIMIT_ADDRESS_SPACE, 14 * LOAM_MIB);
+    assert_cause(LOAM_PAGES_4K, LOAM_SHARING_SHARED, PRIM_RESERVE, ENOMEM, "shared: Cannot allocate memory");
+    prim_fake_script_limit(LOAM_PRIM_LIMIT_DATA, 5 * LOAM_MIB);
+    assert_cause(LOAM_PAGES_4K, LOAM_SHARING_PRIVATE, PRIM_MAP_ANONYMOUS, ENOMEM, "RLIMIT_DATA is 5120 KiB");
+    assert_cause(LOAM_PAGES_4K, LOAM_SHARING_SHARED, PRIM_MAP_FD, ENOMEM, "shared: Cannot allocate memory");
+    prim_fake_script_limit(LOAM_PRIM_LIMIT_FILE_SIZE, 3 * LOAM_MIB);
+    assert_cause(
+        LOAM_PAGES_4K, LOAM_SHARING_SHARED, PRIM_MEMFD, EFBIG,
+        "memfd_create: 4 MiB of 4 KiB pages, shared: RLIMIT_FSIZE is 3072 KiB, of which 0 KiB are in use: raise "
+        "the limit with: ulimit -f 4096");
+    assert_cause(LOAM_PAGES_4K, LOAM_SHARING_SHARED, PRIM_MEMFD, EMFILE, "RLIMIT_NOFILE");
+    assert_cause(LOAM_PAGES_4K, LOAM_SHARING_SHARED, PRIM_MEMFD, ENFILE, "fs.file-max");
+    prim_fake_script_limit(LOAM_PRIM_LIMIT_LOCKED, 3 * LOAM_MIB);
+    assert_cause(LOAM_PAGES_4K, LOAM_SHARING_PRIVATE, PRIM_MAP_ANONYMOUS, EAGAIN, "RLIMIT_MEMLOCK is 3072 KiB");
+}
+
+Test(backing, a_process_with_too_many_mappings_is_told_so)
+{
+    script_host();
+    prim_fake_script_text("/proc/self/maps", "a\nb\nc\n");
+    prim_fake_script_text("/proc/sys/vm/max_map_count", "5\n");
+    assert_cause(LOAM_PAGES_4K, LOAM_SHARING_SHARED, PRIM_MAP_FD, ENOMEM,
+                 "this process has 3 mappings of the 5 that it may have: raise it with: echo 10 > "
+                 "/proc/sys/vm/max_map_count");
+    prim_fake_script_text("/proc/sys/vm/max_map_count", "6\n");
+    assert_cause(LOAM_PAGES_4K, LOAM_SHARING_SHARED, PRIM_MAP_FD, ENOMEM, "shared: Cannot allocate memory");
+    prim_fake_script_text("/proc/meminfo", "MemAvailable: 3072 kB\n");
+    assert_cause(LOAM_PAGES_4K, LOAM_SHARING_SHARED, PRIM_MAP_FD, ENOMEM, "the host can give 3 MiB");
+}
+
+Test(backing, the_limit_of_a_control_group_is_named)
+{
+    script_host();
+    prim_fake_script_text(GROUP_V2 "hugetlb.2MB.rsvd.max", "6291456\n");
+    prim_fake_script_text(GROUP_V2 "hugetlb.2MB.rsvd.current", "4194304\n");
+    assert_cause(LOAM_PAGES_2M, LOAM_SHARING_SHARED, PRIM_MAP_FD, ENOMEM,
+                 "shared: its control group may have 6 MiB of hugepages, and 4 MiB are in use or promised: raise the "
+                 "limit with: echo 8388608 > " GROUP_V2 "hugetlb.2MB.rsvd.max");
+    prim_fake_script_text(GROUP_V2 "hugetlb.2MB.rsvd.current", "2097152\n");
+    assert_cause(LOAM_PAGES_2M, LOAM_SHARING_SHARED, PRIM_MAP_FD, ENOMEM, "shared: Cannot allocate memory");
+    prim_fake_script_text(GROUP_V2 "hugetlb.2MB.rsvd.max", "max\n");
+    prim_fake_script_text(GROUP_V2 "hugetlb.2MB.max", "6291456\n");
+    prim_fake_script_text(GROUP_V2 "hugetlb.2MB.current", "6291456\n");
+    assert_cause(LOAM_PAGES_4K, LOAM_SHARING_SHARED, PRIM_MAP_FD, ENOMEM, "shared: Cannot allocate memory");
+}
+
+/* Reserved pages that a group charges when they are touched: all are touched at creation, whatever was asked. */
+Test(backing_pool, pages_that_a_group_charges_at_touch_are_populated)
+{
+    struct loam_backing_request request = request_of(LOAM_PAGES_2M);
+    struct loam_backing *backing;
+    struct loam_diag diag;
+
+    if (!has_2m) {
+        cr_skip("%s", pool_2m.reason);
+    }
+    for (int commit = 0; commit < LOAM_COMMIT_COUNT; commit++) {
+        script_host();
+        request.commit = (enum loam_commit)commit;
+        backing = create(&request);
+        cr_expect_eq(loam_backing_info(backing).populated, commit == LOAM_COMMIT_POPULATE);
+        loam_backing_destroy(backing);
+        prim_fake_script_text(GROUP_V2 "hugetlb.2MB.max", "16777216\n");
+        backing = create(&request);
+        cr_expect(loam_backing_info(backing).populated);
+        loam_backing_destroy(backing);
+        prim_fake_fail(PRIM_POPULATE, 1, 1, EFAULT);
+        diag = refused(&request, LOAM_ERROR_EXHAUSTED);
+        assert_text(&diag, "its control group may have 16 MiB of hugepages");
+        assert_text(&diag, GROUP_V2 "hugetlb.2MB.max");
+        cr_expect_null(strstr(diag.text, "Bad address"), "%s", diag.text);
+        prim_fake_fail_none();
+    }
+    prim_fake_script_none();
+}
+
+/* --- Cancelling ------------------------------------------------------------------------------------------------------- */
+
+struct canceller {
+    uint32_t asked;
+    uint32_t limit; /* the answer is yes from this question on */
+    pthread_t thread;
+};
+
+static bool asks(void *self)
+{
+    struct canceller *canceller = self;
+
+    cr_expect(pthread_equal(canceller->thread, pthread_self()), "asked on a thread that did not make the call");
+    return ++canceller->asked >= canceller->limit;
+}
+
+Test(backing, a_caller_cancels_between_any_two_pieces)
+{
+    struct canceller canceller = {.limit = UINT32_MAX, .thread = pthread_self()};
+    struct loam_backing_request request = request_of(LOAM_PAGES_4K);
+    struct loam_diag diag;
+    uint32_t questions;
+
+    request.bytes = 32 * LOAM_MIB;
+    request.thread_count = 1;
+    request.lock = true;
+    request.cancel = (struct loam_cancel){asks, &canceller};
+    loam_backing_destroy(create(&request));
+    questions = canceller.asked;
+    cr_expect_geq(questions, 32 / 2 + 2, "%" PRIu32 " questions", questions);
+    for (uint32_t limit = 1; limit <= questions; limit++) {
+        canceller.asked = 0;
+        canceller.limit = limit;
+        diag = refused(&request, LOAM_ERROR_CANCELLED);
+        cr_expect_eq(canceller.asked, limit, "asked again after the answer");
+        assert_text(&diag, "cancelled by the caller");
+    }
+}
+
+Test(backing, a_cancelled_call_ends_its_workers_too)
+{
+    struct canceller canceller = {.limit = 3, .thread = pthread_self()};
+    struct loam_backing_request request = request_of(LOAM_PAGES_4K);
+
+    request.bytes = 64 * LOAM_MIB;
+    request.thread_count = 4;
+    request.cancel = (struct loam_cancel){asks, &canceller};
+    prim_fake_forget();
+    refused(&request, LOAM_ERROR_CANCELLED);
+    cr_expect_lt(prim_fake_call_count(PRIM_POPULATE), 32, "all of it was populated all the same");
+    cr_expect_eq(prim_fake_call_count(PRIM_THREAD_START), prim_fake_call_count(PRIM_THREAD_JOIN));
+    request.pages = LOAM_PAGES_AUTO;
+    canceller.asked = 0;
+    canceller.limit = 1;
+    refused(&request, LOAM_ERROR_CANCELLED);
+    cr_expect_eq(canceller.asked, 1, "other kinds of pages were tried");
 }
 
 /* --- Auto and transparent huge pages --------------------------------------------------------------------------------- */

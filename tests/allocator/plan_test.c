@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Plans against a host that is made of scripted files, and one against the real host. */
+#include "allocator/prim.h"
 #include "loam/plan.h"
 #include "tests/allocator/prim_fake.h"
 
@@ -86,7 +87,7 @@ static void script_rich_host(void)
     prim_fake_script_text("/proc/self/cgroup", "0::/user.slice/loam\n");
     prim_fake_script_text("/proc/self/mountinfo", MOUNT_OTHER MOUNT_V2);
     prim_fake_script_text("/proc/self/status", "Name:\tloam\nVmPin:\t 0 kB\nVmLck:\t    1024 kB\n");
-    prim_fake_script_memlock(UINT64_MAX);
+    prim_fake_script_limit(LOAM_PRIM_LIMIT_LOCKED, UINT64_MAX);
 }
 
 static struct loam_plan plan;
@@ -124,10 +125,12 @@ static const struct loam_plan_check *check_of(enum loam_plan_resource resource)
 static void assert_check(enum loam_plan_resource resource, uint64_t wanted, uint64_t found, const char *text)
 {
     const struct loam_plan_check *check = check_of(resource);
+    bool in_pages = resource == LOAM_PLAN_POOL || (resource == LOAM_PLAN_NODE && strstr(text, "hugepages") != NULL);
 
     cr_assert_not_null(check, "%s is not checked", loam_plan_resource_name(resource));
     cr_expect_eq(check->wanted, wanted, "%s: wanted %" PRIu64, check->text, check->wanted);
     cr_expect_eq(check->found, found, "%s: found %" PRIu64, check->text, check->found);
+    cr_expect_eq(check->unit_bytes, in_pages ? plan.page_bytes : 1, "%s: in %" PRIu64, check->text, check->unit_bytes);
     cr_expect_eq(check->short_fall, wanted > found, "%s", check->text);
     cr_expect_str_eq(check->text, text, "\n%s\ninstead of\n%s", check->text, text);
 }
@@ -150,10 +153,10 @@ static void assert_none_short(void)
     cr_expect_null(check, "%s", check->text);
 }
 
-/* What ordinary memory is wanted, whatever the metadata takes. */
-static uint64_t ordinary_wanted(uint64_t beside_metadata_bytes)
+/* What ordinary memory is wanted, whatever metadata, page tables and the process take. */
+static uint64_t ordinary_wanted(uint64_t page_bytes)
 {
-    return plan.metadata_bytes + beside_metadata_bytes;
+    return plan.metadata_bytes + plan.table_bytes + plan.own_bytes + page_bytes;
 }
 
 TestSuite(plan, .init = script_rich_host);
@@ -167,6 +170,11 @@ Test(plan, names_every_resource)
     cr_expect_str_eq(loam_plan_resource_name(LOAM_PLAN_AVAILABLE), "available");
     cr_expect_str_eq(loam_plan_resource_name(LOAM_PLAN_CGROUP), "cgroup");
     cr_expect_str_eq(loam_plan_resource_name(LOAM_PLAN_MEMLOCK), "memlock");
+    cr_expect_str_eq(loam_plan_resource_name(LOAM_PLAN_FILE_SIZE), "file size");
+    cr_expect_str_eq(loam_plan_resource_name(LOAM_PLAN_ADDRESS_SPACE), "address space");
+    cr_expect_str_eq(loam_plan_resource_name(LOAM_PLAN_DATA_SIZE), "data size");
+    cr_expect_str_eq(loam_plan_resource_name(LOAM_PLAN_THREADS), "threads");
+    cr_expect_str_eq(loam_plan_resource_name(LOAM_PLAN_VCPUS), "vcpus");
     cr_expect_str_eq(loam_plan_resource_name(LOAM_PLAN_SLOTS), "slots");
     cr_expect_str_eq(loam_plan_resource_name(LOAM_PLAN_RESOURCE_COUNT), "unknown");
     cr_expect_str_eq(loam_plan_resource_name((enum loam_plan_resource) - 1), "unknown");
@@ -597,15 +605,16 @@ Test(plan, holds_ordinary_memory_against_what_is_available)
     assert_only_short(LOAM_PLAN_AVAILABLE);
     assert_check(
         LOAM_PLAN_AVAILABLE, ordinary_wanted(256 * LOAM_MIB), 256 * LOAM_MIB,
-        "available: 257 MiB of ordinary memory wanted, 256 MiB free: free memory on the host, or ask for less");
-    script_available((256 * LOAM_MIB + plan.metadata_bytes + LOAM_KIB - 1) / LOAM_KIB);
+        "available: 260 MiB of ordinary memory wanted, 256 MiB free (256 MiB of pages, 3 MiB of page tables, 62 KiB of "
+        "metadata, 1 MiB for the process): free memory on the host, or ask for less");
+    script_available((ordinary_wanted(256 * LOAM_MIB) + LOAM_KIB - 1) / LOAM_KIB);
     make_ok(&request_4k);
     assert_none_short();
 }
 
-Test(plan, wants_ordinary_memory_for_metadata_only_beside_hugepages)
+Test(plan, wants_no_ordinary_memory_for_hugepages)
 {
-    script_available(1024);
+    script_available(4096);
     make_ok(&request_2m);
     assert_none_short();
     cr_expect_eq(check_of(LOAM_PLAN_AVAILABLE)->wanted, ordinary_wanted(0));
@@ -617,13 +626,60 @@ Test(plan, does_not_want_memory_that_is_left_to_first_touch)
     struct loam_memory_request request = request_4k;
 
     request.commit = LOAM_COMMIT_LAZY;
-    script_available(1024);
+    script_available(4096);
     make_ok(&request);
     assert_none_short();
+    cr_expect_not(plan.populates);
     cr_expect_eq(check_of(LOAM_PLAN_AVAILABLE)->wanted, ordinary_wanted(0));
     request.commit = LOAM_COMMIT_POPULATE;
     make_ok(&request);
     assert_only_short(LOAM_PLAN_AVAILABLE);
+    cr_expect(plan.populates);
+}
+
+/* The parts of the sum, each by itself: 8 bytes a page for the host, 10 in a file's index, and what KVM keeps. */
+Test(plan, counts_page_tables_and_the_process)
+{
+    const uint64_t frames = 256 * LOAM_MIB / 4096, upper = (1 + 1) * 4096;
+    struct loam_memory_request request = request_4k;
+
+    make_ok(&request);
+    cr_expect_eq(plan.table_bytes, frames * 8 + 4096 + upper + frames * 10 + frames * 25, "%" PRIu64, plan.table_bytes);
+    cr_expect_eq(plan.own_bytes, LOAM_MIB);
+    request.sharing = LOAM_SHARING_PRIVATE;
+    request.extra_bytes = 5 * LOAM_MIB;
+    make_ok(&request);
+    cr_expect_eq(plan.table_bytes, frames * 8 + 4096 + upper + frames * 25, "%" PRIu64, plan.table_bytes);
+    cr_expect_eq(plan.own_bytes, 6 * LOAM_MIB);
+    cr_expect_eq(check_of(LOAM_PLAN_AVAILABLE)->wanted, ordinary_wanted(256 * LOAM_MIB));
+    request.commit = LOAM_COMMIT_LAZY;
+    make_ok(&request);
+    cr_expect_eq(plan.table_bytes, frames * 8, "of what is left to first touch only KVM's index is there before it");
+    make_ok(&request_2m);
+    cr_expect_eq(plan.table_bytes, 4096 + 4096 + frames * 25, "%" PRIu64, plan.table_bytes);
+    request.extra_bytes = UINT64_MAX;
+    make_ok(&request);
+    assert_only_short(LOAM_PLAN_AVAILABLE);
+}
+
+Test(plan, counts_fewer_tables_where_the_processor_walks_them)
+{
+    static const char *const switches[] = {"/sys/module/kvm_intel/parameters/ept",
+                                           "/sys/module/kvm_amd/parameters/npt"};
+    const uint64_t tables = 256 * LOAM_MIB / (2 * LOAM_MIB) + 1 + 1 + 1, frames = 256 * LOAM_MIB / 4096;
+
+    for (size_t i = 0; i < 4; i++) {
+        script_rich_host();
+        prim_fake_script_text(switches[i / 2], i % 2 == 0 ? "Y\n" : "1\n");
+        make_ok(&request_4k);
+        cr_expect_eq(plan.table_bytes, tables * 4096 + frames * 10 + tables * (4096 + 256), "%" PRIu64,
+                     plan.table_bytes);
+        make_ok(&request_2m);
+        cr_expect_eq(plan.table_bytes, 2 * 4096 + 2 * (4096 + 256), "%" PRIu64, plan.table_bytes);
+        prim_fake_script_text(switches[i / 2], "N\n");
+        make_ok(&request_4k);
+        cr_expect_gt(plan.table_bytes, frames * 25);
+    }
 }
 
 Test(plan, keeps_to_the_commit_limit_where_it_is_strict)
@@ -674,7 +730,7 @@ Test(plan, finds_no_limit_in_groups_without_one)
 {
     make_ok(&request_4k);
     assert_check(LOAM_PLAN_CGROUP, ordinary_wanted(256 * LOAM_MIB), UINT64_MAX,
-                 "cgroup: 257 MiB of memory wanted, no limit");
+                 "cgroup: 260 MiB of memory wanted, no limit");
     prim_fake_script_text(V2_LOAM "memory.max", "max\n");
     assert_room(&request_4k, UINT64_MAX, NULL);
     make_ok(&request_2m);
@@ -946,24 +1002,24 @@ Test(plan, holds_a_locked_plan_against_the_limit)
 {
     struct loam_memory_request request = request_2m;
 
-    prim_fake_script_memlock(0);
+    prim_fake_script_limit(LOAM_PRIM_LIMIT_LOCKED, 0);
     make_ok(&request);
     cr_expect_null(check_of(LOAM_PLAN_MEMLOCK));
     request.lock = true;
-    prim_fake_script_memlock(UINT64_MAX);
+    prim_fake_script_limit(LOAM_PRIM_LIMIT_LOCKED, UINT64_MAX);
     make_ok(&request);
     assert_check(LOAM_PLAN_MEMLOCK, 256 * LOAM_MIB, UINT64_MAX, "memlock: 256 MiB to be locked wanted, no limit");
-    prim_fake_script_memlock(257 * LOAM_MIB);
+    prim_fake_script_limit(LOAM_PRIM_LIMIT_LOCKED, 257 * LOAM_MIB);
     make_ok(&request);
     assert_none_short();
     assert_check(LOAM_PLAN_MEMLOCK, 256 * LOAM_MIB, 256 * LOAM_MIB,
                  "memlock: 256 MiB to be locked wanted, 256 MiB allowed");
-    prim_fake_script_memlock(8 * LOAM_MIB);
+    prim_fake_script_limit(LOAM_PRIM_LIMIT_LOCKED, 8 * LOAM_MIB);
     make_ok(&request);
     assert_only_short(LOAM_PLAN_MEMLOCK);
     assert_check(LOAM_PLAN_MEMLOCK, 256 * LOAM_MIB, 7 * LOAM_MIB,
                  "memlock: 256 MiB to be locked wanted, 7 MiB allowed: raise the limit with: ulimit -l 263168");
-    prim_fake_script_memlock_error(EPERM);
+    prim_fake_script_limit_error(LOAM_PRIM_LIMIT_LOCKED, EPERM);
     cr_expect_eq(make(&request), LOAM_ERROR_SYSTEM);
 }
 
@@ -989,6 +1045,284 @@ Test(plan, holds_slots_against_what_the_hypervisor_has)
     request.extra_slots = UINT32_MAX;
     make_ok(&request);
     cr_expect_eq(check_of(LOAM_PLAN_SLOTS)->wanted, UINT64_C(0x100000000));
+}
+
+/* --- Limits of the process ---------------------------------------------------------------------------------------- */
+
+Test(plan, holds_shared_memory_against_the_size_of_a_file)
+{
+    struct loam_memory_request request = {
+        .bytes = 24 * LOAM_MIB, .low_limit_bytes = 8 * LOAM_MIB, .pages = LOAM_PAGES_4K};
+
+    make_ok(&request);
+    cr_expect_null(check_of(LOAM_PLAN_FILE_SIZE), "without a limit there is nothing to say");
+    prim_fake_script_limit(LOAM_PRIM_LIMIT_FILE_SIZE, 16 * LOAM_MIB);
+    make_ok(&request);
+    assert_none_short();
+    assert_check(LOAM_PLAN_FILE_SIZE, 16 * LOAM_MIB, 16 * LOAM_MIB,
+                 "file size: 16 MiB in one file wanted, 16 MiB allowed");
+    prim_fake_script_limit(LOAM_PRIM_LIMIT_FILE_SIZE, 16 * LOAM_MIB - 1);
+    make_ok(&request);
+    assert_only_short(LOAM_PLAN_FILE_SIZE);
+    assert_check(LOAM_PLAN_FILE_SIZE, 16 * LOAM_MIB, 16 * LOAM_MIB - 1,
+                 "file size: 16 MiB in one file wanted, 15 MiB allowed: raise the limit with: ulimit -f 16384");
+    request.sharing = LOAM_SHARING_PRIVATE;
+    make_ok(&request);
+    cr_expect_null(check_of(LOAM_PLAN_FILE_SIZE), "private memory is no file");
+    request.sharing = LOAM_SHARING_ANY;
+    request.pages = LOAM_PAGES_THP;
+    make_ok(&request);
+    assert_only_short(LOAM_PLAN_FILE_SIZE);
+    prim_fake_script_text(THP "shmem_enabled", "always advise [never] deny force\n");
+    make_ok(&request);
+    assert_none_short();
+    prim_fake_script_limit_error(LOAM_PRIM_LIMIT_FILE_SIZE, EPERM);
+    request.pages = LOAM_PAGES_4K;
+    cr_expect_eq(make(&request), LOAM_ERROR_SYSTEM);
+    cr_expect_not_null(strstr(diag.text, "RLIMIT_FSIZE"), "%s", diag.text);
+}
+
+Test(plan, holds_all_it_maps_against_the_address_space)
+{
+    struct loam_memory_request request = request_4k;
+    uint64_t wanted, used = 5 * LOAM_MIB;
+
+    prim_fake_script_text("/proc/self/status", "VmPeak:\t 9999 kB\nVmSize:\t    5120 kB\nVmLck:\t 0 kB\n");
+    prim_fake_script_limit(LOAM_PRIM_LIMIT_ADDRESS_SPACE, LOAM_GIB);
+    request.extra_threads = 2;
+    request.extra_bytes = 7 * LOAM_MIB;
+    make_ok(&request);
+    assert_none_short();
+    wanted = check_of(LOAM_PLAN_ADDRESS_SPACE)->wanted;
+    cr_expect_eq(check_of(LOAM_PLAN_ADDRESS_SPACE)->found, LOAM_GIB - used);
+    cr_expect_eq(wanted,
+                 256 * LOAM_MIB + 128 * LOAM_KIB + 2 * LOAM_MIB + plan.metadata_bytes + plan.own_bytes + 16 * LOAM_MIB);
+    prim_fake_script_limit(LOAM_PRIM_LIMIT_ADDRESS_SPACE, wanted + used);
+    make_ok(&request);
+    assert_none_short();
+    prim_fake_script_limit(LOAM_PRIM_LIMIT_ADDRESS_SPACE, wanted + used - 1);
+    make_ok(&request);
+    assert_only_short(LOAM_PLAN_ADDRESS_SPACE);
+    cr_expect_not_null(strstr(check_of(LOAM_PLAN_ADDRESS_SPACE)->text, "raise the limit with: ulimit -v "));
+    prim_fake_script_limit(LOAM_PRIM_LIMIT_STACK, LOAM_MIB);
+    make_ok(&request);
+    assert_none_short();
+    cr_expect_eq(check_of(LOAM_PLAN_ADDRESS_SPACE)->wanted, wanted - 14 * LOAM_MIB);
+}
+
+Test(plan, holds_private_memory_against_the_size_of_data)
+{
+    struct loam_memory_request request = request_4k;
+
+    prim_fake_script_text("/proc/self/status", "VmLck:\t 0 kB\nVmData:\t 1024 kB\n");
+    prim_fake_script_limit(LOAM_PRIM_LIMIT_DATA, 256 * LOAM_MIB);
+    make_ok(&request);
+    assert_none_short();
+    cr_expect_eq(check_of(LOAM_PLAN_DATA_SIZE)->wanted, plan.metadata_bytes + plan.own_bytes);
+    cr_expect_eq(check_of(LOAM_PLAN_DATA_SIZE)->found, 255 * LOAM_MIB);
+    request.sharing = LOAM_SHARING_PRIVATE;
+    make_ok(&request);
+    assert_only_short(LOAM_PLAN_DATA_SIZE);
+    cr_expect_eq(check_of(LOAM_PLAN_DATA_SIZE)->wanted, 256 * LOAM_MIB + plan.metadata_bytes + plan.own_bytes);
+    cr_expect_not_null(strstr(check_of(LOAM_PLAN_DATA_SIZE)->text, "raise the limit with: ulimit -d "));
+}
+
+/* --- Threads and vCPUs -------------------------------------------------------------------------------------------- */
+
+Test(plan, holds_threads_against_the_limit_of_the_user)
+{
+    struct loam_memory_request request = request_4k;
+
+    request.extra_threads = 3;
+    make_ok(&request);
+    cr_expect_null(check_of(LOAM_PLAN_THREADS));
+    prim_fake_script_text("/proc/loadavg", "0.00 0.00 0.00 1/90 4711\n");
+    prim_fake_script_limit(LOAM_PRIM_LIMIT_THREADS, 93);
+    make_ok(&request);
+    assert_check(LOAM_PLAN_THREADS, 3, 3, "threads: 3 beside this one wanted, 3 left of RLIMIT_NPROC");
+    cr_expect_eq(prim_fake_call_count(PRIM_USER_THREADS), 0, "one user's are not counted where all users' are few");
+    prim_fake_script_user_threads(4);
+    prim_fake_script_limit(LOAM_PRIM_LIMIT_THREADS, 7);
+    make_ok(&request);
+    assert_none_short();
+    cr_expect_eq(prim_fake_call_count(PRIM_USER_THREADS), 1);
+    prim_fake_script_limit(LOAM_PRIM_LIMIT_THREADS, 6);
+    make_ok(&request);
+    assert_only_short(LOAM_PLAN_THREADS);
+    assert_check(LOAM_PLAN_THREADS, 3, 2,
+                 "threads: 3 beside this one wanted, 2 left of RLIMIT_NPROC: raise the limit with: ulimit -u 7");
+    prim_fake_script_text("/proc/loadavg", "nonsense\n");
+    cr_expect_eq(make(&request), LOAM_ERROR_SYSTEM);
+}
+
+Test(plan, counts_workers_that_were_asked_for)
+{
+    struct loam_memory_request request = request_4k;
+
+    prim_fake_script_user_threads(4);
+    prim_fake_script_limit(LOAM_PRIM_LIMIT_THREADS, 8);
+    request.extra_threads = 2;
+    make_ok(&request);
+    cr_expect_eq(check_of(LOAM_PLAN_THREADS)->wanted, 2, "Loam's own choice of workers does without them");
+    request.thread_count = 6;
+    make_ok(&request);
+    assert_only_short(LOAM_PLAN_THREADS);
+    cr_expect_eq(check_of(LOAM_PLAN_THREADS)->wanted, 5, "five workers beside the calling thread, before the caller's");
+    request.commit = LOAM_COMMIT_LAZY;
+    make_ok(&request);
+    assert_none_short();
+}
+
+Test(plan, holds_threads_against_the_limit_of_a_group)
+{
+    struct loam_memory_request request = request_4k;
+
+    request.extra_threads = 3;
+    script_limit(V2_USER, "pids.max", "pids.current", 10, 8);
+    make_ok(&request);
+    assert_only_short(LOAM_PLAN_THREADS);
+    assert_check(
+        LOAM_PLAN_THREADS, 3, 2,
+        "threads: 3 beside this one wanted, 2 left of the control group's pids.max: raise it with: echo 11 > " V2_USER
+        "pids.max");
+    script_limit(V2_USER, "pids.max", "pids.current", 11, 8);
+    make_ok(&request);
+    assert_none_short();
+    prim_fake_script_text("/proc/self/cgroup", "8:pids:/p\n");
+    prim_fake_script_text("/proc/self/mountinfo", "36 31 0:33 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids\n");
+    script_limit("/sys/fs/cgroup/pids/p/", "pids.max", "pids.current", 2, 1);
+    make_ok(&request);
+    assert_only_short(LOAM_PLAN_THREADS);
+    cr_expect_eq(check_of(LOAM_PLAN_THREADS)->found, 1);
+}
+
+Test(plan, holds_vcpus_against_what_the_hypervisor_has)
+{
+    struct loam_memory_request request = request_4k;
+
+    request.vcpu_count = 4;
+    make_ok(&request);
+    cr_expect_null(check_of(LOAM_PLAN_VCPUS));
+    request.vcpu_limit = 4;
+    make_ok(&request);
+    assert_none_short();
+    assert_check(LOAM_PLAN_VCPUS, 4, 4, "vcpus: 4 vCPUs wanted, the hypervisor has 4");
+    request.vcpu_limit = 3;
+    make_ok(&request);
+    assert_only_short(LOAM_PLAN_VCPUS);
+    assert_check(LOAM_PLAN_VCPUS, 4, 3, "vcpus: 4 vCPUs wanted, the hypervisor has 3: ask for fewer");
+}
+
+/* --- What is reserved, and charged only at first touch ------------------------------------------------------------- */
+
+Test(plan, counts_hugepages_that_others_have_reserved_and_not_touched)
+{
+    script_limit(V2_LOAM, "hugetlb.2MB.max", "hugetlb.2MB.current", 300 * LOAM_MIB, 0);
+    assert_room(&request_2m, 300 * LOAM_MIB, NULL);
+    script_figure(V2_LOAM "hugetlb.2MB.rsvd.current", 44 * LOAM_MIB);
+    assert_room(&request_2m, 256 * LOAM_MIB, NULL);
+    script_figure(V2_LOAM "hugetlb.2MB.rsvd.current", 46 * LOAM_MIB);
+    assert_room(&request_2m, 254 * LOAM_MIB, V2_LOAM "hugetlb.2MB.max");
+    script_figure(V2_LOAM "hugetlb.2MB.current", 60 * LOAM_MIB);
+    assert_room(&request_2m, 240 * LOAM_MIB, V2_LOAM "hugetlb.2MB.max");
+    script_rich_host();
+    prim_fake_script_text("/proc/self/cgroup", "3:hugetlb:/\n");
+    prim_fake_script_text("/proc/self/mountinfo", MOUNT_V1_HUGETLB);
+    script_limit("/sys/fs/cgroup/hugetlb/", "hugetlb.2MB.limit_in_bytes", "hugetlb.2MB.usage_in_bytes", 300 * LOAM_MIB,
+                 0);
+    script_figure("/sys/fs/cgroup/hugetlb/hugetlb.2MB.rsvd.usage_in_bytes", 100 * LOAM_MIB);
+    assert_room(&request_2m, 200 * LOAM_MIB, "/sys/fs/cgroup/hugetlb/hugetlb.2MB.limit_in_bytes");
+}
+
+/* A limit anywhere up to the root, however wide; not one on reservations, which cannot run short later. */
+Test(plan, populates_where_touching_is_what_is_charged)
+{
+    static const struct {
+        const char *dir, *limit, *used;
+        bool populates;
+    } cases[] = {
+        {V2_LOAM, "hugetlb.2MB.max", "hugetlb.2MB.current", true},
+        {V2_USER, "hugetlb.2MB.max", "hugetlb.2MB.current", true},
+        {V2_LOAM, "hugetlb.2MB.rsvd.max", "hugetlb.2MB.rsvd.current", false},
+        {V2_LOAM, "hugetlb.1GB.max", "hugetlb.1GB.current", false},
+        {V2_LOAM, "memory.max", "memory.current", false},
+    };
+    static const enum loam_commit commits[] = {LOAM_COMMIT_RESERVE, LOAM_COMMIT_LAZY};
+
+    make_ok(&request_2m);
+    cr_expect_not(plan.populates);
+    cr_expect_not(plan.charged_at_touch);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        for (size_t j = 0; j < 2; j++) {
+            struct loam_memory_request request = request_2m;
+
+            script_rich_host();
+            script_limit(cases[i].dir, cases[i].limit, cases[i].used, LOAM_GIB, 0);
+            request.commit = commits[j];
+            make_ok(&request);
+            cr_expect_eq(plan.populates, cases[i].populates, "%s%s", cases[i].dir, cases[i].limit);
+            cr_expect_eq(plan.charged_at_touch, cases[i].populates, "%s%s", cases[i].dir, cases[i].limit);
+        }
+    }
+}
+
+/* Version 2's brake is as good as a limit, and so is version 1's limit on memory and swap together. */
+Test(plan, keeps_to_limits_beside_the_hard_one)
+{
+    script_limit(V2_LOAM, "memory.high", "memory.current", 100 * LOAM_MIB, 0);
+    assert_room(&request_4k, 100 * LOAM_MIB, V2_LOAM "memory.high");
+    script_rich_host();
+    prim_fake_script_text("/proc/self/cgroup", "4:memory:/a\n");
+    prim_fake_script_text("/proc/self/mountinfo", MOUNT_V1_MEMORY);
+    script_limit("/sys/fs/cgroup/memory/a/", "memory.limit_in_bytes", "memory.usage_in_bytes", LOAM_GIB, 0);
+    script_limit("/sys/fs/cgroup/memory/a/", "memory.memsw.limit_in_bytes", "memory.memsw.usage_in_bytes", LOAM_GIB,
+                 900 * LOAM_MIB);
+    assert_room(&request_4k, 124 * LOAM_MIB, "/sys/fs/cgroup/memory/a/memory.memsw.limit_in_bytes");
+}
+
+Test(plan, says_the_parts_of_what_a_group_is_charged)
+{
+    struct loam_memory_request request = request_4k;
+
+    script_limit(V2_LOAM, "memory.max", "memory.current", 300 * LOAM_MIB, 100 * LOAM_MIB);
+    make_ok(&request);
+    cr_expect_not_null(strstr(check_of(LOAM_PLAN_CGROUP)->text,
+                              "260 MiB of memory wanted, 200 MiB left of the limit (256 MiB of pages, 3 MiB of page "
+                              "tables, 62 KiB of metadata, 1 MiB for the process): raise it with: echo "),
+                       "%s", check_of(LOAM_PLAN_CGROUP)->text);
+    request.commit = LOAM_COMMIT_LAZY;
+    make_ok(&request);
+    assert_none_short();
+    cr_expect_not_null(strstr(check_of(LOAM_PLAN_CGROUP)->text, "(beyond it a touch of RAM kills; "), "%s",
+                       check_of(LOAM_PLAN_CGROUP)->text);
+    script_limit(V2_LOAM, "memory.max", "memory.current", LOAM_GIB, 0);
+    make_ok(&request);
+    cr_expect_null(strstr(check_of(LOAM_PLAN_CGROUP)->text, "kills"));
+}
+
+/* --- Cancelling ---------------------------------------------------------------------------------------------------- */
+
+static uint32_t asked_count, asked_limit;
+
+static bool asked(void *self)
+{
+    cr_expect_eq(self, &asked_count);
+    return asked_count++ == asked_limit;
+}
+
+Test(plan, ends_when_it_is_told_to)
+{
+    struct loam_memory_request request = {.bytes = 2 * LOAM_GIB, .cancel = {asked, &asked_count}};
+
+    asked_limit = UINT32_MAX;
+    make_ok(&request);
+    cr_expect_gt(asked_count, 3);
+    for (asked_limit = asked_count; asked_limit-- > 0;) {
+        asked_count = 0;
+        cr_expect_eq(make(&request), LOAM_ERROR_CANCELLED, "%" PRIu32, asked_limit);
+        cr_expect_eq(plan.check_count, 0);
+        cr_expect(prim_fake_clean());
+    }
 }
 
 /* --- AUTO --------------------------------------------------------------------------------------------------------- */
@@ -1047,7 +1381,7 @@ Test(plan, ends_at_4k_when_nothing_fits)
     script_pool(POOL_2M, 0, 0, 0, 0, 0);
     script_available(1024);
     assert_auto(2 * LOAM_GIB, LOAM_PAGES_4K,
-                "1G: 2 x 1 GiB hugepages wanted, 0 free; 2M: 1024 x 2 MiB hugepages wanted, 0 free; thp: 2049 MiB of "
+                "1G: 2 x 1 GiB hugepages wanted, 0 free; 2M: 1024 x 2 MiB hugepages wanted, 0 free; thp: 2071 MiB of "
                 "ordinary memory wanted, 1 MiB free");
     assert_only_short(LOAM_PLAN_AVAILABLE);
     cr_expect_not_null(check_of(LOAM_PLAN_CGROUP));
@@ -1094,7 +1428,7 @@ Test(plan, refuses_figures_that_are_none)
             bool is_status = strcmp(paths[i], "/proc/self/status") == 0;
 
             script_rich_host();
-            prim_fake_script_memlock(LOAM_GIB);
+            prim_fake_script_limit(LOAM_PRIM_LIMIT_LOCKED, LOAM_GIB);
             script_limit(V2_LOAM, "memory.max", "memory.current", LOAM_GIB, 0);
             prim_fake_script_text(paths[i], texts[j]);
             /* A process without the line has locked nothing. */
@@ -1122,7 +1456,7 @@ Test(plan, reports_every_call_that_fails)
     request.slot_limit = 8;
     for (;; n++) {
         script_rich_host();
-        prim_fake_script_memlock(LOAM_GIB);
+        prim_fake_script_limit(LOAM_PRIM_LIMIT_LOCKED, LOAM_GIB);
         prim_fake_fail(PRIM_ANY, n, 1, EIO);
         enum loam_error error = make(&request);
 
@@ -1152,8 +1486,8 @@ Test(plan, maps_nothing_and_changes_nothing)
     for (uint32_t i = 0; i < prim_fake_record_count(); i++) {
         enum prim_kind kind = prim_fake_record(i).kind;
 
-        cr_expect(kind == PRIM_READ_TEXT || kind == PRIM_MEMLOCK_LIMIT || kind == PRIM_HEAP_ALLOC ||
-                      kind == PRIM_HEAP_FREE,
+        cr_expect(kind == PRIM_READ_TEXT || kind == PRIM_LIMIT || kind == PRIM_USER_THREADS ||
+                      kind == PRIM_HEAP_ALLOC || kind == PRIM_HEAP_FREE,
                   "%s", prim_kind_name(kind));
     }
     cr_expect_gt(prim_fake_call_count(PRIM_READ_TEXT), 0);

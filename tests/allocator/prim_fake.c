@@ -69,7 +69,8 @@ static struct {
     bool on;
     uint64_t bytes;
     int error_number;
-} script_memlock;
+} script_limits[LOAM_PRIM_LIMIT_COUNT];
+static uint64_t script_threads;
 
 static struct prim_fake_record *records;
 static uint32_t record_count;
@@ -93,7 +94,8 @@ static const char *const kind_names[PRIM_KIND_COUNT + 1] = {
     [PRIM_THREAD_START] = "thread_start",
     [PRIM_HEAP_ALLOC] = "heap_alloc",
     [PRIM_READ_TEXT] = "read_text",
-    [PRIM_MEMLOCK_LIMIT] = "memlock_limit",
+    [PRIM_LIMIT] = "limit",
+    [PRIM_USER_THREADS] = "user_threads",
     [PRIM_THREAD_JOIN] = "thread_join",
     [PRIM_HEAP_FREE] = "heap_free",
     [PRIM_CPU_COUNT] = "cpu_count",
@@ -444,23 +446,30 @@ void prim_fake_script_only(bool only)
     pthread_mutex_unlock(&fake_lock);
 }
 
-static void script_memlock_set(bool on, uint64_t bytes, int error_number)
+static void script_limit_set(int which, bool on, uint64_t value, int error_number)
 {
     pthread_mutex_lock(&fake_lock);
-    script_memlock.on = on;
-    script_memlock.bytes = bytes;
-    script_memlock.error_number = error_number;
+    script_limits[which].on = on;
+    script_limits[which].bytes = value;
+    script_limits[which].error_number = error_number;
     pthread_mutex_unlock(&fake_lock);
 }
 
-void prim_fake_script_memlock(uint64_t bytes)
+void prim_fake_script_limit(int which, uint64_t value)
 {
-    script_memlock_set(true, bytes, 0);
+    script_limit_set(which, true, value, 0);
 }
 
-void prim_fake_script_memlock_error(int error_number)
+void prim_fake_script_limit_error(int which, int error_number)
 {
-    script_memlock_set(true, 0, error_number);
+    script_limit_set(which, true, 0, error_number);
+}
+
+void prim_fake_script_user_threads(uint64_t count)
+{
+    pthread_mutex_lock(&fake_lock);
+    script_threads = count;
+    pthread_mutex_unlock(&fake_lock);
 }
 
 void prim_fake_script_cpu_count(uint32_t count)
@@ -474,7 +483,10 @@ void prim_fake_script_none(void)
 {
     prim_fake_script_only(false);
     prim_fake_script_cpu_count(0);
-    script_memlock_set(false, 0, 0);
+    prim_fake_script_user_threads(0);
+    for (int which = 0; which < LOAM_PRIM_LIMIT_COUNT; which++) {
+        script_limit_set(which, false, 0, 0);
+    }
     pthread_mutex_lock(&fake_lock);
     while (scripts != NULL) {
         struct script *next = scripts->next;
@@ -793,25 +805,40 @@ bool loam_prim_read_text(const char *path, char *text, size_t bytes)
     return finish(&call);
 }
 
-static bool memlock_scripted(uint64_t *bytes)
+static bool limit_scripted(enum loam_prim_limit which, uint64_t *value)
 {
-    if (!script_memlock.on) {
-        return loam_prim_real_memlock_limit(bytes);
+    if (!script_limits[which].on && !script_only) {
+        return loam_prim_real_limit(which, value);
     }
-    *bytes = script_memlock.bytes;
-    errno = script_memlock.error_number;
-    return script_memlock.error_number == 0;
+    *value = script_limits[which].on ? script_limits[which].bytes : UINT64_MAX;
+    errno = script_limits[which].error_number;
+    return script_limits[which].error_number == 0;
 }
 
-bool loam_prim_memlock_limit(uint64_t *bytes)
+bool loam_prim_limit(enum loam_prim_limit which, uint64_t *value)
 {
-    struct prim_fake_record call = begin(PRIM_MEMLOCK_LIMIT);
+    struct prim_fake_record call = begin(PRIM_LIMIT);
 
-    *bytes = 0;
+    call.value = (uint32_t)which;
+    require(which < LOAM_PRIM_LIMIT_COUNT, &call, "there is such a limit");
+    *value = 0;
     if (!chosen_to_fail(&call)) {
-        settle(&call, memlock_scripted(bytes));
+        settle(&call, limit_scripted(which, value));
     }
-    call.bytes = *bytes;
+    call.bytes = *value;
+    return finish(&call);
+}
+
+bool loam_prim_user_threads(uint64_t *count)
+{
+    struct prim_fake_record call = begin(PRIM_USER_THREADS);
+
+    *count = 0;
+    if (!chosen_to_fail(&call)) {
+        *count = script_threads;
+        settle(&call, script_threads != 0 || loam_prim_real_user_threads(count));
+    }
+    call.bytes = *count;
     return finish(&call);
 }
 

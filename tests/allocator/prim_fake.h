@@ -45,7 +45,8 @@ enum prim_kind {
     PRIM_THREAD_START,
     PRIM_HEAP_ALLOC,
     PRIM_READ_TEXT,
-    PRIM_MEMLOCK_LIMIT,
+    PRIM_LIMIT,
+    PRIM_USER_THREADS,
     PRIM_FALLIBLE_COUNT,
     PRIM_THREAD_JOIN = PRIM_FALLIBLE_COUNT,
     PRIM_HEAP_FREE,
@@ -88,9 +89,15 @@ void prim_fake_script_text_error(const char *path, int error_number);
  */
 void prim_fake_script_only(bool only);
 
-/* memlock_limit answers bytes; memlock_limit fails with error_number. */
-void prim_fake_script_memlock(uint64_t bytes);
-void prim_fake_script_memlock_error(int error_number);
+/*
+ * limit of that kind answers value, or fails with error_number (0: answers). Limits without a script: the process's own,
+ * or none at all with script_only. which is an enum loam_prim_limit.
+ */
+void prim_fake_script_limit(int which, uint64_t value);
+void prim_fake_script_limit_error(int which, int error_number);
+
+/* user_threads answers count; 0: counts again. */
+void prim_fake_script_user_threads(uint64_t count);
 
 /* cpu_count answers count; 0: the host's own again. */
 void prim_fake_script_cpu_count(uint32_t count);
@@ -123,12 +130,12 @@ struct prim_fake_record {
     bool on_purpose;     /* failed by prim_fake_fail */
     int error_number;    /* 0 when ok */
     const void *address; /* argument or result: reserve, map_*, unmap, populate, advise_huge, bind_node, lock, heap_* */
-    uint64_t bytes;      /* argument; memlock_limit: its result */
+    uint64_t bytes;      /* argument; limit, user_threads: the result */
     int fd;              /* argument; memfd: its result */
     uint64_t offset;     /* map_fd, allocate, punch */
     uint32_t huge_shift; /* map_anonymous, memfd */
     bool flag;           /* map_anonymous: no_reserve; advise_huge: huge */
-    uint32_t value;      /* bind_node: node; cpu_count: its result */
+    uint32_t value;      /* bind_node: node; cpu_count: its result; limit: which */
     pthread_t thread;    /* that called */
     char text[96];       /* memfd: name; read_text: path; cut if longer */
 };

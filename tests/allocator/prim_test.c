@@ -7,7 +7,9 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <linux/audit.h>
+#include <linux/capability.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <malloc.h>
@@ -426,17 +428,168 @@ Test(prim, a_text_fits_with_its_end_or_is_refused)
     cr_assert_eq(errno, EISDIR);
 }
 
+/* --- Limits ------------------------------------------------------------------------------------------------------- */
+
+/* Take a capability out of what this process may use now. */
+static void drop_capability(unsigned capability)
+{
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3];
+
+    cr_assert_eq(syscall(SYS_capget, &header, data), 0);
+    data[CAP_TO_INDEX(capability)].effective &= ~CAP_TO_MASK(capability);
+    cr_assert_eq(syscall(SYS_capset, &header, data), 0);
+}
+
+static uint64_t limit_of(enum loam_prim_limit which)
+{
+    uint64_t value = 7;
+
+    cr_assert(loam_prim_limit(which, &value));
+    return value;
+}
+
+Test(prim, a_limit_is_the_soft_one)
+{
+    static const struct {
+        enum loam_prim_limit which;
+        __rlimit_resource_t resource;
+    } kinds[] = {
+        {LOAM_PRIM_LIMIT_DATA, RLIMIT_DATA},
+        {LOAM_PRIM_LIMIT_ADDRESS_SPACE, RLIMIT_AS},
+        {LOAM_PRIM_LIMIT_FILE_SIZE, RLIMIT_FSIZE},
+        {LOAM_PRIM_LIMIT_STACK, RLIMIT_STACK},
+    };
+
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
+        struct rlimit limit = {.rlim_cur = (1 << 30) + i, .rlim_max = RLIM_INFINITY};
+
+        cr_assert_eq(setrlimit(kinds[i].resource, &limit), 0, "kind %zu", i);
+        cr_expect_eq(limit_of(kinds[i].which), (1 << 30) + i, "kind %zu", i);
+        limit.rlim_cur = RLIM_INFINITY;
+        cr_assert_eq(setrlimit(kinds[i].resource, &limit), 0, "kind %zu", i);
+        cr_expect_eq(limit_of(kinds[i].which), UINT64_MAX, "kind %zu", i);
+    }
+}
+
 Test(prim, memlock_is_the_soft_limit_unless_the_caller_is_above_it)
 {
     struct rlimit limit = {.rlim_cur = 64 * KIB, .rlim_max = 64 * KIB};
-    uint64_t bytes;
 
     cr_assert_eq(setrlimit(RLIMIT_MEMLOCK, &limit), 0);
-    cr_assert(loam_prim_memlock_limit(&bytes));
-    cr_assert_eq(bytes, geteuid() == 0 ? UINT64_MAX : 64 * KIB);
+    cr_assert_eq(limit_of(LOAM_PRIM_LIMIT_LOCKED), geteuid() == 0 ? UINT64_MAX : 64 * KIB);
     refuse(SYS_capget, 0, ~0u, EPERM);
-    cr_assert(loam_prim_memlock_limit(&bytes));
-    cr_assert_eq(bytes, 64 * KIB);
+    cr_assert_eq(limit_of(LOAM_PRIM_LIMIT_LOCKED), 64 * KIB);
+}
+
+Test(prim, who_has_other_capabilities_than_that_of_locking_has_a_limit)
+{
+    struct rlimit limit = {.rlim_cur = 64 * KIB, .rlim_max = 64 * KIB};
+
+    if (geteuid() != 0) {
+        cr_skip("only root has capabilities to drop");
+    }
+    cr_assert_eq(setrlimit(RLIMIT_MEMLOCK, &limit), 0);
+    drop_capability(CAP_NET_ADMIN);
+    cr_assert_eq(limit_of(LOAM_PRIM_LIMIT_LOCKED), UINT64_MAX);
+    drop_capability(CAP_IPC_LOCK);
+    cr_assert_eq(limit_of(LOAM_PRIM_LIMIT_LOCKED), 64 * KIB);
+}
+
+/* Root of a user namespace of its own has every capability there, and none that the kernel asks for here. */
+Test(prim, a_capability_of_another_user_namespace_does_not_lift_a_limit)
+{
+    struct rlimit limit = {.rlim_cur = 64 * KIB, .rlim_max = 64 * KIB};
+
+    cr_assert_eq(setrlimit(RLIMIT_MEMLOCK, &limit), 0);
+    cr_assert_eq(setrlimit(RLIMIT_NPROC, &limit), 0);
+    if (unshare(CLONE_NEWUSER) != 0) {
+        cr_skip("no user namespace can be made: %s", strerror(errno));
+    }
+    cr_assert_eq(limit_of(LOAM_PRIM_LIMIT_LOCKED), 64 * KIB);
+    cr_assert_eq(limit_of(LOAM_PRIM_LIMIT_THREADS), 64 * KIB);
+}
+
+static void *wait_for_byte(void *argument)
+{
+    char byte;
+
+    (void)!read(*(int *)argument, &byte, 1);
+    return NULL;
+}
+
+Test(prim, threads_are_those_of_the_user_and_root_is_above_their_limit)
+{
+    struct rlimit limit = {.rlim_cur = 50, .rlim_max = 50};
+    const uid_t user = 61987; /* nobody's, or the count is another's too */
+    pthread_t threads[3];
+    uint64_t before, count;
+    int pipes[2];
+
+    if (geteuid() != 0) {
+        cr_skip("needs root to become another user");
+    }
+    cr_assert_eq(setrlimit(RLIMIT_NPROC, &limit), 0);
+    cr_assert_eq(limit_of(LOAM_PRIM_LIMIT_THREADS), UINT64_MAX);
+    cr_assert_eq(setresuid(user, user, user), 0);
+    cr_assert_eq(limit_of(LOAM_PRIM_LIMIT_THREADS), 50);
+    cr_assert(loam_prim_user_threads(&before));
+    cr_assert_geq(before, 1);
+    cr_assert_eq(pipe(pipes), 0);
+    for (int i = 0; i < 3; i++) {
+        cr_assert(loam_prim_thread_start(&threads[i], wait_for_byte, &pipes[0]));
+    }
+    cr_assert(loam_prim_user_threads(&count));
+    cr_expect_eq(count, before + 3, "%" PRIu64 " threads instead of %" PRIu64, count, before + 3);
+    close(pipes[1]);
+    for (int i = 0; i < 3; i++) {
+        loam_prim_thread_join(threads[i]);
+    }
+}
+
+static unsigned open_descriptors(void)
+{
+    unsigned count = 0;
+
+    for (int fd = 0; fd < 1024; fd++) {
+        count += fcntl(fd, F_GETFD) != -1;
+    }
+    return count;
+}
+
+/* Whatever ftruncate answers: no descriptor is handed out or left, and the reason is told. */
+Test(prim, a_memfd_that_cannot_be_sized_is_none)
+{
+    static const uint32_t errors[] = {ENOSPC, EFBIG, EINTR, EPERM};
+    unsigned before = open_descriptors();
+
+    for (size_t i = 0; i < sizeof errors / sizeof errors[0]; i++) {
+        int fd = 7;
+
+        refuse(SYS_ftruncate, 1, ~0u, errors[i]);
+        errno = 0;
+        cr_assert_not(loam_prim_memfd("test", 0, 4 * PAGE, &fd));
+        cr_expect_eq((uint32_t)errno, errors[i], "%s", strerror(errno));
+        cr_expect_eq(fd, -1);
+        cr_expect_eq(open_descriptors(), before);
+    }
+}
+
+/* The kernel would kill with SIGXFSZ whoever made a file grow beyond the limit. */
+Test(prim, a_memfd_beyond_the_limit_on_files_is_refused_and_kills_nobody)
+{
+    struct rlimit limit = {.rlim_cur = 4 * PAGE, .rlim_max = 4 * PAGE};
+    unsigned before = open_descriptors();
+    int fd;
+
+    signal(SIGXFSZ, SIG_DFL);
+    cr_assert_eq(setrlimit(RLIMIT_FSIZE, &limit), 0);
+    cr_assert_not(loam_prim_memfd("test", 0, 5 * PAGE, &fd));
+    cr_assert_eq(errno, EFBIG);
+    cr_assert_eq(open_descriptors(), before);
+    cr_assert(loam_prim_memfd("test", 0, 4 * PAGE, &fd));
+    cr_assert(loam_prim_allocate(fd, 0, 4 * PAGE));
+    cr_assert(loam_prim_close(fd));
 }
 
 /* --- The fake ----------------------------------------------------------------------------------------------------- */
@@ -584,7 +737,7 @@ Test(prim, scripts_stand_for_the_host)
 
     prim_fake_script_text("/proc/meminfo", "MemFree: 1 kB\n");
     prim_fake_script_text_error("/proc/self/maps", EACCES);
-    prim_fake_script_memlock(12345);
+    prim_fake_script_limit(LOAM_PRIM_LIMIT_LOCKED, 12345);
     prim_fake_script_cpu_count(48);
     cr_assert(loam_prim_read_text("/proc/meminfo", text, sizeof text));
     cr_assert_str_eq(text, "MemFree: 1 kB\n");
@@ -596,10 +749,10 @@ Test(prim, scripts_stand_for_the_host)
     prim_fake_script_only(true);
     cr_assert(!loam_prim_read_text("/proc/sys/kernel/ostype", text, sizeof text));
     cr_assert_eq(errno, ENOENT);
-    cr_assert(loam_prim_memlock_limit(&bytes));
+    cr_assert(loam_prim_limit(LOAM_PRIM_LIMIT_LOCKED, &bytes));
     cr_assert_eq(bytes, 12345);
-    prim_fake_script_memlock_error(EPERM);
-    cr_assert(!loam_prim_memlock_limit(&bytes));
+    prim_fake_script_limit_error(LOAM_PRIM_LIMIT_LOCKED, EPERM);
+    cr_assert(!loam_prim_limit(LOAM_PRIM_LIMIT_LOCKED, &bytes));
     cr_assert_eq(loam_prim_cpu_count(), 48);
     prim_fake_script_none();
     cr_assert(loam_prim_read_text("/proc/sys/kernel/ostype", text, sizeof text));

@@ -843,13 +843,6 @@ Test(machine, refuses_memory_where_its_devices_are)
                  "it is the caller's, and stays");
 }
 
-Test(machine, says_how_many_slots_there_are)
-{
-    cr_assert_geq(machine_slot_limit(), 32);
-    ioctl_fake_fail(ioctl_fake_count(), ENOTTY);
-    cr_assert_eq(machine_slot_limit(), 0);
-}
-
 static uint32_t count_entries(const char *directory)
 {
     DIR *entries = opendir(directory);

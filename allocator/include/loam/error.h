@@ -27,6 +27,7 @@ enum loam_error {
     LOAM_ERROR_NOT_PERMITTED, /* the access or the caller lacks the right */
     LOAM_ERROR_CORRUPT,       /* the object's own memory contradicts itself */
     LOAM_ERROR_SYSTEM,        /* a system call failed: see loam_diag.system_errno */
+    LOAM_ERROR_CANCELLED,     /* the caller's struct loam_cancel said so; everything has been given back */
     LOAM_ERROR_COUNT
 };
 

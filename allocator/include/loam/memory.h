@@ -47,7 +47,8 @@ struct loam_memory;
  * Carry out a plan: every part backed and mapped, its frames under the allocator. The legacy window and the frame at
  * GPA 0 are carved for the owners "legacy" and "null", so that nothing else gets them. *memory is NULL on failure, and
  * nothing is left. LOAM_ERROR_EXHAUSTED: the plan falls short, or the host has changed since it was made.
- * LOAM_ERROR_INVALID: plan is not one of loam_plan_make. LOAM_ERROR_SYSTEM: a call failed.
+ * LOAM_ERROR_INVALID: plan is not one of loam_plan_make. LOAM_ERROR_CANCELLED: the request's cancel said so.
+ * LOAM_ERROR_SYSTEM: a call failed.
  */
 LOAM_MUST_USE enum loam_error loam_memory_create(const struct loam_plan *plan, struct loam_memory **memory,
                                                  struct loam_diag *diag);

@@ -47,8 +47,13 @@ struct loam_memory_request {
      * of that RAM, at most 16 MiB.
      */
     uint64_t dma32_reserve_bytes;
-    uint32_t slot_limit;  /* memory slots that the hypervisor offers (KVM_CAP_NR_MEMSLOTS); 0: not checked */
-    uint32_t extra_slots; /* to keep for the caller beyond those of the RAM, where the limit is known */
+    uint32_t slot_limit;    /* memory slots that the hypervisor offers (KVM_CAP_NR_MEMSLOTS); 0: not checked */
+    uint32_t extra_slots;   /* to keep for the caller beyond those of the RAM, where the limit is known */
+    uint32_t vcpu_limit;    /* vCPUs that the hypervisor gives one machine (KVM_CAP_NR_VCPUS); 0: not checked */
+    uint32_t vcpu_count;    /* that the caller will make, where the limit is known; their threads are extra_threads */
+    uint32_t extra_threads; /* that the caller, and the hypervisor for it, will start after creation */
+    uint64_t extra_bytes;   /* host memory that the caller will take for itself after the plan is made */
+    struct loam_cancel cancel; /* ends loam_plan_make and loam_memory_create early: loam/backing.h */
 };
 
 enum loam_plan_resource {
@@ -57,11 +62,18 @@ enum loam_plan_resource {
     LOAM_PLAN_AVAILABLE, /* memory that the host can give without swapping */
     LOAM_PLAN_CGROUP,    /* the memory or hugetlb limit of this process's control group, or of one above it */
     LOAM_PLAN_MEMLOCK,   /* RLIMIT_MEMLOCK */
-    LOAM_PLAN_SLOTS,     /* memory slots */
+    /* Those from here to THREADS are checked only where this process has such a limit. */
+    LOAM_PLAN_FILE_SIZE,     /* RLIMIT_FSIZE: shared memory is a file */
+    LOAM_PLAN_ADDRESS_SPACE, /* RLIMIT_AS */
+    LOAM_PLAN_DATA_SIZE,     /* RLIMIT_DATA: private memory, heap */
+    LOAM_PLAN_THREADS,       /* RLIMIT_NPROC, or pids.max of a control group: whichever leaves less */
+    LOAM_PLAN_VCPUS,         /* vCPUs */
+    LOAM_PLAN_SLOTS,         /* memory slots */
     LOAM_PLAN_RESOURCE_COUNT
 };
 
-/* "pool", "node", "available", "cgroup", "memlock", "slots". */
+/* "pool", "node", "available", "cgroup", "memlock", "file size", "address space", "data size", "threads", "vcpus",
+ * "slots". */
 const char *loam_plan_resource_name(enum loam_plan_resource resource);
 
 /* One resource: what the plan takes, and what there is. */
@@ -69,9 +81,9 @@ struct loam_plan_check {
     enum loam_plan_resource resource;
     uint64_t wanted;     /* in unit_bytes */
     uint64_t found;      /* in unit_bytes; UINT64_MAX: no limit */
-    uint64_t unit_bytes; /* a page of the pool; 1 for bytes and for slots */
+    uint64_t unit_bytes; /* a page of the pool; 1 for bytes, threads, vCPUs and slots */
     bool short_fall;     /* wanted > found */
-    char text[320]; /* one line: what is wanted, what was found and, when it falls short, the command that mends it */
+    char text[576]; /* one line: what is wanted, what was found and, when it falls short, the command that mends it */
 };
 
 #define LOAM_PLAN_PART_MAX 2
@@ -91,6 +103,10 @@ struct loam_plan {
     struct loam_plan_part parts[LOAM_PLAN_PART_MAX]; /* low, high */
     loam_gpa hole_start;                             /* RAM ends here; no memory in [hole_start, 4 GiB) */
     uint64_t metadata_bytes;                         /* host memory for the metadata of the allocator and of the map */
+    uint64_t table_bytes;  /* for page tables, at most: the host's, KVM's, and a memfd's index of its pages */
+    uint64_t own_bytes;    /* for the process: extra_bytes, and what the kernel keeps for a machine and its threads */
+    bool populates;        /* every page will be there when creation returns */
+    bool charged_at_touch; /* by a control group that limits hugepages: that is why populates, whatever was asked */
     uint32_t check_count;
     struct loam_plan_check checks[LOAM_PLAN_RESOURCE_COUNT];
     uint32_t short_count;  /* checks that fall short; 0: the plan can be carried out */

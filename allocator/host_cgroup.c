@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "allocator/plan_cgroup.h"
+#include "allocator/host_cgroup.h"
 
-#include "allocator/plan_text.h"
+#include "allocator/host_text.h"
 #include "allocator/prim.h"
 #include "loam/types.h"
 
@@ -9,49 +9,55 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Lists that grow with the host: mounts and control groups. A container host has thousands of mounts. */
-#define LIST_START_BYTES ((size_t)16 << 10)
-#define LIST_MAX_BYTES   ((size_t)8 << 20)
-
 /* Kernels write "no limit" in version 1 as the largest multiple of a page; nothing real comes near. */
 #define LIMIT_NONE_BYTES (UINT64_C(1) << 62)
 
-/* One pair of files that limit a resource. hugetlb has two: at first touch, and (rsvd) at reservation. */
+/* One pair of files that limit a resource. */
 struct limit_files {
-    enum loam_plan_cgroup_controller controller;
+    enum loam_host_cgroup_resource resource;
     bool unified;     /* version 2 */
     const char *name; /* of the controller, in version 1's lists */
     const char *limit;
     const char *used;
+    const char *promised;  /* reserved, touched or not: used is at least that; NULL: there is no such figure */
     const char *cached[2]; /* labels in memory.stat of what the kernel drops before it refuses; NULL: none */
 };
 
+#define MEMORY_FILES(unified, name, limit, used, prefix)                                                               \
+    {                                                                                                                  \
+        LOAM_HOST_CGROUP_MEMORY, unified, name, limit, used, NULL,                                                     \
+        {                                                                                                              \
+            prefix "inactive_file ", prefix "active_file "                                                             \
+        }                                                                                                              \
+    }
+
+/* Each size of hugepage has two limits in each version: at first touch, and at reservation. */
+#define HUGETLB_FILES(resource, size)                                                                                  \
+    {resource, true, "", size ".max", size ".current", size ".rsvd.current", {0}},                                     \
+        {resource, true, "", size ".rsvd.max", size ".rsvd.current", NULL, {0}}, {resource,                            \
+                                                                                  false,                               \
+                                                                                  "hugetlb",                           \
+                                                                                  size ".limit_in_bytes",              \
+                                                                                  size ".usage_in_bytes",              \
+                                                                                  size ".rsvd.usage_in_bytes",         \
+                                                                                  {0}},                                \
+    {                                                                                                                  \
+        resource, false, "hugetlb", size ".rsvd.limit_in_bytes", size ".rsvd.usage_in_bytes", NULL,                    \
+        {                                                                                                              \
+            0                                                                                                          \
+        }                                                                                                              \
+    }
+
+/* Beyond memory.high nobody is killed, but slowed down so much that a guest never gets its memory. */
 static const struct limit_files limit_files[] = {
-    {LOAM_PLAN_CGROUP_MEMORY, true, "", "memory.max", "memory.current", {"inactive_file ", "active_file "}},
-    {LOAM_PLAN_CGROUP_MEMORY,
-     false,
-     "memory",
-     "memory.limit_in_bytes",
-     "memory.usage_in_bytes",
-     {"total_inactive_file ", "total_active_file "}},
-    {LOAM_PLAN_CGROUP_HUGETLB_2M, true, "", "hugetlb.2MB.max", "hugetlb.2MB.current", {0}},
-    {LOAM_PLAN_CGROUP_HUGETLB_2M, true, "", "hugetlb.2MB.rsvd.max", "hugetlb.2MB.rsvd.current", {0}},
-    {LOAM_PLAN_CGROUP_HUGETLB_2M, false, "hugetlb", "hugetlb.2MB.limit_in_bytes", "hugetlb.2MB.usage_in_bytes", {0}},
-    {LOAM_PLAN_CGROUP_HUGETLB_2M,
-     false,
-     "hugetlb",
-     "hugetlb.2MB.rsvd.limit_in_bytes",
-     "hugetlb.2MB.rsvd.usage_in_bytes",
-     {0}},
-    {LOAM_PLAN_CGROUP_HUGETLB_1G, true, "", "hugetlb.1GB.max", "hugetlb.1GB.current", {0}},
-    {LOAM_PLAN_CGROUP_HUGETLB_1G, true, "", "hugetlb.1GB.rsvd.max", "hugetlb.1GB.rsvd.current", {0}},
-    {LOAM_PLAN_CGROUP_HUGETLB_1G, false, "hugetlb", "hugetlb.1GB.limit_in_bytes", "hugetlb.1GB.usage_in_bytes", {0}},
-    {LOAM_PLAN_CGROUP_HUGETLB_1G,
-     false,
-     "hugetlb",
-     "hugetlb.1GB.rsvd.limit_in_bytes",
-     "hugetlb.1GB.rsvd.usage_in_bytes",
-     {0}},
+    MEMORY_FILES(true, "", "memory.max", "memory.current", ""),
+    MEMORY_FILES(true, "", "memory.high", "memory.current", ""),
+    MEMORY_FILES(false, "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
+    MEMORY_FILES(false, "memory", "memory.memsw.limit_in_bytes", "memory.memsw.usage_in_bytes", "total_"),
+    HUGETLB_FILES(LOAM_HOST_CGROUP_HUGETLB_2M, "hugetlb.2MB"),
+    HUGETLB_FILES(LOAM_HOST_CGROUP_HUGETLB_1G, "hugetlb.1GB"),
+    {LOAM_HOST_CGROUP_THREADS, true, "", "pids.max", "pids.current", NULL, {0}},
+    {LOAM_HOST_CGROUP_THREADS, false, "pids", "pids.max", "pids.current", NULL, {0}},
 };
 
 /* A stretch of a text. */
@@ -175,7 +181,7 @@ static bool unescape(struct span span, char *text, size_t bytes)
  * The group's folder. False: the mount does not show it, as in some containers, or not so that we could name it; dir is
  * the mount point then, whose limits hold for all that is below.
  */
-static bool group_folder(const struct mount *mount, struct span group, char dir[LOAM_PLAN_CGROUP_PATH_MAX],
+static bool group_folder(const struct mount *mount, struct span group, char dir[LOAM_HOST_CGROUP_PATH_MAX],
                          size_t *mount_length)
 {
     size_t skip = span_is(mount->root, "/") ? 0 : mount->root.length;
@@ -183,11 +189,11 @@ static bool group_folder(const struct mount *mount, struct span group, char dir[
                  (group.length == skip || group.start[skip] == '/');
     struct span below = shown ? (struct span){group.start + skip, group.length - skip} : (struct span){"", 0};
 
-    if (!unescape(mount->point, dir, LOAM_PLAN_CGROUP_PATH_MAX)) {
+    if (!unescape(mount->point, dir, LOAM_HOST_CGROUP_PATH_MAX)) {
         shown = false;
     }
     *mount_length = strlen(dir);
-    if (!shown || span_is(below, "/") || !loam_fits(*mount_length, below.length + 1, LOAM_PLAN_CGROUP_PATH_MAX)) {
+    if (!shown || span_is(below, "/") || !loam_fits(*mount_length, below.length + 1, LOAM_HOST_CGROUP_PATH_MAX)) {
         return shown;
     }
     memcpy(dir + *mount_length, below.start, below.length);
@@ -202,18 +208,18 @@ static bool group_folder(const struct mount *mount, struct span group, char dir[
 static enum loam_error group_cached(const char *dir, const struct limit_files *files, uint64_t *bytes,
                                     struct loam_diag *diag)
 {
-    char path[LOAM_PLAN_CGROUP_PATH_MAX], text[LOAM_PLAN_TEXT_TABLE_MAX];
+    char path[LOAM_HOST_CGROUP_PATH_MAX], text[LOAM_HOST_TEXT_TABLE_MAX];
     bool present = false;
     enum loam_error error = LOAM_OK;
 
     *bytes = 0;
     if (files->cached[0] != NULL && snprintf(path, sizeof path, "%s/memory.stat", dir) < (int)sizeof path) {
-        error = loam_plan_text_file(path, text, sizeof text, &present, diag);
+        error = loam_host_text_file(path, text, sizeof text, &present, diag);
     }
     for (size_t i = 0; error == LOAM_OK && present && i < 2; i++) {
         uint64_t part_bytes;
 
-        error = loam_plan_text_labelled(path, text, files->cached[i], 1, false, &part_bytes, diag);
+        error = loam_host_text_labelled(path, text, files->cached[i], 1, false, &part_bytes, diag);
         *bytes = loam_add_capped(*bytes, part_bytes);
     }
     return error;
@@ -222,47 +228,65 @@ static enum loam_error group_cached(const char *dir, const struct limit_files *f
 /* UINT64_MAX: no limit here. */
 static enum loam_error group_limit(const char *path, uint64_t *bytes, struct loam_diag *diag)
 {
-    char text[LOAM_PLAN_TEXT_FIGURE_MAX];
+    char text[LOAM_HOST_TEXT_FIGURE_MAX];
     bool present;
-    enum loam_error error = loam_plan_text_file(path, text, sizeof text, &present, diag);
+    enum loam_error error = loam_host_text_file(path, text, sizeof text, &present, diag);
 
     *bytes = UINT64_MAX;
     if (error != LOAM_OK || !present || strcmp(text, "max\n") == 0 || strcmp(text, "max") == 0) {
         return error;
     }
-    if (!loam_plan_text_parse(text, bytes)) {
+    if (!loam_host_text_parse(text, bytes)) {
         *bytes = UINT64_MAX;
-        return loam_plan_text_malformed(path, diag);
+        return loam_host_text_malformed(path, diag);
     }
     *bytes = *bytes >= LIMIT_NONE_BYTES ? UINT64_MAX : *bytes;
     return LOAM_OK;
 }
 
+/* What the group uses of a resource, promises included and cached files left out. */
+static enum loam_error group_used(const char *dir, const struct limit_files *files, uint64_t *used,
+                                  struct loam_diag *diag)
+{
+    char path[LOAM_HOST_CGROUP_PATH_MAX];
+    uint64_t promised = 0, cached;
+    bool present;
+    enum loam_error error = LOAM_OK;
+
+    *used = 0;
+    if (snprintf(path, sizeof path, "%s/%s", dir, files->used) < (int)sizeof path) {
+        error = loam_host_text_figure(path, used, &present, diag);
+    }
+    if (error == LOAM_OK && files->promised != NULL &&
+        snprintf(path, sizeof path, "%s/%s", dir, files->promised) < (int)sizeof path) {
+        error = loam_host_text_figure(path, &promised, &present, diag);
+    }
+    if (error == LOAM_OK && (error = group_cached(dir, files, &cached, diag)) == LOAM_OK) {
+        *used = loam_subtract_floored(*used > promised ? *used : promised, cached);
+    }
+    return error;
+}
+
 /* Take the limit of one group into account. */
-static enum loam_error tighten(const char *dir, const struct limit_files *files, struct loam_plan_cgroup_limit *limit,
+static enum loam_error tighten(const char *dir, const struct limit_files *files, struct loam_host_cgroup_limit *limit,
                                struct loam_diag *diag)
 {
-    char path[LOAM_PLAN_CGROUP_PATH_MAX], used_path[LOAM_PLAN_CGROUP_PATH_MAX];
-    uint64_t limit_bytes, used_bytes, cached_bytes, room_bytes;
-    bool present;
+    char path[LOAM_HOST_CGROUP_PATH_MAX];
+    uint64_t most, used;
     enum loam_error error;
 
-    if (snprintf(path, sizeof path, "%s/%s", dir, files->limit) >= (int)sizeof path ||
-        snprintf(used_path, sizeof used_path, "%s/%s", dir, files->used) >= (int)sizeof used_path) {
+    if (snprintf(path, sizeof path, "%s/%s", dir, files->limit) >= (int)sizeof path) {
         return LOAM_OK;
     }
-    error = group_limit(path, &limit_bytes, diag);
-    if (error != LOAM_OK || limit_bytes == UINT64_MAX) {
+    error = group_limit(path, &most, diag);
+    if (error != LOAM_OK || most == UINT64_MAX || (error = group_used(dir, files, &used, diag)) != LOAM_OK) {
         return error;
     }
-    if ((error = loam_plan_text_figure(used_path, &used_bytes, &present, diag)) != LOAM_OK ||
-        (error = group_cached(dir, files, &cached_bytes, diag)) != LOAM_OK) {
-        return error;
-    }
-    room_bytes = loam_subtract_floored(limit_bytes, loam_subtract_floored(used_bytes, cached_bytes));
-    if (room_bytes < limit->room_bytes) {
-        limit->room_bytes = room_bytes;
-        limit->limit_bytes = limit_bytes;
+    limit->at_touch |= files->promised != NULL;
+    if (loam_subtract_floored(most, used) < limit->room) {
+        limit->room = loam_subtract_floored(most, used);
+        limit->limit = most;
+        limit->used = used;
         snprintf(limit->path, sizeof limit->path, "%s", path);
     }
     return LOAM_OK;
@@ -270,7 +294,7 @@ static enum loam_error tighten(const char *dir, const struct limit_files *files,
 
 /* From the process's group up to the one that is mounted; a folder that is not there sets no limit. */
 static enum loam_error walk_groups(char *dir, size_t mount_length, const struct limit_files *files,
-                                   struct loam_plan_cgroup_limit *limit, struct loam_diag *diag)
+                                   struct loam_host_cgroup_limit *limit, struct loam_diag *diag)
 {
     enum loam_error error = tighten(dir, files, limit, diag);
 
@@ -283,9 +307,9 @@ static enum loam_error walk_groups(char *dir, size_t mount_length, const struct 
 
 /* Mounts that show the group come before those that show something else, of which one is as good as another. */
 static enum loam_error search_mounts(const char *mounts, const char *groups, const struct limit_files *files,
-                                     struct loam_plan_cgroup_limit *limit, struct loam_diag *diag)
+                                     struct loam_host_cgroup_limit *limit, struct loam_diag *diag)
 {
-    char dir[LOAM_PLAN_CGROUP_PATH_MAX];
+    char dir[LOAM_HOST_CGROUP_PATH_MAX];
     struct span group;
     struct mount mount, other = {0};
     size_t mount_length;
@@ -297,7 +321,7 @@ static enum loam_error search_mounts(const char *mounts, const char *groups, con
         if (!parse_mount(line, files, &mount)) {
             continue;
         }
-        limit->counts_hugetlb |= files->controller == LOAM_PLAN_CGROUP_MEMORY && files->unified &&
+        limit->counts_hugetlb |= files->resource == LOAM_HOST_CGROUP_MEMORY && files->unified &&
                                  span_lists(mount.options, "memory_hugetlb_accounting");
         if (group_folder(&mount, group, dir, &mount_length)) {
             return walk_groups(dir, mount_length, files, limit, diag);
@@ -311,46 +335,19 @@ static enum loam_error search_mounts(const char *mounts, const char *groups, con
     return walk_groups(dir, mount_length, files, limit, diag);
 }
 
-/* A list of any length, to be freed with loam_prim_heap_free; empty where the file is not there. */
-static enum loam_error load_list(const char *path, char **text, struct loam_diag *diag)
-{
-    int saved_errno;
-
-    *text = NULL;
-    for (size_t bytes = LIST_START_BYTES; bytes <= LIST_MAX_BYTES; bytes *= 2) {
-        void *memory;
-
-        if (!loam_prim_heap_alloc(bytes, &memory)) {
-            return loam_fail(diag, LOAM_ERROR_SYSTEM, "%zu bytes of heap to read %s", bytes, path);
-        }
-        if (loam_prim_read_text(path, (char *)memory, bytes) || loam_plan_text_absent(errno)) {
-            *text = (char *)memory;
-            return LOAM_OK;
-        }
-        saved_errno = errno;
-        loam_prim_heap_free(memory);
-        errno = saved_errno;
-        if (errno != EFBIG) {
-            return loam_fail(diag, LOAM_ERROR_SYSTEM, "reading %s", path);
-        }
-    }
-    errno = EFBIG;
-    return loam_fail(diag, LOAM_ERROR_SYSTEM, "reading %s", path);
-}
-
-enum loam_error loam_plan_cgroup_limit(enum loam_plan_cgroup_controller controller,
-                                       struct loam_plan_cgroup_limit *limit, struct loam_diag *diag)
+enum loam_error loam_host_cgroup_limit(enum loam_host_cgroup_resource resource, struct loam_host_cgroup_limit *limit,
+                                       struct loam_diag *diag)
 {
     char *groups = NULL, *mounts = NULL;
     enum loam_error error;
 
-    *limit = (struct loam_plan_cgroup_limit){.room_bytes = UINT64_MAX};
-    error = load_list("/proc/self/cgroup", &groups, diag);
+    *limit = (struct loam_host_cgroup_limit){.room = UINT64_MAX};
+    error = loam_host_text_list("/proc/self/cgroup", &groups, diag);
     if (error == LOAM_OK) {
-        error = load_list("/proc/self/mountinfo", &mounts, diag);
+        error = loam_host_text_list("/proc/self/mountinfo", &mounts, diag);
     }
     for (size_t i = 0; error == LOAM_OK && i < sizeof limit_files / sizeof limit_files[0]; i++) {
-        if (limit_files[i].controller == controller) {
+        if (limit_files[i].resource == resource) {
             error = search_mounts(mounts, groups, &limit_files[i], limit, diag);
         }
     }
