@@ -36,13 +36,15 @@ static struct argp_option rows[] = {
     {"populate", KEY_POPULATE, NULL, 0, "have every page in memory before the guest starts", 1},
     {"lazy", KEY_LAZY, NULL, 0, "leave thp and 4K pages to be found on first touch; the host may run out then", 1},
     {"node", KEY_NODE, "N", 0, "take all memory from NUMA node N", 1},
-    {"lock", KEY_LOCK, NULL, 0, "lock the guest's memory, so that it is never swapped", 1},
+    {"lock", KEY_LOCK, NULL, 0, "populate the guest's memory and lock it, so that it is never swapped", 1},
     {"vcpus", 'c', "N", 0, "virtual processors (default 1)", 2},
     {"kernel", KEY_KERNEL, "FILE", 0, "boot a PVH ELF file or a Linux image instead of the self-test", 2},
     {"initrd", KEY_INITRD, "FILE", 0, "initial RAM disk for the kernel", 2},
     {"cmdline", KEY_CMDLINE, "TEXT", 0, "command line for the kernel", 2},
     {"timeout", 't', "SECONDS", 0,
-     "stop after so long; 0: never (default: never with --kernel, else 60 and 30 for each GiB)", 3},
+     "stop so long after the start, populating included; 0: never (default: never with --kernel, else 60 and 30 for "
+     "each GiB)",
+     3},
     {"on-reset", KEY_ON_RESET, "WHAT", 0,
      "a kernel that resets itself: fail (status 1; the default), pass (status 0), or restart on fresh memory, until it "
      "has reset itself 10 times in a row within a second of its start",
@@ -149,14 +151,6 @@ static enum on_reset read_on_reset(struct argp_state *state, const char *text)
     return ON_RESET_FAIL;
 }
 
-static void read_commit(struct argp_state *state, struct options *options, enum loam_commit commit)
-{
-    if (options->memory.commit != LOAM_COMMIT_RESERVE && options->memory.commit != commit) {
-        argp_failure(state, EXIT_CODE_USAGE, 0, "--populate and --lazy contradict each other: give one of them");
-    }
-    options->memory.commit = commit;
-}
-
 static error_t read_memory_option(int key, char *argument, struct argp_state *state, struct options *options)
 {
     struct loam_memory_request *memory = &options->memory;
@@ -175,10 +169,10 @@ static error_t read_memory_option(int key, char *argument, struct argp_state *st
         }
         return 0;
     case KEY_POPULATE:
-        read_commit(state, options, LOAM_COMMIT_POPULATE);
+        memory->commit = LOAM_COMMIT_POPULATE;
         return 0;
     case KEY_LAZY:
-        read_commit(state, options, LOAM_COMMIT_LAZY);
+        memory->commit = LOAM_COMMIT_LAZY;
         return 0;
     case KEY_NODE:
         memory->bind_node = true;
@@ -192,14 +186,60 @@ static error_t read_memory_option(int key, char *argument, struct argp_state *st
     }
 }
 
-static void finish_options(struct argp_state *state, struct options *options)
+/* --- How options go together ------------------------------------------------------------------------------------ */
+
+/* What is read into, and which options have been seen so far. */
+struct reading {
+    struct options *options;
+    bool seen[sizeof rows / sizeof rows[0]];
+};
+
+/* Pairs that are refused: the first goes only with the second, or never. All others are explained in the help. */
+static const struct rule {
+    int option, other;
+    bool needs;
+    const char *why;
+} rules[] = {
+    {KEY_POPULATE, KEY_LAZY, false, "all pages at once, and none before it is touched"},
+    {KEY_LOCK, KEY_LAZY, false, "what is locked is populated"},
+    {KEY_INITRD, KEY_KERNEL, true, "it is loaded beside one"},
+    {KEY_CMDLINE, KEY_KERNEL, true, "it is for one"},
+    {KEY_ON_RESET, KEY_KERNEL, true, "the self-test never resets itself"},
+};
+
+static size_t row_of(int key)
 {
-    if (options->kernel == NULL && (options->initrd != NULL || options->command_line[0] != '\0')) {
-        argp_failure(state, EXIT_CODE_USAGE, 0, "--initrd and --cmdline go with a kernel: name it with --kernel FILE");
+    size_t row = 0;
+
+    while (rows[row].key != key && rows[row].name != NULL) {
+        row++;
     }
-    if (options->kernel == NULL && options->has_on_reset) {
-        argp_failure(state, EXIT_CODE_USAGE, 0, "--on-reset goes with a kernel: name it with --kernel FILE");
+    return row;
+}
+
+static void check_rules(struct argp_state *state, const struct reading *reading)
+{
+    for (size_t i = 0; i < sizeof rules / sizeof rules[0]; i++) {
+        const struct rule *rule = &rules[i];
+        const char *option = rows[row_of(rule->option)].name, *other = rows[row_of(rule->other)].name;
+
+        if (!reading->seen[row_of(rule->option)] || reading->seen[row_of(rule->other)] == rule->needs) {
+            continue;
+        }
+        if (rule->needs) {
+            argp_failure(state, EXIT_CODE_USAGE, 0, "--%s goes with --%s FILE only: %s", option, other, rule->why);
+        } else {
+            argp_failure(state, EXIT_CODE_USAGE, 0, "--%s and --%s contradict each other (%s): give one of them",
+                         option, other, rule->why);
+        }
     }
+}
+
+static void finish_options(struct argp_state *state, const struct reading *reading)
+{
+    struct options *options = reading->options;
+
+    check_rules(state, reading);
     if (options->timeout_milliseconds == UINT64_MAX) {
         uint64_t gib = options->memory.bytes / LOAM_GIB;
 
@@ -210,8 +250,12 @@ static void finish_options(struct argp_state *state, struct options *options)
 
 static error_t read_option(int key, char *argument, struct argp_state *state)
 {
-    struct options *options = state->input;
+    struct reading *reading = state->input;
+    struct options *options = reading->options;
 
+    if (key > 0) {
+        reading->seen[row_of(key)] = true;
+    }
     switch (key) {
     case 'c':
         options->vcpu_count = read_number(state, "vcpus", argument, 1, VCPU_MAX);
@@ -230,7 +274,6 @@ static error_t read_option(int key, char *argument, struct argp_state *state)
         return 0;
     case KEY_ON_RESET:
         options->on_reset = read_on_reset(state, argument);
-        options->has_on_reset = true;
         return 0;
     case KEY_JSON:
         options->json = true;
@@ -244,7 +287,7 @@ static error_t read_option(int key, char *argument, struct argp_state *state)
         argp_failure(state, EXIT_CODE_USAGE, 0, "%s: not an option", argument);
         return 0;
     case ARGP_KEY_END:
-        finish_options(state, options);
+        finish_options(state, reading);
         return 0;
     default:
         return read_memory_option(key, argument, state, options);
@@ -261,7 +304,20 @@ static const char documentation[] =
     "  loam run --kernel vmlinux --cmdline 'console=ttyS0' -m 1G\n"
     "  loam run -m 24M --low-limit 12M --kernel /boot/memtest86+x64.bin \\\n"
     "           --cmdline 'console=ttyS0,115200 nosmp nopause nobench'\n\n"
-    "With --kernel, standard output is the guest's serial console, and on a terminal Ctrl-a x leaves it.\n"
+    "With --kernel, standard output is the guest's serial console, and on a terminal Ctrl-a x leaves it.\n\n"
+    "How options go together:\n"
+    "  --lock and --populate: --lock populates anyway\n"
+    "  --lazy and --pages: hugepages are reserved all the same\n"
+    "  --lazy and --node: touched thp and 4K pages come from the node\n"
+    "  --node and --pages: hugepages are populated, to come from the node\n"
+    "  --low-limit and --memory: RAM beyond the limit begins at 4 GiB\n"
+    "  --json and --kernel: the console goes to standard error, and into the object\n"
+    "  --timeout and --populate: populating counts, and may be all there is time for\n"
+    "  --timeout and --on-reset: it counts all lives of the guest together\n"
+    "  --timeout and --memory: without it, more memory is given more time\n"
+    "  --vcpus and --kernel: no table tells a kernel of more than one\n"
+    "Of an option that is given twice the last stands. plan looks at those of memory and at --vcpus; it opens no "
+    "FILE.\n\n"
     "Exit status: 0 pass; 1 the guest failed: a check, a reset of its own, or a code without a status of its own; 2 "
     "usage; 3 the host lacks something, or what was printed could not be written; 4 KVM or the guest broke; 5 to 123 "
     "the code that the guest of --kernel wrote to the exit port 0xf4, if it is one of these (others, but 0, are status "
@@ -270,6 +326,7 @@ static const char documentation[] =
 void options_read(int argc, char *argv[], struct options *options)
 {
     const struct argp argp = {.options = rows, .parser = read_option, .doc = documentation};
+    struct reading reading = {.options = options};
 
     *options = (struct options){.memory = {.bytes = MEMORY_DEFAULT_BYTES},
                                 .vcpu_count = 1,
@@ -280,5 +337,5 @@ void options_read(int argc, char *argv[], struct options *options)
             (struct argp_option){"sabotage", KEY_SABOTAGE, "NAME", 0, "break a promise (test build)", 4};
     }
     argp_err_exit_status = EXIT_CODE_USAGE;
-    argp_parse(&argp, argc, argv, ARGP_IN_ORDER, NULL, options);
+    argp_parse(&argp, argc, argv, ARGP_IN_ORDER, NULL, &reading);
 }

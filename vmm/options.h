@@ -37,7 +37,6 @@ struct options {
     const char *command_line;      /* "" unless given */
     uint64_t timeout_milliseconds; /* 0: none */
     enum on_reset on_reset;
-    bool has_on_reset; /* it was given */
     bool json;
 };
 

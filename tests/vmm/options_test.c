@@ -3,6 +3,10 @@
 
 #include <criterion/criterion.h>
 #include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 Test(options, bytes_with_and_without_a_unit)
 {
@@ -44,7 +48,7 @@ Test(options, what_is_no_size_is_refused)
     }
 }
 
-static struct options read(int count, ...)
+static struct options options_of(int count, ...)
 {
     char *argv[16] = {"loam run"};
     struct options options;
@@ -61,7 +65,7 @@ static struct options read(int count, ...)
 
 Test(options, defaults)
 {
-    struct options options = read(0);
+    struct options options = options_of(0);
 
     cr_expect_eq(options.memory.bytes, 256 * LOAM_MIB);
     cr_expect_eq(options.memory.pages, LOAM_PAGES_AUTO);
@@ -74,11 +78,11 @@ Test(options, defaults)
 
 Test(options, a_self_test_of_more_memory_has_more_time)
 {
-    cr_expect_eq(read(2, "--memory", "6G").timeout_milliseconds, 60000 + 6 * 30000);
-    cr_expect_eq(read(4, "--memory", "6G", "--timeout", "1.5").timeout_milliseconds, 1500);
-    cr_expect_eq(read(2, "--timeout", "0").timeout_milliseconds, 0);
-    cr_expect_eq(read(2, "--timeout", "0.0001").timeout_milliseconds, 1);
-    cr_expect_eq(read(2, "--kernel", "file").timeout_milliseconds, 0);
+    cr_expect_eq(options_of(2, "--memory", "6G").timeout_milliseconds, 60000 + 6 * 30000);
+    cr_expect_eq(options_of(4, "--memory", "6G", "--timeout", "1.5").timeout_milliseconds, 1500);
+    cr_expect_eq(options_of(2, "--timeout", "0").timeout_milliseconds, 0);
+    cr_expect_eq(options_of(2, "--timeout", "0.0001").timeout_milliseconds, 1);
+    cr_expect_eq(options_of(2, "--kernel", "file").timeout_milliseconds, 0);
 }
 
 Test(options, every_kind_of_page)
@@ -86,18 +90,18 @@ Test(options, every_kind_of_page)
     static const char *const names[] = {"auto", "1G", "2M", "thp", "4K"};
 
     for (unsigned i = 0; i < LOAM_PAGES_COUNT; i++) {
-        cr_expect_eq(read(2, "--pages", names[i]).memory.pages, i);
+        cr_expect_eq(options_of(2, "--pages", names[i]).memory.pages, i);
     }
 }
 
 Test(options, the_last_of_two_stands)
 {
-    cr_expect_eq(read(4, "--pages", "2M", "--pages", "4K").memory.pages, LOAM_PAGES_4K);
+    cr_expect_eq(options_of(4, "--pages", "2M", "--pages", "4K").memory.pages, LOAM_PAGES_4K);
 }
 
 Test(options, commit_and_place)
 {
-    struct options options = read(4, "--populate", "--node", "1", "--lock");
+    struct options options = options_of(4, "--populate", "--node", "1", "--lock");
 
     cr_expect_eq(options.memory.commit, LOAM_COMMIT_POPULATE);
     cr_expect(options.memory.bind_node);
@@ -107,20 +111,20 @@ Test(options, commit_and_place)
 
 Test(options, what_a_reset_means)
 {
-    cr_expect_eq(read(2, "--kernel", "file").on_reset, ON_RESET_FAIL);
-    cr_expect_eq(read(4, "--kernel", "file", "--on-reset", "fail").on_reset, ON_RESET_FAIL);
-    cr_expect_eq(read(4, "--kernel", "file", "--on-reset", "pass").on_reset, ON_RESET_PASS);
-    cr_expect_eq(read(4, "--on-reset", "restart", "--kernel", "file").on_reset, ON_RESET_RESTART);
+    cr_expect_eq(options_of(2, "--kernel", "file").on_reset, ON_RESET_FAIL);
+    cr_expect_eq(options_of(4, "--kernel", "file", "--on-reset", "fail").on_reset, ON_RESET_FAIL);
+    cr_expect_eq(options_of(4, "--kernel", "file", "--on-reset", "pass").on_reset, ON_RESET_PASS);
+    cr_expect_eq(options_of(4, "--on-reset", "restart", "--kernel", "file").on_reset, ON_RESET_RESTART);
 }
 
 Test(options, another_meaning_of_a_reset_ends_with_2, .exit_code = EXIT_CODE_USAGE)
 {
-    read(4, "--kernel", "file", "--on-reset", "ignore");
+    options_of(4, "--kernel", "file", "--on-reset", "ignore");
 }
 
 Test(options, a_reset_without_a_kernel_ends_with_2, .exit_code = EXIT_CODE_USAGE)
 {
-    read(2, "--on-reset", "fail");
+    options_of(2, "--on-reset", "fail");
 }
 
 /* The statuses that mean something else, and those of signals, are never a guest's. */
@@ -138,15 +142,164 @@ Test(options, a_guests_code_as_exit_status)
 
 Test(options, bad_usage_ends_with_2, .exit_code = EXIT_CODE_USAGE)
 {
-    read(2, "--memory", "much");
+    options_of(2, "--memory", "much");
 }
 
 Test(options, an_unknown_option_ends_with_2, .exit_code = EXIT_CODE_USAGE)
 {
-    read(1, "--no-such-option");
+    options_of(1, "--no-such-option");
 }
 
 Test(options, sabotage_is_no_option_of_the_program, .exit_code = EXIT_CODE_USAGE)
 {
-    read(2, "--sabotage", "flip");
+    options_of(2, "--sabotage", "flip");
+}
+
+/* --- All pairs of options ----------------------------------------------------------------------------------------- */
+
+/* Every option of the program with a value that it takes. Who adds an option adds it here, and says what pairs mean. */
+static const struct {
+    const char *name;
+    char *words[2]; /* the second NULL: it takes none */
+} all_options[] = {
+    {"memory", {"--memory", "64M"}},
+    {"pages", {"--pages", "2M"}},
+    {"low-limit", {"--low-limit", "8M"}},
+    {"populate", {"--populate"}},
+    {"lazy", {"--lazy"}},
+    {"node", {"--node", "0"}},
+    {"lock", {"--lock"}},
+    {"vcpus", {"--vcpus", "2"}},
+    {"kernel", {"--kernel", "file"}},
+    {"initrd", {"--initrd", "file"}},
+    {"cmdline", {"--cmdline", "text"}},
+    {"timeout", {"--timeout", "5"}},
+    {"on-reset", {"--on-reset", "pass"}},
+    {"json", {"--json"}},
+};
+
+enum { OPTION_COUNT = sizeof all_options / sizeof all_options[0] };
+
+/* What a pair is: refused by name, or explained in the help; all others have nothing to do with each other. */
+static const char *const refused_pairs[][2] = {{"populate", "lazy"}, {"lock", "lazy"}};
+static const char *const explained_pairs[][2] = {
+    {"lock", "populate"},    {"lazy", "pages"},   {"lazy", "node"},        {"node", "pages"},
+    {"low-limit", "memory"}, {"json", "kernel"},  {"timeout", "populate"}, {"timeout", "on-reset"},
+    {"timeout", "memory"},   {"vcpus", "kernel"},
+};
+static const char *const needs_kernel[] = {"initrd", "cmdline", "on-reset"};
+
+/* What options_read prints and ends with, in a process of its own; 0 also when it returns. */
+static int ending(char *argv[], int count, char *text, size_t bytes)
+{
+    int pipes[2], status;
+    size_t used = 0;
+    ssize_t got;
+    pid_t child;
+
+    cr_assert_eq(pipe(pipes), 0);
+    child = fork();
+    if (child == 0) {
+        struct options options;
+
+        dup2(pipes[1], STDOUT_FILENO);
+        dup2(pipes[1], STDERR_FILENO);
+        close(pipes[0]);
+        close(pipes[1]);
+        options_read(count, argv, &options);
+        _exit(0);
+    }
+    cr_assert_gt(child, 0);
+    close(pipes[1]);
+    while ((got = read(pipes[0], text + used, bytes - 1 - used)) > 0) {
+        used += (size_t)got;
+    }
+    text[used] = '\0';
+    close(pipes[0]);
+    cr_assert_eq(waitpid(child, &status, 0), child);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+static bool lists(const char *const pairs[][2], size_t count, const char *a, const char *b)
+{
+    for (size_t i = 0; i < count; i++) {
+        if ((strcmp(pairs[i][0], a) == 0 && strcmp(pairs[i][1], b) == 0) ||
+            (strcmp(pairs[i][0], b) == 0 && strcmp(pairs[i][1], a) == 0)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool needs_a_kernel(const char *name)
+{
+    for (size_t i = 0; i < sizeof needs_kernel / sizeof needs_kernel[0]; i++) {
+        if (strcmp(needs_kernel[i], name) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void check_pair(unsigned a, unsigned b)
+{
+    char *argv[8] = {"loam plan"}, text[4096], name[2][32];
+    bool refused =
+        lists(refused_pairs, sizeof refused_pairs / sizeof refused_pairs[0], all_options[a].name, all_options[b].name);
+    bool kernel = strcmp(all_options[a].name, "kernel") == 0 || strcmp(all_options[b].name, "kernel") == 0;
+    bool lacks = !kernel && (needs_a_kernel(all_options[a].name) || needs_a_kernel(all_options[b].name));
+    int count = 1, status;
+
+    for (unsigned i = 0; i < 4; i++) {
+        char *word = all_options[i < 2 ? a : b].words[i % 2];
+
+        if (word != NULL) {
+            argv[count++] = word;
+        }
+    }
+    snprintf(name[0], sizeof name[0], "--%s", all_options[a].name);
+    snprintf(name[1], sizeof name[1], "--%s", all_options[b].name);
+    status = ending(argv, count, text, sizeof text);
+    cr_expect_eq(status, refused || lacks ? EXIT_CODE_USAGE : 0, "%s %s: %d: %s", name[0], name[1], status, text);
+    if (refused) {
+        cr_expect(strstr(text, name[0]) != NULL && strstr(text, name[1]) != NULL && strstr(text, "contradict") != NULL,
+                  "%s %s: %s", name[0], name[1], text);
+    } else if (lacks) {
+        cr_expect(((needs_a_kernel(all_options[a].name) && strstr(text, name[0]) != NULL) ||
+                   (needs_a_kernel(all_options[b].name) && strstr(text, name[1]) != NULL)) &&
+                      strstr(text, "goes with --kernel") != NULL,
+                  "%s %s: %s", name[0], name[1], text);
+    } else {
+        cr_expect_str_empty(text, "%s %s: %s", name[0], name[1], text);
+    }
+}
+
+Test(options, every_pair_is_refused_by_name_or_taken)
+{
+    for (unsigned a = 0; a < OPTION_COUNT; a++) {
+        for (unsigned b = 0; b < OPTION_COUNT; b++) {
+            if (a != b) {
+                check_pair(a, b);
+            }
+        }
+    }
+}
+
+Test(options, the_help_knows_every_option_and_explains_pairs)
+{
+    char *argv[] = {"loam run", "--help", NULL}, text[16384], line[64];
+    unsigned listed = 0;
+
+    cr_assert_eq(ending(argv, 2, text, sizeof text), 0);
+    for (size_t i = 0; i < sizeof explained_pairs / sizeof explained_pairs[0]; i++) {
+        snprintf(line, sizeof line, "  --%s and --%s: ", explained_pairs[i][0], explained_pairs[i][1]);
+        cr_expect_not_null(strstr(text, line), "no line '%s' in %s", line, text);
+    }
+    for (const char *at = text; (at = strstr(at, "\n")) != NULL; at++) {
+        const char *option = strstr(at + 1, "--"), *end = strchr(at + 1, '\n');
+        bool heads = option != NULL && end != NULL && option < end && option - at == 7 && strncmp(at + 1, "  ", 2) == 0;
+
+        listed += heads && strncmp(option, "--help", 6) != 0 && strncmp(option, "--usage", 7) != 0;
+    }
+    cr_expect_eq(listed, OPTION_COUNT, "%u options in the help, %d in the table of this test", listed, OPTION_COUNT);
 }
