@@ -283,6 +283,7 @@ Test(outlet, stopping_ends_a_write_that_has_begun_and_counts_what_is_lost)
     append_too_much();
     call_gate_await(CALL_WRITE);
     outlet_stop(&outlet);
+    cr_expect_not(outlet.is_abandoned, "the thread is still in its call");
     cr_expect_eq(lost(), OUTLET_HIGH_BYTES + 1);
     cr_expect_eq(failure(), 0, "nobody read it, and nothing failed");
     cr_expect_eq(outlet_waiting(&outlet), 0);
@@ -312,6 +313,7 @@ Test(outlet, a_kick_that_comes_before_the_call_is_followed_by_another)
     call_gate_await_signal();
     call_gate_open();
     cr_assert_eq(pthread_join(stopper, NULL), 0);
+    cr_expect_not(outlet.is_abandoned, "the thread is still in its call");
     cr_expect_eq(lost(), 1);
 }
 
