@@ -28,7 +28,8 @@ static void set_up(void)
     played.regs.rflags = 0x2;
     played.sregs.cr0 = 1;
     played.sregs.cs = (struct kvm_segment){.limit = UINT32_MAX, .type = 11, .present = 1, .s = 1, .db = 1, .g = 1};
-    played.sregs.ss = played.sregs.cs;
+    played.sregs.ss = played.sregs.ds = played.sregs.cs;
+    played.sregs.ss.type = played.sregs.ds.type = 3;
     cr_assert_eq(loam_gpa_map_init(map_memory, sizeof map_memory, &config, &map), LOAM_OK);
     cr_assert_eq(loam_gpa_map_insert(map, &region), LOAM_OK);
 }
@@ -120,6 +121,127 @@ Test(assist_exit, int3_is_a_trap_for_kernels)
         cr_expect_eq(played.events.exception.injected, level < 3);
     }
 }
+
+/* --- The x87's own -------------------------------------------------------------------------------------------- */
+
+#define OPERAND 0x2010 /* where the codes below have theirs */
+
+static const uint8_t fld_float[] = {0xd9, 0x05, 0x10, 0x20, 0, 0}, fstp_float[] = {0xd9, 0x1d, 0x10, 0x20, 0, 0},
+                     fnstsw_ax[] = {0xdf, 0xe0}, fnstcw[] = {0xd9, 0x3d, 0x10, 0x20, 0, 0}, fucomip[] = {0xdf, 0xe9},
+                     fldcw[] = {0xd9, 0x2d, 0x10, 0x20, 0, 0};
+
+static uint8_t *image(void)
+{
+    return (uint8_t *)&played.xsave;
+}
+
+/* FNINIT, and 1.0 on the stack. */
+static void set_fpu(void)
+{
+    memcpy(image(), "\x7f\x03\x00\x38\x80", 5);
+    memcpy(image() + 32, "\x00\x00\x00\x00\x00\x00\x00\x80\xff\x3f", 10);
+}
+
+static void check_trace(uint16_t opcode, uint32_t operand)
+{
+    cr_expect_eq(memcmp(image() + 6, &opcode, 2), 0, "opcode 0x%02x%02x", image()[7], image()[6]);
+    cr_expect_eq(memcmp(image() + 8, &(uint64_t){0x1000}, 8), 0);
+    cr_expect_eq(memcmp(image() + 16, &(uint64_t){operand}, 8), 0);
+}
+
+Test(assist_exit, x87_reads_memory_and_leaves_a_trace)
+{
+    memcpy(image(), "\x7f\x03", 2);
+    memcpy(ram + OPERAND, "\x00\x00\x80\x3f", 4);
+    cr_assert(assist(fld_float, sizeof fld_float));
+    cr_expect_eq(memcmp(image() + 32, "\x00\x00\x00\x00\x00\x00\x00\x80\xff\x3f", 10), 0, "1.0");
+    check_trace(0x105, OPERAND);
+    cr_expect_eq(played.regs.rip, 0x1006);
+}
+
+Test(assist_exit, x87_writes_memory_and_no_more_than_its_operand)
+{
+    memset(ram + OPERAND - 1, 0x5a, 6);
+    set_fpu();
+    cr_assert(assist(fstp_float, sizeof fstp_float));
+    cr_expect_eq(memcmp(ram + OPERAND - 1, "\x5a\x00\x00\x80\x3f\x5a", 6), 0);
+    cr_expect_eq(image()[4], 0, "the stack is empty again");
+    check_trace(0x11d, OPERAND);
+}
+
+Test(assist_exit, x87_writes_ax_and_flags)
+{
+    set_fpu();
+    played.regs.rax = UINT64_C(0x1122334455667788);
+    cr_assert(assist(fnstsw_ax, sizeof fnstsw_ax));
+    cr_expect_eq(played.regs.rax, UINT64_C(0x1122334455663800));
+    for (uint32_t i = 6; i < 24; i++) {
+        cr_expect_eq(image()[i], 0, "a control instruction leaves no trace");
+    }
+}
+
+Test(assist_exit, x87_compares_into_flags_and_keeps_the_others)
+{
+    set_fpu();
+    image()[4] = 0xc0; /* two values, and equal */
+    image()[3] = 0x30;
+    memcpy(image() + 48, image() + 32, 10);
+    played.regs.rflags = 0x603; /* DF, IF, CF */
+    cr_assert(assist(fucomip, sizeof fucomip));
+    cr_expect_eq(played.regs.rflags, 0x642, "ZF, and neither CF nor PF");
+}
+
+/* Memory is written last: whatever fails before leaves it alone. */
+Test(assist_exit, x87_that_fails_changes_nothing)
+{
+    static const unsigned long requests[] = {KVM_GET_XSAVE, KVM_SET_XSAVE, KVM_SET_REGS};
+
+    for (uint32_t i = 0; i < 3; i++) {
+        set_fpu();
+        played.failing = requests[i];
+        cr_expect_not(assist(fstp_float, sizeof fstp_float), "request %u", i);
+        cr_expect_eq(ram[OPERAND + 3], 0, "request %u", i);
+        cr_expect_eq(played.regs.rip, 0x1000);
+    }
+    set_up();
+    set_fpu();
+    cr_assert_eq(loam_gpa_map_protect(map, (loam_gpa){2 * PAGE}, PAGE, LOAM_ACCESS_READ), LOAM_OK);
+    cr_expect_not(assist(fstp_float, sizeof fstp_float), "read-only memory");
+    check_unchanged();
+    cr_assert_eq(loam_gpa_map_remove(map, (loam_gpa){2 * PAGE}, PAGE), LOAM_OK);
+    cr_expect_not(assist(fld_float, sizeof fld_float), "no memory");
+    check_unchanged();
+}
+
+Test(assist_exit, x87_without_a_device_raises)
+{
+    for (uint32_t bit = 2; bit <= 3; bit++) { /* EM, TS */
+        set_up();
+        set_fpu();
+        played.sregs.cr0 = 1 | 1u << bit;
+        cr_assert(assist(fstp_float, sizeof fstp_float));
+        cr_expect_eq(played.events.exception.nr, 7);
+        cr_expect_eq(played.regs.rip, 0x1000);
+        cr_expect_eq(ram[OPERAND + 3], 0);
+    }
+}
+
+Test(assist_exit, x87_raises_what_is_pending_unless_it_does_not_wait)
+{
+    set_pending();
+    cr_expect_not(assist(fld_float, sizeof fld_float), "without CR0.NE it would go by an interrupt line");
+    check_unchanged();
+    cr_expect_not(assist(fldcw, sizeof fldcw));
+    check_unchanged();
+    cr_assert(assist(fnstcw, sizeof fnstcw), "it waits for nothing");
+    cr_expect_eq(memcmp(ram + OPERAND, "\x7e\x03", 2), 0);
+    played.sregs.cr0 |= 1 << 5;
+    cr_assert(assist(fld_float, sizeof fld_float));
+    cr_expect_eq(played.events.exception.nr, 16);
+    cr_expect_eq(played.regs.rip, 0x1006, "behind FNSTCW");
+}
+
+/* --- Fetching --------------------------------------------------------------------------------------------------- */
 
 Test(assist_exit, the_byte_behind_a_page_is_fetched)
 {

@@ -552,6 +552,23 @@ static void write_second_hole_again(void)
     access_word(first(LOAM_ABI_KIND_HOLE, 1).start, LOAM_ABI_PROBE_VALUE, true);
 }
 
+static void read_hole_narrow(void)
+{
+    uint32_t value;
+
+    cr_assert(bus_dispatch(machine_bus(machine), BUS_MMIO, first(LOAM_ABI_KIND_HOLE, 0).start, &value, 4, false));
+}
+
+static void write_hole_another_value(void)
+{
+    access_word(first(LOAM_ABI_KIND_HOLE, 0).start, 1, true);
+}
+
+static void write_hole_elsewhere(void)
+{
+    access_word(first(LOAM_ABI_KIND_HOLE, 0).start + 8, LOAM_ABI_PROBE_VALUE, true);
+}
+
 /* Whatever one check lacks, that check fails, on the side that sees it, and no other. */
 Test(attest, a_guest_that_does_all_but_one_thing)
 {
@@ -575,6 +592,9 @@ Test(attest, a_guest_that_does_all_but_one_thing)
         {LOAM_ABI_CHECK_READONLY, read_readonly, "0 reads and 8 writes expected, 1 and 8 arrived, 0 of", false},
         {LOAM_ABI_CHECK_HOLE, read_first_hole_again, "8 reads and 8 writes expected, 9 and 8 arrived", false},
         {LOAM_ABI_CHECK_HOLE, write_second_hole_again, "8 reads and 8 writes expected, 8 and 9 arrived", false},
+        {LOAM_ABI_CHECK_HOLE, read_hole_narrow, "9 and 8 arrived, 1 of them wrong", false},
+        {LOAM_ABI_CHECK_HOLE, write_hole_another_value, "8 and 9 arrived, 1 of them wrong", false},
+        {LOAM_ABI_CHECK_HOLE, write_hole_elsewhere, "8 and 9 arrived, 1 of them wrong", false},
         {LOAM_ABI_CHECK_RING, count_one_more, "host: 2 requests answered expected, guest reports 3", false},
         {LOAM_ABI_CHECK_RING, count_none, "host: 0 requests answered", false},
         {LOAM_ABI_CHECK_RAM, claim_a_byte_less, " bytes of RAM expected", false},
