@@ -472,6 +472,7 @@ Test(guest, tells_where_a_promise_is_broken)
         cr_expect_geq(found->error_count, 1, "case %u", i);
         cr_expect_eq(found->first_gpa, wanted.gpa, "case %u: 0x%" PRIx64 " wanted, 0x%" PRIx64 " found", i, wanted.gpa,
                      found->first_gpa);
+        cr_expect(found->first_expected != found->first_found || cases[i].spoil == echo_of_no_bytes, "case %u", i);
         cr_expect_not_null(strstr(console, cases[i].text), "case %u: %s", i, console);
         cr_expect(cases[i].text[0] != '\0' || console[0] == '\0', "case %u: %s", i, console);
         for (uint32_t check = 0; check < LOAM_ABI_CHECK_COUNT; check++) {
