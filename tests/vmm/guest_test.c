@@ -264,6 +264,25 @@ static void list_dma32_over_ring(struct loam_abi_table *of)
     wanted.gpa = buffer->start;
 }
 
+/* All three rings lie in its page. */
+static void list_dma32_over_rings(struct loam_abi_table *of)
+{
+    struct loam_abi_range *buffer = find(of, LOAM_ABI_KIND_DMA32);
+
+    buffer->start = loam_align_down(find(of, LOAM_ABI_KIND_DESCRIPTORS)->start, PAGE);
+    wanted.gpa = buffer->start;
+}
+
+static void list_dma32_twice(struct loam_abi_table *of)
+{
+    struct loam_abi_range *buffer = find(of, LOAM_ABI_KIND_DMA32), *next = buffer + 1;
+
+    cr_assert_eq(next->kind, LOAM_ABI_KIND_DMA32);
+    next->start = buffer->start;
+    next->bytes = buffer->bytes;
+    wanted.gpa = buffer->start;
+}
+
 static void list_dma32_across_4_gib(struct loam_abi_table *of)
 {
     struct loam_abi_range *buffer = find(of, LOAM_ABI_KIND_DMA32);
@@ -430,36 +449,39 @@ Test(guest, tells_where_a_promise_is_broken)
     static const struct {
         void (*spoil)(struct loam_abi_table *table);
         uint32_t check;
-        const char *text; /* on the console: what a table has no words for */
+        const char *text;               /* on the console: what a table has no words for */
+        uint64_t expected, error_count; /* 0: whatever there is */
     } cases[] = {
-        {flip_first_pattern, LOAM_ABI_CHECK_PATTERN, ""},
-        {flip_last_pattern, LOAM_ABI_CHECK_PATTERN, ""},
-        {no_pattern, LOAM_ABI_CHECK_PATTERN, ""},
-        {flip_readonly, LOAM_ABI_CHECK_READONLY, ""},
-        {dirty_first_dma32, LOAM_ABI_CHECK_DMA32, ""},
-        {dirty_last_dma32, LOAM_ABI_CHECK_DMA32, ""},
-        {list_dma32_over_ring, LOAM_ABI_CHECK_DMA32, ""},
-        {list_dma32_across_4_gib, LOAM_ABI_CHECK_DMA32, ""},
-        {expect_another_pattern_in_the_hole, LOAM_ABI_CHECK_HOLE, ""},
-        {list_ring_data_above_4_gib, LOAM_ABI_CHECK_RING, ""},
-        {queue_of_no_entries, LOAM_ABI_CHECK_RING, "ring: 0x80 bytes at 0x"},
-        {queue_of_three_entries, LOAM_ABI_CHECK_RING, "its argument is no queue size"},
-        {queue_larger_than_its_room, LOAM_ABI_CHECK_RING, "or one that it has no room for\r\n"},
-        {available_ring_too_short, LOAM_ABI_CHECK_RING, "too small or misaligned for its part of the queue\r\n"},
-        {used_ring_too_short, LOAM_ABI_CHECK_RING, "too small or misaligned for its part of the queue\r\n"},
-        {ring_data_too_short, LOAM_ABI_CHECK_RING, "ring: 0xff bytes at 0x"},
-        {used_ring_misaligned, LOAM_ABI_CHECK_RING, "too small or misaligned for its part of the queue\r\n"},
-        {two_used_rings, LOAM_ABI_CHECK_RING, "one more of its kind than a queue has\r\n"},
-        {no_used_ring, LOAM_ABI_CHECK_RING, ""},
-        {no_device, LOAM_ABI_CHECK_RING, ""},
-        {echo_of_no_bytes, LOAM_ABI_CHECK_ECHO, "echo: 0x0 bytes at 0x200000: empty, misaligned or beyond"},
-        {echo_misaligned, LOAM_ABI_CHECK_ECHO, "echo: 0x10 bytes at 0x200004: empty, misaligned or beyond"},
-        {echo_that_wraps, LOAM_ABI_CHECK_ECHO, "at 0xfffffffffffffff8: empty, misaligned or beyond"},
-        {echo_over_the_image, LOAM_ABI_CHECK_ECHO, "over this guest's image or the table"},
-        {echo_over_the_table, LOAM_ABI_CHECK_ECHO, "over this guest's image or the table"},
-        {echo_out_of_reach, LOAM_ABI_CHECK_ECHO, "at 0x8000000000: beyond the reach of the page tables\r\n"},
-        {ram_not_of_whole_pages, LOAM_ABI_CHECK_RAM, "no range of whole pages\r\n"},
-        {ram_that_is_the_image, LOAM_ABI_CHECK_RAM, "over this guest's image or the table"},
+        {flip_first_pattern, LOAM_ABI_CHECK_PATTERN, "", 0, 0},
+        {flip_last_pattern, LOAM_ABI_CHECK_PATTERN, "", 0, 0},
+        {no_pattern, LOAM_ABI_CHECK_PATTERN, "", 0, 0},
+        {flip_readonly, LOAM_ABI_CHECK_READONLY, "", 0, 0},
+        {dirty_first_dma32, LOAM_ABI_CHECK_DMA32, "", 0, 0},
+        {dirty_last_dma32, LOAM_ABI_CHECK_DMA32, "", 0, 0},
+        {list_dma32_over_ring, LOAM_ABI_CHECK_DMA32, "", 0, 0},
+        {list_dma32_over_rings, LOAM_ABI_CHECK_DMA32, "", 0, 3},
+        {list_dma32_twice, LOAM_ABI_CHECK_DMA32, "", 0, 2},
+        {list_dma32_across_4_gib, LOAM_ABI_CHECK_DMA32, "", 4 * LOAM_GIB, 0},
+        {expect_another_pattern_in_the_hole, LOAM_ABI_CHECK_HOLE, "", 0, 0},
+        {list_ring_data_above_4_gib, LOAM_ABI_CHECK_RING, "", 4 * LOAM_GIB, 0},
+        {queue_of_no_entries, LOAM_ABI_CHECK_RING, "ring: 0x80 bytes at 0x", 0, 0},
+        {queue_of_three_entries, LOAM_ABI_CHECK_RING, "its argument is no queue size", 0, 0},
+        {queue_larger_than_its_room, LOAM_ABI_CHECK_RING, "or one that it has no room for\r\n", 0, 0},
+        {available_ring_too_short, LOAM_ABI_CHECK_RING, "too small or misaligned for its part of the queue\r\n", 0, 0},
+        {used_ring_too_short, LOAM_ABI_CHECK_RING, "too small or misaligned for its part of the queue\r\n", 0, 0},
+        {ring_data_too_short, LOAM_ABI_CHECK_RING, "ring: 0xff bytes at 0x", 0, 0},
+        {used_ring_misaligned, LOAM_ABI_CHECK_RING, "too small or misaligned for its part of the queue\r\n", 0, 0},
+        {two_used_rings, LOAM_ABI_CHECK_RING, "one more of its kind than a queue has\r\n", 0, 0},
+        {no_used_ring, LOAM_ABI_CHECK_RING, "", 0, 0},
+        {no_device, LOAM_ABI_CHECK_RING, "", 0, 0},
+        {echo_of_no_bytes, LOAM_ABI_CHECK_ECHO, "echo: 0x0 bytes at 0x200000: empty, misaligned or beyond", 0, 0},
+        {echo_misaligned, LOAM_ABI_CHECK_ECHO, "echo: 0x10 bytes at 0x200004: empty, misaligned or beyond", 0, 0},
+        {echo_that_wraps, LOAM_ABI_CHECK_ECHO, "at 0xfffffffffffffff8: empty, misaligned or beyond", 0, 0},
+        {echo_over_the_image, LOAM_ABI_CHECK_ECHO, "over this guest's image or the table", 0, 0},
+        {echo_over_the_table, LOAM_ABI_CHECK_ECHO, "over this guest's image or the table", 0, 0},
+        {echo_out_of_reach, LOAM_ABI_CHECK_ECHO, "at 0x8000000000: beyond the reach of the page tables\r\n", 0, 0},
+        {ram_not_of_whole_pages, LOAM_ABI_CHECK_RAM, "no range of whole pages\r\n", 0, 0},
+        {ram_that_is_the_image, LOAM_ABI_CHECK_RAM, "over this guest's image or the table", 0, 0},
     };
 
     for (uint32_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
@@ -470,6 +492,9 @@ Test(guest, tells_where_a_promise_is_broken)
         cr_expect_eq(result.exit_code, LOAM_ABI_EXIT_FAIL, "case %u", i);
         cr_expect_eq(found->status, LOAM_ABI_STATUS_FAIL, "case %u", i);
         cr_expect_geq(found->error_count, 1, "case %u", i);
+        cr_expect(cases[i].error_count == 0 || cases[i].error_count == found->error_count,
+                  "case %u: %" PRIu64 " errors", i, found->error_count);
+        cr_expect(cases[i].expected == 0 || cases[i].expected == found->first_expected, "case %u", i);
         cr_expect_eq(found->first_gpa, wanted.gpa, "case %u: 0x%" PRIx64 " wanted, 0x%" PRIx64 " found", i, wanted.gpa,
                      found->first_gpa);
         cr_expect(found->first_expected != found->first_found || cases[i].spoil == echo_of_no_bytes, "case %u", i);
