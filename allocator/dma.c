@@ -416,12 +416,16 @@ uint32_t loam_dma_destroy(struct loam_dma *dma)
 
 void loam_dma_freeze(struct loam_dma *dma)
 {
-    lock(dma);
+    if (dma != NULL) {
+        lock(dma);
+    }
 }
 
 void loam_dma_thaw(struct loam_dma *dma)
 {
-    loam_lock_give_after_fork(&dma->lock);
+    if (dma != NULL) {
+        loam_lock_give_after_fork(&dma->lock);
+    }
 }
 
 /* --- Buffers ----------------------------------------------------------------------------------------------------- */

@@ -435,9 +435,10 @@ enum loam_error loam_frame_set_backed(struct loam_frame *frame, loam_pfn start, 
 
 void loam_frame_freeze(struct loam_frame *frame)
 {
-    bool in_order = loam_lock_take(&frame->lock);
-
-    if (!in_order) {
+    if (frame == NULL) {
+        return;
+    }
+    if (!loam_lock_take(&frame->lock)) {
         frame_write(frame->damaged, FRAME_SUSPECT);
     }
     if (frame_sound(frame)) {
@@ -447,6 +448,9 @@ void loam_frame_freeze(struct loam_frame *frame)
 
 void loam_frame_thaw(struct loam_frame *frame)
 {
+    if (frame == NULL) {
+        return;
+    }
     if (frame_sound(frame)) {
         loam_frame_stop_resume(frame);
     }

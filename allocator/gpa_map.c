@@ -502,12 +502,16 @@ enum loam_error loam_gpa_map_release(struct loam_gpa_map *map, const struct loam
 
 void loam_gpa_map_freeze(struct loam_gpa_map *map)
 {
-    change_lock(map);
+    if (map != NULL) {
+        change_lock(map);
+    }
 }
 
 void loam_gpa_map_thaw(struct loam_gpa_map *map)
 {
-    loam_lock_give_after_fork(&map->change_lock);
+    if (map != NULL) {
+        loam_lock_give_after_fork(&map->change_lock);
+    }
 }
 
 /* --- Validate -------------------------------------------------------------------------------------------------- */

@@ -262,14 +262,14 @@ enum loam_error loam_slab_destroy(struct loam_slab *slab, loam_gpa *blocker)
 
 void loam_slab_freeze(struct loam_slab *slab)
 {
-    if (slab->shared != NULL) {
+    if (slab != NULL && slab->shared != NULL) {
         loam_slab_pool_lock(slab->shared);
     }
 }
 
 void loam_slab_thaw(struct loam_slab *slab)
 {
-    if (slab->shared != NULL) {
+    if (slab != NULL && slab->shared != NULL) {
         loam_lock_give_after_fork(&slab->shared->lock);
     }
 }

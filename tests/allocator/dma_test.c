@@ -653,6 +653,8 @@ Test(dma, null_is_refused_and_outputs_are_defined)
     cr_expect_eq(loam_dma_json(NULL, &text), LOAM_ERROR_INVALID);
     cr_expect_null(text);
     cr_expect_eq(loam_dma_json(guest.dma, NULL), LOAM_ERROR_INVALID);
+    loam_dma_freeze(NULL);
+    loam_dma_thaw(NULL);
     cr_expect_eq(loam_dma_validate(NULL, &diag), LOAM_ERROR_INVALID);
     cr_expect_eq(loam_dma_count(guest.dma), 0);
     cr_expect_eq(free_frames(), FRAME_COUNT);

@@ -154,6 +154,8 @@ Test(frame, null_is_refused_and_outputs_are_defined)
     cr_expect_eq(loam_frame_largest_free(frame, pfn(0), NULL), LOAM_ERROR_INVALID);
     cr_expect_eq(fragmentation.free_frames, 0);
     cr_expect_eq(nothing.metadata_bytes, 0);
+    loam_frame_freeze(NULL);
+    loam_frame_thaw(NULL);
     cr_expect_eq(loam_frame_validate(NULL, &diag), LOAM_ERROR_INVALID);
     after = loam_frame_stats(frame);
     cr_expect_eq(memcmp(&before, &after, sizeof before), 0, "something has changed");

@@ -142,6 +142,8 @@ Test(gpa_map, null_is_refused)
     cr_expect_eq(loam_gpa_map_insert(map, NULL), LOAM_ERROR_INVALID);
     cr_expect_eq(loam_gpa_map_remove(NULL, region.start, PAGE), LOAM_ERROR_INVALID);
     cr_expect_eq(loam_gpa_map_protect(NULL, region.start, PAGE, LOAM_ACCESS_READ), LOAM_ERROR_INVALID);
+    loam_gpa_map_freeze(NULL);
+    loam_gpa_map_thaw(NULL);
     cr_expect_null(loam_gpa_map_acquire(NULL));
     cr_expect_eq(loam_gpa_map_validate(NULL, &diag), LOAM_ERROR_INVALID);
     cr_expect_str_eq(diag.text, "gpa map: NULL given where one is wanted");

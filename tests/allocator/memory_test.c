@@ -454,6 +454,101 @@ Test(memory, takes_a_region_without_a_backing_for_the_callers)
     loam_memory_destroy(memory);
 }
 
+/* --- What is left zero ------------------------------------------------------------------------------------------------ */
+
+/* Each makes what it can of a request that is zero but for what has no default, and takes it back. */
+
+static enum loam_error zero_memory(struct loam_memory *memory, struct loam_diag *diag)
+{
+    struct loam_memory_request request = {.bytes = SMALL_BYTES};
+    enum loam_error error;
+    struct loam_plan plan;
+
+    error = loam_plan_make(&request, &plan, diag);
+    if (error == LOAM_OK && plan.request.bind_node) {
+        return LOAM_ERROR_CORRUPT;
+    }
+    (void)memory;
+    return error;
+}
+
+static enum loam_error zero_backing(struct loam_memory *memory, struct loam_diag *diag)
+{
+    struct loam_backing_request request = {.bytes = SMALL_BYTES};
+    struct loam_backing *backing;
+    enum loam_error error = loam_backing_create(&request, &backing, diag);
+    bool ordinary = loam_backing_info(backing).node == LOAM_NODE_ANY && !loam_backing_info(backing).locked;
+
+    loam_backing_destroy(backing);
+    (void)memory;
+    return error == LOAM_OK && !ordinary ? LOAM_ERROR_CORRUPT : error;
+}
+
+static enum loam_error zero_dma(struct loam_memory *memory, struct loam_diag *diag)
+{
+    struct loam_dma_request request = {.owner = "zero", .bytes = 1};
+    struct loam_dma_buffer buffer;
+    enum loam_error error = loam_dma_alloc(loam_memory_dma(memory), &request, &buffer, diag);
+
+    return error == LOAM_OK ? loam_dma_release(loam_memory_dma(memory), buffer.id) : error;
+}
+
+static enum loam_error zero_frame(struct loam_memory *memory, struct loam_diag *diag)
+{
+    struct loam_frame_request request = {.count_frames = 1};
+    struct loam_frame_block block;
+    enum loam_error error = loam_frame_alloc(loam_memory_frame(memory), &request, &block);
+
+    (void)diag;
+    return error == LOAM_OK ? loam_frame_free(loam_memory_frame(memory), block.start, 1) : error;
+}
+
+static enum loam_error zero_region(struct loam_memory *memory, struct loam_diag *diag)
+{
+    struct loam_backing_info info;
+    struct loam_region region = {.start = {8 * LOAM_GIB}, .bytes = 4096, .access = LOAM_ACCESS_WRITE};
+    enum loam_error error = loam_memory_backing(memory, 0, &info);
+
+    region.hva = info.hva;
+    error = error == LOAM_OK ? loam_gpa_map_insert(loam_memory_map(memory), &region) : error;
+    error = error == LOAM_OK ? loam_memory_validate(memory, diag) : error;
+    return error == LOAM_OK ? loam_gpa_map_remove(loam_memory_map(memory), region.start, region.bytes) : error;
+}
+
+static enum loam_error zero_configs(struct loam_memory *memory, struct loam_diag *diag)
+{
+    const struct loam_frame_config frame = {0};
+    const struct loam_gpa_map_config map = {0};
+
+    (void)memory;
+    (void)diag;
+    return loam_frame_bytes(&frame) == loam_frame_bytes(NULL) && loam_gpa_map_bytes(&map) == loam_gpa_map_bytes(NULL)
+               ? LOAM_OK
+               : LOAM_ERROR_INVALID;
+}
+
+Test(memory, what_is_left_zero_is_the_ordinary_thing)
+{
+    static const struct {
+        const char *what;
+        enum loam_error (*use)(struct loam_memory *, struct loam_diag *);
+    } uses[] = {{"memory request", zero_memory}, {"backing request", zero_backing}, {"dma request", zero_dma},
+                {"frame request", zero_frame},   {"region", zero_region},           {"configs", zero_configs}};
+    struct loam_memory_request request = one_part(LOAM_PAGES_4K);
+    struct loam_plan plan = make_plan(&request);
+    struct loam_memory *memory = create(&plan);
+
+    for (size_t i = 0; i < sizeof uses / sizeof uses[0]; i++) {
+        struct loam_diag diag = {0};
+        enum loam_error error = uses[i].use(memory, &diag);
+
+        cr_expect_eq(error, LOAM_OK, "%s: %s: %s", uses[i].what, loam_error_name(error), diag.text);
+        assert_valid(memory);
+    }
+    loam_memory_destroy(memory);
+    cr_expect(prim_fake_clean());
+}
+
 /* --- Careless callers ------------------------------------------------------------------------------------------------ */
 
 Test(memory, null_is_refused_and_outputs_are_defined)

@@ -97,6 +97,8 @@ Test(slab, null_is_refused_and_outputs_are_defined)
     cr_expect_gt(loam_slab_describe(NULL, gpa_at(LOW_START), text, sizeof text), 0);
     cr_expect_str_eq(text, "0x1000000 lies in no window");
     cr_expect_eq(loam_slab_describe(&world.slab, gpa_at(LOW_START), NULL, 99), strlen("0x1000000 lies in no slab"));
+    loam_slab_freeze(NULL);
+    loam_slab_thaw(NULL);
     cr_expect_eq(loam_slab_validate(NULL, &diag), LOAM_ERROR_INVALID);
     after = figures_of(&world);
     cr_expect_eq(memcmp(&before, &after, sizeof before), 0, "something has changed");
