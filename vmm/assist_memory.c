@@ -31,7 +31,7 @@
 #define ENTRY_ACCESSED (UINT64_C(1) << 5)
 #define ENTRY_DIRTY    (UINT64_C(1) << 6)
 #define ENTRY_LARGE    (UINT64_C(1) << 7)
-#define ENTRY_NX       (UINT64_C(1) << 63)
+#define ENTRY_NX       (UINT64_C(1) << 63) /* there is none in an entry of 32 bits */
 #define ENTRY_ADDRESS  UINT64_C(0x000ffffffffff000)
 
 /* The attribute of a large page that lies where the others' addresses begin. */
@@ -192,7 +192,7 @@ static bool entry_valid(const struct assist_memory *memory, const struct paging 
     if ((entry & ENTRY_PRESENT) == 0) {
         return false;
     }
-    if (paging->entry_bytes == 8 && (entry & ENTRY_NX) != 0 && (memory->sregs->efer & EFER_NXE) == 0) {
+    if ((entry & ENTRY_NX) != 0 && (memory->sregs->efer & EFER_NXE) == 0) {
         return false;
     }
     if (!is_large) {
@@ -246,7 +246,7 @@ static enum walk walk_once(const struct assist_memory *memory, const struct pagi
         if (level->has_rights) {
             rights.is_writable &= (entry & ENTRY_WRITABLE) != 0;
             rights.is_user &= (entry & ENTRY_USER) != 0;
-            rights.is_executable &= paging->entry_bytes == 4 || (entry & ENTRY_NX) == 0;
+            rights.is_executable &= (entry & ENTRY_NX) == 0;
         }
         is_last = level->shift == PAGE_SHIFT || (level->has_large && (entry & ENTRY_LARGE) != 0);
         if (is_last && !rights_grant(memory, &rights, access)) {

@@ -6,9 +6,11 @@
 
 #include <criterion/criterion.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <ucontext.h>
 
 #define SEED UINT64_C(0x5eed0086)
 
@@ -40,6 +42,7 @@
 #define CR4_SMEP UINT64_C(0x00100000)
 #define CR4_SMAP UINT64_C(0x00200000)
 #define CR4_PKE  UINT64_C(0x00400000)
+#define CR4_PKS  UINT64_C(0x01000000)
 #define EFER_LMA UINT64_C(0x400)
 #define EFER_NXE UINT64_C(0x800)
 #define AC       UINT64_C(0x40000)
@@ -149,8 +152,7 @@ static bool can(enum assist_access access, uint64_t linear)
     return assist_memory_find(&memory, linear, 8, access, &span);
 }
 
-/* --- Segments -------------------------------------------------------------------------------------------------------
- */
+/* --- Segments ----------------------------------------------------------------------------------------------------- */
 
 Test(assist_memory, gives_64_bit_code_bases_of_fs_and_gs_only)
 {
@@ -167,6 +169,18 @@ Test(assist_memory, gives_64_bit_code_bases_of_fs_and_gs_only)
     cr_assert_eq(linear, 0x2008);
     cr_assert(assist_memory_linear(&memory, ASSIST_SEGMENT_GS, 8, 8, ASSIST_READ, &linear));
     cr_assert_eq(linear, UINT64_C(0xffff800000000008));
+}
+
+/* What the L bit of a code segment says outside of long mode is not looked at (Intel SDM volume 3A, section 3.4.5). */
+Test(assist_memory, calls_code_long_in_long_mode_and_a_long_segment_only)
+{
+    sregs.efer = EFER_LMA;
+    cr_expect(assist_memory_is_long(&sregs));
+    sregs.cs.l = 0;
+    cr_expect_not(assist_memory_is_long(&sregs), "compatibility mode");
+    sregs.efer = EFER_NXE;
+    sregs.cs.l = 1;
+    cr_expect_not(assist_memory_is_long(&sregs), "protected mode");
 }
 
 Test(assist_memory, wants_canonical_addresses)
@@ -233,8 +247,7 @@ Test(assist_memory, keeps_32_bit_code_to_the_kind_of_its_segments)
     cr_assert_not(assist_memory_linear(&memory, ASSIST_SEGMENT_DS, 0, 1, ASSIST_READ, &linear));
 }
 
-/* --- Without paging
- * ----------------------------------------------------------------------------------------------------- */
+/* --- Without paging ----------------------------------------------------------------------------------------------- */
 
 Test(assist_memory, takes_linear_addresses_as_they_are_without_paging)
 {
@@ -259,6 +272,35 @@ Test(assist_memory, takes_linear_addresses_as_they_are_without_paging)
     cr_assert_eq(found[10], 0);
 }
 
+/* A span has two parts, whatever lies behind it. */
+Test(assist_memory, copies_both_parts_and_no_third)
+{
+    struct {
+        struct assist_span span;
+        size_t behind[8];
+    } found;
+    uint8_t bytes[32], before[32];
+
+    sregs.cr0 = CR0_PE;
+    flat(false);
+    memset(bytes, 0x11, sizeof bytes);
+    memset(before, 0x11, sizeof before);
+    for (size_t i = 0; i < 8; i++) {
+        found.behind[i] = 8;
+    }
+    cr_assert(assist_memory_find(&memory, 5 * PAGE - 8, 16, ASSIST_WRITE, &found.span));
+    assist_memory_load(&found.span, bytes);
+    cr_expect_eq(memcmp(bytes + 16, before, 16), 0);
+    memset(ram, 0x22, 4 * PAGE);
+    memset(ram + 6 * PAGE, 0x22, READ_ONLY - 6 * PAGE);
+    assist_memory_store(&found.span, before);
+    for (uint64_t i = 0; i < READ_ONLY; i++) {
+        bool stored = i >= 5 * PAGE - 8 && i < 5 * PAGE + 8;
+
+        cr_assert_eq(ram[i], stored ? 0x11 : i < 4 * PAGE || i >= 6 * PAGE ? 0x22 : 0, "GPA %#" PRIx64, i);
+    }
+}
+
 Test(assist_memory, reaches_plain_memory_only)
 {
     sregs.cr0 = CR0_PE;
@@ -274,8 +316,7 @@ Test(assist_memory, reaches_plain_memory_only)
     cr_assert_not(assist_memory_find(&memory, 0, 17, ASSIST_READ, &span));
 }
 
-/* --- Four levels
- * -------------------------------------------------------------------------------------------------------- */
+/* --- Four levels -------------------------------------------------------------------------------------------------- */
 
 Test(assist_memory, walks_four_levels)
 {
@@ -291,6 +332,14 @@ Test(assist_memory, walks_four_levels)
     cr_assert_eq(get64(TABLE_1, 1), 32 * PAGE | P | W | U | A | D);
     cr_assert_eq(get64(TABLE_1, 2), 33 * PAGE | P | W | U | A | D, "the second page, too");
     cr_assert_eq(get64(TABLE_2, 1), TABLE_1 | P | W | U | A);
+}
+
+Test(assist_memory, walks_the_upper_half_of_the_addresses)
+{
+    four_levels(P | W);
+    put64(TABLE_4, 257, TABLE_3 | P | W);
+    cr_assert(can(ASSIST_READ, UINT64_C(0xffff808040201000)), "index 257, 1, 1, 1");
+    cr_assert_eq(span.gpa[0].value, 32 * PAGE);
 }
 
 Test(assist_memory, finds_pages_that_are_not_neighbours)
@@ -357,12 +406,41 @@ Test(assist_memory, grants_what_all_levels_grant)
     }
 }
 
+Test(assist_memory, keeps_users_from_executing_data)
+{
+    four_levels(P | W | U | NX);
+    sregs.ss.dpl = 3;
+    cr_expect(can(ASSIST_READ, LINEAR_4));
+    cr_expect(can(ASSIST_WRITE, LINEAR_4));
+    cr_expect_not(can(ASSIST_FETCH, LINEAR_4));
+}
+
+Test(assist_memory, has_no_data_only_without_nxe)
+{
+    four_levels(P | W);
+    sregs.efer = EFER_LMA;
+    cr_expect(can(ASSIST_READ, LINEAR_4));
+    cr_expect(can(ASSIST_FETCH, LINEAR_4));
+}
+
+/* A page is the user's if every level says so; the upper levels are as good as always marked as the user's. */
+Test(assist_memory, lets_supervisors_have_their_pages_below_entries_of_the_user)
+{
+    four_levels(P | W);
+    sregs.cr4 |= CR4_SMAP | CR4_SMEP;
+    cr_expect(can(ASSIST_READ, LINEAR_4));
+    cr_expect(can(ASSIST_WRITE, LINEAR_4));
+    cr_expect(can(ASSIST_FETCH, LINEAR_4));
+}
+
 Test(assist_memory, keeps_supervisors_from_what_is_the_users)
 {
     four_levels(P | W | U);
     sregs.cr4 |= CR4_SMAP;
     cr_assert_not(can(ASSIST_READ, LINEAR_4));
     cr_assert(can(ASSIST_FETCH, LINEAR_4));
+    memory.rflags = ~AC;
+    cr_assert_not(can(ASSIST_READ, LINEAR_4), "AC alone says otherwise");
     memory.rflags = AC;
     cr_assert(can(ASSIST_READ, LINEAR_4));
     sregs.cr4 |= CR4_SMEP;
@@ -378,12 +456,21 @@ Test(assist_memory, refuses_what_it_does_not_check)
     cr_assert_not(can(ASSIST_READ, LINEAR_4));
     sregs.cr4 = CR4_PAE | CR4_PKE;
     cr_assert_not(can(ASSIST_READ, LINEAR_4));
-    sregs.cr4 = CR4_PAE;
-    sregs.cr0 |= CR0_AM;
-    sregs.ss.dpl = 3;
-    cr_assert(can(ASSIST_READ, LINEAR_4));
-    memory.rflags = AC;
-    cr_assert_not(can(ASSIST_READ, LINEAR_4), "alignment is checked");
+    sregs.cr4 = CR4_PAE | CR4_PKS;
+    cr_assert_not(can(ASSIST_READ, LINEAR_4));
+}
+
+/* Alignment is checked for users, with AM and AC both set, and not of instructions. */
+Test(assist_memory, refuses_where_alignment_is_checked)
+{
+    four_levels(P | W | U);
+    for (unsigned int i = 0; i < 8; i++) {
+        sregs.ss.dpl = (i & 1) != 0 ? 3 : 0;
+        sregs.cr0 = CR0_PE | CR0_PG | ((i & 2) != 0 ? CR0_AM : 0);
+        memory.rflags = (i & 4) != 0 ? AC : ~AC;
+        cr_expect_eq(can(ASSIST_READ, LINEAR_4), i != 7, "case %u", i);
+        cr_expect(can(ASSIST_FETCH, LINEAR_4), "case %u", i);
+    }
 }
 
 /* A read leaves no mark where it is refused, and none on a table that the guest may not write. */
@@ -397,8 +484,7 @@ Test(assist_memory, marks_nothing_that_is_refused)
     cr_assert_not(can(ASSIST_READ, LINEAR_4));
 }
 
-/* --- Two and three levels
- * ----------------------------------------------------------------------------------------------- */
+/* --- Two and three levels ----------------------------------------------------------------------------------------- */
 
 Test(assist_memory, walks_two_levels)
 {
@@ -445,8 +531,85 @@ Test(assist_memory, walks_three_levels)
     cr_assert_not(can(ASSIST_READ, UINT64_C(3) << 30), "reserved");
 }
 
-/* --- Hostile
- * ------------------------------------------------------------------------------------------------------------ */
+/* --- Hostile ------------------------------------------------------------------------------------------------------ */
+
+/*
+ * A guest that changes an entry between any two instructions of the walk: the processor's trap flag makes it so. It
+ * counts in bits that no walk judges, so that no value comes back, and gives up after a while, so that a walk without end
+ * is one that succeeds.
+ */
+#define TRAP        UINT64_C(0x100)
+#define CHANGES_MAX 100000u /* or as many as the test says */
+#define IGNORED     (UINT64_C(1) << 52)
+
+static uint64_t *changed; /* the entry, or two of 32 bits of which it is the first */
+static uint64_t change_step;
+static uint32_t change_count, changes_max;
+
+static void change(int signal_number, siginfo_t *info, void *context)
+{
+    ucontext_t *interrupted = context;
+
+    (void)signal_number;
+    (void)info;
+    *changed += change_step;
+    if (++change_count == changes_max) {
+        interrupted->uc_mcontext.gregs[REG_EFL] &= ~(greg_t)TRAP;
+    }
+}
+
+static bool can_while_entry_changes(enum assist_access access, uint64_t linear, uint64_t entry_gpa, uint64_t step)
+{
+    struct sigaction action = {.sa_sigaction = change, .sa_flags = SA_SIGINFO};
+    bool result;
+
+    changed = (uint64_t *)(void *)(ram + entry_gpa);
+    change_step = step;
+    change_count = 0;
+    sigemptyset(&action.sa_mask);
+    cr_assert_eq(sigaction(SIGTRAP, &action, NULL), 0);
+    __builtin_ia32_writeeflags_u64(__builtin_ia32_readeflags_u64() | TRAP);
+    result = can(access, linear);
+    __builtin_ia32_writeeflags_u64(__builtin_ia32_readeflags_u64() & ~TRAP);
+    cr_assert_gt(change_count, 0, "the processor does not trap");
+    return result;
+}
+
+Test(assist_memory, gives_up_on_an_entry_that_changes_for_ever)
+{
+    changes_max = CHANGES_MAX;
+    four_levels(P | W);
+    cr_expect_not(can_while_entry_changes(ASSIST_WRITE, LINEAR_4, TABLE_1 + 8, IGNORED));
+    cr_expect_lt(change_count, CHANGES_MAX);
+    cr_expect_eq(get64(TABLE_1, 1) & (A | D), 0, "what has changed is not marked");
+    put64(TABLE_1, 1, 32 * PAGE | P | W | A | D);
+    cr_expect(can_while_entry_changes(ASSIST_WRITE, LINEAR_4, TABLE_1 + 8, IGNORED), "nothing is to be marked");
+}
+
+/* Whenever in the first walk, or in the next few, the guest comes to rest: there is one more try. */
+Test(assist_memory, walks_again_where_an_entry_has_changed)
+{
+    for (changes_max = 1; changes_max < 300; changes_max += 7) {
+        four_levels(P | W);
+        cr_expect(can_while_entry_changes(ASSIST_READ, LINEAR_4, TABLE_4 + 255 * 8, IGNORED), "%u changes",
+                  changes_max);
+        cr_expect_eq(get64(TABLE_4, 255) & A, A);
+    }
+}
+
+Test(assist_memory, gives_up_on_a_short_entry_that_changes_for_ever)
+{
+    changes_max = CHANGES_MAX;
+    flat(false);
+    sregs.cr0 = CR0_PE | CR0_PG;
+    sregs.cr3 = TABLE_4;
+    put32(TABLE_4, 0, (uint32_t)(TABLE_3 | P | W));
+    put32(TABLE_3, 4, (uint32_t)(33 * PAGE | P | W));
+    cr_expect(can_while_entry_changes(ASSIST_WRITE, 4 * PAGE, TABLE_3 + 16, PAGE << 32), "its neighbour");
+    put32(TABLE_3, 4, (uint32_t)(33 * PAGE | P | W));
+    cr_expect_not(can_while_entry_changes(ASSIST_WRITE, 4 * PAGE, TABLE_3 + 16, PAGE));
+    cr_expect_eq(get32(TABLE_3, 4) & (A | D), 0);
+}
 
 /* Tables of random entries, also such as lead to themselves: no walk leaves guest memory, and whatever it finds is
  * there. */
