@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -108,6 +109,22 @@ static void write_going(struct outlet *outlet)
 {
     while (outlet->gone < outlet->going.count && !atomic_load(&outlet->leaving) && write_some(outlet)) {
     }
+}
+
+/* As the thread does, with its signals blocked: a limit on file sizes, or a reader that is gone, ends nobody. */
+static void write_here(struct outlet *outlet)
+{
+    const struct timespec at_once = {0};
+    sigset_t raised, before;
+
+    sigemptyset(&raised);
+    sigaddset(&raised, SIGPIPE);
+    sigaddset(&raised, SIGXFSZ);
+    pthread_sigmask(SIG_BLOCK, &raised, &before);
+    write_going(outlet);
+    while (sigtimedwait(&raised, NULL, &at_once) > 0) {
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
 /* What was going is gone; what is gathered goes next. */
@@ -290,7 +307,7 @@ void outlet_append(struct outlet *outlet, const void *bytes, size_t count)
     }
     pthread_mutex_unlock(&outlet->lock);
     if (is_own_write) {
-        write_going(outlet);
+        write_here(outlet);
     }
 }
 

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #define PIPE_BYTES      4096
@@ -349,6 +350,40 @@ Test(outlet, a_reader_that_is_gone_is_no_signal)
     cr_expect_eq(failure(), EPIPE);
     cr_expect_eq(lost(), 3);
     reader = open("/dev/null", O_RDONLY | O_CLOEXEC);
+}
+
+/* By the caller himself, whose signals are not blocked. */
+Test(outlet, not_started_a_reader_that_is_gone_is_no_signal)
+{
+    int error;
+
+    close(reader);
+    reader = -1;
+    append("ab");
+    cr_expect_eq(outlet_lost(&outlet, &error), 2);
+    cr_expect_eq(error, EPIPE);
+}
+
+Test(outlet, not_started_a_limit_on_file_sizes_is_no_signal)
+{
+    const struct rlimit limit = {1, 1};
+    char path[] = "/tmp/loam-outlet-XXXXXX";
+    int file = mkstemp(path), error;
+    sigset_t mask;
+
+    cr_assert_geq(file, 0);
+    unlink(path);
+    cr_assert_eq(setrlimit(RLIMIT_FSIZE, &limit), 0);
+    outlet_close(&outlet);
+    open_on(file);
+    append("ab");
+    cr_expect_eq(outlet_lost(&outlet, &error), 1, "what fits is written");
+    cr_expect_eq(error, EFBIG);
+    cr_assert_eq(pthread_sigmask(SIG_BLOCK, NULL, &mask), 0);
+    cr_expect_not(sigismember(&mask, SIGXFSZ), "the mask is as it was");
+    outlet_close(&outlet);
+    close(file);
+    open_on(writer);
 }
 
 Test(outlet, waits_for_nobody_after_a_failure)
