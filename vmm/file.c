@@ -8,11 +8,22 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static enum loam_error read_all(int fd, const char *path, char *data, size_t bytes, struct loam_diag *diag)
+static bool is_cancelled(const struct loam_cancel *cancel)
+{
+    return cancel != NULL && cancel->asked != NULL && cancel->asked(cancel->self);
+}
+
+static enum loam_error read_all(int fd, const char *path, const struct loam_cancel *cancel, char *data, size_t bytes,
+                                struct loam_diag *diag)
 {
     for (size_t have = 0; have < bytes;) {
-        ssize_t got = read(fd, data + have, bytes - have);
+        size_t left = bytes - have;
+        ssize_t got;
 
+        if (is_cancelled(cancel)) {
+            return loam_fail(diag, LOAM_ERROR_CANCELLED, "%s: reading it was cancelled by the caller", path);
+        }
+        got = read(fd, data + have, left < FILE_PIECE_BYTES ? left : FILE_PIECE_BYTES);
         if (got < 0 && errno != EINTR) {
             return loam_fail(diag, LOAM_ERROR_SYSTEM, "%s: cannot be read", path);
         }
@@ -55,24 +66,53 @@ static enum loam_error check(int fd, const char *path, uint64_t limit_bytes, siz
     return LOAM_OK;
 }
 
-enum loam_error file_read(const char *path, uint64_t limit_bytes, struct boot_file *file, struct loam_diag *diag)
+/* On failure *fd is -1. */
+static enum loam_error open_checked(const char *path, uint64_t limit_bytes, int *fd, size_t *bytes,
+                                    struct loam_diag *diag)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    char *data = NULL;
-    size_t bytes = 0;
     enum loam_error error;
 
-    *file = (struct boot_file){0};
-    if (fd < 0) {
+    *bytes = 0;
+    *fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (*fd < 0) {
         return open_failed(path, diag);
     }
-    error = check(fd, path, limit_bytes, &bytes, diag);
-    if (error == LOAM_OK && (data = malloc(bytes)) == NULL) {
-        error = loam_fail(diag, LOAM_ERROR_SYSTEM, "%s: %zu bytes of memory", path, bytes);
+    error = check(*fd, path, limit_bytes, bytes, diag);
+    if (error != LOAM_OK) {
+        close(*fd);
+        *fd = -1;
     }
+    return error;
+}
+
+enum loam_error file_measure(const char *path, uint64_t limit_bytes, uint64_t *bytes, struct loam_diag *diag)
+{
+    int fd;
+    size_t found;
+    enum loam_error error = open_checked(path, limit_bytes, &fd, &found, diag);
+
+    *bytes = found;
     if (error == LOAM_OK) {
-        error = read_all(fd, path, data, bytes, diag);
+        close(fd);
     }
+    return error;
+}
+
+enum loam_error file_read(const char *path, uint64_t limit_bytes, const struct loam_cancel *cancel,
+                          struct boot_file *file, struct loam_diag *diag)
+{
+    int fd;
+    char *data;
+    size_t bytes;
+    enum loam_error error = open_checked(path, limit_bytes, &fd, &bytes, diag);
+
+    *file = (struct boot_file){0};
+    if (error != LOAM_OK) {
+        return error;
+    }
+    data = malloc(bytes);
+    error = data != NULL ? read_all(fd, path, cancel, data, bytes, diag)
+                         : loam_fail(diag, LOAM_ERROR_SYSTEM, "%s: %zu bytes of memory", path, bytes);
     close(fd);
     if (error != LOAM_OK) {
         free(data);

@@ -39,6 +39,7 @@ struct run {
     int64_t started_milliseconds; /* --timeout counts from here */
     uint32_t slot_limit;          /* 0: unknown */
     uint32_t vcpu_limit;
+    uint64_t file_bytes; /* of kernel and initrd, which are in memory beside the guest's */
     struct loam_plan plan;
     struct loam_memory *memory;
     struct boot_file kernel, initrd;
@@ -90,10 +91,11 @@ static int judge_early_end(struct run *run)
         report_failure(&run->report, "stopped by signal %d", run->session.signal_number);
         return 128 + run->session.signal_number;
     }
-    report_failure(&run->report,
-                   "the guest did not end within %.3g s, and had not even begun: its memory was still being made: give "
-                   "it more with --timeout SECONDS",
-                   (double)run->options->timeout_milliseconds / 1000);
+    report_failure(
+        &run->report,
+        "the guest did not end within %.3g s, and had not even begun: its memory was still being made, or its "
+        "kernel read: give it more with --timeout SECONDS",
+        (double)run->options->timeout_milliseconds / 1000);
     return EXIT_CODE_BROKEN;
 }
 
@@ -111,7 +113,7 @@ static struct loam_memory_request request_of(struct run *run)
     request.vcpu_limit = run->vcpu_limit;
     request.vcpu_count = run->options->vcpu_count;
     request.extra_threads = run->options->vcpu_count + KVM_THREADS;
-    request.extra_bytes = PROGRAM_BYTES + run->options->vcpu_count * VCPU_BYTES;
+    request.extra_bytes = PROGRAM_BYTES + run->options->vcpu_count * VCPU_BYTES + run->file_bytes;
     request.cancel = (struct loam_cancel){must_end, run};
     return request;
 }
@@ -156,9 +158,34 @@ static int check_kvm(struct run *run)
     return ask_kvm(run, &diag) == LOAM_OK ? EXIT_CODE_PASS : fail(run, EXIT_CODE_HOST, &diag);
 }
 
+/* The plan counts what the files will take. */
+static enum loam_error measure_files(struct run *run, struct loam_diag *diag)
+{
+    const struct options *options = run->options;
+    uint64_t kernel_bytes = 0, initrd_bytes = 0;
+    enum loam_error error = LOAM_OK;
+
+    if (options->kernel != NULL) {
+        error = file_measure(options->kernel, options->memory.bytes, &kernel_bytes, diag);
+    }
+    if (error == LOAM_OK && options->initrd != NULL) {
+        error = file_measure(options->initrd, options->memory.bytes, &initrd_bytes, diag);
+    }
+    run->file_bytes = kernel_bytes + initrd_bytes;
+    return error;
+}
+
+static int check_files(struct run *run)
+{
+    struct loam_diag diag = {0};
+
+    return measure_files(run, &diag) == LOAM_OK ? EXIT_CODE_PASS : fail(run, EXIT_CODE_USAGE, &diag);
+}
+
 static int read_files(struct run *run)
 {
     const struct options *options = run->options;
+    const struct loam_cancel cancel = {must_end, run};
     enum boot_protocol protocol;
     struct loam_diag diag = {0};
     enum loam_error error;
@@ -167,12 +194,15 @@ static int read_files(struct run *run)
         run->kernel = (struct boot_file){loam_guest_selftest, loam_guest_selftest_bytes, "self-test"};
         return EXIT_CODE_PASS;
     }
-    error = file_read(options->kernel, options->memory.bytes, &run->kernel, &diag);
+    error = file_read(options->kernel, options->memory.bytes, &cancel, &run->kernel, &diag);
     if (error == LOAM_OK && options->initrd != NULL) {
-        error = file_read(options->initrd, options->memory.bytes, &run->initrd, &diag);
+        error = file_read(options->initrd, options->memory.bytes, &cancel, &run->initrd, &diag);
     }
     if (error == LOAM_OK) {
         error = boot_detect(&run->kernel, &protocol, &diag);
+    }
+    if (error == LOAM_ERROR_CANCELLED) {
+        return judge_early_end(run);
     }
     return error == LOAM_OK ? EXIT_CODE_PASS : fail(run, EXIT_CODE_USAGE, &diag);
 }
@@ -495,7 +525,8 @@ static int hand_over(struct run *run, int exit_status)
 int run_command(const struct options *options)
 {
     int (*const steps[])(struct run *) = {
-        check_kvm,    read_files, make_plan, make_memory, options->kernel != NULL ? load_kernel : load_selftest,
+        check_kvm,    check_files, make_plan,
+        read_files,   make_memory, options->kernel != NULL ? load_kernel : load_selftest,
         make_machine, go,
     };
     struct loam_diag diag = {0};
@@ -530,6 +561,8 @@ int plan_command(const struct options *options)
     plan_options.kernel = NULL; /* standard output is the plan's */
     open_report(&run, &plan_options);
     (void)!ask_kvm(&run, NULL); /* what it would say is not looked at then */
+    run.options = options;
+    (void)!measure_files(&run, NULL); /* a file that is not there takes nothing */
     exit_status = make_plan(&run);
     close_report(&run, exit_status);
     return exit_status;

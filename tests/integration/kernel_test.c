@@ -209,10 +209,10 @@ Test(kernel, the_timeout_covers_all_lives)
 /* --- Memory that is taken away ------------------------------------------------------------------------------------ */
 
 /* What is skipped does not come to its end: it is cleaned up here. */
-static void skip(const char *reason)
+static void skip(const char *controller, const char *reason)
 {
     tear_down();
-    cr_skip("hugetlb: %s", reason);
+    cr_skip("%s: %s", controller, reason);
 }
 
 /* NULL, or why this cannot be tried. No assertion ends it half-way, so that the group is removed. */
@@ -244,14 +244,14 @@ static void lower_the_limit(void)
     const char *reason;
 
     if (free_pages("2M") < 8) {
-        skip("the pool has no 8 free pages of 2 MiB");
+        skip("hugetlb", "the pool has no 8 free pages of 2 MiB");
     }
     reason = control_group_make(&group, "hugetlb");
     if (reason == NULL) {
         reason = run_in_group(&process);
     }
     if (reason != NULL) {
-        skip(reason);
+        skip("hugetlb", reason);
     }
     cr_expect_eq(process.status, 4, "status %d: %s", process.status, process.err);
     cr_expect_not_null(strstr(process.err, "\nloam: the host does not supply guest RAM at GPA 0x800000 ("), "%s",
@@ -270,6 +270,55 @@ Test(kernel, breaks_when_memory_is_taken_away_that_loam_touches_for_it)
 {
     MAKE_KERNEL(stores_late);
     lower_the_limit();
+}
+
+/* NULL, or why this cannot be tried. No assertion ends it half-way, so that the group is removed. */
+static const char *load_in_group(struct process *process, const char *limit_bytes)
+{
+    char *argv[] = {loam_path(), "run",      "--memory",  "64M",       "--pages", "2M", "--kernel",
+                    kernel_path, "--initrd", initrd_path, "--timeout", "60",      NULL};
+    char *inside[24];
+
+    if (!control_group_argv(&group, argv, inside, sizeof inside / sizeof inside[0]) ||
+        !control_group_write(&group, group.is_unified ? "memory.max" : "memory.limit_in_bytes", limit_bytes) ||
+        !process_start(process, inside, LIMIT_MILLISECONDS)) {
+        return "the program cannot be started in the group";
+    }
+    process_wait(process);
+    return NULL;
+}
+
+/* Its initrd is read into memory that a control group is charged for: 32 MiB, which fit a limit or are refused. */
+Test(kernel, an_initrd_is_planned_for_and_nobody_killed)
+{
+    static const struct {
+        const char *limit_bytes;
+        int status;
+        const char *says;
+    } cases[] = {{"25165824", 3, "\nloam: cgroup: "}, {"50331648", 0, ""}};
+    const char *reason;
+
+    if (free_pages("2M") < 32) {
+        skip("memory", "the pool has no 32 free pages of 2 MiB");
+    }
+    MAKE_KERNEL(code_0);
+    tiny_kernel_write_file(initrd_path, "x", 1);
+    cr_assert_eq(truncate(initrd_path, 32 * 1024 * 1024), 0);
+    reason = control_group_make(&group, "memory");
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0] && reason == NULL; i++) {
+        struct process process;
+
+        reason = load_in_group(&process, cases[i].limit_bytes);
+        if (reason == NULL) {
+            cr_expect_eq(process.status, cases[i].status, "limit %s: status %d: %s", cases[i].limit_bytes,
+                         process.status, process.err);
+            cr_expect_not_null(strstr(process.err, cases[i].says), "%s", process.err);
+            process_end(&process);
+        }
+    }
+    if (reason != NULL) {
+        skip("memory", reason);
+    }
 }
 
 /* --- What is told of it ------------------------------------------------------------------------------------------- */

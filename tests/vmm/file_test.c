@@ -38,12 +38,16 @@ static void write_file(const char *text)
 static void expect_refusal(const char *name, uint64_t limit_bytes, enum loam_error expected, const char *says)
 {
     struct boot_file file = {path, 1, path};
-    struct loam_diag diag = {0};
+    struct loam_diag diag = {0}, measured = {0};
+    uint64_t bytes = 1;
 
-    cr_expect_eq(file_read(name, limit_bytes, &file, &diag), expected, "%s: %s", name, diag.text);
+    cr_expect_eq(file_read(name, limit_bytes, NULL, &file, &diag), expected, "%s: %s", name, diag.text);
     cr_expect_not_null(strstr(diag.text, says), "%s does not say %s", diag.text, says);
     cr_expect_null(file.data, "the output is defined on failure");
     cr_expect_eq(file.bytes, 0);
+    cr_expect_eq(file_measure(name, limit_bytes, &bytes, &measured), expected);
+    cr_expect_str_eq(measured.text, diag.text, "both refuse alike");
+    cr_expect_eq(bytes, 0);
 }
 
 Test(file, is_read_whole)
@@ -51,11 +55,44 @@ Test(file, is_read_whole)
     struct boot_file file;
 
     write_file("a kernel");
-    cr_assert_eq(file_read(path, 8, &file, NULL), LOAM_OK);
+    cr_assert_eq(file_read(path, 8, NULL, &file, NULL), LOAM_OK);
     cr_expect_eq(file.bytes, 8);
     cr_expect_arr_eq(file.data, "a kernel", 8);
     file_release(&file);
     cr_expect_null(file.data);
+}
+
+Test(file, is_measured)
+{
+    uint64_t bytes;
+
+    write_file("a kernel");
+    cr_assert_eq(file_measure(path, 8, &bytes, NULL), LOAM_OK);
+    cr_expect_eq(bytes, 8);
+}
+
+/* Says so when it is asked for the third time. */
+static bool third_time(void *self)
+{
+    unsigned *asked = self;
+
+    return ++*asked == 3;
+}
+
+/* Two pieces are read, and no more of a file that would take minutes. */
+Test(file, that_is_large_can_be_left)
+{
+    unsigned asked = 0;
+    const struct loam_cancel cancel = {third_time, &asked};
+    struct boot_file file = {path, 1, path};
+    struct loam_diag diag = {0};
+
+    write_file("");
+    cr_assert_eq(truncate(path, 8 * (off_t)FILE_PIECE_BYTES), 0);
+    cr_expect_eq(file_read(path, UINT64_MAX, &cancel, &file, &diag), LOAM_ERROR_CANCELLED, "%s", diag.text);
+    cr_expect_eq(asked, 3);
+    cr_expect_null(file.data);
+    cr_expect_eq(file.bytes, 0);
 }
 
 Test(file, that_is_missing)
