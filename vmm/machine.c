@@ -41,9 +41,10 @@
 #define IDENTITY_MAP_ADDRESS UINT64_C(0xfffbc000)
 #define TSS_ADDRESS          UINT64_C(0xfffbd000)
 
-#define EXIT_PORT_BYTES      4u
-#define KEYBOARD_DATA_PORT   0x60u
-#define KEYBOARD_PULSE_RESET 0xfeu /* i8042: pulse output line 0, which is wired to the processor's reset */
+#define EXIT_PORT_BYTES         4u
+#define KEYBOARD_DATA_PORT      0x60u
+#define KEYBOARD_PULSE_RESET    0xfeu /* i8042: pulse output line 0, which is wired to the processor's reset */
+#define RESET_CONTROL_PROCESSOR 0x04u
 
 static_assert(MACHINE_VIRTIO_BYTES == VIRTIO_MMIO_BYTES, "a transport fills its range");
 
@@ -73,7 +74,8 @@ struct machine {
     bool has_interrupts;   /* irqchip and PIT */
     bool has_virtio_range; /* in the map */
     bool has_rng;
-    atomic_uint reason; /* enum machine_stop_reason */
+    atomic_uint reason;    /* enum machine_stop_reason */
+    atomic_bool is_pacing; /* a vCPU waits for the reader of its output, and is not to be woken for a look */
     uint32_t exit_code;
     uint32_t stop_vcpu;
     char cause[640];
@@ -91,6 +93,9 @@ static _Thread_local uint32_t current_vcpu;
 
 /* Whether the guest has written to COM1 in the exit that this thread carries out. */
 static _Thread_local bool has_output;
+
+#define REST_FORMAT                                                                                                    \
+    "is halted for good: HLT with interrupts off, at 0x%" PRIx64 " (the next instruction): nothing can wake it"
 
 /* --- The end of a run ----------------------------------------------------------------------------------------- */
 
@@ -172,6 +177,20 @@ static void stop_with_report(struct machine *machine, enum machine_stop_reason r
     }
 }
 
+/*
+ * From the vCPU's thread. With no other vCPU nothing wakes it: it takes no interrupts, and devices here raise no NMI.
+ */
+static void stop_at_rest(struct machine *machine, const struct vcpu *vcpu)
+{
+    uint64_t rip;
+
+    if (machine->vcpu_count == 1 && vcpu_rests_for_good(vcpu, &rip) && claim_stop(machine, MACHINE_STOP_HALT)) {
+        machine->stop_vcpu = vcpu->index;
+        snprintf(machine->cause, sizeof machine->cause, "the guest " REST_FORMAT, rip);
+        announce_stop(machine);
+    }
+}
+
 /* --- Devices of the machine itself ---------------------------------------------------------------------------- */
 
 static void set_irq(void *self, unsigned int number, bool level)
@@ -206,6 +225,16 @@ static void keyboard_access(void *self, struct bus_access *access)
     if (!access->is_write) {
         access->value = 0;
     } else if ((access->value & 0xff) == KEYBOARD_PULSE_RESET) {
+        stop_here(self, MACHINE_STOP_RESET, 0);
+    }
+}
+
+/* The chipset's reset control register: bit 2 resets, whatever kind of reset the others ask for. */
+static void reset_control_access(void *self, struct bus_access *access)
+{
+    if (!access->is_write) {
+        access->value = 0;
+    } else if ((access->value & RESET_CONTROL_PROCESSOR) != 0) {
         stop_here(self, MACHINE_STOP_RESET, 0);
     }
 }
@@ -245,6 +274,7 @@ static enum loam_error add_devices(struct machine *machine, struct loam_diag *di
         {"exit", BUS_PIO, MACHINE_EXIT_PORT, EXIT_PORT_BYTES, exit_access, machine},
         {"i8042 data", BUS_PIO, KEYBOARD_DATA_PORT, 1, keyboard_data_access, machine},
         {"i8042", BUS_PIO, MACHINE_KEYBOARD_PORT, 1, keyboard_access, machine},
+        {"reset control", BUS_PIO, MACHINE_RESET_PORT, 1, reset_control_access, machine},
         {"virtio-rng", BUS_MMIO, MACHINE_VIRTIO_BASE, VIRTIO_MMIO_BYTES, virtio_mmio_access, &machine->rng.mmio},
         {"pit", BUS_PIO, PIT_PORT, PIT_BYTES, pit_access, &machine->pit},
         {"speaker", BUS_PIO, PIT_SPEAKER_PORT, 1, pit_speaker_access, &machine->pit},
@@ -530,6 +560,9 @@ static void settle(struct machine_vcpu *vcpu, enum vcpu_event event)
     case VCPU_HALTED:
         stop_here(vcpu->machine, MACHINE_STOP_HALT, 0);
         break;
+    case VCPU_INTERRUPTED:
+        stop_at_rest(vcpu->machine, &vcpu->vcpu);
+        break;
     case VCPU_SHUTDOWN:
         stop_with_report(vcpu->machine, MACHINE_STOP_SHUTDOWN, &vcpu->vcpu, NULL);
         break;
@@ -548,7 +581,9 @@ static void settle(struct machine_vcpu *vcpu, enum vcpu_event event)
 static void pace(struct machine *machine)
 {
     if (has_output && machine->serial_pace != NULL) {
+        atomic_store(&machine->is_pacing, true);
         machine->serial_pace(machine->serial_self);
+        atomic_store(&machine->is_pacing, false);
     }
     has_output = false;
 }
@@ -597,6 +632,17 @@ void machine_stop(struct machine *machine)
     }
 }
 
+void machine_look(struct machine *machine)
+{
+    struct machine_vcpu *vcpu = &machine->vcpus[0];
+
+    pthread_mutex_lock(&machine->kick_lock);
+    if (machine->vcpu_count == 1 && vcpu->is_running && !atomic_load(&machine->is_pacing)) {
+        pthread_kill(vcpu->self, KICK_SIGNAL);
+    }
+    pthread_mutex_unlock(&machine->kick_lock);
+}
+
 /* Of a machine that was asked to stop: that it would never have ended by itself. */
 static void describe_rest(const struct machine *machine, char *text, size_t bytes)
 {
@@ -608,10 +654,7 @@ static void describe_rest(const struct machine *machine, char *text, size_t byte
         }
         last = rip != 0 ? rip : last;
     }
-    snprintf(text, bytes,
-             "it is halted for good: HLT with interrupts off, at 0x%" PRIx64
-             " (the next instruction): nothing can wake it",
-             last);
+    snprintf(text, bytes, "it " REST_FORMAT, last);
 }
 
 void machine_wait(struct machine *machine, struct machine_result *result)

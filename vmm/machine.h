@@ -28,6 +28,7 @@
 #define MACHINE_SERIAL_IRQ    4u
 #define MACHINE_EXIT_PORT     0xf4u        /* as QEMU's isa-debug-exit,iobase=0xf4,iosize=4 */
 #define MACHINE_KEYBOARD_PORT 0x64u        /* i8042 command port: 0xfe is a reset */
+#define MACHINE_RESET_PORT    0xcf9u       /* reset control register: a 1 in bit 2 is a reset */
 #define MACHINE_VIRTIO_BASE   0xd0000000ul /* virtio-mmio transport n at + n * MACHINE_VIRTIO_BYTES */
 #define MACHINE_VIRTIO_BYTES  0x1000ul
 #define MACHINE_VIRTIO_IRQ    5u /* transport n at + n */
@@ -52,8 +53,8 @@ struct machine_config {
 enum machine_stop_reason {
     MACHINE_STOP_NONE,
     MACHINE_STOP_EXIT,      /* the guest wrote exit_code to the exit port */
-    MACHINE_STOP_RESET,     /* the guest asked for a reset through the i8042 */
-    MACHINE_STOP_HALT,      /* HLT, in a machine that has no interrupts to end it */
+    MACHINE_STOP_RESET,     /* the guest asked for a reset: i8042 or reset control register */
+    MACHINE_STOP_HALT,      /* HLT, and nothing can end it: no interrupts, or they are off (see machine_look) */
     MACHINE_STOP_SHUTDOWN,  /* triple fault */
     MACHINE_STOP_BROKEN,    /* KVM cannot go on */
     MACHINE_STOP_REQUESTED, /* machine_stop */
@@ -64,8 +65,8 @@ struct machine_result {
     enum machine_stop_reason reason;
     uint32_t exit_code; /* MACHINE_STOP_EXIT */
     uint32_t vcpu;      /* the vCPU that ended it */
-    char
-        cause[640]; /* SHUTDOWN, BROKEN: in one line why, and what to do; REQUESTED: that it waited in vain; or empty */
+    char cause
+        [640]; /* SHUTDOWN, BROKEN, HALT: in one line why, and what to do; REQUESTED: that it waited in vain; or empty */
     char report[4096];   /* SHUTDOWN, BROKEN: what KVM said, the registers and the bytes at RIP; several lines */
     uint64_t exit_count; /* VM exits, of all vCPUs */
 };
@@ -94,6 +95,12 @@ int machine_stop_fd(const struct machine *machine);
 
 /* Ask the run to end. No effect once another reason stands. */
 void machine_stop(struct machine *machine);
+
+/*
+ * Look whether anything can still wake the guest's only vCPU, which KVM itself does not tell of; if nothing can, the run
+ * ends with MACHINE_STOP_HALT. A look costs the guest one exit, may miss once, and is no more than asked for here.
+ */
+void machine_look(struct machine *machine);
 
 /* Wait for the vCPU threads to end, and say why. */
 void machine_wait(struct machine *machine, struct machine_result *result);

@@ -10,8 +10,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#define RETRY_MILLISECONDS      5   /* until the guest's receiver is asked again whether it has room */
-#define BACKGROUND_MILLISECONDS 500 /* until a terminal in the background is looked at again */
+#define RETRY_MILLISECONDS 5 /* until the guest's receiver is asked again whether it has room */
+#define LOOK_MILLISECONDS                                                                                              \
+    250 /* until a terminal in the background, and a guest that may be halted, is looked at again */
 
 /* What was typed and the serial line has not taken yet: bytes [taken, count). */
 struct input {
@@ -31,6 +32,7 @@ struct watch {
     struct session *session;
     struct machine *machine;
     struct input input;
+    int64_t next_look;
 };
 
 /* --- Signals ---------------------------------------------------------------------------------------------------- */
@@ -254,13 +256,20 @@ static int wait_milliseconds(const struct watch *watch)
     const struct input *input = &watch->input;
     int64_t left = session_left_milliseconds(watch->session);
 
-    if (left > 1000000) {
-        left = 1000000;
+    if (left < 0 || left > LOOK_MILLISECONDS) {
+        left = LOOK_MILLISECONDS;
     }
-    if (input->is_terminal && !input->is_raw && (left < 0 || left > BACKGROUND_MILLISECONDS)) {
-        left = BACKGROUND_MILLISECONDS;
+    return input->count > 0 && left > RETRY_MILLISECONDS ? RETRY_MILLISECONDS : (int)left;
+}
+
+static void look(struct watch *watch)
+{
+    int64_t now = now_milliseconds();
+
+    if (now >= watch->next_look) {
+        watch->next_look = now + LOOK_MILLISECONDS;
+        machine_look(watch->machine);
     }
-    return input->count > 0 && (left < 0 || left > RETRY_MILLISECONDS) ? RETRY_MILLISECONDS : (int)left;
 }
 
 /* Whether anything of what poll found, or the clock, ends the session. */
@@ -309,6 +318,7 @@ static enum loam_error go_on(struct watch *watch, enum session_end *end, struct 
         if (input->count > 0) {
             offer(watch);
         }
+        look(watch);
     }
 }
 
@@ -339,6 +349,7 @@ enum loam_error session_watch(struct session *session, struct machine *machine, 
 {
     struct watch watch = {.session = session,
                           .machine = machine,
+                          .next_look = now_milliseconds() + LOOK_MILLISECONDS,
                           .input = {.fd = request->input_fd, .job_fd = -1, .outlet = request->console}};
     enum loam_error error = LOAM_OK;
     bool has_intake = false;

@@ -55,6 +55,11 @@ guest code_298
     exit_with (256 + 42)
 end_guest code_298
 
+guest halts
+    say 'L'
+    cli
+end_guest halts
+
 guest reset
     reset
 end_guest reset

@@ -20,6 +20,7 @@ GUEST(code_0);
 GUEST(code_2);
 GUEST(code_42);
 GUEST(code_298);
+GUEST(halts);
 GUEST(reset);
 GUEST(forgets);
 GUEST(waits);
@@ -164,6 +165,13 @@ Test(kernel, a_reset_is_a_failure_unless_it_is_meant)
 }
 
 /* Each life finds memory that none was in before; a guest that does nothing but reset itself comes to an end. */
+/* As a kernel that gives up: the run has no time limit, and ends by itself. */
+Test(kernel, that_is_halted_for_good_is_told_of_at_once)
+{
+    MAKE_KERNEL(halts);
+    CHECK_END(4, "loam: the guest is halted for good: HLT with interrupts off, at 0x");
+}
+
 Test(kernel, restarts_on_fresh_memory_and_not_for_ever)
 {
     struct process process;

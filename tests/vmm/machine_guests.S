@@ -316,6 +316,15 @@ guest rare_instruction
     exit_al
 end_guest rare_instruction
 
+guest reset_control
+    movw $0xcf9, %dx
+    movb $0x02, %al
+    outb %al, %dx
+    movb $0x06, %al
+    outb %al, %dx
+1:  jmp 1b
+end_guest reset_control
+
 guest reset
     movb $0x60, %al
     outb %al, $0x60

@@ -75,6 +75,7 @@ GUEST(triple_fault);
 GUEST(no_code);
 GUEST(rare_instruction);
 GUEST(reset);
+GUEST(reset_control);
 GUEST(wake);
 GUEST(woken);
 GUEST(interrupt);
@@ -260,6 +261,13 @@ Test(machine, resets_through_the_keyboard_controller)
     run(MACHINE_STOP_RESET);
 }
 
+/* As Linux does it: which kind of reset first, and that reads back as nothing asked; then the reset. */
+Test(machine, resets_through_the_reset_control_register)
+{
+    LOAD(reset_control);
+    run(MACHINE_STOP_RESET);
+}
+
 Test(machine, reports_a_triple_fault)
 {
     LOAD(triple_fault);
@@ -361,6 +369,56 @@ Test(machine, says_that_a_guest_waits_in_vain)
             was_said = result.cause[0] != '\0';
         }
     }
+}
+
+/* Nobody asks it to stop, and there is no time limit. */
+Test(machine, ends_once_nothing_can_wake_it)
+{
+    LOAD(halt);
+    create();
+    start();
+    while (!is_stop_readable(1)) {
+        machine_look(machine);
+    }
+    finish(MACHINE_STOP_HALT);
+    cr_assert_not_null(strstr(result.cause, "the guest is halted for good: HLT with interrupts off, at 0x2000"), "%s",
+                       result.cause);
+}
+
+static void stop_after_looks(void)
+{
+    create();
+    start();
+    cr_assert_eq(sem_wait(&output_came), 0);
+    for (uint32_t i = 0; i < 100; i++) {
+        cr_assert_not(is_stop_readable(1));
+        machine_look(machine);
+    }
+    machine_stop(machine);
+    finish(MACHINE_STOP_REQUESTED);
+}
+
+Test(machine, is_looked_at_and_goes_round_in_circles)
+{
+    LOAD(loop);
+    stop_after_looks();
+}
+
+Test(machine, is_looked_at_and_waits_for_an_interrupt)
+{
+    LOAD(interrupt);
+    stop_after_looks();
+}
+
+/* The other may send an NMI. */
+Test(machine, is_looked_at_and_has_a_second_vcpu)
+{
+    if (!has_vcpus(2)) {
+        cr_skip("this KVM has one vCPU a VM");
+    }
+    LOAD(halt);
+    config.vcpu_count = 2;
+    stop_after_looks();
 }
 
 /* Without interrupt controllers nothing can wake it: its sleep is its end. */

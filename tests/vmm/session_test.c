@@ -25,6 +25,7 @@ struct machine {
     uint8_t taken[1 << 16];
     size_t taken_count;
     bool is_stopped;
+    uint32_t looks, looks_wanted; /* it ends by the last of those */
 };
 
 static struct machine machine;
@@ -37,6 +38,14 @@ int machine_stop_fd(const struct machine *self)
 void machine_stop(struct machine *self)
 {
     self->is_stopped = true;
+}
+
+void machine_look(struct machine *self)
+{
+    self->looks++;
+    if (self->looks == self->looks_wanted) {
+        (void)eventfd_write(self->stop_fd, 1);
+    }
 }
 
 size_t machine_serial_input(struct machine *self, const uint8_t *bytes, size_t count)
@@ -150,6 +159,15 @@ Test(session, ends_in_time)
     request.timeout_milliseconds = 20;
     watch(SESSION_TIMEOUT);
     cr_expect_eq(session_left_milliseconds(&session), 0);
+}
+
+/* Again and again, without any event: a guest may come to rest at any time. */
+Test(session, ends_when_a_look_ends_the_machine)
+{
+    open_session();
+    machine.looks_wanted = 3;
+    watch(SESSION_MACHINE);
+    cr_expect_eq(machine.looks, 3);
 }
 
 Test(session, the_machine_s_end_comes_before_all_others)
