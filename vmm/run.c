@@ -130,11 +130,18 @@ static int make_plan(struct run *run)
     if (error != LOAM_OK) {
         return fail(run, error == LOAM_ERROR_INVALID ? EXIT_CODE_USAGE : EXIT_CODE_HOST, &diag);
     }
-    report_plan(&run->report, &run->plan);
     if (run->plan.short_count > 0) {
+        report_plan(&run->report, &run->plan);
         report_failure(&run->report, "%s", loam_plan_shortfall(&run->plan)->text);
         return EXIT_CODE_HOST;
     }
+    return EXIT_CODE_PASS;
+}
+
+/* Once there is something to run: a file that is no kernel is told of in one line. */
+static int show_plan(struct run *run)
+{
+    report_plan(&run->report, &run->plan);
     return EXIT_CODE_PASS;
 }
 
@@ -525,9 +532,15 @@ static int hand_over(struct run *run, int exit_status)
 int run_command(const struct options *options)
 {
     int (*const steps[])(struct run *) = {
-        check_kvm,    check_files, make_plan,
-        read_files,   make_memory, options->kernel != NULL ? load_kernel : load_selftest,
-        make_machine, go,
+        check_kvm,
+        check_files,
+        make_plan,
+        read_files,
+        show_plan,
+        make_memory,
+        options->kernel != NULL ? load_kernel : load_selftest,
+        make_machine,
+        go,
     };
     struct loam_diag diag = {0};
     struct run run = {.session = {.signal_fd = -1}, .started_milliseconds = now_milliseconds()};
@@ -564,6 +577,9 @@ int plan_command(const struct options *options)
     run.options = options;
     (void)!measure_files(&run, NULL); /* a file that is not there takes nothing */
     exit_status = make_plan(&run);
+    if (exit_status == EXIT_CODE_PASS) {
+        exit_status = show_plan(&run);
+    }
     close_report(&run, exit_status);
     return exit_status;
 }
