@@ -5,8 +5,19 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+/* The end of a long name, so that what is wrong still fits a message behind it. */
+#define NAME_SHOWN_BYTES 160
+
+static const char *shown(const char *path)
+{
+    size_t bytes = strlen(path);
+
+    return bytes > NAME_SHOWN_BYTES ? path + bytes - NAME_SHOWN_BYTES : path;
+}
 
 static bool is_cancelled(const struct loam_cancel *cancel)
 {
@@ -75,9 +86,9 @@ static enum loam_error open_checked(const char *path, uint64_t limit_bytes, int 
     *bytes = 0;
     *fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (*fd < 0) {
-        return open_failed(path, diag);
+        return open_failed(shown(path), diag);
     }
-    error = check(*fd, path, limit_bytes, bytes, diag);
+    error = check(*fd, shown(path), limit_bytes, bytes, diag);
     if (error != LOAM_OK) {
         close(*fd);
         *fd = -1;
@@ -111,14 +122,14 @@ enum loam_error file_read(const char *path, uint64_t limit_bytes, const struct l
         return error;
     }
     data = malloc(bytes);
-    error = data != NULL ? read_all(fd, path, cancel, data, bytes, diag)
-                         : loam_fail(diag, LOAM_ERROR_SYSTEM, "%s: %zu bytes of memory", path, bytes);
+    error = data != NULL ? read_all(fd, shown(path), cancel, data, bytes, diag)
+                         : loam_fail(diag, LOAM_ERROR_SYSTEM, "%s: %zu bytes of memory", shown(path), bytes);
     close(fd);
     if (error != LOAM_OK) {
         free(data);
         return error;
     }
-    *file = (struct boot_file){data, bytes, path};
+    *file = (struct boot_file){data, bytes, shown(path)};
     return LOAM_OK;
 }
 

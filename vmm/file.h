@@ -22,7 +22,7 @@ LOAM_MUST_USE enum loam_error file_measure(const char *path, uint64_t limit_byte
  * Read path, at most limit_bytes of it, into memory that file_release frees. It is copied and not mapped: a file cut
  * short by somebody else would fault. cancel (NULL: never) is asked every FILE_PIECE_BYTES. *file is zero on failure.
  * LOAM_ERROR_NOT_FOUND, LOAM_ERROR_NOT_PERMITTED, LOAM_ERROR_INVALID: no regular file, empty or larger than the limit.
- * LOAM_ERROR_CANCELLED: cancel said so. LOAM_ERROR_SYSTEM: else.
+ * file->name, and messages, are path, or its end where it is long. LOAM_ERROR_CANCELLED: cancel said so. LOAM_ERROR_SYSTEM: else.
  */
 LOAM_MUST_USE enum loam_error file_read(const char *path, uint64_t limit_bytes, const struct loam_cancel *cancel,
                                         struct boot_file *file, struct loam_diag *diag);

@@ -101,6 +101,18 @@ Test(file, that_is_missing)
     expect_refusal("/dev/null/file", 8, LOAM_ERROR_NOT_FOUND, "no such file");
 }
 
+/* What is wrong is told, however long the name is that it is said of. */
+Test(file, with_a_long_name)
+{
+    char name[3000];
+
+    memset(name, '/', sizeof name);
+    strcpy(name + sizeof name - sizeof "/end/none", "/end/none");
+    expect_refusal(name, 8, LOAM_ERROR_NOT_FOUND, "/end/none: no such file: check the path");
+    memset(name, 'a', sizeof name - sizeof "/end/none");
+    expect_refusal(name, 8, LOAM_ERROR_SYSTEM, "/end/none: cannot be opened: File name too long");
+}
+
 Test(file, that_is_no_file)
 {
     expect_refusal(folder, 8, LOAM_ERROR_INVALID, "no regular file");
