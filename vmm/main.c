@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "vmm/options.h"
+#include "vmm/report.h"
 #include "vmm/run.h"
 #include "vmm/standard.h"
 
 #include <errno.h>
 #include <limits.h>
+#include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -26,11 +29,76 @@ static const char usage[] =
     "Exit status: 0 pass; 1 the guest failed; 2 usage; 3 the host lacks something, or what was printed could not be\n"
     "written; 4 KVM or the guest broke; 5 to 123 the guest's own code; 128+N stopped by signal N.\n";
 
+/* --- Mistakes in the options of who reads JSON ------------------------------------------------------------------- */
+
+/* What argp says meanwhile; stream is NULL but while options are read. */
+static struct {
+    FILE *stream, *standard_error;
+    char *text;
+    size_t bytes;
+    const char *name; /* of the command, as in the first line that argp says */
+} said;
+
+static bool wants_json(int argc, char *argv[])
+{
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--json") == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void stop_listening(void)
+{
+    if (said.stream != NULL) {
+        stderr = said.standard_error;
+        fclose(said.stream);
+        said.stream = NULL;
+    }
+}
+
+/* argp ends the program when it meets a mistake: its first line becomes the object. */
+static void tell_mistake(void)
+{
+    bool was_listening = said.stream != NULL;
+    struct report report;
+    char *line;
+
+    stop_listening();
+    if (!was_listening || said.bytes == 0) {
+        return;
+    }
+    line = strncmp(said.text, said.name, strlen(said.name)) == 0 ? said.text + strlen(said.name) : said.text;
+    line += strspn(line, ": ");
+    line[strcspn(line, "\n")] = '\0';
+    report_init(&report, true, stdout, false);
+    report_failure(&report, "%s", line);
+    report_finish(&report, EXIT_CODE_USAGE);
+}
+
+static void read_options(int argc, char *argv[], struct options *options)
+{
+    if (wants_json(argc, argv) && atexit(tell_mistake) == 0) {
+        said.stream = open_memstream(&said.text, &said.bytes);
+    }
+    if (said.stream != NULL) {
+        said.name = argv[0];
+        said.standard_error = stderr;
+        stderr = said.stream;
+    }
+    options_read(argc, argv, options);
+    stop_listening();
+    free(said.text);
+}
+
+/* --- Commands ---------------------------------------------------------------------------------------------------- */
+
 static int run(int argc, char *argv[])
 {
     struct options options;
 
-    options_read(argc, argv, &options);
+    read_options(argc, argv, &options);
     return run_command(&options);
 }
 
@@ -38,7 +106,7 @@ static int plan(int argc, char *argv[])
 {
     struct options options;
 
-    options_read(argc, argv, &options);
+    read_options(argc, argv, &options);
     return plan_command(&options);
 }
 

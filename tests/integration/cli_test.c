@@ -81,6 +81,32 @@ ParameterizedTest(struct mistake *mistake, cli, a_mistake_gets_one_line)
     process_end(&process);
 }
 
+/* Who reads JSON gets an object whatever is wrong. */
+Test(cli, a_mistake_is_an_object_too)
+{
+    char *const mistakes[][6] = {{loam_path(), "run", "--json", "--bogus", NULL, NULL},
+                                 {loam_path(), "plan", "--memory", "16E", "--json", NULL},
+                                 {loam_path(), "run", "--lazy", "--json", "--lock", NULL},
+                                 {loam_path(), "run", "--json", "--kernel", NULL, NULL},
+                                 {loam_path(), "run", "--json", "\xff", NULL, NULL}};
+    static const char *const says[] = {"--bogus", "--memory 16E: not a size", "--lock and --lazy contradict",
+                                       "--kernel", ": not an option"};
+
+    for (unsigned i = 0; i < sizeof says / sizeof says[0]; i++) {
+        struct process process;
+        json_t *root;
+
+        cr_expect_eq(process_run(&process, mistakes[i], 10000), 2);
+        root = json_loads(process.out, 0, NULL);
+        cr_assert_not_null(root, "%s", process.out);
+        cr_expect_not_null(strstr(json_string_value(json_object_get(root, "error")), says[i]), "%s", process.out);
+        cr_expect_eq(json_integer_value(json_object_get(root, "exit")), 2);
+        cr_expect_eq(count_lines(process.err), 1, "not one line: %s", process.err);
+        json_decref(root);
+        process_end(&process);
+    }
+}
+
 Test(cli, help_and_version_go_to_standard_output)
 {
     char *const commands[][4] = {{loam_path(), "--help", NULL, NULL},
