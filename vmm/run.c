@@ -8,6 +8,7 @@
 #include "vmm/console.h"
 #include "vmm/file.h"
 #include "vmm/kvm.h"
+#include "vmm/leave.h"
 #include "vmm/machine.h"
 #include "vmm/report.h"
 #include "vmm/sabotage.h"
@@ -76,12 +77,37 @@ static bool is_time_up(const struct run *run)
     return whole != 0 && (uint64_t)(now_milliseconds() - run->started_milliseconds) >= whole;
 }
 
-/* For loam_cancel. */
-static bool must_end(void *self)
+static void close_report(struct run *run, int exit_status)
 {
-    struct run *run = self;
+    report_finish(&run->report, exit_status);
+    if (run->out != NULL) {
+        fclose(run->out);
+    }
+}
 
-    return session_signalled(&run->session) || is_time_up(run);
+/*
+ * Everything printed is to be read; a run that was cut short does not wait for who does not read, and one with a time
+ * limit not beyond it. What nobody could read is no pass; a signal, also one that ends this wait, is the reason that it
+ * is.
+ */
+static int hand_over(struct run *run, int exit_status)
+{
+    int64_t patience = run->is_cut_short ? 0 : session_left_milliseconds(&run->session);
+    bool is_read = standard_finish(session_fd(&run->session), patience);
+
+    if (is_read || exit_status > 128) {
+        return exit_status;
+    }
+    return session_signalled(&run->session) ? 128 + run->session.signal_number : EXIT_CODE_HOST;
+}
+
+/* All that is to be read of a run, told; returns its exit status. */
+static int finish(struct run *run, int exit_status)
+{
+    report_serial(&run->report, &run->transcript);
+    transcript_close(&run->transcript);
+    close_report(run, exit_status);
+    return hand_over(run, exit_status);
 }
 
 static int judge_early_end(struct run *run)
@@ -97,6 +123,20 @@ static int judge_early_end(struct run *run)
         "kernel read: give it more with --timeout SECONDS",
         (double)run->options->timeout_milliseconds / 1000);
     return EXIT_CODE_BROKEN;
+}
+
+/*
+ * For loam_cancel. 4 KiB pages would be taken back for longer than a signal may wait; with others, the next guest finds
+ * the pool as it was when this process has ended.
+ */
+static bool must_end(void *self)
+{
+    struct run *run = self;
+
+    if (session_signalled(&run->session) && run->plan.pages == LOAM_PAGES_4K) {
+        leave(finish(run, judge_early_end(run)));
+    }
+    return session_signalled(&run->session) || is_time_up(run);
 }
 
 /* --- Preparations: each returns EXIT_CODE_PASS, or has said what is wrong ---------------------------------------- */
@@ -505,30 +545,6 @@ static void open_report(struct run *run, const struct options *options)
                 isatty(is_guests ? STDERR_FILENO : STDOUT_FILENO));
 }
 
-static void close_report(struct run *run, int exit_status)
-{
-    report_finish(&run->report, exit_status);
-    if (run->out != NULL) {
-        fclose(run->out);
-    }
-}
-
-/*
- * Everything printed is to be read; a run that was cut short does not wait for who does not read, and one with a time
- * limit not beyond it. What nobody could read is no pass; a signal, also one that ends this wait, is the reason that it
- * is.
- */
-static int hand_over(struct run *run, int exit_status)
-{
-    int64_t patience = run->is_cut_short ? 0 : session_left_milliseconds(&run->session);
-    bool is_read = standard_finish(session_fd(&run->session), patience);
-
-    if (is_read || exit_status > 128) {
-        return exit_status;
-    }
-    return session_signalled(&run->session) ? 128 + run->session.signal_number : EXIT_CODE_HOST;
-}
-
 int run_command(const struct options *options)
 {
     int (*const steps[])(struct run *) = {
@@ -557,10 +573,7 @@ int run_command(const struct options *options)
         exit_status = session_signalled(&run.session) ? judge_early_end(&run) : steps[i](&run);
     }
     release(&run);
-    report_serial(&run.report, &run.transcript);
-    transcript_close(&run.transcript);
-    close_report(&run, exit_status);
-    exit_status = hand_over(&run, exit_status);
+    exit_status = finish(&run, exit_status);
     session_close(&run.session);
     return exit_status;
 }
