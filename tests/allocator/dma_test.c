@@ -3,6 +3,7 @@
 
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <jansson.h>
 #include <pthread.h>
 #include <stdarg.h>
@@ -50,9 +51,21 @@ void *__wrap_calloc(size_t count, size_t bytes)
     return memory;
 }
 
+/* Behind the latest two arrays there is a word that nobody may touch: the heap itself leaves room there. */
+#define CANARY UINT64_C(0x5ca1ab1e0ddba11)
+
+static char *canaries[2];
+
 void *__wrap_realloc(void *memory, size_t bytes)
 {
-    return heap_fails() ? NULL : __real_realloc(memory, bytes);
+    const uint64_t canary = CANARY;
+    char *array = heap_fails() ? NULL : __real_realloc(memory, bytes + sizeof canary);
+
+    if (array != NULL) {
+        canaries[0] = canaries[1];
+        canaries[1] = memcpy(array + bytes, &canary, sizeof canary);
+    }
+    return array;
 }
 
 /* --- A guest of three sections ----------------------------------------------------------------------------------- */
@@ -387,6 +400,11 @@ Test(dma, every_refusal_says_what_is_wrong)
     assert_says(here(LOAM_MIB, PAGE),
                 "dma buffer \"x\": 4096 bytes, at GPA 0x100000: taken by \"rings\" at GPA 0x100000: "
                 "release it or choose another place");
+    alloc(
+        (struct loam_dma_request){.owner = "later", .bytes = PAGE, .at = {3 * LOAM_MIB - PAGE}, .flags = LOAM_DMA_AT});
+    assert_says(here(3 * LOAM_MIB - 3 * PAGE, 3 * PAGE),
+                "dma buffer \"x\": 12288 bytes, at GPA 0x2fd000: taken by \"later\" at GPA 0x2ff000: "
+                "release it or choose another place");
     snprintf(text, sizeof text,
              "dma buffer \"x\": 4096 bytes, at GPA %#llx: taken by a block outside the ledger: choose another place",
              (unsigned long long)(frame.value * PAGE));
@@ -610,6 +628,120 @@ Test(dma, ids_that_are_none_any_more_or_never_were)
     }
     cr_assert_eq(loam_dma_release(guest.dma, second.id), LOAM_OK);
     cr_assert_gt(alloc((struct loam_dma_request){.bytes = PAGE}).id, second.id);
+}
+
+/* Sixteen is what the arrays hold at first. */
+Test(dma, full_arrays_are_not_left)
+{
+    const uint64_t canary = CANARY;
+
+    for (uint64_t i = 0; i < 16; i++) {
+        alloc((struct loam_dma_request){.bytes = PAGE});
+    }
+    for (uint64_t id = 1; id <= 16; id++) {
+        cr_assert_eq(loam_dma_release(guest.dma, id), LOAM_OK);
+        cr_assert_eq(memcmp(canaries[0], &canary, sizeof canary), 0, "by GPA, at release %" PRIu64, id);
+        cr_assert_eq(memcmp(canaries[1], &canary, sizeof canary), 0, "by id, at release %" PRIu64, id);
+        alloc((struct loam_dma_request){.bytes = PAGE});
+        assert_valid();
+    }
+}
+
+/* --- The lock's holder died -------------------------------------------------------------------------------------- */
+
+static void *take_the_lock(void *unused)
+{
+    loam_dma_freeze(guest.dma);
+    return unused;
+}
+
+static void die_with_the_lock(void)
+{
+    pthread_t thread;
+
+    cr_assert_eq(pthread_create(&thread, NULL, take_the_lock, NULL), 0);
+    cr_assert_eq(pthread_join(thread, NULL), 0);
+}
+
+enum change { PIN, UNPIN, RELEASE, ALLOC, CHANGE_COUNT };
+
+static enum loam_error make(enum change change, uint64_t id)
+{
+    struct loam_dma_request request = {.owner = "x", .bytes = PAGE};
+    struct loam_dma_buffer buffer;
+
+    switch (change) {
+    case PIN:
+        return loam_dma_pin(guest.dma, id);
+    case UNPIN:
+        return loam_dma_unpin(guest.dma, id);
+    case RELEASE:
+        return loam_dma_release(guest.dma, id);
+    default:
+        return loam_dma_alloc(guest.dma, &request, &buffer, NULL);
+    }
+}
+
+Test(dma, after_a_holder_died_nothing_changes_until_all_was_found_in_order)
+{
+    struct loam_dma_buffer buffer = alloc((struct loam_dma_request){.bytes = PAGE});
+
+    for (enum change change = PIN; change < CHANGE_COUNT; change++) {
+        die_with_the_lock();
+        cr_expect_eq(make(change, buffer.id), LOAM_ERROR_CORRUPT, "change %d", change);
+        cr_expect_eq(make(change, buffer.id), LOAM_ERROR_CORRUPT, "change %d", change);
+        assert_valid();
+        cr_expect_eq(make(change, buffer.id), LOAM_OK, "change %d", change);
+    }
+    cr_expect_eq(free_frames(), FRAME_COUNT - 1);
+}
+
+Test(dma, whoever_meets_the_dead_holder_keeps_it_in_mind)
+{
+    struct loam_dma_buffer buffer = alloc((struct loam_dma_request){.bytes = PAGE, .owner = "first"});
+    struct loam_dma_request taken = {.owner = "x", .bytes = PAGE, .at = buffer.gpa, .flags = LOAM_DMA_AT};
+    struct loam_dma_entry entry;
+    char *text;
+
+    for (int i = 0; i < 5; i++) {
+        die_with_the_lock();
+        switch (i) {
+        case 0:
+            cr_expect_eq(loam_dma_alloc(guest.dma, &taken, &(struct loam_dma_buffer){0}, NULL), LOAM_ERROR_BUSY);
+            break;
+        case 1:
+            cr_expect_eq(loam_dma_count(guest.dma), 1);
+            break;
+        case 2:
+            cr_expect_eq(loam_dma_entry_at(guest.dma, 0, &entry), LOAM_OK);
+            break;
+        case 3:
+            cr_expect_eq(loam_dma_find(guest.dma, buffer.gpa, &entry), LOAM_OK);
+            break;
+        default:
+            cr_expect_eq(loam_dma_json(guest.dma, &text), LOAM_OK);
+            free(text);
+        }
+        cr_expect_eq(loam_dma_pin(guest.dma, buffer.id), LOAM_ERROR_CORRUPT, "look %d", i);
+        assert_valid();
+    }
+}
+
+/* A ledger that is damaged stays suspect, whoever looks and however often. */
+Test(dma, a_damaged_ledger_stays_suspect)
+{
+    struct loam_dma_buffer buffer = alloc((struct loam_dma_request){.bytes = PAGE});
+    struct loam_dma_entry *entry = last_entry;
+
+    die_with_the_lock();
+    entry->buffer.id = 0;
+    for (int i = 0; i < 2; i++) {
+        cr_expect_eq(loam_dma_validate(guest.dma, NULL), LOAM_ERROR_CORRUPT);
+        cr_expect_eq(loam_dma_pin(guest.dma, buffer.id), LOAM_ERROR_CORRUPT);
+    }
+    entry->buffer.id = buffer.id;
+    assert_valid();
+    cr_expect_eq(loam_dma_pin(guest.dma, buffer.id), LOAM_OK);
 }
 
 /* --- Careless callers -------------------------------------------------------------------------------------------- */
