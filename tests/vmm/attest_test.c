@@ -75,7 +75,7 @@ static void drop_output(void *self, const uint8_t *bytes, size_t count)
     (void)count;
 }
 
-static void make(void)
+static void make_unattached(void)
 {
     struct loam_memory_request request = {
         .bytes = RAM_BYTES, .low_limit_bytes = 12 * LOAM_MIB, .pages = LOAM_PAGES_4K, .commit = LOAM_COMMIT_LAZY};
@@ -101,6 +101,13 @@ static void make(void)
     config.memory = memory;
     config.boot = &state;
     cr_assert_eq(machine_create(&config, &machine, &diag), LOAM_OK, "%s", diag.text);
+}
+
+static void make(void)
+{
+    struct loam_diag diag = {0};
+
+    make_unattached();
     cr_assert_eq(attest_attach(attest, machine, &diag), LOAM_OK, "%s", diag.text);
 }
 
@@ -807,6 +814,33 @@ Test(attest, says_when_its_devices_find_no_place)
 
     cr_expect_eq(attest_attach(attest, machine, &diag), LOAM_ERROR_OVERLAP, "they are there already");
     cr_expect_not_null(strstr(diag.text, "its devices find no place on the bus"), "%s", diag.text);
+}
+
+static void answer_nothing(void *device, struct bus_access *access)
+{
+    (void)device;
+    (void)access;
+}
+
+/* Each of them by itself: the doorbell, and the first and the last range that is probed. */
+Test(attest, says_when_one_of_its_devices_finds_no_place)
+{
+    const uint64_t bases[] = {LOAM_ABI_PORT_DOORBELL, first(LOAM_ABI_KIND_READONLY, 0).start,
+                              first(LOAM_ABI_KIND_HOLE, 1).start};
+
+    for (uint32_t i = 0; i < 3; i++) {
+        struct bus_device taken = {.name = "taken",
+                                   .space = i == 0 ? BUS_PIO : BUS_MMIO,
+                                   .base = bases[i],
+                                   .bytes = 1,
+                                   .access = answer_nothing};
+        struct loam_diag diag = {0};
+
+        unmake();
+        make_unattached();
+        cr_assert_eq(bus_add(machine_bus(machine), &taken), LOAM_OK);
+        cr_expect_eq(attest_attach(attest, machine, &diag), LOAM_ERROR_OVERLAP, "device %u", i);
+    }
 }
 
 /* What it carved it gives back, and the read-only range is writable again. */

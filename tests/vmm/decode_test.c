@@ -62,7 +62,10 @@ Test(decode, names_entry_failures)
     cr_assert_str_eq(decode_entry_failure(UINT32_MAX), "SVM: invalid guest state in the VMCB");
     cr_assert_str_eq(decode_entry_failure(UINT64_MAX), "SVM: invalid guest state in the VMCB");
     cr_assert_str_eq(decode_entry_failure(0), "not a reason that VT-x or SVM documents");
-    cr_assert_str_eq(decode_entry_failure(27), "not a reason that VT-x or SVM documents");
+    cr_assert_str_eq(decode_entry_failure(0x7fffffff), "not a reason that VT-x or SVM documents");
+    for (uint64_t reason = 27; reason < 4096; reason++) {
+        cr_assert_str_eq(decode_entry_failure(reason), "not a reason that VT-x or SVM documents");
+    }
 }
 
 Test(decode, finds_the_linear_address_of_the_code)
