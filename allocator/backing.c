@@ -555,9 +555,9 @@ static enum loam_error check_choices(const struct loam_backing_request *request,
                          "backing: pages %d, sharing %d, commit %d: one is no value of its enum", (int)request->pages,
                          (int)request->sharing, (int)request->commit);
     }
-    if (request->node > (request->bind_node ? INT32_MAX : 0)) {
-        return loam_fail(diag, LOAM_ERROR_INVALID, "backing: node %" PRIu32 " wanted: %s", request->node,
-                         request->bind_node ? "no host has so many" : "bind_node has to be set too");
+    if (request->bind_node ? request->node < 0 : request->node != 0 && request->node != LOAM_NODE_ANY) {
+        return loam_fail(diag, LOAM_ERROR_INVALID, "backing: node %" PRId32 " wanted: %s", request->node,
+                         request->bind_node ? "nodes count from 0" : "bind_node has to be set too");
     }
     if (request->lock && request->commit == LOAM_COMMIT_LAZY) {
         return loam_fail(diag, LOAM_ERROR_INVALID,
@@ -620,7 +620,7 @@ static enum loam_error create_kind(const struct loam_backing_request *request, e
         .pages = pages,
         .commit = request->commit,
         .page_bytes = page_kinds[pages].bytes,
-        .node = request->bind_node ? (int32_t)request->node : LOAM_NODE_ANY,
+        .node = request->bind_node ? request->node : LOAM_NODE_ANY,
         .fd = -1,
     };
     error = build(made, request, diag);

@@ -62,7 +62,7 @@ static enum loam_error back_part(struct loam_memory *memory, uint32_t part, stru
         .sharing = wanted->sharing,
         .commit = memory->plan.charged_at_touch ? LOAM_COMMIT_POPULATE : wanted->commit,
         .bind_node = wanted->bind_node,
-        .node = wanted->node,
+        .node = (int32_t)wanted->node,
         .lock = wanted->lock,
         .keep_from_children = wanted->keep_from_children,
         .keep_from_dumps = wanted->keep_from_dumps,

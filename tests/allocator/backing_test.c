@@ -612,7 +612,7 @@ Test(backing, a_member_out_of_its_range_is_refused)
     refused_unseen(&bad);
     bad = good;
     bad.bind_node = true;
-    bad.node = UINT32_C(1) + INT32_MAX;
+    bad.node = LOAM_NODE_ANY;
     refused_unseen(&bad);
     bad = good;
     bad.thread_count = LOAM_BACKING_THREAD_MAX + 1;
@@ -658,7 +658,9 @@ Test(backing, a_zeroed_request_is_the_ordinary_one)
     }
     loam_backing_destroy(backing);
     request.pages = LOAM_PAGES_AUTO;
+    request.node = LOAM_NODE_ANY; /* said in so many words, it is the same */
     loam_backing_destroy(create(&request));
+    cr_expect_eq(prim_fake_call_count(PRIM_BIND_NODE), 0);
 }
 
 Test(backing, a_member_without_effect_is_refused_by_name)

@@ -65,7 +65,7 @@ enum loam_commit {
     LOAM_COMMIT_COUNT
 };
 
-/* As loam_backing_info.node: bound to none. */
+/* Bound to no node. */
 #define LOAM_NODE_ANY (-1)
 
 /* Most workers that a request may name. */
@@ -102,7 +102,7 @@ struct loam_backing_request {
     enum loam_sharing sharing;
     enum loam_commit commit;
     bool bind_node; /* take all of it from one NUMA node, strictly */
-    uint32_t node;  /* with bind_node; at most INT32_MAX */
+    int32_t node;   /* with bind_node; else 0 or LOAM_NODE_ANY */
     bool lock;      /* mlock: never swapped, and populated; contradicts LOAM_COMMIT_LAZY */
     /*
      * Children of fork(2) do not have the memory: what they would share, or copy page by page as either side writes, is
