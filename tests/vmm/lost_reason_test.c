@@ -76,8 +76,8 @@ Test(lost_reason, what_is_short_is_named)
     char text[640];
 
     plan.pages = LOAM_PAGES_1G;
-    plan.page_bytes = UINT64_C(4096) * LOAM_GIB;
+    plan.page_bytes = UINT64_C(64) * LOAM_GIB; /* the tables for more would be short before it */
     lost_reason(view, &plan, &lost, text, sizeof text);
-    cr_expect_not_null(strstr(text, "pool: 4096 x 1 GiB hugepages wanted"), "%s", text);
+    cr_expect_not_null(strstr(text, "pool: 64 x 1 GiB hugepages wanted"), "%s", text);
     cr_expect_not_null(strstr(text, "--populate takes all of it at the start"), "%s", text);
 }
