@@ -56,8 +56,9 @@ static void let_go(const struct loam_slab_shared *shared, struct loam_slab_cache
     if ((held_word & 255u) == 0) {
         return;
     }
-    atomic_store_explicit(free, load(free) | load(&hot->held), memory_order_release);
+    atomic_store_explicit(free, load(free) | load(&hot->held), memory_order_relaxed);
     head->until -= popcount(load(free));
+    /* Release, twice: who sees an object not in H any more sees it in F, or that the word changed. */
     atomic_store_explicit(&head->held_word, held_word_make(held_word, false, 0), memory_order_release);
     atomic_store_explicit(&hot->held, 0, memory_order_release);
     hot->free = &cache->units[UNIT_NONE].free[0];
@@ -136,8 +137,9 @@ static bool call_off_notice(struct unit *head)
 {
     uint32_t waiting = NOTICE_WAITING;
 
-    return atomic_compare_exchange_strong_explicit(&head->notice, &waiting, NOTICE_NONE, memory_order_seq_cst,
-                                                   memory_order_seq_cst);
+    /* Relaxed: one of the two that change a waiting notice does, and nothing hangs on it. */
+    return atomic_compare_exchange_strong_explicit(&head->notice, &waiting, NOTICE_NONE, memory_order_relaxed,
+                                                   memory_order_relaxed);
 }
 
 /* The slab has nothing free: leave it alone until the first free by another, or enough by this thread. */
@@ -205,7 +207,7 @@ static bool scrape_together(struct loam_slab_cache *cache)
         struct unit *head = &cache->units[i];
         uint32_t class = (uint32_t)(load(&head->key) & CLASS_MASK);
 
-        if (atomic_load_explicit(&head->kind, memory_order_acquire) != UNIT_HEAD || load32(&head->owner) != id) {
+        if (load32(&head->kind) != UNIT_HEAD || load32(&head->owner) != id) {
             continue;
         }
         if (load32(&head->state) == SLAB_FULL && used_of(head) < class_objects(class) && call_off_notice(head)) {
@@ -294,8 +296,8 @@ static inline void take_object(struct hot *hot, uint64_t held, struct loam_slab_
 {
     uint32_t offset = (uint32_t)__builtin_ctzll(held) << hot->shift;
 
-    /* Relaxed: the object is handed on by the caller, who orders that. */
-    atomic_store_explicit(&hot->held, held & (held - 1), memory_order_relaxed);
+    /* Release, as in hold_word, of which this goes on: who reads it must not take it for H of the word before. */
+    atomic_store_explicit(&hot->held, held & (held - 1), memory_order_release);
     object->gpa.value = hot->gpa + offset;
     object->hva = (void *)(hot->hva + offset);
 }
@@ -368,7 +370,8 @@ static void queue(struct loam_slab_cache *cache, struct unit *head, uint32_t sla
     uint32_t waiting = NOTICE_WAITING, owner, first;
     _Atomic uint32_t *inbox;
 
-    if (!atomic_compare_exchange_strong_explicit(&head->notice, &waiting, NOTICE_QUEUED, memory_order_seq_cst,
+    /* Relaxed: see call_off_notice. */
+    if (!atomic_compare_exchange_strong_explicit(&head->notice, &waiting, NOTICE_QUEUED, memory_order_relaxed,
                                                  memory_order_relaxed)) {
         return;
     }
@@ -385,13 +388,12 @@ static void queue(struct loam_slab_cache *cache, struct unit *head, uint32_t sla
         !atomic_compare_exchange_weak_explicit(inbox, &first, slab_index, memory_order_release, memory_order_relaxed));
 }
 
-/* Whether the object lies in a cache's hand. */
-static bool is_held(struct loam_slab_cache *cache, const struct unit *head, uint32_t word, uint64_t bit)
+static bool is_free(struct loam_slab_cache *cache, struct unit *head, uint32_t word, uint64_t bit)
 {
-    uint32_t held_word = UINT32_MAX;
+    uint64_t free, held;
 
-    return held_word_is(atomic_load_explicit(&head->held_word, memory_order_acquire), word) &&
-           (loam_slab_pool_held(shared_of(cache), head, &held_word) & bit) != 0 && held_word == word;
+    loam_slab_pool_look(shared_of(cache), head, word, &free, &held);
+    return ((free | held) & bit) != 0;
 }
 
 /* Free an object of a slab that is not, or was not a moment ago, this cache's. */
@@ -408,10 +410,8 @@ static __attribute__((noinline)) enum loam_error free_remotely(struct loam_slab_
             return error;
         }
     }
-    /* R before F, and F before H: each acquires what the owner released when it moved the object on. */
-    if (UNLIKELY((atomic_load_explicit(remote, memory_order_acquire) & bit) != 0 ||
-                 (atomic_load_explicit(&bits->free[word % UNIT_WORDS], memory_order_acquire) & bit) != 0 ||
-                 is_held(cache, head, word, bit))) {
+    /* R before F: it acquires what the owner released when it took the object back. */
+    if (UNLIKELY((atomic_load_explicit(remote, memory_order_acquire) & bit) != 0 || is_free(cache, head, word, bit))) {
         return LOAM_ERROR_INVALID;
     }
     if (UNLIKELY((atomic_fetch_or_explicit(remote, bit, memory_order_seq_cst) & bit) != 0)) {
@@ -497,7 +497,8 @@ static __attribute__((noinline)) enum loam_error free_anywhere(struct loam_slab_
                  held_word_is(load32(&head->held_word), word))) {
         return LOAM_ERROR_INVALID;
     }
-    atomic_store_explicit(&unit->free[word % UNIT_WORDS], free | bit, memory_order_release);
+    /* Relaxed: who sees it set refuses, and looks no further. */
+    atomic_store_explicit(&unit->free[word % UNIT_WORDS], free | bit, memory_order_relaxed);
     return UNLIKELY(--head->until == 0) ? free_slowly(cache, class, slab_index) : LOAM_OK;
 }
 
@@ -514,7 +515,8 @@ static inline bool free_held(struct hot *hot, uint64_t distance)
     if (UNLIKELY(index >= 64 || ((bits | load(free + FREE_TO_REMOTE) | load(&hot->held)) >> index & 1) != 0)) {
         return false;
     }
-    atomic_store_explicit(free, bits | UINT64_C(1) << index, memory_order_release);
+    /* Relaxed: who sees it set refuses, and looks no further. */
+    atomic_store_explicit(free, bits | UINT64_C(1) << index, memory_order_relaxed);
     return true;
 }
 
@@ -678,7 +680,7 @@ static bool drain(const struct loam_slab *slab, struct loam_slab_cache *cache)
     }
     all = call_off_notices(slab, cache, top);
     for (uint32_t i = 1; i < top; i++) {
-        if (atomic_load_explicit(&units[i].kind, memory_order_acquire) == UNIT_HEAD && load32(&units[i].owner) == id &&
+        if (load32(&units[i].kind) == UNIT_HEAD && load32(&units[i].owner) == id &&
             (all || load32(&units[i].notice) == NOTICE_NONE)) {
             loam_slab_pool_abandon(slab, i);
         }

@@ -22,18 +22,14 @@ struct place {
 static enum finding finding_of(const struct loam_slab_shared *shared, struct unit *head, uint32_t object)
 {
     struct unit *bits = word_unit(units_of(shared), head, object / 64);
-    uint32_t slot = object / 64 % UNIT_WORDS, held_word = UINT32_MAX;
-    uint64_t bit = UINT64_C(1) << (object % 64), held;
+    uint64_t bit = UINT64_C(1) << (object % 64), free, held;
 
-    /* R before F, and F before H, as free_remotely. */
-    if ((atomic_load_explicit(&bits->remote[slot], memory_order_acquire) & bit) != 0) {
+    /* R before F, as free_remotely. */
+    if ((atomic_load_explicit(&bits->remote[object / 64 % UNIT_WORDS], memory_order_acquire) & bit) != 0) {
         return UNCOLLECTED;
     }
-    if ((atomic_load_explicit(&bits->free[slot], memory_order_acquire) & bit) != 0) {
-        return FREE;
-    }
-    held = loam_slab_pool_held(shared, head, &held_word);
-    return held_word == object / 64 && (held & bit) != 0 ? HELD : LIVE;
+    loam_slab_pool_look(shared, head, object / 64, &free, &held);
+    return (free & bit) != 0 ? FREE : (held & bit) != 0 ? HELD : LIVE;
 }
 
 static struct place place_of(const struct loam_slab *slab, uint64_t gpa)
@@ -143,20 +139,17 @@ size_t loam_slab_describe(const struct loam_slab *slab, loam_gpa gpa, char *text
 static void count_slab(const struct loam_slab_shared *shared, struct unit *head, uint32_t class,
                        struct loam_slab_class_stats *stats)
 {
-    uint32_t held_word = UINT32_MAX;
-    uint64_t held = loam_slab_pool_held(shared, head, &held_word);
-
     stats->slab_count++;
     stats->kept_count += load32(&head->state) == SLAB_KEPT;
     stats->unowned_count += load32(&head->owner) == OWNER_NONE && load32(&head->state) == SLAB_ORPHAN;
     for (uint32_t word = 0; word < class_words(class); word++) {
         struct unit *bits = word_unit(units_of(shared), head, word);
-        uint64_t remote = load(&bits->remote[word % UNIT_WORDS]) & class_word_mask(class);
-        uint64_t free = load(&bits->free[word % UNIT_WORDS]);
-        uint64_t in_hand = word == held_word ? held : 0;
+        uint64_t remote = atomic_load_explicit(&bits->remote[word % UNIT_WORDS], memory_order_acquire), free, held;
 
-        stats->live_count += popcount(class_word_mask(class) & ~free & ~remote & ~in_hand);
-        stats->held_count += popcount(in_hand & ~free & ~remote);
+        remote &= class_word_mask(class);
+        loam_slab_pool_look(shared, head, word, &free, &held);
+        stats->live_count += popcount(class_word_mask(class) & ~free & ~remote & ~held);
+        stats->held_count += popcount(held & ~free & ~remote);
         stats->uncollected_count += popcount(remote & ~free);
     }
 }

@@ -27,7 +27,8 @@
  * Orders of memory, by pairs:
  *   freer sets R (release)          -> owner loads R (acquire): the freer is done with the object's bytes
  *   owner sets F, clears R (release)-> another loads R (acquire), then F: one of the two is seen set
- *   owner sets held_word, H, clears F (release) -> another loads F (acquire), then held_word: one of the two is seen
+ *   owner sets held_word, H, clears F (each release) -> another loads held_word, F, H (each acquire), and held_word again
+ *   owner sets F, clears held_word, H (each release) -> the same: what it saw counts if held_word stayed as it was
  *   owner sets notice, loads R  |  freer sets R, loads notice   (all sequentially consistent): one sees the other
  *   drain clears owner, loads R |  freer sets R, loads owner    (the same)
  *   freer pushes on inbox (release) -> owner takes inbox (acquire): the link

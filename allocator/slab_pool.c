@@ -93,24 +93,22 @@ void loam_slab_pool_unlink(struct unit *units, struct list *list, uint32_t slab)
 
 /* --- Bits ------------------------------------------------------------------------------------------------------ */
 
-uint64_t loam_slab_pool_held(const struct loam_slab_shared *shared, const struct unit *head, uint32_t *word)
+void loam_slab_pool_look(const struct loam_slab_shared *shared, struct unit *head, uint32_t word, uint64_t *free,
+                         uint64_t *held)
 {
-    for (;;) {
-        uint32_t held_word = atomic_load_explicit(&head->held_word, memory_order_acquire);
-        uint32_t owner = atomic_load_explicit(&head->owner, memory_order_acquire);
-        uint32_t class = (uint32_t)(load(&head->key) & CLASS_MASK);
-        uint64_t held;
+    const _Atomic uint64_t *bits = &word_unit(units_of(shared), head, word)->free[word % UNIT_WORDS];
+    uint32_t class = (uint32_t)(load(&head->key) & CLASS_MASK), before, owner;
 
-        if ((held_word & 255u) == 0 || owner == OWNER_NONE || owner > shared->sealed.cache_capacity) {
-            return 0;
+    do {
+        /* Each acquires what the owner released when it changed the held word: if one is new, so is the last look. */
+        before = atomic_load_explicit(&head->held_word, memory_order_acquire);
+        *free = atomic_load_explicit(bits, memory_order_acquire);
+        *held = 0;
+        owner = atomic_load_explicit(&head->owner, memory_order_acquire);
+        if (held_word_is(before, word) && owner != OWNER_NONE && owner <= shared->sealed.cache_capacity) {
+            *held = atomic_load_explicit(&cache_of(shared, owner)->hot[class].held, memory_order_acquire);
         }
-        /* Acquire pairs with hold_word's release: if held is of a later word, the second look sees that. */
-        held = atomic_load_explicit(&cache_of(shared, owner)->hot[class].held, memory_order_acquire);
-        if (atomic_load_explicit(&head->held_word, memory_order_acquire) == held_word) {
-            *word = (held_word & 255u) - 1;
-            return held;
-        }
-    }
+    } while (load32(&head->held_word) != before);
 }
 
 uint32_t loam_slab_pool_collect(const struct loam_slab_shared *shared, struct unit *head)
@@ -129,8 +127,8 @@ uint32_t loam_slab_pool_collect(const struct loam_slab_shared *shared, struct un
         uint64_t free = load(&bits->free[slot]);
 
         if (remote != 0) {
-            /* First F, then R: at no time does a free object look live. */
-            atomic_store_explicit(&bits->free[slot], free | remote, memory_order_release);
+            /* First F, then R, which releases it: at no time does a free object look live. */
+            atomic_store_explicit(&bits->free[slot], free | remote, memory_order_relaxed);
             atomic_fetch_and_explicit(&bits->remote[slot], ~remote, memory_order_acq_rel);
             count += popcount(remote & ~free);
         }
@@ -369,7 +367,8 @@ void loam_slab_pool_retire(const struct loam_slab *slab, uint32_t slab_index)
 
     loam_slab_pool_lock(slab->shared);
     set_state(head, SLAB_ORPHAN);
-    atomic_store_explicit(&head->owner, OWNER_NONE, memory_order_release);
+    /* Relaxed: who sees it takes the lock. */
+    atomic_store_explicit(&head->owner, OWNER_NONE, memory_order_relaxed);
     kept = keep_slab(slab->shared, slab_index);
     loam_slab_pool_unlock(slab->shared);
     if (!kept) {
@@ -414,8 +413,8 @@ bool loam_slab_pool_free_unowned(const struct loam_slab *slab, uint32_t slab_ind
     unowned = load32(&head->owner) == OWNER_NONE || load(&head->key) != key;
     *error = LOAM_ERROR_INVALID;
     if (is_orphan(head) && load(&head->key) == key &&
-        ((load(free) | atomic_load_explicit(&bits->remote[word % UNIT_WORDS], memory_order_acquire)) & bit) == 0) {
-        atomic_store_explicit(free, load(free) | bit, memory_order_release);
+        ((load(free) | load(&bits->remote[word % UNIT_WORDS])) & bit) == 0) {
+        atomic_store_explicit(free, load(free) | bit, memory_order_relaxed);
         head->until--;
         atomic_fetch_add_explicit(&shared->remote_frees[class], 1, memory_order_relaxed);
         empty = refile_orphan(shared, slab_index, used_of(head) + 1);

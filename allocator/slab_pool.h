@@ -17,8 +17,12 @@ void loam_slab_pool_unlock(struct loam_slab_shared *shared);
 /* Whether the constants are those of a slab allocator, and undamaged. */
 bool loam_slab_pool_sealed(const struct loam_slab_shared *shared);
 
-/* H of the slab, and in *word which word it is; 0 if it has none. Any thread: it is that of one moment. */
-uint64_t loam_slab_pool_held(const struct loam_slab_shared *shared, const struct unit *head, uint32_t *word);
+/*
+ * F of a word, and H if it is the held one, as of one moment: objects go from one to the other, so both are looked at until
+ * the owner has not changed its held word meanwhile. Any thread.
+ */
+void loam_slab_pool_look(const struct loam_slab_shared *shared, struct unit *head, uint32_t word, uint64_t *free,
+                         uint64_t *held);
 
 /*
  * Take back what others freed: R goes to F. What is free already, since two freed it at the same moment, is dropped.
