@@ -2,6 +2,7 @@
 #include "vmm/kick.h"
 
 #include <errno.h>
+#include <sys/mman.h>
 #include <time.h>
 
 #define AGAIN_NANOSECONDS 200000L /* from one kick to the next */
@@ -40,6 +41,43 @@ static void *run_work(void *argument)
     return NULL;
 }
 
+/* pthread_create answers EAGAIN where a stack cannot be mapped, as it does where a thread cannot be had. */
+static bool has_room_for_stack(size_t *bytes)
+{
+    pthread_attr_t attributes;
+    void *stack = MAP_FAILED;
+
+    *bytes = 0;
+    if (pthread_attr_init(&attributes) == 0) {
+        (void)pthread_attr_getstacksize(&attributes, bytes);
+        pthread_attr_destroy(&attributes);
+        stack = mmap(NULL, *bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
+    }
+    if (stack == MAP_FAILED) {
+        return false;
+    }
+    munmap(stack, *bytes);
+    return true;
+}
+
+static enum loam_error no_thread(const char *name, int error, struct loam_diag *diag)
+{
+    size_t stack_bytes;
+
+    if (!has_room_for_stack(&stack_bytes)) {
+        errno = error;
+        return loam_fail(diag, LOAM_ERROR_SYSTEM,
+                         "%s: a thread is wanted, and there is no room for its stack of %zu KiB: raise the limit on "
+                         "address space or on data (ulimit -v, ulimit -d), or lower the one on stacks (ulimit -s)",
+                         name, stack_bytes / 1024);
+    }
+    errno = error;
+    return loam_fail(diag, LOAM_ERROR_SYSTEM,
+                     "%s: a thread is wanted, and none can be started: raise the limit on processes and threads "
+                     "(ulimit -u, pids.max of the control group)",
+                     name);
+}
+
 enum loam_error kick_start(struct kick_thread *thread, void (*work)(void *self), void *self, const char *name,
                            struct loam_diag *diag)
 {
@@ -55,14 +93,7 @@ enum loam_error kick_start(struct kick_thread *thread, void (*work)(void *self),
     pthread_sigmask(SIG_SETMASK, &blocked, &before);
     error = pthread_create(&thread->thread, NULL, run_work, thread);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (error != 0) {
-        errno = error;
-        return loam_fail(diag, LOAM_ERROR_SYSTEM,
-                         "%s: a thread is wanted, and none can be started: raise the limit on processes and threads "
-                         "(ulimit -u, pids.max of the control group)",
-                         name);
-    }
-    return LOAM_OK;
+    return error == 0 ? LOAM_OK : no_thread(name, error, diag);
 }
 
 void kick_send(const struct kick_thread *thread)

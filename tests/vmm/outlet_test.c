@@ -352,6 +352,23 @@ Test(outlet, a_reader_that_is_gone_is_no_signal)
     reader = open("/dev/null", O_RDONLY | O_CLOEXEC);
 }
 
+/* What is short is the stack's memory, not threads. */
+Test(outlet, no_room_for_the_stack_is_told_as_such)
+{
+    struct rlimit before, small;
+    struct loam_diag diag = {0};
+    enum loam_error error;
+
+    cr_assert_eq(getrlimit(RLIMIT_DATA, &before), 0);
+    small = (struct rlimit){1, before.rlim_max};
+    cr_assert_eq(setrlimit(RLIMIT_DATA, &small), 0);
+    error = outlet_start(&outlet, &diag);
+    cr_assert_eq(setrlimit(RLIMIT_DATA, &before), 0);
+    cr_expect_eq(error, LOAM_ERROR_SYSTEM);
+    cr_expect_not_null(strstr(diag.text, "no room for its stack of "), "%s", diag.text);
+    start();
+}
+
 /* By the caller himself, whose signals are not blocked. */
 Test(outlet, not_started_a_reader_that_is_gone_is_no_signal)
 {
