@@ -489,6 +489,62 @@ Test(gpa_view, null_is_refused_and_outputs_are_defined)
     }
 }
 
+/* --- Ranges that are refused, rows that are found ------------------------------------------------------------------ */
+
+/* All of a range is looked at before its first byte is copied. */
+Test(gpa_view, a_range_that_is_refused_is_not_begun)
+{
+    struct loam_piece pieces[4], untouched[4];
+    uint8_t buffer[16], before[16];
+    uint32_t count = 1;
+
+    memset(pages, 0xa5, 3 * PAGE);
+    memset(buffer, 0x5a, sizeof buffer);
+    memset(before, 0x5a, sizeof before);
+    memset(pieces, 0x5a, sizeof pieces);
+    memset(untouched, 0x5a, sizeof untouched);
+    cr_expect_eq(loam_gpa_view_read(view, (loam_gpa){HOLE - 8}, buffer, 16), LOAM_ERROR_NOT_FOUND);
+    cr_expect_eq(loam_gpa_view_read(view, (loam_gpa){RAM}, buffer, 0), LOAM_ERROR_INVALID);
+    cr_expect_eq(memcmp(buffer, before, sizeof buffer), 0);
+    cr_expect_eq(loam_gpa_view_write(view, (loam_gpa){READONLY - 8}, buffer, 16), LOAM_ERROR_NOT_PERMITTED);
+    cr_expect_eq(loam_gpa_view_write(view, (loam_gpa){HOLE - 8}, buffer, 16), LOAM_ERROR_NOT_PERMITTED);
+    cr_expect_eq(loam_gpa_view_write(view, (loam_gpa){RAM}, buffer, 0), LOAM_ERROR_INVALID);
+    for (uint64_t i = 0; i < 3 * PAGE; i++) {
+        cr_assert_eq(pages[i], 0xa5, "a refused write has written");
+    }
+    cr_expect_eq(loam_gpa_view_pieces(view, (loam_gpa){RAM}, 4 * PAGE, LOAM_ACCESS_READ, pieces, 4, &count),
+                 LOAM_ERROR_NOT_FOUND);
+    cr_expect_eq(count, 0);
+    cr_expect_eq(memcmp(pieces, untouched, sizeof pieces), 0);
+}
+
+/* One far region makes the buckets so wide that all others lie in the first: what is left is a search among them. */
+Test(gpa_view, rows_that_crowd_at_one_end_are_found)
+{
+    struct loam_region region;
+    uint32_t rows;
+
+    insert(UINT64_C(1) << 40, pages + 16 * PAGE, 4, LOAM_ACCESS_WRITE);
+    for (uint64_t i = 1; i <= 16; i++) {
+        insert(DEVICE + 2 * i * PAGE, NULL, 0, LOAM_ACCESS_NONE);
+    }
+    loam_gpa_map_release(map, view);
+    view = loam_gpa_map_acquire(map);
+    rows = loam_gpa_view_count(view);
+    cr_assert_eq(rows, 21);
+    for (uint32_t row = 0; row < rows; row++) {
+        struct loam_region found;
+
+        cr_assert_eq(loam_gpa_view_region(view, row, &region), LOAM_OK);
+        for (uint64_t at = 0; at < PAGE; at += PAGE - 1) {
+            cr_assert_eq(loam_gpa_view_find(view, (loam_gpa){region.start.value + at}, &found), LOAM_OK, "row %u", row);
+            cr_assert_eq(found.start.value, region.start.value, "row %u", row);
+        }
+        cr_assert_eq(loam_gpa_view_find(view, (loam_gpa){region.start.value + PAGE}, &found),
+                     row < 2 ? LOAM_OK : LOAM_ERROR_NOT_FOUND);
+    }
+}
+
 /* --- Tables with just enough room -------------------------------------------------------------------------------- */
 
 /*
