@@ -11,6 +11,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #define POOL_2M "/sys/kernel/mm/hugepages/hugepages-2048kB/"
 
@@ -340,6 +341,87 @@ Test(memory, carries_every_wish_out)
             cr_expect(prim_fake_clean());
         }
     }
+}
+
+static void assert_file_name(struct loam_memory *memory, uint32_t part, const char *expected)
+{
+    struct loam_backing_info info;
+    char link[64], name[64] = "";
+
+    cr_assert_eq(loam_memory_backing(memory, part, &info), LOAM_OK);
+    snprintf(link, sizeof link, "/proc/self/fd/%d", info.fd);
+    cr_assert_gt(readlink(link, name, sizeof name - 1), 0);
+    cr_expect_str_eq(name, expected);
+}
+
+/* What is not wished is not done, and what is wished is done to each part. */
+Test(memory, hands_each_wish_to_each_backing)
+{
+    static const enum prim_kind kinds[] = {PRIM_KEEP_FROM_CHILDREN, PRIM_KEEP_FROM_DUMPS, PRIM_BIND_NODE, PRIM_LOCK,
+                                           PRIM_THREAD_START};
+
+    for (uint32_t wished = 0; wished < 2; wished++) {
+        struct loam_memory_request request = two_parts(LOAM_PAGES_4K);
+        struct loam_memory *memory;
+        struct loam_plan plan;
+
+        request.commit = LOAM_COMMIT_POPULATE;
+        request.keep_from_children = request.keep_from_dumps = request.bind_node = request.lock = wished != 0;
+        request.thread_count = 1 + wished;
+        plan = make_plan(&request);
+        if (plan.short_count > 0) {
+            cr_skip("%s", loam_plan_shortfall(&plan)->text);
+        }
+        prim_fake_forget();
+        memory = create(&plan);
+        for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
+            cr_expect_eq(prim_fake_call_count(kinds[i]), 2 * wished, "%s: %" PRIu32 " calls", prim_kind_name(kinds[i]),
+                         prim_fake_call_count(kinds[i]));
+        }
+        assert_file_name(memory, 0, "/memfd:loam-low (deleted)");
+        assert_file_name(memory, 1, "/memfd:loam-high (deleted)");
+        loam_memory_destroy(memory);
+    }
+}
+
+/* The plan knows of a control group that charges at first touch, whatever the caller asked. */
+Test(memory, populates_what_is_charged_at_first_touch)
+{
+    struct loam_memory_request request = two_parts(LOAM_PAGES_4K);
+    struct loam_plan plan;
+
+    request.commit = LOAM_COMMIT_LAZY;
+    plan = make_plan(&request);
+    for (uint32_t charged = 0; charged < 2; charged++) {
+        struct loam_memory *memory;
+        struct loam_backing_info info;
+
+        plan.charged_at_touch = charged != 0;
+        memory = create(&plan);
+        for (uint32_t part = 0; part < 2; part++) {
+            cr_assert_eq(loam_memory_backing(memory, part, &info), LOAM_OK);
+            cr_expect_eq(info.commit, charged != 0 ? LOAM_COMMIT_POPULATE : LOAM_COMMIT_LAZY);
+            cr_expect_eq(info.populated, charged != 0);
+        }
+        loam_memory_destroy(memory);
+    }
+}
+
+static bool asked_on_time(void *self)
+{
+    return *(bool *)self;
+}
+
+Test(memory, a_cancelled_creation_leaves_nothing)
+{
+    struct loam_memory_request request = two_parts(LOAM_PAGES_4K);
+    bool cancel = false;
+    struct loam_plan plan;
+
+    request.cancel = (struct loam_cancel){.asked = asked_on_time, .self = &cancel};
+    plan = make_plan(&request);
+    cancel = true;
+    assert_refused(&plan, LOAM_ERROR_CANCELLED, "cancelled");
 }
 
 Test(memory, has_a_hole_and_a_legacy_window)
