@@ -1164,6 +1164,11 @@ Test(plan, counts_workers_that_were_asked_for)
     request.extra_threads = 2;
     make_ok(&request);
     cr_expect_eq(check_of(LOAM_PLAN_THREADS)->wanted, 2, "Loam's own choice of workers does without them");
+    request.extra_threads = 0;
+    request.thread_count = 2;
+    make_ok(&request);
+    cr_expect_eq(check_of(LOAM_PLAN_THREADS)->wanted, 1, "two workers are one beside the calling thread");
+    request.extra_threads = 2;
     request.thread_count = 6;
     make_ok(&request);
     assert_only_short(LOAM_PLAN_THREADS);
@@ -1194,6 +1199,44 @@ Test(plan, holds_threads_against_the_limit_of_a_group)
     make_ok(&request);
     assert_only_short(LOAM_PLAN_THREADS);
     cr_expect_eq(check_of(LOAM_PLAN_THREADS)->found, 1);
+}
+
+/* Where both leave as much, what is said of the limit and how to raise it are of the same one. */
+Test(plan, names_one_limit_where_two_leave_as_much)
+{
+    struct loam_memory_request request = request_4k;
+
+    request.extra_threads = 3;
+    prim_fake_script_text("/proc/loadavg", "0.00 0.00 0.00 1/90 4711\n");
+    prim_fake_script_user_threads(4);
+    prim_fake_script_limit(LOAM_PRIM_LIMIT_THREADS, 6);
+    script_limit(V2_USER, "pids.max", "pids.current", 10, 8);
+    make_ok(&request);
+    assert_check(LOAM_PLAN_THREADS, 3, 2,
+                 "threads: 3 beside this one wanted, 2 left of RLIMIT_NPROC: raise the limit with: ulimit -u 7");
+}
+
+/* A size that is refused is said to the last byte, in the largest unit that shows it. */
+Test(plan, says_refused_sizes_exactly)
+{
+    static const struct {
+        uint64_t bytes;
+        const char *text;
+    } cases[] = {
+        {LOAM_MIB, "low limit of 1 MiB asked"},
+        {LOAM_MIB + 4096, "low limit of 1028 KiB asked"},
+        {4 * LOAM_MIB + 512, "low limit of 4194816 bytes asked"},
+        {4 * LOAM_GIB, "low limit of 4 GiB asked"},
+    };
+
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct loam_memory_request request = {.bytes = 64 * LOAM_MIB, .low_limit_bytes = cases[i].bytes};
+        struct loam_diag said = {0};
+        struct loam_plan unused;
+
+        cr_expect_eq(loam_plan_make(&request, &unused, &said), LOAM_ERROR_INVALID);
+        cr_expect_not_null(strstr(said.text, cases[i].text), "%s", said.text);
+    }
 }
 
 Test(plan, holds_vcpus_against_what_the_hypervisor_has)
