@@ -545,6 +545,7 @@ Test(prim, threads_are_those_of_the_user_and_root_is_above_their_limit)
     for (int i = 0; i < 3; i++) {
         loam_prim_thread_join(threads[i]);
     }
+    close(pipes[0]);
 }
 
 static unsigned open_descriptors(void)

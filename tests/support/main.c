@@ -3,10 +3,13 @@
  * The main of every test: Criterion's own, and beside it
  *   - the JUnit report where Bazel asks for one, from which tools/test counts the cases really run;
  *   - a program without a case fails;
+ *   - a check that fails after its case, in what a suite does at the end (.fini), fails the program: Criterion only
+ *     prints it;
  *   - sanitizer reports of the test processes count as failures, also those that come when a test has
  *     already ended, such as leaks.
  */
 #include <criterion/criterion.h>
+#include <criterion/hooks.h>
 #include <criterion/output.h>
 #include <glob.h>
 #include <stdio.h>
@@ -53,6 +56,13 @@ static int print_reports(const char *pattern)
     return count;
 }
 
+static unsigned int failed_checks;
+
+ReportHook(ASSERT)(struct criterion_assert_stats *check)
+{
+    failed_checks += !check->passed;
+}
+
 int main(int argc, char *argv[])
 {
     const char *directory = getenv("TEST_TMPDIR");
@@ -78,5 +88,8 @@ int main(int argc, char *argv[])
         failed = !criterion_run_all_tests(tests);
     }
     criterion_finalize(tests);
-    return failed | (print_reports(pattern) != 0);
+    if (!failed && failed_checks > 0) {
+        fprintf(stderr, "%u checks failed after their cases\n", failed_checks);
+    }
+    return failed | (failed_checks > 0) | (print_reports(pattern) != 0);
 }
