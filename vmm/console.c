@@ -17,12 +17,10 @@ static struct console *_Atomic active;
 /* Every key at once, as it is, and none of them a signal. The output's treatment stays. */
 static struct termios raw_from(struct termios state)
 {
-    state.c_iflag &= ~(tcflag_t)(IGNBRK | BRKINT | PARMRK | ISTRIP | INLCR | IGNCR | ICRNL | IXON);
-    state.c_lflag &= ~(tcflag_t)(ECHO | ECHONL | ICANON | ISIG | IEXTEN);
-    state.c_cflag &= ~(tcflag_t)(CSIZE | PARENB);
-    state.c_cflag |= CS8;
-    state.c_cc[VMIN] = 1;
-    state.c_cc[VTIME] = 0;
+    const tcflag_t output = state.c_oflag;
+
+    cfmakeraw(&state);
+    state.c_oflag = output;
     return state;
 }
 
@@ -48,20 +46,11 @@ static bool is_same(const struct termios *one, const struct termios *other)
     return one->c_iflag == other->c_iflag && one->c_lflag == other->c_lflag;
 }
 
-/* A fault of this thread's own comes again once its handler returns, and then with its true address. */
-static bool comes_again(int number, const siginfo_t *info)
-{
-    return info->si_code > 0 && (number == SIGSEGV || number == SIGBUS || number == SIGFPE || number == SIGILL);
-}
-
 /* By now the signal's action is the default again (SA_RESETHAND), and it is not blocked (SA_NODEFER). */
-static void restore_and_end(int number, siginfo_t *info, void *context)
+static void restore_and_end(int number)
 {
-    (void)context;
     console_restore();
-    if (!comes_again(number, info)) {
-        raise(number);
-    }
+    raise(number);
 }
 
 /* Signals whose default is to be ignored, to stop or to go on. */
@@ -80,8 +69,7 @@ static bool ends_by_default(int number)
 /* The C library keeps some numbers for itself, and refuses them. */
 static void catch_what_ends(void)
 {
-    const struct sigaction ours = {.sa_sigaction = restore_and_end,
-                                   .sa_flags = SA_SIGINFO | (int)SA_RESETHAND | SA_NODEFER};
+    const struct sigaction ours = {.sa_handler = restore_and_end, .sa_flags = (int)SA_RESETHAND | SA_NODEFER};
     struct sigaction now;
 
     for (int number = 1; number <= SIGRTMAX; number++) {

@@ -138,35 +138,33 @@ static void take_gathered(struct outlet *outlet)
     outlet->gone = 0;
 }
 
-static struct timespec after_microseconds(const struct timespec *from, long microseconds)
+static int64_t now_microseconds(void)
 {
-    struct timespec then = {from->tv_sec, from->tv_nsec + microseconds * 1000};
+    struct timespec now;
 
-    then.tv_sec += then.tv_nsec / 1000000000;
-    then.tv_nsec %= 1000000000;
-    return then;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
 }
 
-static bool is_before(const struct timespec *one, const struct timespec *other)
+static void await_news(struct outlet *outlet, int64_t until_microseconds)
 {
-    return one->tv_sec != other->tv_sec ? one->tv_sec < other->tv_sec : one->tv_nsec < other->tv_nsec;
+    const struct timespec until = {until_microseconds / 1000000, until_microseconds % 1000000 * 1000};
+
+    (void)pthread_cond_timedwait(&outlet->news, &outlet->lock, &until);
 }
 
 /* From the first byte on, wait for the others: until there are enough, or none has come for a while. */
 static void gather(struct outlet *outlet)
 {
-    struct timespec now, latest, quiet;
+    int64_t now = now_microseconds(), latest = now + OUTLET_GATHER_MICROSECONDS;
     size_t seen;
 
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    latest = after_microseconds(&now, OUTLET_GATHER_MICROSECONDS);
     do {
         seen = outlet->gathered.count;
-        quiet = after_microseconds(&now, OUTLET_QUIET_MICROSECONDS);
-        (void)pthread_cond_timedwait(&outlet->news, &outlet->lock, &quiet);
-        clock_gettime(CLOCK_MONOTONIC, &now);
+        await_news(outlet, now + OUTLET_QUIET_MICROSECONDS);
+        now = now_microseconds();
     } while (outlet->gathered.count != seen && outlet->gathered.count < OUTLET_FLUSH_BYTES && !outlet->is_urgent &&
-             !atomic_load(&outlet->leaving) && is_before(&now, &latest));
+             !atomic_load(&outlet->leaving) && now < latest);
 }
 
 static void write_as_it_comes(void *self)
@@ -206,7 +204,7 @@ static void init_lock(struct outlet *outlet)
 enum loam_error outlet_open(struct outlet *outlet, int fd, const char *name, struct loam_diag *diag)
 {
     *outlet = (struct outlet){.fd = fd, .name = name, .mark = OUTLET_HIGH_BYTES, .is_low = true};
-    outlet->low_fd = eventfd(1, EFD_CLOEXEC | EFD_NONBLOCK);
+    outlet->low_fd = eventfd(1, EFD_CLOEXEC);
     if (outlet->low_fd < 0) {
         return loam_fail(diag, LOAM_ERROR_SYSTEM, "%s: eventfd", name);
     }
@@ -275,7 +273,7 @@ static bool grow(struct outlet_bytes *bytes, size_t count)
     return true;
 }
 
-/* The thread is told of the first byte, which begins the gathering, and when there is enough. */
+/* The thread is told of the first byte, which begins the gathering; then it looks by itself. */
 static void gather_bytes(struct outlet *outlet, const void *bytes, size_t count)
 {
     size_t before = outlet->gathered.count;
@@ -287,7 +285,7 @@ static void gather_bytes(struct outlet *outlet, const void *bytes, size_t count)
     memcpy(outlet->gathered.at + before, bytes, count);
     outlet->gathered.count += count;
     show_level(outlet);
-    if (before == 0 || (before < OUTLET_FLUSH_BYTES && outlet->gathered.count >= OUTLET_FLUSH_BYTES)) {
+    if (before == 0) {
         pthread_cond_signal(&outlet->news);
     }
 }
@@ -296,9 +294,6 @@ void outlet_append(struct outlet *outlet, const void *bytes, size_t count)
 {
     bool is_own_write;
 
-    if (count == 0) {
-        return;
-    }
     pthread_mutex_lock(&outlet->lock);
     gather_bytes(outlet, bytes, count);
     is_own_write = !outlet->has_thread && outlet->gathered.count > 0;
@@ -334,22 +329,19 @@ uint64_t outlet_lost(struct outlet *outlet, int *error)
 
 /* --- Waiting ---------------------------------------------------------------------------------------------------- */
 
-/* poll's answer: 0 or less, or with low_fd or stop_fd readable. */
-static int await_low(struct outlet *outlet, int stop_fd, int milliseconds, bool *is_stop)
+/* Until low_fd or stop_fd is readable, a signal has come, or the time has passed. Returns whether stop_fd is readable. */
+static bool await_low(struct outlet *outlet, int stop_fd, int milliseconds)
 {
     struct pollfd fds[] = {{.fd = stop_fd, .events = POLLIN}, {.fd = outlet->low_fd, .events = POLLIN}};
-    int ready = poll(fds, 2, milliseconds);
 
-    *is_stop = ready > 0 && fds[0].revents != 0;
-    return ready;
+    (void)poll(fds, 2, milliseconds);
+    return fds[0].revents != 0;
 }
 
 void outlet_wait_room(struct outlet *outlet, int stop_fd)
 {
-    bool is_stop;
-
     if (outlet_waiting(outlet) > OUTLET_HIGH_BYTES) {
-        (void)await_low(outlet, stop_fd, -1, &is_stop);
+        (void)await_low(outlet, stop_fd, -1);
     }
 }
 
@@ -363,27 +355,19 @@ static void hurry(struct outlet *outlet, bool is_urgent)
     pthread_mutex_unlock(&outlet->lock);
 }
 
-static int64_t now_milliseconds(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 bool outlet_drain(struct outlet *outlet, int stop_fd, int64_t patience_milliseconds)
 {
-    int64_t end = patience_milliseconds < 0 ? INT64_MAX : now_milliseconds() + patience_milliseconds;
+    int64_t end = patience_milliseconds < 0 ? INT64_MAX : now_microseconds() / 1000 + patience_milliseconds;
     bool is_stop = false;
 
     hurry(outlet, true);
     while (outlet_waiting(outlet) > 0 && !is_stop) {
-        int64_t left = end == INT64_MAX ? -1 : end - now_milliseconds();
+        int64_t left = end == INT64_MAX ? -1 : end - now_microseconds() / 1000;
 
         if (end != INT64_MAX && left <= 0) {
             break;
         }
-        (void)await_low(outlet, stop_fd, left > 1000000 ? 1000000 : (int)left, &is_stop);
+        is_stop = await_low(outlet, stop_fd, left > 1000000 ? 1000000 : (int)left);
     }
     hurry(outlet, false);
     return outlet_waiting(outlet) == 0;

@@ -2,8 +2,9 @@
 /*
  * An outlet: the way of bytes to a descriptor of the outside, on which nobody who has something to say ever waits.
  *
- * What is appended is gathered in memory, and a thread of the outlet's own writes it: when OUTLET_FLUSH_BYTES are there,
- * when nothing has come for OUTLET_QUIET_MICROSECONDS, and after OUTLET_GATHER_MICROSECONDS at the latest. The
+ * What is appended is gathered in memory, and a thread of the outlet's own writes it: it looks every
+ * OUTLET_QUIET_MICROSECONDS whether OUTLET_FLUSH_BYTES are there or nothing has come since, and waits no longer than
+ * OUTLET_GATHER_MICROSECONDS. The
  * descriptor's open file is left as it is, since others share it: it may block, may be O_NONBLOCK, may be turned
  * from one to the other.
  *

@@ -65,15 +65,10 @@ static uint32_t receive_trigger(const struct serial *serial)
     return serial->fifo_enabled ? triggers[serial->fifo_control >> FCR_TRIGGER_SHIFT] : 1;
 }
 
-/* Bytes of the line that stand in the receiver: none while the chip is looped back. */
+/* Bytes of the line that the receiver has, or has as soon as others are read: none while the chip is looped back. */
 static uint32_t line_shown(const struct serial *serial)
 {
-    const uint32_t room = receive_capacity(serial) - serial->looped_count;
-
-    if ((serial->modem_control & MCR_LOOP) != 0) {
-        return 0;
-    }
-    return serial->line_count < room ? serial->line_count : room;
+    return (serial->modem_control & MCR_LOOP) != 0 ? 0 : serial->line_count;
 }
 
 static uint32_t received_count(const struct serial *serial)

@@ -194,6 +194,50 @@ Test(console_terminal, raw_passes_every_key_at_once_and_restore_undoes_it)
     cr_assert(as_before());
 }
 
+/* cfmakeraw(3), with everything set that it clears, and the other way round; but what goes out is treated as before. */
+Test(console_terminal, raw_is_what_the_c_library_calls_raw)
+{
+    struct console console;
+    struct termios wanted, now;
+
+    before.c_iflag |= IGNBRK | BRKINT | PARMRK | ISTRIP | INLCR | IGNCR | ICRNL | IXON;
+    before.c_lflag |= ECHO | ECHONL | ICANON | ISIG | IEXTEN;
+    before.c_cc[VMIN] = 0;
+    before.c_cc[VTIME] = 5;
+    cr_assert_eq(tcsetattr(slave, TCSANOW, &before), 0);
+    cr_assert_eq(tcgetattr(slave, &before), 0);
+    wanted = before;
+    cfmakeraw(&wanted);
+    cr_assert_eq(console_raw(&console, slave, NULL), LOAM_OK);
+    cr_assert_eq(tcgetattr(slave, &now), 0);
+    cr_expect_eq(now.c_iflag, wanted.c_iflag);
+    cr_expect_eq(now.c_lflag, wanted.c_lflag);
+    cr_expect_eq(now.c_cflag, wanted.c_cflag);
+    cr_expect_eq(now.c_cc[VMIN], 1);
+    cr_expect_eq(now.c_cc[VTIME], 0);
+    cr_expect_eq(now.c_oflag, before.c_oflag);
+    console_restore();
+    cr_expect(as_before());
+}
+
+/* A child's end, a window's size, a stop: nothing of that is an end, and what they do stays as it is. */
+Test(console_terminal, signals_that_do_not_end_are_not_caught)
+{
+    static const int numbers[] = {SIGCHLD, SIGURG, SIGWINCH, SIGCONT, SIGTSTP, SIGTTIN, SIGTTOU};
+    struct console console;
+    struct sigaction now;
+
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
+        signal(numbers[i], SIG_DFL);
+    }
+    cr_assert_eq(console_raw(&console, slave, NULL), LOAM_OK);
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
+        cr_assert_eq(sigaction(numbers[i], NULL, &now), 0);
+        cr_expect_eq(now.sa_handler, SIG_DFL, "signal %d", numbers[i]);
+    }
+    console_restore();
+}
+
 Test(console_terminal, restore_happens_once)
 {
     struct console console;
@@ -471,6 +515,26 @@ Test(console_terminal, what_others_have_set_meanwhile_stays)
     console_restore();
     cr_assert_eq(tcgetattr(slave, &now), 0);
     cr_expect_eq(now.c_lflag, shell.c_lflag, "to be given back as it was then");
+}
+
+/* One bit is enough to see that others were here. */
+Test(console_terminal, the_least_change_of_others_stays)
+{
+    struct console console;
+    struct termios other, now;
+
+    for (unsigned i = 0; i < 2; i++) {
+        cr_assert_eq(console_raw(&console, slave, NULL), LOAM_OK);
+        cr_assert_eq(tcgetattr(slave, &other), 0);
+        other.c_iflag |= i == 0 ? ICRNL : 0;
+        other.c_lflag |= i == 1 ? ECHO : 0;
+        cr_assert_eq(tcsetattr(slave, TCSANOW, &other), 0);
+        console_restore();
+        cr_assert_eq(tcgetattr(slave, &now), 0);
+        cr_expect_eq(now.c_iflag, other.c_iflag);
+        cr_expect_eq(now.c_lflag, other.c_lflag);
+        cr_assert_eq(tcsetattr(slave, TCSANOW, &before), 0);
+    }
 }
 
 static int see_both_sides(void)

@@ -7,8 +7,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 static struct intake intake;
@@ -135,6 +137,70 @@ Test(intake, closing_ends_a_read_that_waits)
     cr_assert_eq(pthread_join(closer, NULL), 0);
     cr_expect_eq(count_descriptors(), descriptors_before);
     cr_assert_eq(intake_open(&intake, reader, NULL), LOAM_OK);
+}
+
+/* A signal that is no end interrupts a read, which begins again. */
+Test(intake, an_interrupted_read_goes_on)
+{
+    uint8_t bytes[INTAKE_BYTES];
+
+    call_gate_close(CALL_READ, reader);
+    cr_expect_eq(intake_take(&intake, bytes), -1);
+    call_gate_await_held();
+    call_gate_fail(EINTR);
+    call_gate_open();
+    cr_assert_eq(write(writer, "abc", 3), 3);
+    cr_expect_eq(take(bytes), 3);
+}
+
+Test(intake, without_a_thread_to_be_had_nothing_can_be_read)
+{
+    const struct rlimit none = {0, RLIM_INFINITY};
+    uint8_t bytes[INTAKE_BYTES];
+
+    cr_assert_eq(setrlimit(RLIMIT_AS, &none), 0); /* no room for a stack */
+    cr_expect_eq(intake_take(&intake, bytes), -1);
+    cr_expect_eq(errno, ENOMEM, "%s", strerror(errno));
+    cr_expect_eq(intake_poll_fd(&intake), reader);
+    cr_assert_eq(setrlimit(RLIMIT_AS, &(struct rlimit){RLIM_INFINITY, RLIM_INFINITY}), 0);
+    cr_assert_eq(write(writer, "a", 1), 1);
+    cr_expect_eq(take(bytes), 1);
+}
+
+Test(intake, without_a_descriptor_to_be_had_it_is_not_opened)
+{
+    struct intake second;
+    struct loam_diag diag = {0};
+
+    cr_assert_eq(setrlimit(RLIMIT_NOFILE, &(struct rlimit){0, 1024}), 0);
+    cr_expect_eq(intake_open(&second, reader, &diag), LOAM_ERROR_SYSTEM);
+    cr_assert_eq(setrlimit(RLIMIT_NOFILE, &(struct rlimit){1024, 1024}), 0);
+    cr_expect_not_null(strstr(diag.text, "input: eventfd"), "%s", diag.text);
+}
+
+/* As a file system that hangs: what the read uses must stay. */
+Test(intake, a_read_that_does_not_end_is_left_behind)
+{
+    uint8_t bytes[INTAKE_BYTES];
+
+    call_gate_close(CALL_READ, reader);
+    cr_expect_eq(intake_take(&intake, bytes), -1);
+    call_gate_await_held();
+    intake_close(&intake);
+    cr_expect_eq(fcntl(intake.done_fd, F_GETFD), FD_CLOEXEC, "its descriptor is open");
+    call_gate_fail(EIO);
+    call_gate_open();
+    while (!atomic_load(&intake.thread.left)) {
+        sched_yield();
+    }
+    close(intake.done_fd);
+    cr_assert_eq(intake_open(&intake, reader, NULL), LOAM_OK);
+}
+
+/* What a process started meanwhile must not have. */
+Test(intake, its_descriptor_is_closed_on_exec)
+{
+    cr_expect_eq(fcntl(intake.done_fd, F_GETFD), FD_CLOEXEC);
 }
 
 Test(intake, an_error_is_told)

@@ -1,17 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "vmm/outlet.h"
 
+#include "tests/support/heap.h"
 #include "tests/vmm/call_gate.h"
 
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/resource.h>
+#include <time.h>
 #include <unistd.h>
 
 #define PIPE_BYTES      4096
@@ -130,6 +133,33 @@ Test(outlet, not_started_it_waits_for_room_on_a_descriptor_that_does_not)
     outlet_append(&outlet, block, sizeof block);
     cr_assert_eq(pthread_join(late, NULL), 0);
     cr_expect_eq(lost(), 0);
+    cr_expect_eq(call_gate_vain_polls(), 0, "it does not ask again and again");
+}
+
+Test(outlet, without_a_thread_to_be_had_it_goes_on_as_before)
+{
+    const struct rlimit none = {0, RLIM_INFINITY};
+    struct loam_diag diag = {0};
+    char text[4] = "";
+
+    cr_assert_eq(setrlimit(RLIMIT_AS, &none), 0); /* no room for a stack */
+    cr_expect_eq(outlet_start(&outlet, &diag), LOAM_ERROR_SYSTEM);
+    cr_assert_eq(setrlimit(RLIMIT_AS, &(struct rlimit){RLIM_INFINITY, RLIM_INFINITY}), 0);
+    cr_expect_not_null(strstr(diag.text, "the pipe: a thread is wanted"), "%s", diag.text);
+    append("abc");
+    read_exactly(text, 3);
+    cr_expect_str_eq(text, "abc");
+}
+
+Test(outlet, without_a_descriptor_to_be_had_it_is_not_opened)
+{
+    struct outlet second;
+    struct loam_diag diag = {0};
+
+    cr_assert_eq(setrlimit(RLIMIT_NOFILE, &(struct rlimit){0, 1024}), 0);
+    cr_expect_eq(outlet_open(&second, writer, "second", &diag), LOAM_ERROR_SYSTEM);
+    cr_assert_eq(setrlimit(RLIMIT_NOFILE, &(struct rlimit){1024, 1024}), 0);
+    cr_expect_not_null(strstr(diag.text, "second: eventfd"), "%s", diag.text);
 }
 
 /* --- With its thread -------------------------------------------------------------------------------------------- */
@@ -147,6 +177,44 @@ Test(outlet, what_is_appended_comes_out_in_order)
     cr_expect_arr_eq(text, "0123456789", sizeof text);
     cr_expect(outlet_drain(&outlet, -1, FOR_EVER));
     cr_expect_eq(outlet_waiting(&outlet), 0);
+}
+
+/* The thread waits, and is told of each byte. */
+Test(outlet, a_byte_comes_out_though_no_other_follows)
+{
+    char byte;
+
+    start();
+    for (unsigned i = 0; i < 50; i++) {
+        outlet_append(&outlet, "x", 1);
+        read_exactly(&byte, 1);
+    }
+}
+
+static int64_t now_microseconds(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+/* Bytes that follow each other faster than OUTLET_QUIET_MICROSECONDS, for far longer than OUTLET_GATHER_MICROSECONDS. */
+Test(outlet, a_trickle_is_gathered_but_not_for_ever)
+{
+    enum { BYTES = 1000, PACE_MICROSECONDS = 200 };
+
+    start();
+    cr_expect(outlet_drain(&outlet, -1, FOR_EVER), "a drain's hurry is over when it ends");
+    for (unsigned i = 0; i < BYTES; i++) {
+        int64_t next = now_microseconds() + PACE_MICROSECONDS;
+
+        outlet_append(&outlet, "x", 1);
+        while (now_microseconds() < next) {
+        }
+    }
+    cr_expect_geq(call_gate_count(CALL_WRITE), 10);
+    cr_expect_leq(call_gate_count(CALL_WRITE), BYTES / 2);
 }
 
 Test(outlet, single_bytes_are_gathered)
@@ -170,6 +238,19 @@ Test(outlet, single_bytes_are_gathered)
     cr_expect(outlet_drain(&outlet, -1, FOR_EVER));
     cr_expect_lt(call_gate_count(CALL_WRITE), BYTES / 20, "%u calls", call_gate_count(CALL_WRITE));
     cr_expect_eq(lost(), 0);
+}
+
+Test(outlet, what_comes_out_ends_where_it_should)
+{
+    static char text[PIPE_BYTES + 100];
+    int queued;
+
+    start();
+    outlet_append(&outlet, text, sizeof text);
+    read_exactly(text, sizeof text);
+    cr_expect(outlet_drain(&outlet, -1, FOR_EVER));
+    cr_assert_eq(ioctl(reader, FIONREAD, &queued), 0);
+    cr_expect_eq(queued, 0, "%d bytes more", queued);
 }
 
 /* One page is in the pipe, more waits; whoever appends does not wait, and no byte is lost. */
@@ -243,11 +324,13 @@ Test(outlet, above_it_one_waits_until_there_is_room)
     int none = -1;
 
     append_too_much();
+    cr_expect_not(outlet_drain(&outlet, -1, 0), "its mark is forgotten when it ends");
     cr_assert_eq(pthread_create(&waiter, NULL, wait_for_room, &none), 0);
     call_gate_await(CALL_POLL);
     read_exactly(text, 2 * PIPE_BYTES);
     cr_assert_eq(pthread_join(waiter, NULL), 0);
     cr_expect_leq(outlet_waiting(&outlet), OUTLET_HIGH_BYTES);
+    cr_expect_eq(call_gate_vain_polls(), 0, "it waits in one call");
 }
 
 Test(outlet, above_it_one_waits_no_longer_than_the_run)
@@ -318,6 +401,24 @@ Test(outlet, a_kick_that_comes_before_the_call_is_followed_by_another)
     cr_expect_eq(lost(), 1);
 }
 
+/* As a file system that hangs: what the thread uses must stay. */
+Test(outlet, a_write_that_does_not_end_is_left_behind)
+{
+    start();
+    call_gate_close(CALL_WRITE, writer);
+    append("x");
+    call_gate_await_held();
+    outlet_close(&outlet);
+    cr_expect(outlet.is_abandoned);
+    cr_expect_eq(lost(), 1);
+    cr_expect_eq(fcntl(outlet.low_fd, F_GETFD), FD_CLOEXEC, "its descriptor is open");
+    call_gate_open();
+    while (!atomic_load(&outlet.thread.left)) {
+        sched_yield();
+    }
+    outlet.is_abandoned = false;
+}
+
 Test(outlet, a_full_device_is_told_at_once_and_everything_counted)
 {
     const char *expected = "loam: the full one: cannot be written: No space left on device: what comes from here on is "
@@ -343,6 +444,7 @@ Test(outlet, a_full_device_is_told_at_once_and_everything_counted)
 
 Test(outlet, a_reader_that_is_gone_is_no_signal)
 {
+    outlet.teller = &outlet;
     close(reader);
     start();
     append("abc");
@@ -403,6 +505,20 @@ Test(outlet, not_started_a_limit_on_file_sizes_is_no_signal)
     open_on(writer);
 }
 
+Test(outlet, after_a_failure_half_way_nothing_waits)
+{
+    static char text[3 * PIPE_BYTES];
+
+    start();
+    outlet_append(&outlet, text, sizeof text);
+    read_exactly(text, PIPE_BYTES);
+    close(reader);
+    cr_expect(outlet_drain(&outlet, -1, FOR_EVER));
+    cr_expect_eq(outlet_waiting(&outlet), 0);
+    cr_expect(lost() == PIPE_BYTES || lost() == 2 * PIPE_BYTES, "%llu", (unsigned long long)lost());
+    reader = open("/dev/null", O_RDONLY | O_CLOEXEC);
+}
+
 Test(outlet, waits_for_nobody_after_a_failure)
 {
     close(reader);
@@ -432,14 +548,39 @@ static unsigned count_descriptors(void)
 Test(outlet, nothing_is_left)
 {
     const unsigned before = count_descriptors();
+    const uint32_t blocks_before = heap_block_count();
     struct outlet second;
 
     cr_assert_eq(outlet_open(&second, writer, "second", NULL), LOAM_OK);
     cr_assert_eq(outlet_start(&second, NULL), LOAM_OK);
-    outlet_append(&second, "abc", 3);
+    cr_expect_eq(fcntl(second.low_fd, F_GETFD), FD_CLOEXEC);
+    for (unsigned i = 0; i < 2; i++) { /* once each of its buffers */
+        outlet_append(&second, "abc", 3);
+        cr_expect(outlet_drain(&second, -1, FOR_EVER));
+    }
     outlet_close(&second);
     cr_expect_eq(count_descriptors(), before);
+    cr_expect_eq(heap_block_count(), blocks_before);
     cr_expect_eq(fcntl(writer, F_GETFD), FD_CLOEXEC, "the descriptor is the caller's");
+}
+
+/* What finds no memory is lost and counted, and what comes later is taken again. */
+Test(outlet, without_memory_bytes_are_lost_and_counted)
+{
+    static char large[2 * OUTLET_FLUSH_BYTES];
+
+    heap_fail(1);
+    append("abc");
+    cr_expect_eq(lost(), 3);
+    append("de");
+    cr_expect_eq(lost(), 3);
+    append("fg"); /* now both buffers are there */
+    heap_fail(1);
+    outlet_append(&outlet, large, sizeof large);
+    cr_expect_eq(lost(), 3 + sizeof large);
+    append("hi");
+    read_exactly(large, 6);
+    cr_expect_arr_eq(large, "defghi", 6);
 }
 
 /* --- Streams ---------------------------------------------------------------------------------------------------- */
@@ -468,4 +609,19 @@ Test(outlet, a_raw_stream_is_as_it_is)
     fclose(stream);
     read_exactly(text, 4);
     cr_expect_str_eq(text, "\033[K\xff");
+}
+
+Test(outlet, a_text_without_memory_is_the_stream_s_error)
+{
+    FILE *stream = outlet_text_stream(&outlet);
+    uint32_t before = heap_block_count();
+
+    cr_assert_not_null(stream);
+    heap_fail(1);
+    cr_expect_eq(fputs("\a", stream), EOF);
+    cr_expect(ferror(stream));
+    clearerr(stream);
+    cr_expect_geq(fputs("\a", stream), 0);
+    cr_expect_eq(heap_block_count(), before + 1, "the outlet's own block stays, and no other");
+    fclose(stream);
 }

@@ -10,8 +10,10 @@
 #include <pthread.h>
 #include <pty.h>
 #include <sched.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <termios.h>
 #include <unistd.h>
@@ -225,6 +227,49 @@ Test(session, what_the_starter_ignores_stays_ignored)
     cr_expect_eq(session.signal_number, SIGTERM);
 }
 
+/* Nothing is changed where nothing can be opened. */
+Test(session, without_a_descriptor_to_be_had_it_is_not_opened)
+{
+    sigset_t mask;
+
+    cr_assert_eq(setrlimit(RLIMIT_NOFILE, &(struct rlimit){0, 1024}), 0);
+    cr_expect_eq(session_open(&session, &diag), LOAM_ERROR_SYSTEM);
+    cr_assert_eq(setrlimit(RLIMIT_NOFILE, &(struct rlimit){1024, 1024}), 0);
+    cr_expect_not_null(strstr(diag.text, "signalfd"), "%s", diag.text);
+    cr_expect_eq(session_fd(&session), -1);
+    pthread_sigmask(SIG_SETMASK, NULL, &mask);
+    cr_expect_eq(sigismember(&mask, SIGTERM), 0);
+}
+
+/* One descriptor is left, for the input, and none for its job signals: the machine is stopped all the same. */
+Test(session, without_a_descriptor_for_its_input_it_stops_the_machine)
+{
+    open_session();
+    request.input_fd = STDIN_FILENO;
+    cr_assert_eq(setrlimit(RLIMIT_NOFILE, &(struct rlimit){0, 1024}), 0);
+    cr_expect_eq(session_watch(&session, &machine, &request, &end, &diag), LOAM_ERROR_SYSTEM);
+    cr_assert_eq(setrlimit(RLIMIT_NOFILE, &(struct rlimit){1024, 1024}), 0);
+    cr_expect(machine.is_stopped);
+}
+
+/* Its signals are its own, and a program that it starts has none of its descriptors. */
+Test(session, its_descriptor_is_closed_on_exec)
+{
+    open_session();
+    cr_expect_eq(fcntl(session_fd(&session), F_GETFD), FD_CLOEXEC);
+    cr_expect(fcntl(session_fd(&session), F_GETFL) & O_NONBLOCK);
+}
+
+/* What came too late to end anything must not end the process now. */
+Test(session, a_signal_that_comes_too_late_is_dropped)
+{
+    open_session();
+    end_machine();
+    watch(SESSION_MACHINE);
+    raise(SIGTERM);
+    raise(SIGINT);
+}
+
 /* --- Input ------------------------------------------------------------------------------------------------------ */
 
 static int input_writer;
@@ -398,6 +443,17 @@ static void watch_while_typing(char *keys, enum session_end expected)
     cr_assert_eq(pthread_create(&thread, NULL, type_when_raw, keys), 0);
     watch(expected);
     cr_assert_eq(pthread_join(thread, NULL), 0);
+}
+
+/* Keys for the guest before a command and after it, all in one read. */
+Test(session, keys_around_a_command_reach_the_guest)
+{
+    open_terminal();
+    open_session();
+    watch_while_typing("ab\001hcd\001x", SESSION_LEFT);
+    cr_expect_leq(machine.taken_count, 4);
+    cr_expect_arr_eq(machine.taken, "abcd", machine.taken_count);
+    close_terminal();
 }
 
 Test(session, control_a_x_leaves)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "vmm/transcript.h"
 
+#include "tests/support/heap.h"
 #include "vmm/utf8.h"
 
 #include <criterion/criterion.h>
@@ -99,4 +100,32 @@ Test(transcript, without_memory_it_only_counts)
     cr_assert_eq(transcript.total_bytes, 4);
     cr_assert_eq(transcript_lost_bytes(&transcript), 4);
     expect_text("");
+}
+
+Test(transcript, a_text_without_memory_is_none)
+{
+    uint32_t before = heap_block_count();
+
+    add("hello");
+    for (uint32_t call = 1; call <= 2; call++) {
+        heap_fail(call);
+        cr_expect_null(transcript_text(&transcript));
+        cr_expect_eq(heap_block_count(), before);
+    }
+    heap_fail(0);
+    expect_text("hello");
+}
+
+Test(transcript, nothing_is_left)
+{
+    uint32_t before = heap_block_count();
+    struct transcript second = {0};
+
+    transcript_open(&second);
+    cr_expect_eq(heap_block_count(), before + 1);
+    transcript_close(&second);
+    cr_expect_eq(heap_block_count(), before);
+    heap_fail(1);
+    transcript_open(&second);
+    cr_expect_null(second.bytes);
 }
