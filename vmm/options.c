@@ -253,9 +253,7 @@ static error_t read_option(int key, char *argument, struct argp_state *state)
     struct reading *reading = state->input;
     struct options *options = reading->options;
 
-    if (key > 0) {
-        reading->seen[row_of(key)] = true;
-    }
+    reading->seen[row_of(key)] = true;
     switch (key) {
     case 'c':
         options->vcpu_count = read_number(state, "vcpus", argument, 1, VCPU_MAX);

@@ -37,7 +37,7 @@ static void set_up(void)
 static void tear_down(void)
 {
     loam_gpa_map_release(map, view);
-    munmap(hva, RAM_PAGES * PAGE);
+    cr_expect_eq(munmap(hva, RAM_PAGES * PAGE), 0);
 }
 
 TestSuite(lost_memory, .init = set_up, .fini = tear_down);
@@ -86,4 +86,57 @@ Test(lost_memory, pages_that_nobody_touched_do_not_hide_it)
     memset(hva, 1, (CUT_AT - 8) * PAGE);
     cr_assert_not(lost_memory_find(view, &gpa));
     cr_assert_eq(gpa.value, 0);
+}
+
+/* --- One access --------------------------------------------------------------------------------------------------- */
+
+/* What lost_memory_contradicts says; *lost is UINT64_MAX where it denies. */
+static uint64_t contradicted(uint64_t gpa, uint32_t bytes, bool is_write)
+{
+    loam_gpa lost;
+
+    return lost_memory_contradicts(view, loam_gpa_from_u64(gpa), bytes, is_write, &lost) ? lost.value : UINT64_MAX;
+}
+
+#define END (RAM + RAM_PAGES * PAGE)
+
+Test(lost_memory, an_access_that_the_map_grants_is_no_device_s)
+{
+    for (int is_write = 0; is_write < 2; is_write++) {
+        cr_expect_eq(contradicted(RAM + 5, 4, is_write), RAM + 5);
+        cr_expect_eq(contradicted(RAM - 1, 1, is_write), UINT64_MAX, "a hole");
+        cr_expect_eq(contradicted(RAM - 8, 8, is_write), UINT64_MAX, "up to the region");
+        cr_expect_eq(contradicted(RAM - 4, 8, is_write), RAM, "its second half");
+        cr_expect_eq(contradicted(END - 4, 8, is_write), END - 4, "its first half");
+        cr_expect_eq(contradicted(END, 8, is_write), UINT64_MAX);
+        cr_expect_eq(contradicted(0xd0000000, 4, is_write), UINT64_MAX, "a device");
+        cr_expect_eq(contradicted(0xd0000000 - 4, 8, is_write), UINT64_MAX);
+    }
+}
+
+/* Only writes to it are a device's. */
+Test(lost_memory, read_only_memory_is_read)
+{
+    cr_assert_eq(loam_gpa_map_protect(map, loam_gpa_from_u64(RAM), PAGE, LOAM_ACCESS_READ), LOAM_OK);
+    loam_gpa_map_release(map, view);
+    view = loam_gpa_map_acquire(map);
+    cr_expect_eq(contradicted(RAM, 4, false), RAM);
+    cr_expect_eq(contradicted(RAM, 4, true), UINT64_MAX);
+    cr_expect_eq(contradicted(RAM + PAGE - 4, 8, true), RAM + PAGE);
+    cr_expect_not(is_lost(RAM), "it is asked for by reading");
+}
+
+/* A file without a page at the front, in a region of two. */
+Test(lost_memory, devices_and_regions_in_front_do_not_hide_it)
+{
+    struct loam_region device = {.start = {0}, .bytes = PAGE, .type = LOAM_REGION_DEVICE};
+    loam_gpa gpa;
+
+    cr_assert_eq(loam_gpa_map_insert(map, &device), LOAM_OK);
+    loam_gpa_map_release(map, view);
+    view = loam_gpa_map_acquire(map);
+    memset(hva, 1, CUT_AT * PAGE);
+    cr_assert(lost_memory_find(view, &gpa));
+    cr_expect_eq(gpa.value, RAM + CUT_AT * PAGE);
+    cr_expect_not(is_lost(0));
 }

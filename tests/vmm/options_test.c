@@ -155,6 +155,26 @@ Test(options, sabotage_is_no_option_of_the_program, .exit_code = EXIT_CODE_USAGE
     options_of(2, "--sabotage", "flip");
 }
 
+Test(options, every_value_arrives)
+{
+    struct options options = options_of(11, "--kernel", "k", "--initrd", "i", "--cmdline", "c", "--low-limit", "8M",
+                                        "--vcpus", "1024", "--json");
+
+    cr_expect_str_eq(options.kernel, "k");
+    cr_expect_str_eq(options.initrd, "i");
+    cr_expect_str_eq(options.command_line, "c");
+    cr_expect_eq(options.memory.low_limit_bytes, 8 * LOAM_MIB);
+    cr_expect_eq(options.vcpu_count, 1024);
+    cr_expect(options.json);
+    options = options_of(3, "--lazy", "--node", "1023");
+    cr_expect_eq(options.memory.commit, LOAM_COMMIT_LAZY);
+    cr_expect_eq(options.memory.node, 1023);
+    cr_expect_str_empty(options.command_line);
+    cr_expect_null(options.initrd);
+    cr_expect_eq(options_of(2, "--timeout", "0.001").timeout_milliseconds, 1);
+    cr_expect_eq(options_of(2, "--timeout", "31536000").timeout_milliseconds, UINT64_C(31536000000));
+}
+
 /* --- All pairs of options ----------------------------------------------------------------------------------------- */
 
 /* Every option of the program with a value that it takes. Who adds an option adds it here, and says what pairs mean. */
@@ -218,6 +238,58 @@ static int ending(char *argv[], int count, char *text, size_t bytes)
     close(pipes[0]);
     cr_assert_eq(waitpid(child, &status, 0), child);
     return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+/* Each is refused, with its own words in the text. */
+Test(options, values_that_are_none)
+{
+    static const struct {
+        char *words[2];
+        const char *says;
+    } cases[] = {
+        {{"--vcpus", "0"}, "--vcpus 0: not a number from 1 to 1024"},
+        {{"--vcpus", "1025"}, "--vcpus 1025: not a number"},
+        {{"--vcpus", "2x"}, "--vcpus 2x: not a number"},
+        {{"--vcpus", "-1"}, "--vcpus -1: not a number"},
+        {{"--vcpus", "+1"}, "--vcpus +1: not a number"},
+        {{"--vcpus", ":"}, "--vcpus :: not a number"},
+        {{"--vcpus", "99999999999999999999"}, "not a number"},
+        {{"--vcpus", ""}, "--vcpus : not a number"},
+        {{"--node", "1024"}, "--node 1024: not a number from 0 to 1023"},
+        {{"--timeout", ""}, "--timeout : not a number of seconds from 0 to 31536000"},
+        {{"--timeout", "5s"}, "--timeout 5s: not a number"},
+        {{"--timeout", "-1"}, "--timeout -1: not a number"},
+        {{"--timeout", "nan"}, "--timeout nan: not a number"},
+        {{"--timeout", "31536001"}, "--timeout 31536001: not a number"},
+        {{"--pages", "3M"}, "--pages 3M: no such kind of page"},
+        {{"--on-reset", "ignore"}, "--on-reset ignore: give fail, pass or restart"},
+        {{"--low-limit", "0"}, "--low-limit 0: RAM has to begin at 0"},
+        {{"--low-limit", "much"}, "--low-limit much: not a size"},
+        {{"--memory", "much"}, "--memory much: not a size"},
+        {{"file", NULL}, "file: not an option"},
+        {{"--memory", NULL}, "requires an argument"},
+        {{"--node", NULL}, "requires an argument"},
+    };
+
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char *argv[] = {"loam run", cases[i].words[0], cases[i].words[1], NULL}, text[4096];
+
+        cr_expect_eq(ending(argv, cases[i].words[1] != NULL ? 3 : 2, text, sizeof text), EXIT_CODE_USAGE, "%s",
+                     cases[i].says);
+        cr_expect_not_null(strstr(text, cases[i].says), "'%s' is not in: %s", cases[i].says, text);
+    }
+}
+
+/* Memory, machine, run. */
+static unsigned group_of(const char *line)
+{
+    unsigned i = 0;
+
+    while (i < OPTION_COUNT && (strncmp(line, all_options[i].name, strlen(all_options[i].name)) != 0 ||
+                                strchr("= \n", line[strlen(all_options[i].name)]) == NULL)) {
+        i++;
+    }
+    return i <= 6 ? 1 : i <= 10 ? 2 : 3;
 }
 
 static bool lists(const char *const pairs[][2], size_t count, const char *a, const char *b)
@@ -288,7 +360,7 @@ Test(options, every_pair_is_refused_by_name_or_taken)
 Test(options, the_help_knows_every_option_and_explains_pairs)
 {
     char *argv[] = {"loam run", "--help", NULL}, text[16384], line[64];
-    unsigned listed = 0;
+    unsigned listed = 0, group = 1;
 
     cr_assert_eq(ending(argv, 2, text, sizeof text), 0);
     for (size_t i = 0; i < sizeof explained_pairs / sizeof explained_pairs[0]; i++) {
@@ -299,7 +371,11 @@ Test(options, the_help_knows_every_option_and_explains_pairs)
         const char *option = strstr(at + 1, "--"), *end = strchr(at + 1, '\n');
         bool heads = option != NULL && end != NULL && option < end && option - at == 7 && strncmp(at + 1, "  ", 2) == 0;
 
-        listed += heads && strncmp(option, "--help", 6) != 0 && strncmp(option, "--usage", 7) != 0;
+        if (heads && strncmp(option, "--help", 6) != 0 && strncmp(option, "--usage", 7) != 0) {
+            listed++;
+            cr_expect_geq(group_of(option + 2), group, "%.20s stands among others", option);
+            group = group_of(option + 2);
+        }
     }
     cr_expect_eq(listed, OPTION_COUNT, "%u options in the help, %d in the table of this test", listed, OPTION_COUNT);
 }

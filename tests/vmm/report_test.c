@@ -150,6 +150,178 @@ Test(report, json_is_one_object)
     json_decref(root);
 }
 
+/* Each kind of page, and each way to have it. */
+Test(report, memory_in_words)
+{
+    static const struct {
+        enum loam_pages pages;
+        uint64_t page_bytes;
+        enum loam_commit commit;
+        bool populates, charged_at_touch;
+        const char *line;
+    } cases[] = {
+        {LOAM_PAGES_4K, 4096, LOAM_COMMIT_LAZY, false, false, "as 262144 x 4 KiB pages, found on first touch\n"},
+        {LOAM_PAGES_4K, 4096, LOAM_COMMIT_RESERVE, true, false, "as 262144 x 4 KiB pages, populated when mapped\n"},
+        {LOAM_PAGES_THP, 2 * LOAM_MIB, LOAM_COMMIT_POPULATE, false, false,
+         "as 512 x 2 MiB transparent huge pages, populated when mapped\n"},
+        {LOAM_PAGES_2M, 2 * LOAM_MIB, LOAM_COMMIT_RESERVE, true, true,
+         "as 512 x 2 MiB hugepages, populated when mapped: a control group's limit charges them at first touch\n"},
+        {LOAM_PAGES_1G, LOAM_GIB, LOAM_COMMIT_RESERVE, false, false, "as 1 x 1 GiB hugepages, reserved when mapped\n"},
+    };
+
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct loam_plan plan = make_plan(LOAM_GIB);
+        struct report report;
+
+        plan.pages = cases[i].pages;
+        plan.page_bytes = cases[i].page_bytes;
+        plan.backing_page_count = LOAM_GIB / cases[i].page_bytes;
+        plan.request.commit = cases[i].commit;
+        plan.populates = cases[i].populates;
+        plan.charged_at_touch = cases[i].charged_at_touch;
+        rewind(out);
+        report_init(&report, false, out, false);
+        report_plan(&report, &plan);
+        cr_expect_not_null(strstr(text, cases[i].line), "'%s' is not in: %s", cases[i].line, text);
+    }
+}
+
+Test(report, amounts)
+{
+    static const struct {
+        uint64_t bytes;
+        const char *amount;
+    } cases[] = {{0, "0 bytes"},
+                 {1023, "1023 bytes"},
+                 {1024, "1 KiB"},
+                 {1025, "1.0 KiB"},
+                 {1536, "1.5 KiB"},
+                 {LOAM_MIB - 1024, "1023 KiB"},
+                 {LOAM_MIB, "1 MiB"},
+                 {LOAM_GIB, "1 GiB"},
+                 {1024 * LOAM_GIB, "1 TiB"},
+                 {UINT64_C(5) << 50, "5120 TiB"}};
+
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct attest_outcome outcome = make_outcome(true);
+        struct report report;
+        char figures[64];
+
+        outcome.result.bytes = cases[i].bytes;
+        snprintf(figures, sizeof figures, "3 pages, %s  ", cases[i].amount);
+        rewind(out);
+        report_init(&report, false, out, false);
+        report_check(&report, LOAM_ABI_CHECK_RAM, &outcome);
+        cr_expect_not_null(strstr(text, figures), "'%s' is not in: %s", figures, text);
+    }
+}
+
+/* A person sees each line when it is said: nothing here asks for it. */
+Test(report, what_is_said_is_there_at_once)
+{
+    struct loam_plan plan = make_plan(LOAM_GIB);
+    struct attest_outcome outcome = make_outcome(true);
+    struct report report;
+    size_t seen;
+
+    report_init(&report, false, out, true);
+    report_plan(&report, &plan);
+    cr_expect_gt(bytes, 0);
+    seen = bytes;
+    report_check(&report, LOAM_ABI_CHECK_RAM, NULL);
+    cr_expect_gt(bytes, seen);
+    seen = bytes;
+    report_check(&report, LOAM_ABI_CHECK_RAM, &outcome);
+    cr_expect_gt(bytes, seen);
+    seen = bytes;
+    report_verdict(&report, true, 1, 1, "");
+    cr_expect_gt(bytes, seen);
+    report_init(&report, true, out, true);
+    seen = bytes;
+    report_finish(&report, 0);
+    cr_expect_gt(bytes, seen);
+    cr_expect_eq(text[bytes - 1], '\n');
+}
+
+Test(report, json_of_a_plan_whole)
+{
+    struct loam_plan plan = make_plan(256 * LOAM_MIB);
+    struct attest_outcome outcome = make_outcome(false);
+    struct machine_result stop = {.reason = MACHINE_STOP_EXIT, .exit_code = 7, .vcpu = 1, .exit_count = 99};
+    struct report report;
+    json_t *root, *wanted;
+
+    plan.part_count = 2;
+    plan.parts[1] = (struct loam_plan_part){.start = {4 * LOAM_GIB}, .bytes = LOAM_MIB};
+    plan.metadata_bytes = 1;
+    plan.table_bytes = 2;
+    plan.own_bytes = 3;
+    plan.populates = true;
+    plan.check_count = 2;
+    plan.checks[1] = (struct loam_plan_check){.resource = LOAM_PLAN_NODE, .wanted = 4, .found = 5, .unit_bytes = 1};
+    outcome.result.error_count = 6;
+    report_init(&report, true, out, false);
+    report_plan(&report, &plan);
+    report_check(&report, LOAM_ABI_CHECK_RAM, &outcome);
+    report_stop(&report, &stop);
+    report_finish(&report, 1);
+    root = json_loads(text, 0, NULL);
+    cr_assert_not_null(root, "%s", text);
+    wanted = json_loads("{\"bytes\": 268435456, \"pages\": \"2M\", \"page_bytes\": 2097152, \"page_count\": 128,"
+                        "\"parts\": [{\"gpa\": 0, \"bytes\": 268435456}, {\"gpa\": 4294967296, \"bytes\": 1048576}],"
+                        "\"hole_start\": 268435456, \"metadata_bytes\": 1, \"table_bytes\": 2, \"own_bytes\": 3,"
+                        "\"populates\": true, \"passed_over\": \"\", \"checks\": ["
+                        "{\"resource\": \"pool\", \"wanted\": 128, \"found\": null, \"unit_bytes\": 2097152,"
+                        "\"short\": true, \"text\": \"pool: \\\"quoted\\\"\"},"
+                        "{\"resource\": \"node\", \"wanted\": 4, \"found\": 5, \"unit_bytes\": 1,"
+                        "\"short\": false, \"text\": \"\"}]}",
+                        0, NULL);
+    cr_assert_not_null(wanted);
+    cr_expect(json_equal(json_object_get(root, "plan"), wanted), "%s", text);
+    json_decref(wanted);
+    wanted =
+        json_loads("{\"reason\": \"exit\", \"exit_code\": 7, \"vcpu\": 1, \"exits\": 99, \"report\": \"\"}", 0, NULL);
+    cr_expect(json_equal(json_object_get(root, "stop"), wanted), "%s", text);
+    json_decref(wanted);
+    wanted = json_loads("[{\"check\": \"ram\", \"guest\": false, \"host\": true, \"items\": 3, \"bytes\": 1536,"
+                        "\"errors\": 6, \"nanoseconds\": 1500000, \"text\": \"3 pages\"}]",
+                        0, NULL);
+    cr_expect(json_equal(json_object_get(root, "checks"), wanted), "%s", text);
+    json_decref(wanted);
+    json_decref(root);
+}
+
+Test(report, json_without_checks_has_no_such_key)
+{
+    struct report report;
+    json_t *root;
+
+    report_init(&report, true, out, false);
+    report_verdict(&report, true, 0, 0, "");
+    report_finish(&report, 0);
+    root = json_loads(text, 0, NULL);
+    cr_expect_null(json_object_get(root, "checks"));
+    cr_expect(json_is_string(json_object_get(root, "loam")), "the version");
+    cr_expect_str_eq(json_string_value(json_object_get(root, "verdict")), "pass");
+    json_decref(root);
+}
+
+Test(report, a_plan_with_two_parts)
+{
+    struct loam_plan plan = make_plan(256 * LOAM_MIB);
+    struct report report;
+
+    plan.part_count = 2;
+    plan.parts[1] = (struct loam_plan_part){.start = {4 * LOAM_GIB}, .bytes = 3 * LOAM_MIB};
+    report_init(&report, false, out, false);
+    report_plan(&report, &plan);
+    cr_expect_not_null(strstr(text, "  low RAM   [0x000000000, 0x010000000)  256 MiB\n"
+                                    "  high RAM  [0x100000000, 0x100300000)  3 MiB\n"),
+                       "%s", text);
+    report_verdict(&report, false, 0, 0, "x");
+    cr_expect_not_null(strstr(text, "  FAIL: x\n"), "%s", text);
+}
+
 /* --- The whole of it -------------------------------------------------------------------------------------------- */
 
 static const char *whole_text(void)
