@@ -276,3 +276,34 @@ Test(boot_notes, segments_that_are_none_are_refused)
     }
     expect_refusal(UINT64_MAX, "p_align");
 }
+
+/* What comes behind a bad note does not make up for it. */
+Test(boot_notes, a_bad_note_before_a_good_one)
+{
+    const uint32_t without = 1;
+
+    add_entry(ENTRY, 5, 4);
+    add("Loam", 1, &without, 4, 4);
+    add("GNU", 3, "hash", 4, 4);
+    expect_refusal(4, "PVH note: n_descsz is 5 bytes");
+}
+
+/* A descriptor of one byte is one; without any there is nothing to lie anywhere. */
+Test(boot_notes, the_last_byte_of_the_segment)
+{
+    add_entry(ENTRY, 4, 4);
+    add("X", 1, "", 1, 4);
+    count -= 3; /* its padding */
+    expect_entry(4, "the last byte is a descriptor");
+    count -= 1;
+    begin();
+    add_entry(ENTRY, 4, 4);
+    add("X", 1, "", 1, 4);
+    count -= 4;
+    expect_refusal(4, "does not lie within its segment");
+    begin();
+    add_entry(ENTRY, 4, 4);
+    add("X", 1, "", 0, 4);
+    count -= 2; /* the padding of its name */
+    expect_entry(4, "the last byte is a name's");
+}

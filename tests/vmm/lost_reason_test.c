@@ -2,12 +2,29 @@
 #include "vmm/lost_reason.h"
 
 #include <criterion/criterion.h>
+#include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #define PAGE UINT64_C(4096)
 #define RAM  UINT64_C(0x100000)
+
+/* What madvise(2) answers; 0: the truth. */
+static int refusal;
+
+int __real_madvise(void *address, size_t bytes, int advice);
+int __wrap_madvise(void *address, size_t bytes, int advice);
+
+int __wrap_madvise(void *address, size_t bytes, int advice)
+{
+    if (refusal != 0) {
+        errno = refusal;
+        return -1;
+    }
+    return __real_madvise(address, bytes, advice);
+}
 
 /* Two pages, of which the host supplies the first. */
 static _Alignas(64) uint8_t map_memory[65536];
@@ -80,4 +97,35 @@ Test(lost_reason, what_is_short_is_named)
     lost_reason(view, &plan, &lost, text, sizeof text);
     cr_expect_not_null(strstr(text, "pool: 64 x 1 GiB hugepages wanted"), "%s", text);
     cr_expect_not_null(strstr(text, "--populate takes all of it at the start"), "%s", text);
+}
+
+Test(lost_reason, hardware_that_fails_is_not_a_limit)
+{
+    struct lost_memory lost = {.is_known = true, .gpa = {RAM + PAGE}, .how = "a read of 1 bytes"};
+    struct loam_plan plan = make_plan();
+    char text[640];
+
+    refusal = EHWPOISON;
+    lost_reason(view, &plan, &lost, text, sizeof text);
+    cr_expect_str_eq(text, "the host does not supply guest RAM at GPA 0x101000 (a read of 1 bytes; region [0x100000, "
+                           "0x102000), 4 KiB pages): the host reports a memory error there (see dmesg): its hardware "
+                           "fails");
+}
+
+/* Of two that are short the pool comes last: a page may be reserved there. */
+Test(lost_reason, a_limit_comes_before_the_pool)
+{
+    struct lost_memory lost = {.is_known = true, .gpa = {RAM + PAGE}, .how = "a read of 1 bytes"};
+    const struct rlimit limit = {LOAM_MIB, RLIM_INFINITY};
+    struct loam_plan plan = make_plan();
+    char text[640];
+
+    plan.request.sharing = LOAM_SHARING_SHARED;
+    cr_assert_eq(setrlimit(RLIMIT_FSIZE, &limit), 0);
+    lost_reason(view, &plan, &lost, text, sizeof text);
+    cr_expect_not_null(strstr(text, "): file size: 2 MiB in one file wanted"), "2 MiB of small pages: %s", text);
+    plan.pages = LOAM_PAGES_1G;
+    plan.page_bytes = 256 * LOAM_GIB;
+    lost_reason(view, &plan, &lost, text, sizeof text);
+    cr_expect_not_null(strstr(text, "): file size: "), "%s", text);
 }
