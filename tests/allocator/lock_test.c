@@ -59,20 +59,29 @@ void loam_prim_wake(const void *word)
     loam_prim_real_wake(word);
 }
 
+/* A thread id of all the bits that Linux gives: nobody here has it, and it is alive when asked for. */
+#define LARGEST_ID 0x3fffffu
+
+static atomic_bool id_is_largest, space_refused, at_fork_refused, last_same_space;
+static atomic_uint last_asked, space_count, at_fork_count;
+
 uint32_t loam_prim_thread_id(void)
 {
-    return loam_prim_real_thread_id();
+    return atomic_load(&id_is_largest) ? LARGEST_ID : loam_prim_real_thread_id();
 }
 
 bool loam_prim_thread_space(uint64_t *space)
 {
-    return loam_prim_real_thread_space(space);
+    atomic_fetch_add(&space_count, 1);
+    return !atomic_load(&space_refused) && loam_prim_real_thread_space(space);
 }
 
 bool loam_prim_thread_gone(uint32_t thread, bool same_space, const void *memory)
 {
-    bool gone = loam_prim_real_thread_gone(thread, same_space, memory);
+    bool gone = thread != LARGEST_ID && loam_prim_real_thread_gone(thread, same_space, memory);
 
+    atomic_store(&last_asked, thread);
+    atomic_store(&last_same_space, same_space);
     if (atomic_fetch_add(&asked, 1) == 20 && asked_often != NULL) {
         atomic_store(asked_often, 1);
     }
@@ -81,7 +90,8 @@ bool loam_prim_thread_gone(uint32_t thread, bool same_space, const void *memory)
 
 bool loam_prim_at_fork(void (*prepare)(void), void (*parent)(void), void (*child)(void))
 {
-    return loam_prim_real_at_fork(prepare, parent, child);
+    atomic_fetch_add(&at_fork_count, 1);
+    return !atomic_load(&at_fork_refused) && loam_prim_real_at_fork(prepare, parent, child);
 }
 
 /* --- What is locked --------------------------------------------------------------------------------------------- */
@@ -427,6 +437,68 @@ Test(lock, a_lock_is_not_taken_over_from_another_namespace)
     atomic_store(&shared->lock.owner, 0);
     pthread_join(thread, NULL);
     cr_assert(in_order);
+}
+
+/* --- Names of threads ---------------------------------------------------------------------------------------------- */
+
+Test(lock, a_name_is_asked_for_once_a_thread)
+{
+    pthread_t thread;
+    bool in_order;
+
+    for (int i = 0; i < 2; i++) {
+        cr_assert(loam_lock_take(&shared->lock));
+        cr_expect_eq(shared->lock.owner, loam_lock_self);
+        loam_lock_give(&shared->lock);
+    }
+    cr_assert_eq(pthread_create(&thread, NULL, take_and_add, &in_order), 0);
+    pthread_join(thread, NULL);
+    cr_expect_eq(at_fork_count, 1, "children are told once a process");
+    cr_expect_eq(space_count, 1);
+}
+
+/* Where a child cannot be told to forget them, names are not kept at all. */
+Test(lock, a_name_that_a_child_would_keep_is_asked_for_each_time)
+{
+    atomic_store(&at_fork_refused, true);
+    for (unsigned i = 1; i <= 3; i++) {
+        cr_assert(loam_lock_take(&shared->lock));
+        cr_expect_eq(loam_lock_self, 0);
+        cr_expect_eq(space_count, i);
+        loam_lock_give(&shared->lock);
+    }
+}
+
+/* What a waiter asks of the system while another thread has the lock. */
+static void wait_for_a_holder(void)
+{
+    pthread_t thread;
+    bool in_order;
+
+    atomic_store(&sleep_kind, SLEEP_NOT);
+    cr_assert(loam_lock_take(&shared->lock));
+    atomic_store(&id_is_largest, false);
+    cr_assert_eq(pthread_create(&thread, NULL, take_and_add, &in_order), 0);
+    await(&asked, 20);
+    loam_lock_give(&shared->lock);
+    pthread_join(thread, NULL);
+    cr_assert(in_order);
+}
+
+Test(lock, a_name_without_a_namespace_is_not_one_of_ours)
+{
+    atomic_store(&space_refused, true);
+    wait_for_a_holder();
+    cr_expect_eq(last_asked, loam_prim_real_thread_id());
+    cr_expect_not(last_same_space);
+}
+
+Test(lock, a_name_holds_the_largest_thread_id)
+{
+    atomic_store(&id_is_largest, true);
+    wait_for_a_holder();
+    cr_expect_eq(last_asked, LARGEST_ID);
+    cr_expect(last_same_space);
 }
 
 /* --- fork(2) ----------------------------------------------------------------------------------------------------- */

@@ -569,6 +569,27 @@ Test(assist_x87, refuses_an_exact_underflow_that_is_not_masked)
     cr_assert(run_memory(0xdd, 2), "no longer tiny in 64 bits");
 }
 
+/* Zero is not tiny, what an empty register holds is nothing, and a tiny number deep in the stack is one all the same. */
+Test(assist_x87, calls_tiny_what_is_tiny_and_there)
+{
+    const long double tiny = LDBL_MIN / 2;
+
+    reset();
+    fpu.fcw = 0x37f & ~EXCEPTION_UNDERFLOW;
+    push(0);
+    cr_expect(run_memory(0xdd, 2)); /* FST m64 */
+    cr_expect(run_memory(0xd9, 2)); /* FST m32 */
+    memcpy(fpu.fpr[5], &tiny, 10);
+    cr_expect(run_register(0xd9, 0xe0), "FCHS; register 5 is empty");
+    reset();
+    fpu.fcw = 0x37f & ~EXCEPTION_UNDERFLOW;
+    push(1);
+    push(tiny);
+    push(1);
+    fpu.ftwx &= 0x7f; /* of the three the lowest is empty */
+    cr_expect_not(run_register(0xd9, 0xe0));
+}
+
 Test(assist_x87, knows_a_full_and_an_empty_stack)
 {
     cr_assert(run_register(0xd9, 0xc0)); /* FLD st(0) of an empty stack */
