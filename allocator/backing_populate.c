@@ -146,6 +146,7 @@ struct backing_populate_result loam_backing_populate_range(const struct backing_
     struct populate_job job = make_job(range, count);
 
     count = count < job.slice_count ? count : (uint32_t)job.slice_count;
+    count = count != 0 ? count : 1; /* the caller's own thread, also of a range without a slice */
     for (uint32_t i = 0; i < count; i++) {
         workers[i] = (struct populate_worker){.job = &job, .is_caller = i == 0, .first_failed = job.slice_count};
     }

@@ -70,8 +70,8 @@ bool loam_frame_cache_make_ready(struct loam_frame_cache *cache, uint64_t zone, 
         }
         frame_count_own(cache, frame_address(frame, current->chunk_offset_bytes), zone,
                         frame_bits_set(map, word, frame_spread(starts, order), frame_ends(starts, order)), -count);
-        frame_write(window->base, current->base + word * 64);
-        frame_write(current->window_base, current->base + word * 64);
+        frame_write(window->base, current->base + word * UINT64_C(64));
+        frame_write(current->window_base, current->base + word * UINT64_C(64));
         frame_write(window->made, starts);
         frame_set_back(window, 0);
         frame_set_ready(window, starts);

@@ -52,9 +52,7 @@ void loam_frame_owner_release(struct loam_frame *frame, struct loam_frame_cache 
     uint64_t *cached = &cache->free_frames[frame_zone_of_chunk(frame, section, chunk)];
 
     frame_write(*cached, *cached + count);
-    if (this->state == FRAME_CHUNK_WHOLE) {
-        keep_or_give(frame, cache, section, chunk);
-    } else if (loam_frame_chunk_release_part(frame, section, chunk, offset, count)) {
+    if (this->state == FRAME_CHUNK_WHOLE || loam_frame_chunk_release_part(frame, section, chunk, offset, count)) {
         keep_or_give(frame, cache, section, chunk);
     }
 }

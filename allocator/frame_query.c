@@ -14,6 +14,7 @@
 #include "allocator/frame_walk.h"
 #include "loam/frame.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 
 #define STEP_FRAMES (UINT64_C(2048) * LOAM_FRAME_CHUNK_FRAMES)
@@ -127,8 +128,7 @@ enum loam_error loam_frame_check(const struct loam_frame *frame, loam_pfn start,
     }
     loam_frame_describe(frame, start, text, sizeof text);
     return loam_fail(diag, info.state == LOAM_FRAME_UNMANAGED ? LOAM_ERROR_NOT_FOUND : LOAM_ERROR_INVALID,
-                     "block [0x%llx, 0x%llx): %s", (unsigned long long)start.value,
-                     (unsigned long long)(start.value + count_frames), text);
+                     "block [0x%" PRIx64 ", 0x%" PRIx64 "): %s", start.value, start.value + count_frames, text);
 }
 
 /* --- Free ranges ----------------------------------------------------------------------------------------------- */

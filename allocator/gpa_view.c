@@ -383,8 +383,7 @@ enum loam_error loam_gpa_view_read(const struct loam_gpa_view *view, loam_gpa gp
         return LOAM_OK;
     }
     error = walk_checked(&walk, view, gpa, bytes, LOAM_ACCESS_READ);
-    while (error == LOAM_OK && walk.at < walk.end) {
-        error = walk_next(&walk, &part);
+    while (error == LOAM_OK && walk.at < walk.end && (error = walk_next(&walk, &part)) == LOAM_OK) {
         copy_from_guest((char *)buffer + (part.start.value - gpa.value), part.hva, part.bytes);
     }
     return error;
@@ -406,8 +405,7 @@ enum loam_error loam_gpa_view_write(const struct loam_gpa_view *view, loam_gpa g
         return LOAM_OK;
     }
     error = walk_checked(&walk, view, gpa, bytes, LOAM_ACCESS_WRITE);
-    while (error == LOAM_OK && walk.at < walk.end) {
-        error = walk_next(&walk, &part);
+    while (error == LOAM_OK && walk.at < walk.end && (error = walk_next(&walk, &part)) == LOAM_OK) {
         copy_to_guest(part.hva, (const char *)buffer + (part.start.value - gpa.value), part.bytes);
     }
     return error;

@@ -208,7 +208,7 @@ static void assemble(const struct loam_slab *slab, const uint32_t *unit_indexes,
 static enum loam_error make_slab(const struct loam_slab *slab, uint32_t class, uint32_t owner, uint32_t *made)
 {
     struct loam_slab_shared *shared = slab->shared;
-    uint32_t unit_indexes[UNIT_EXTRA_MAX + 1];
+    uint32_t unit_indexes[UNIT_EXTRA_MAX + 1] = {0};
     const struct loam_slab_view *window;
     enum loam_error error;
     uint64_t gpa;

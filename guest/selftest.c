@@ -335,7 +335,7 @@ static void check_dma32(struct run *run)
 
 /* Each request has PART_BYTES of the data buffer, asks for the first half, and the rest has to stay as it was. */
 #define REQUEST_COUNT 2u
-#define REQUEST_BYTES 64u
+#define REQUEST_BYTES UINT64_C(64)
 #define PART_BYTES    (2 * REQUEST_BYTES)
 #define UNTOUCHED     UINT8_C(0xa5)
 

@@ -124,7 +124,7 @@ static enum loam_error locate_payload(const struct boot_file *file, const struct
     uint32_t sectors = header->setup_sects != 0 ? header->setup_sects : SETUP_SECTORS_OLD;
     uint64_t wanted = (uint64_t)header->syssize * PARAGRAPH_BYTES, found;
 
-    image->payload_offset = (sectors + 1) * SECTOR_BYTES;
+    image->payload_offset = (sectors + UINT64_C(1)) * SECTOR_BYTES;
     if (image->payload_offset >= file->bytes) {
         return boot_file_refuse(file, diag, "setup_sects: %u sectors of setup code fill the file's %zu bytes", sectors,
                                 file->bytes);

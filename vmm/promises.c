@@ -110,9 +110,12 @@ static enum loam_error promise_dma32(struct promises *promises, struct loam_diag
     static const struct {
         uint64_t bytes, align_bytes, boundary_bytes, limit_bytes;
     } wanted[] = {
-        {4096, 0, 0, LOAM_DMA32_END_BYTES},          {8192, 8192, 0, LOAM_DMA32_END_BYTES},
-        {12288, 0, 16384, LOAM_DMA32_END_BYTES},     {65536, 65536, 65536, LOAM_DMA32_END_BYTES},
-        {4096, 512 * 1024, 0, LOAM_DMA32_END_BYTES}, {16384, 0, 0, 16 * LOAM_MIB},
+        {4096, 0, 0, LOAM_DMA32_END_BYTES},
+        {8192, 8192, 0, LOAM_DMA32_END_BYTES},
+        {12288, 0, 16384, LOAM_DMA32_END_BYTES},
+        {65536, 65536, 65536, LOAM_DMA32_END_BYTES},
+        {4096, 512 * LOAM_KIB, 0, LOAM_DMA32_END_BYTES},
+        {16384, 0, 0, 16 * LOAM_MIB},
     };
     enum loam_error error = LOAM_OK;
 
@@ -147,7 +150,7 @@ static enum loam_error promise_ring(struct promises *promises, struct loam_diag 
     }
     promises->buffers[promises->buffer_count++] = rings.buffer.id;
     if ((error = carve(promises, &data_request, &data, diag)) != LOAM_OK ||
-        (error = promise(promises, LOAM_ABI_KIND_DESCRIPTORS, rings.descriptors.value, 16 * RING_QUEUE_SIZE,
+        (error = promise(promises, LOAM_ABI_KIND_DESCRIPTORS, rings.descriptors.value, UINT64_C(16) * RING_QUEUE_SIZE,
                          RING_QUEUE_SIZE, diag)) != LOAM_OK ||
         (error = promise(promises, LOAM_ABI_KIND_AVAILABLE, rings.available.value, 6 + 2 * RING_QUEUE_SIZE, 0, diag)) !=
             LOAM_OK ||

@@ -54,9 +54,10 @@ static enum loam_error load_wanted(const struct loam_gpa_view *view, uint32_t li
 {
     struct loam_slot *wanted;
     uint32_t count;
-    enum loam_error error = loam_gpa_view_slots(view, NULL, 0, &count); /* it has room for none, and tells how many */
+    enum loam_error error;
 
-    if (count > limit) {
+    /* It has room for none, and tells how many. */
+    if (loam_gpa_view_slots(view, NULL, 0, &count) != LOAM_OK && count > limit) {
         return loam_fail(diag, LOAM_ERROR_EXHAUSTED,
                          "memory slots: %" PRIu32 " wanted, KVM offers %" PRIu32 ": use fewer regions", count, limit);
     }

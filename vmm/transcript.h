@@ -11,7 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define TRANSCRIPT_BYTES (256u * 1024)
+#define TRANSCRIPT_BYTES ((size_t)256 * 1024)
 
 /* bytes is a ring that total_bytes have gone through; NULL: nothing is kept. Starts as {0}. */
 struct transcript {

@@ -65,6 +65,7 @@ static bool launch(struct contender *contender, double *milliseconds)
     posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
     posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
     posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, "/dev/null", O_WRONLY, 0);
+    /* NOLINTNEXTLINE(clang-analyzer-core.NonNullParamChecker): read_option goes on with all programs or not at all */
     if (posix_spawnp(&pid, contender->argv[0], &actions, NULL, contender->argv, environ) == 0) {
         wait4(pid, &status, 0, &usage);
         contender->peak_kib = usage.ru_maxrss > contender->peak_kib ? usage.ru_maxrss : contender->peak_kib;
