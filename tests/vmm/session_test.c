@@ -5,6 +5,7 @@
 #include "tests/vmm/call_gate.h"
 
 #include <criterion/criterion.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
@@ -260,6 +261,57 @@ Test(session, its_descriptor_is_closed_on_exec)
     cr_expect(fcntl(session_fd(&session), F_GETFL) & O_NONBLOCK);
 }
 
+static void *fail_first_poll(void *error)
+{
+    call_gate_await_held();
+    call_gate_fail(*(int *)error);
+    call_gate_open();
+    return NULL;
+}
+
+/* What session_watch answers when its first poll(2) fails so. */
+static enum loam_error watch_with_poll_failing(int error)
+{
+    enum loam_error answer;
+    pthread_t thread;
+
+    call_gate_close(CALL_POLL, -1);
+    cr_assert_eq(pthread_create(&thread, NULL, fail_first_poll, &error), 0);
+    answer = session_watch(&session, &machine, &request, &end, &diag);
+    cr_assert_eq(pthread_join(thread, NULL), 0);
+    cr_expect(machine.is_stopped);
+    return answer;
+}
+
+Test(session, a_poll_that_fails_is_an_error)
+{
+    open_session();
+    cr_expect_eq(watch_with_poll_failing(ENOMEM), LOAM_ERROR_SYSTEM);
+    cr_expect_not_null(strstr(diag.text, "poll"), "%s", diag.text);
+}
+
+Test(session, an_interrupted_poll_is_none)
+{
+    open_session();
+    end_machine();
+    cr_expect_eq(watch_with_poll_failing(EINTR), LOAM_OK, "%s", diag.text);
+    cr_expect_eq(end, SESSION_MACHINE);
+}
+
+/* Its number may be another's by then. */
+Test(session, closed_again_it_leaves_descriptors_alone)
+{
+    int fd;
+
+    open_session();
+    fd = session_fd(&session);
+    session_close(&session);
+    cr_assert_eq(fcntl(machine.stop_fd, F_DUPFD, fd), fd);
+    session_close(&session);
+    cr_expect_neq(fcntl(fd, F_GETFD), -1);
+    close(fd);
+}
+
 /* What came too late to end anything must not end the process now. */
 Test(session, a_signal_that_comes_too_late_is_dropped)
 {
@@ -446,6 +498,27 @@ static void watch_while_typing(char *keys, enum session_end expected)
 }
 
 /* Keys for the guest before a command and after it, all in one read. */
+static void *type_commands(void *nothing)
+{
+    type_when_raw("ab\001hcdef\001hg");
+    return nothing;
+}
+
+/* All in one read: what stands between the commands reaches the guest once, and in order. */
+Test(session, keys_between_commands_reach_the_guest_once)
+{
+    pthread_t thread;
+
+    open_terminal();
+    open_session();
+    cr_assert_eq(pthread_create(&thread, NULL, type_commands, NULL), 0);
+    watch_until_taken(7);
+    cr_assert_eq(pthread_join(thread, NULL), 0);
+    cr_expect_eq(machine.taken_count, 7);
+    cr_expect_arr_eq(machine.taken, "abcdefg", 7);
+    close_terminal();
+}
+
 Test(session, keys_around_a_command_reach_the_guest)
 {
     open_terminal();
