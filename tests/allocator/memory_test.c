@@ -424,6 +424,40 @@ Test(memory, a_cancelled_creation_leaves_nothing)
     assert_refused(&plan, LOAM_ERROR_CANCELLED, "cancelled");
 }
 
+static bool asks(void *self)
+{
+    uint32_t *left = self;
+
+    return (*left)-- == 0;
+}
+
+/* At every question in turn, in both parts. */
+Test(memory, is_cancelled_between_any_two_pieces)
+{
+    struct loam_memory_request request = two_parts(LOAM_PAGES_4K);
+    uint32_t left = UINT32_MAX, questions;
+    struct loam_memory *memory;
+    struct loam_plan plan;
+
+    request.thread_count = 1; /* two would share the questions out as it comes */
+    request.cancel = (struct loam_cancel){asks, &left};
+    plan = make_plan(&request);
+    left = UINT32_MAX;
+    memory = create(&plan);
+    questions = UINT32_MAX - left;
+    loam_memory_destroy(memory);
+    cr_expect_gt(questions, 2 * plan.part_count);
+    for (uint32_t i = 0; i < questions; i++) {
+        struct loam_diag diag = {0};
+
+        left = i;
+        cr_expect_eq(loam_memory_create(&plan, &memory, &diag), LOAM_ERROR_CANCELLED, "question %" PRIu32, i);
+        cr_expect_null(memory);
+        cr_expect_eq(diag.error, LOAM_ERROR_CANCELLED);
+        cr_expect(prim_fake_clean(), "question %" PRIu32, i);
+    }
+}
+
 Test(memory, has_a_hole_and_a_legacy_window)
 {
     struct loam_memory_request request = two_parts(LOAM_PAGES_4K);

@@ -79,7 +79,7 @@ enum loam_commit {
  * first page is touched and then between pieces of at most 2 MiB or one page: each takes about a millisecond, and one
  * of 1 GiB 0.1 to 0.3 s, which nothing shortens, since the kernel clears a page in one go. Once it has answered true the
  * workers finish their pieces, everything is given back, and the call fails with LOAM_ERROR_CANCELLED. The kernel takes
- * about a fifth of the time in which 4 KiB pages were populated to take them back, and next to none for larger ones. It
+ * about a third of the processor time in which 4 KiB pages were populated to take them back, and next to none for larger ones. It
  * may look at a flag, a clock or a descriptor; it must not call Loam on what is being made.
  */
 struct loam_cancel {
