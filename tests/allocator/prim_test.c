@@ -374,6 +374,20 @@ Test(prim, a_large_heap_block_is_not_touched)
     loam_prim_heap_free(memory);
 }
 
+/* What the kernel says of the file itself, not of the descriptor that there is none of. */
+Test(prim, a_memfd_that_is_refused_says_why)
+{
+    char name[300];
+    int fd = 0;
+
+    memset(name, 'n', sizeof name);
+    name[sizeof name - 1] = '\0';
+    errno = 0;
+    cr_expect_not(loam_prim_memfd(name, 0, 4096, &fd));
+    cr_expect_eq(errno, EINVAL, "the name is too long");
+    cr_expect_eq(fd, -1);
+}
+
 Test(prim, a_heap_block_beyond_all_memory_is_refused)
 {
     /* The last two get as far as calloc, which sanitizers do not let fail. */
