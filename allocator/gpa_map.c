@@ -589,8 +589,8 @@ static enum loam_error validate_locked(struct loam_gpa_map *map, struct loam_dia
     }
     for (uint32_t i = 0; error == LOAM_OK && i < map->table_capacity; i++) {
         struct loam_gpa_view *table = table_at(map, i);
-        /* acquire: as in free_table. */
-        uint32_t reader_count = atomic_load_explicit(&table->reader_count, memory_order_acquire);
+        /* relaxed: a table that is held or current is not written, and this only reads. */
+        uint32_t reader_count = atomic_load_explicit(&table->reader_count, memory_order_relaxed);
 
         if (reader_count > INT32_MAX) {
             return loam_fail(diag, LOAM_ERROR_CORRUPT, "gpa map: table %u was released %u times too often", i,

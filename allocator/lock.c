@@ -75,10 +75,11 @@ static uint32_t self_name(void)
     if (loam_lock_self != 0) {
         return loam_lock_self;
     }
-    if (atomic_load_explicit(&watched, memory_order_acquire) == 0 && loam_prim_at_fork(NULL, NULL, forget_self)) {
-        atomic_store_explicit(&watched, 1, memory_order_release); /* twice does no harm */
+    /* Relaxed: nothing hangs on it, and to be watched twice does no harm. */
+    if (atomic_load_explicit(&watched, memory_order_relaxed) == 0 && loam_prim_at_fork(NULL, NULL, forget_self)) {
+        atomic_store_explicit(&watched, 1, memory_order_relaxed);
     }
-    if (atomic_load_explicit(&watched, memory_order_acquire) == 0) {
+    if (atomic_load_explicit(&watched, memory_order_relaxed) == 0) {
         atomic_store_explicit(&process_space, 0, memory_order_relaxed);
         return loam_prim_thread_id() | space_mark() << ID_BITS;
     }
@@ -139,7 +140,7 @@ static bool claim(struct loam_lock *lock, uint32_t self)
 {
     uint32_t none = 0;
 
-    return atomic_compare_exchange_strong_explicit(&lock->next, &none, self, memory_order_seq_cst,
+    return atomic_compare_exchange_strong_explicit(&lock->next, &none, self, memory_order_relaxed,
                                                    memory_order_relaxed);
 }
 

@@ -49,6 +49,27 @@ static unsigned random_below(unsigned limit)
 
 /* --- Threads ---------------------------------------------------------------------------------------------------------------- */
 
+static uint32_t *own_variable, own_values[WEAK_THREAD_MAX];
+
+void weak_make_own(uint32_t *variable)
+{
+    own_variable = variable;
+}
+
+unsigned weak_thread(void)
+{
+    return current;
+}
+
+/* The variable is the next thread's. */
+static void change_own(unsigned before, unsigned next)
+{
+    if (own_variable != NULL) {
+        own_values[before] = *own_variable;
+        *own_variable = own_values[next];
+    }
+}
+
 /* Some thread that has not ended goes on: with others about, not always the same. */
 static void switch_thread(unsigned next)
 {
@@ -59,6 +80,7 @@ static void switch_thread(unsigned next)
     }
     if (next != before) {
         current = next;
+        change_own(before, next);
         swapcontext(&contexts[before], &contexts[next]);
     }
 }
@@ -113,6 +135,8 @@ void weak_run(uint64_t seed, unsigned count, void (*const *threads)(void))
     }
     current = random_below(count);
     running = true;
+    memset(own_values, 0, sizeof own_values);
+    change_own(current, current);
     swapcontext(&caller, &contexts[current]);
 }
 
@@ -218,6 +242,15 @@ static void append(struct place *place, size_t bytes, uint64_t value, memory_ord
         common_view.first[place - places] = (uint16_t)number;
     }
     memcpy((void *)(uintptr_t)place->address, &value, bytes);
+}
+
+void weak_settle(void)
+{
+    for (unsigned i = 0; running && i < thread_count; i++) {
+        for (unsigned n = 0; n < place_count; n++) {
+            thread_views[i].first[n] = (uint16_t)(places[n].store_count - 1);
+        }
+    }
 }
 
 /* --- Operations ---------------------------------------------------------------------------------------------------------------- */

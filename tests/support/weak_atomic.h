@@ -31,6 +31,13 @@ void weak_run(uint64_t seed, unsigned count, void (*const *threads)(void));
 /* Let another thread go on: for loops that wait for it. */
 void weak_yield(void);
 
+/* Time passes, for all threads: whatever was stored before is seen from now on. */
+void weak_settle(void);
+
+/* The number of the thread that runs, from 0; and a variable of which each thread has one of its own, 0 at first. */
+unsigned weak_thread(void);
+void weak_make_own(uint32_t *variable);
+
 uint64_t weak_load(const volatile void *place, size_t bytes, memory_order order);
 void weak_store(volatile void *place, size_t bytes, uint64_t value, memory_order order);
 /* *place = ((*place & keep) | set) + add; returns what was there. */
