@@ -287,6 +287,23 @@ static void wait_for_what_is_left(void)
     }
 }
 
+/* The most memory that the group has had, in bytes. */
+static uint64_t group_peak(void)
+{
+    char path[CONTROL_GROUP_PATH_MAX + 32];
+    uint64_t peak = UINT64_MAX;
+    FILE *file;
+
+    snprintf(path, sizeof path, "%s/%s", group.path, group.is_unified ? "memory.peak" : "memory.max_usage_in_bytes");
+    file = fopen(path, "r");
+    if (file != NULL) {
+        (void)!fscanf(file, "%" SCNu64, &peak);
+        fclose(file);
+    }
+    return peak;
+}
+
+/* In a group of its own, which tells how much was populated: nowhere near all. */
 static void check_end(char *pages, char *memory, int number)
 {
     struct host_pools before = host_pools(), after;
@@ -296,6 +313,7 @@ static void check_end(char *pages, char *memory, int number)
     char said[64];
 
     cr_assert_eq(prctl(PR_SET_CHILD_SUBREAPER, 1), 0);
+    make_group("memory");
     start(&process, argv);
     while (strstr(process.err, " memory slots wanted") == NULL && process_read(&process)) {
     }
@@ -308,6 +326,8 @@ static void check_end(char *pages, char *memory, int number)
     after = host_pools();
     cr_expect_arr_eq(&before, &after, sizeof before, "hugepages were not given back");
     wait_for_what_is_left();
+    cr_expect_lt(group_peak(), 2048 * MIB, "%s: all was populated all the same", pages);
+    control_group_remove(&group);
 }
 
 Test(limits, a_signal_ends_populating_of_small_pages)
