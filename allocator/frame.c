@@ -345,7 +345,7 @@ enum loam_error loam_frame_tag_set(struct loam_frame *frame, loam_pfn start, enu
 {
     enum loam_error error = LOAM_ERROR_INVALID;
     struct frame_section *section;
-    struct frame_span block;
+    struct frame_span block = {0};
 
     if (frame == NULL || (tag != LOAM_FRAME_TAG_NONE && tag != LOAM_FRAME_TAG_SLAB)) {
         return LOAM_ERROR_INVALID;
