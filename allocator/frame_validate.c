@@ -238,7 +238,7 @@ static const char *check_bits(const struct walk *walk, const struct frame_map *m
         uint64_t managed = 0;
 
         if (from < word * UINT64_C(64) + 64 && to > word * UINT64_C(64)) {
-            uint32_t low = (uint32_t)frame_max(from, word * 64);
+            uint32_t low = (uint32_t)frame_max(from, word * UINT64_C(64));
 
             managed = frame_bits_mask(word, low, to - low);
         }

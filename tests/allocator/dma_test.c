@@ -406,8 +406,9 @@ Test(dma, every_refusal_says_what_is_wrong)
                 "dma buffer \"x\": 12288 bytes, at GPA 0x2fd000: taken by \"later\" at GPA 0x2ff000: "
                 "release it or choose another place");
     snprintf(text, sizeof text,
-             "dma buffer \"x\": 4096 bytes, at GPA %#llx: taken by a block outside the ledger: choose another place",
-             (unsigned long long)(frame.value * PAGE));
+             "dma buffer \"x\": 4096 bytes, at GPA %#" PRIx64
+             ": taken by a block outside the ledger: choose another place",
+             frame.value * PAGE);
     assert_says(here(frame.value * PAGE, PAGE), text);
     assert_says(here(8 * LOAM_MIB, PAGE),
                 "dma buffer \"x\": 4096 bytes, at GPA 0x800000: not all of that is RAM in one piece");

@@ -6,6 +6,6 @@
 #define GUEST_BASE  0x200000
 #define GUEST_SCRAP 0x300000 /* RAM that nothing of the loader's uses */
 
-#define GUEST_LATE  0x800000 /* far from all that anybody touches before, by 2 MiB pages too */
+#define GUEST_LATE 0x800000 /* far from all that anybody touches before, by 2 MiB pages too */
 
 #endif

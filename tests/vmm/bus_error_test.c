@@ -290,7 +290,7 @@ Test(bus_error, of_two_threads_one_speaks, .timeout = 60)
 static void mend(int number)
 {
     (void)number;
-    mmap(other, RAM_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+    (void)mmap(other, RAM_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
 }
 
 /* Their handler mends it: the access succeeds, errno is as it was, and the map can be changed. */

@@ -900,8 +900,7 @@ Test(virtio_mmio, every_short_sequence_agrees_with_the_specification)
 
 Test(virtio_mmio, random_accesses_keep_the_invariants)
 {
-    static const uint64_t values[] = {0,      1,         2, 3, 4, 8, 0xb, 0xf, 0x80, 16, GUEST_HIGH & UINT32_MAX,
-                                      0x1000, UINT64_MAX};
+    static const uint64_t values[] = {0, 1, 2, 3, 4, 8, 0xb, 0xf, 0x80, 16, (uint32_t)GUEST_HIGH, 0x1000, UINT64_MAX};
     struct random random = {20240604};
 
     for (uint32_t step = 0; step < 500000; step++) {

@@ -153,7 +153,7 @@ Test(virtqueue, buffers_may_fill_memory_to_its_last_byte)
 
 Test(virtqueue, a_chain_may_have_as_many_buffers_as_the_queue_has_entries)
 {
-    for (uint16_t i = 0; i < SIZE; i++) {
+    for (uint16_t i = 0; i < (uint16_t)SIZE; i++) {
         put(i, GUEST_HIGH + i, 1, VIRTQ_DESC_F_WRITE | (i + 1 < SIZE ? VIRTQ_DESC_F_NEXT : 0u), (uint16_t)(i + 1));
     }
     offer(0);
@@ -264,7 +264,7 @@ Test(virtqueue, an_available_index_that_goes_back)
 
 Test(virtqueue, more_chains_than_entries_while_some_are_with_the_device)
 {
-    for (uint16_t i = 0; i < SIZE; i++) {
+    for (uint16_t i = 0; i < (uint16_t)SIZE; i++) {
         put(i, GUEST_HIGH, 1, 0, 0);
         offer(i);
     }

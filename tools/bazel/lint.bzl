@@ -65,7 +65,7 @@ def _lint_each_impl(ctx):
     logs = []
     for file in ctx.files.srcs:
         for tool, command in ctx.attr.commands.items():
-            log = ctx.actions.declare_file("{}/{}.{}".format(ctx.label.name, file.basename, tool))
+            log = ctx.actions.declare_file("{}/{}.{}".format(ctx.label.name, file.short_path.replace("/", "_"), tool))
             _run(
                 ctx,
                 tool,
