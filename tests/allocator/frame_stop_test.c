@@ -122,6 +122,21 @@ Test(frame_stop, an_owner_that_stays_in_its_call_is_waited_for_in_vain_but_not_f
     assert_valid(user.frame);
 }
 
+/* Before fork(2): what caches have ready is settled, so that the child's copy is whole. */
+Test(frame_stop, owners_stand_still_while_all_is_frozen)
+{
+    struct user user = user_make();
+
+    loam_frame_freeze(user.frame);
+    cr_assert_eq(barriers, 1);
+    cr_assert_eq(user.cache->forbidden, FRAME_STOPPED);
+    cr_assert_eq(user.cache->window[0][LOAM_FRAME_ZONE_DMA32].made, 0);
+    loam_frame_thaw(user.frame);
+    cr_assert_eq(user.cache->forbidden, FRAME_RUNNING);
+    cr_assert_eq(loam_frame_cache_free(user.cache, user.own, 1), LOAM_OK);
+    assert_valid(user.frame);
+}
+
 /* --- The lock's holder died ---------------------------------------------------------------------------------------- */
 
 static struct loam_frame *in_shared_memory(void)

@@ -18,7 +18,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { FORKS = 30, THREADS = 4 };
+enum { FORKS = 40, THREADS = 6 };
 
 static struct loam_memory *memory;
 static atomic_bool enough;
@@ -26,7 +26,9 @@ static atomic_ulong turns[THREADS];
 
 static void make_memory(void)
 {
-    struct loam_memory_request request = {.bytes = 64 * LOAM_MIB, .pages = LOAM_PAGES_4K};
+    /* Without a reserve, caches serve from their own chunks. */
+    struct loam_memory_request request = {
+        .bytes = 64 * LOAM_MIB, .pages = LOAM_PAGES_4K, .dma32_reserve_bytes = UINT64_MAX};
     struct loam_diag diag = {0};
     struct loam_plan plan;
 
@@ -74,12 +76,21 @@ static void use_ledger(void)
     REQUIRE(loam_dma_release(loam_memory_dma(memory), buffer.id) == LOAM_OK);
 }
 
-static void use_map(void)
+/* Two threads change the map at once, each its own place: a change of the one that undoes the other's is seen. */
+static void use_map(uint64_t place)
 {
-    struct loam_region device = {.start = {64 * LOAM_GIB}, .bytes = 4096, .type = LOAM_REGION_DEVICE};
+    struct loam_region device = {.start = {(64 + place) * LOAM_GIB}, .bytes = 4096, .type = LOAM_REGION_DEVICE};
 
-    if (loam_gpa_map_insert(loam_memory_map(memory), &device) == LOAM_OK) {
-        REQUIRE(loam_gpa_map_remove(loam_memory_map(memory), device.start, 4096) == LOAM_OK);
+    for (int i = 0; i < 100; i++) {
+        enum loam_error error = loam_gpa_map_insert(loam_memory_map(memory), &device);
+
+        if (error != LOAM_OK) {
+            continue;
+        }
+        do {
+            error = loam_gpa_map_remove(loam_memory_map(memory), device.start, 4096);
+            REQUIRE(error == LOAM_OK || error == LOAM_ERROR_BUSY);
+        } while (error != LOAM_OK);
     }
 }
 
@@ -100,7 +111,7 @@ static void *work(void *number)
 {
     struct loam_frame_cache *cache = NULL;
 
-    REQUIRE((uintptr_t)number != 3 || loam_frame_cache_make(loam_memory_frame(memory), &cache) == LOAM_OK);
+    REQUIRE((uintptr_t)number < 4 || loam_frame_cache_make(loam_memory_frame(memory), &cache) == LOAM_OK);
     while (!enough) {
         switch ((uintptr_t)number) {
         case 0:
@@ -110,7 +121,8 @@ static void *work(void *number)
             use_ledger();
             break;
         case 2:
-            use_map();
+        case 3:
+            use_map((uintptr_t)number);
             break;
         default:
             use_cache(cache);
@@ -148,7 +160,7 @@ static void use_all_in_child(void)
     }
     use_frames();
     use_ledger();
-    use_map();
+    use_map(9);
     REQUIRE(loam_frame_cache_make(loam_memory_frame(memory), &cache) == LOAM_OK);
     use_cache(cache);
     REQUIRE(loam_frame_validate(loam_memory_frame(memory), &diag) == LOAM_OK);
