@@ -231,6 +231,18 @@ static void name_member(const struct elf_archive *archive, const struct ar_hdr *
     snprintf(member->name, sizeof member->name, "%.*s", (int)strcspn(name, "/"), name);
 }
 
+/* An archive aligns its members by 2, the tables in them want 8. */
+static void take_member(const struct elf_archive *archive, const struct ar_hdr *header, size_t bytes,
+                        struct elf_image *member)
+{
+    *member = (struct elf_image){.memory = malloc(bytes), .bytes = bytes};
+    name_member(archive, header, member);
+    cr_assert_not_null(member->memory);
+    memcpy(member->memory, header + 1, bytes);
+    member->start = member->memory;
+    cr_assert(find_tables(member), "%s: no object", member->name);
+}
+
 bool elf_archive_next(struct elf_archive *archive, struct elf_image *member)
 {
     while (archive->at + sizeof(struct ar_hdr) <= archive->bytes) {
@@ -241,13 +253,11 @@ bool elf_archive_next(struct elf_archive *archive, struct elf_image *member)
             bytes > archive->bytes - archive->at - sizeof *header) {
             return false;
         }
-        *member = (struct elf_image){.start = (const unsigned char *)(header + 1), .bytes = bytes};
         archive->at += sizeof *header + bytes + bytes % 2;
         if (strncmp(header->ar_name, "//", 2) == 0) {
             archive->long_names = (const char *)(header + 1);
         } else if (strncmp(header->ar_name, "/ ", 2) != 0) {
-            name_member(archive, header, member);
-            cr_assert(find_tables(member), "%s: no object", member->name);
+            take_member(archive, header, bytes, member);
             return true;
         }
     }

@@ -18,7 +18,7 @@ struct elf_image {
     const Elf64_Ehdr *header;
     const Elf64_Phdr *segments; /* header->e_phnum of them */
     const Elf64_Shdr *sections; /* header->e_shnum of them */
-    void *memory;               /* owned; NULL for a member of an archive */
+    void *memory;               /* owned */
 };
 
 /* false: no file, or not of this format. */
@@ -57,7 +57,7 @@ struct elf_archive {
 
 bool elf_archive_open(struct elf_archive *archive, const char *path);
 
-/* Its next member that is an object; false: no more. The member is part of the archive and is not closed. */
+/* Its next member that is an object, to be closed; false: no more. */
 bool elf_archive_next(struct elf_archive *archive, struct elf_image *member);
 void elf_archive_close(struct elf_archive *archive);
 

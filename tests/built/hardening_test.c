@@ -61,6 +61,7 @@ static void each_member(const char *variable, void (*check)(const struct elf_ima
     cr_assert(elf_archive_open(&archive, setting(variable)), "%s: no archive", setting(variable));
     while (elf_archive_next(&archive, &member)) {
         check(&member);
+        elf_image_close(&member);
         count++;
     }
     cr_expect_eq(archive.at, archive.bytes, "%s: what follows member %u is no member", setting(variable), count);
@@ -467,12 +468,13 @@ static void add_declared_in(struct names *names, const char *path)
 Test(hardening, the_shared_library_exports_what_the_headers_declare_and_no_more)
 {
     static struct names exported, declared;
-    char *headers = strdup(setting("HEADERS")), *rest = headers;
+    char *headers, *rest;
     struct elf_image image;
     const Elf64_Sym *symbol;
     unsigned at = 0;
 
     SKIP_IF_SANITIZED("it adds names of its own");
+    headers = rest = strdup(setting("HEADERS"));
     for (char *path; (path = strsep(&rest, " ")) != NULL;) {
         if (*path != '\0') {
             add_declared_in(&declared, path);
