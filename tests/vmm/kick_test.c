@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "vmm/kick.h"
 
+#include "tests/support/sanitizer.h"
+
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <sched.h>
@@ -123,6 +125,7 @@ Test(kick, without_a_thread_to_be_had)
     struct loam_diag diag = {0};
     sigset_t mask;
 
+    SKIP_WHERE_A_SANITIZER_MAPS();
     cr_assert_eq(setrlimit(RLIMIT_AS, &none), 0); /* no room for a stack */
     cr_expect_eq(kick_start(&thread, read_once, fds, "the reader", &diag), LOAM_ERROR_SYSTEM);
     cr_expect_not_null(strstr(diag.text, "the reader: a thread is wanted"), "%s", diag.text);

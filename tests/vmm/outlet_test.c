@@ -2,6 +2,7 @@
 #include "vmm/outlet.h"
 
 #include "tests/support/heap.h"
+#include "tests/support/sanitizer.h"
 #include "tests/vmm/call_gate.h"
 
 #include <criterion/criterion.h>
@@ -142,6 +143,7 @@ Test(outlet, without_a_thread_to_be_had_it_goes_on_as_before)
     struct loam_diag diag = {0};
     char text[4] = "";
 
+    SKIP_WHERE_A_SANITIZER_MAPS();
     cr_assert_eq(setrlimit(RLIMIT_AS, &none), 0); /* no room for a stack */
     cr_expect_eq(outlet_start(&outlet, &diag), LOAM_ERROR_SYSTEM);
     cr_assert_eq(setrlimit(RLIMIT_AS, &(struct rlimit){RLIM_INFINITY, RLIM_INFINITY}), 0);
@@ -461,6 +463,7 @@ Test(outlet, no_room_for_the_stack_is_told_as_such)
     struct loam_diag diag = {0};
     enum loam_error error;
 
+    SKIP_WHERE_A_SANITIZER_MAPS();
     cr_assert_eq(getrlimit(RLIMIT_DATA, &before), 0);
     small = (struct rlimit){1, before.rlim_max};
     cr_assert_eq(setrlimit(RLIMIT_DATA, &small), 0);
