@@ -115,6 +115,15 @@ static void run_one(void)
     switch_thread(random_below(thread_count));
 }
 
+static void make_thread(ucontext_t *context, char *stack)
+{
+    getcontext(context);
+    context->uc_stack.ss_sp = stack;
+    context->uc_stack.ss_size = STACK_BYTES;
+    context->uc_link = NULL;
+    makecontext(context, run_one, 0);
+}
+
 void weak_run(uint64_t seed, unsigned count, void (*const *threads)(void))
 {
     static char stacks[WEAK_THREAD_MAX][STACK_BYTES];
@@ -127,11 +136,7 @@ void weak_run(uint64_t seed, unsigned count, void (*const *threads)(void))
     memset(ended, 0, sizeof ended);
     for (unsigned i = 0; i < count; i++) {
         functions[i] = threads[i];
-        getcontext(&contexts[i]);
-        contexts[i].uc_stack.ss_sp = stacks[i];
-        contexts[i].uc_stack.ss_size = STACK_BYTES;
-        contexts[i].uc_link = NULL;
-        makecontext(&contexts[i], run_one, 0);
+        make_thread(&contexts[i], stacks[i]);
     }
     current = random_below(count);
     running = true;
