@@ -418,7 +418,7 @@ static void vm_flags(const struct loam_backing_info *info, char *flags, size_t s
             end = high;
         }
         if (strncmp(line, "VmFlags:", 8) == 0 && start <= (uintptr_t)info->hva && (uintptr_t)info->hva < end) {
-            snprintf(flags, size, "%s", line);
+            snprintf(flags, size, "%.*s", (int)size - 1, line);
         }
     }
     fclose(smaps);

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -401,7 +402,9 @@ Test(console_terminal, the_background_does_not_stop_it)
 
 static void fault(void)
 {
-    *(volatile int *)8 = 0;
+    volatile int *forbidden = mmap(NULL, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    *forbidden = 0;
 }
 
 /* In a child: raw, then its end. Returns the wait status. */
