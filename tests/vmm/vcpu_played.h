@@ -15,9 +15,9 @@ struct vcpu_played {
     struct kvm_regs regs;
     struct kvm_sregs sregs;
     struct kvm_vcpu_events events;
-    struct kvm_xsave xsave;
-    unsigned long failing; /* this request fails, and changes nothing; 0: none */
-    uint32_t write_count;  /* requests that changed something */
+    unsigned long failing;  /* this request fails, and changes nothing; 0: none */
+    uint32_t write_count;   /* requests that changed something */
+    struct kvm_xsave xsave; /* last, since it is of variable size */
 };
 
 extern struct vcpu_played played;
