@@ -149,6 +149,9 @@ static enum console_command filter_escaped(uint8_t key, uint8_t *output, size_t 
     if (key == 'x') {
         return CONSOLE_COMMAND_LEAVE;
     }
+    if (key == 'c') {
+        return CONSOLE_COMMAND_CLEAR;
+    }
     if (key == 'h') {
         return CONSOLE_COMMAND_HELP;
     }

@@ -211,6 +211,9 @@ static bool sort_keys(struct input *input, const uint8_t *keys, size_t count)
 
         used += console_filter(&input->filter, keys + used, count - used, for_guest, &fresh, &command);
         queue(input, for_guest, fresh);
+        if (command == CONSOLE_COMMAND_CLEAR) {
+            input->taken = input->count = 0;
+        }
         if (command == CONSOLE_COMMAND_HELP) {
             say(input, "\r\n" CONSOLE_HELP "\r\n");
         }

@@ -583,6 +583,29 @@ Test(session, control_a_h_helps_though_nothing_is_read)
     close_terminal();
 }
 
+static void *clear_and_make_room(void *nothing)
+{
+    type_when_raw("kkk\001cdef\001h");
+    await_on_terminal("Ctrl-a x");
+    make_room(16);
+    return nothing;
+}
+
+Test(session, control_a_c_drops_the_keys_that_wait_and_no_others)
+{
+    pthread_t thread;
+
+    open_terminal();
+    open_session();
+    make_room(0);
+    cr_assert_eq(pthread_create(&thread, NULL, clear_and_make_room, NULL), 0);
+    watch_until_taken(3);
+    cr_assert_eq(pthread_join(thread, NULL), 0);
+    cr_expect_eq(machine.taken_count, 3);
+    cr_expect_arr_eq(machine.taken, "def", 3);
+    close_terminal();
+}
+
 static void *hear_bell_and_leave(void *nothing)
 {
     static char keys[2000];
