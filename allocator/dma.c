@@ -17,7 +17,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <jansson.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -166,7 +166,7 @@ static enum loam_error free_frames(struct loam_dma *dma, const struct loam_dma_b
 
 /* --- Requests ---------------------------------------------------------------------------------------------------- */
 
-/* Printable ASCII: the name stands in lines of text and in JSON. */
+/* Printable ASCII: the name stands in lines of text, and may be printed anywhere. */
 static bool owner_valid(const char *owner)
 {
     size_t length = owner != NULL ? strnlen(owner, LOAM_DMA_OWNER_MAX + 1) : 0;
@@ -637,58 +637,6 @@ enum loam_error loam_dma_find(const struct loam_dma *dma, loam_gpa gpa, struct l
     *entry = found != NULL ? *found : (struct loam_dma_entry){0};
     unlock(locked);
     return found != NULL ? LOAM_OK : LOAM_ERROR_NOT_FOUND;
-}
-
-/* A JSON array of all entries, the lock held; NULL: no memory. GPAs and sizes are below 2^63. */
-static json_t *json_from_entries(const struct loam_dma *dma)
-{
-    json_t *array = json_array();
-
-    for (uint32_t i = 0; array != NULL && i < dma->count; i++) {
-        const struct loam_dma_entry *entry = dma->by_gpa[i];
-        json_t *row = json_pack("{s:I, s:s, s:I, s:I, s:I}", "id", (json_int_t)entry->buffer.id, "owner", entry->owner,
-                                "gpa", (json_int_t)gpa_of(entry), "bytes", (json_int_t)entry->buffer.bytes, "pins",
-                                (json_int_t)entry->pin_count);
-
-        if (json_array_append_new(array, row) != 0) {
-            json_decref(array);
-            array = NULL;
-        }
-    }
-    return array;
-}
-
-enum loam_error loam_dma_json(const struct loam_dma *dma, char **text)
-{
-    struct loam_dma *locked;
-    json_t *array;
-    size_t length;
-
-    if (text == NULL) {
-        return LOAM_ERROR_INVALID;
-    }
-    *text = NULL;
-    if (dma == NULL) {
-        return LOAM_ERROR_INVALID;
-    }
-    locked = lock(dma);
-    array = json_from_entries(dma);
-    unlock(locked);
-    /* Not json_dumps: its text would belong to whatever allocator the program has given jansson. */
-    length = array != NULL ? json_dumpb(array, NULL, 0, JSON_COMPACT) : 0;
-    *text = length > 0 ? malloc(length + 1) : NULL;
-    if (*text != NULL && json_dumpb(array, *text, length, JSON_COMPACT) == length) {
-        (*text)[length] = '\0';
-    } else {
-        free(*text);
-        *text = NULL;
-    }
-    json_decref(array);
-    if (*text == NULL) {
-        errno = ENOMEM; /* whatever allocator the program has given jansson */
-        return LOAM_ERROR_SYSTEM;
-    }
-    return LOAM_OK;
 }
 
 /* One entry against the allocator, and against the map as it is. */

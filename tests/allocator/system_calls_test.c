@@ -160,15 +160,14 @@ static void use_ledger(void)
 {
     static _Thread_local struct loam_dma_buffer buffers[BUFFERS];
     struct loam_dma_request request = {.owner = "ledger", .bytes = 4096};
+    struct loam_dma_entry entry;
     struct loam_diag diag;
-    char *text;
 
     for (size_t i = 0; i < BUFFERS; i++) {
         REQUIRE(loam_dma_alloc(loam_memory_dma(memory), &request, &buffers[i], NULL) == LOAM_OK);
         REQUIRE(loam_dma_pin(loam_memory_dma(memory), buffers[i].id) == LOAM_OK);
     }
-    REQUIRE(loam_dma_json(loam_memory_dma(memory), &text) == LOAM_OK);
-    free(text);
+    REQUIRE(loam_dma_entry_at(loam_memory_dma(memory), BUFFERS - 1, &entry) == LOAM_OK);
     for (size_t i = 0; i < BUFFERS; i++) {
         REQUIRE(loam_dma_unpin(loam_memory_dma(memory), buffers[i].id) == LOAM_OK);
         REQUIRE(loam_dma_release(loam_memory_dma(memory), buffers[i].id) == LOAM_OK);

@@ -7,6 +7,7 @@
 
 #include <criterion/criterion.h>
 #include <ctype.h>
+#include <dlfcn.h>
 #include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -355,6 +356,31 @@ Test(hardening, every_external_name_of_the_archive_begins_with_loam)
 {
     SKIP_IF_SANITIZED("it adds names of its own");
     each_member("LIBRARY", expect_prefixes);
+}
+
+/* Names that begin with an underscore are the compiler's; pthread_atfork is in a part of the C library that is linked into
+   every program. What else a member leaves undefined is another member's, or the C library has it. */
+static void expect_c_library_alone(const struct elf_image *image)
+{
+    void *c_library = dlopen("libc.so.6", RTLD_NOW);
+    const Elf64_Sym *symbol;
+    unsigned at = 0;
+
+    cr_assert_not_null(c_library);
+    while ((symbol = elf_image_symbol(image, &at)) != NULL) {
+        const char *name = elf_image_symbol_name(image, symbol);
+
+        cr_expect(symbol->st_shndx != SHN_UNDEF || *name == '\0' || *name == '_' || strncmp(name, "loam_", 5) == 0 ||
+                      strcmp(name, "pthread_atfork") == 0 || dlsym(c_library, name) != NULL,
+                  "%s: the name %s is neither Loam's nor the C library's", image->name, name);
+    }
+    dlclose(c_library);
+}
+
+Test(hardening, the_archive_wants_nothing_but_the_c_library)
+{
+    SKIP_IF_SANITIZED("it adds names of its own");
+    each_member("LIBRARY", expect_c_library_alone);
 }
 
 /* Names, each followed by a newline. */

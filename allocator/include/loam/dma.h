@@ -47,7 +47,7 @@ LOAM_MUST_USE enum loam_error loam_dma_create(struct loam_frame *frame, struct l
 
 /*
  * Release every buffer, pinned ones too, and the ledger. NULL is allowed. Returns how many buffers were still there;
- * ask loam_dma_json before, if their owners are to be named.
+ * ask loam_dma_entry_at before, if their owners are to be named.
  */
 uint32_t loam_dma_destroy(struct loam_dma *dma);
 
@@ -148,13 +148,6 @@ LOAM_MUST_USE enum loam_error loam_dma_entry_at(const struct loam_dma *dma, uint
 
 /* The entry that holds gpa. LOAM_ERROR_NOT_FOUND: none. */
 LOAM_MUST_USE enum loam_error loam_dma_find(const struct loam_dma *dma, loam_gpa gpa, struct loam_dma_entry *entry);
-
-/*
- * The ledger as one JSON array, ascending by GPA:
- * [{"id":1,"owner":"rng rings","gpa":1048576,"bytes":4096,"pins":0}, ...]. *text is the caller's, to be freed with
- * free; NULL on failure. LOAM_ERROR_SYSTEM: no memory.
- */
-LOAM_MUST_USE enum loam_error loam_dma_json(const struct loam_dma *dma, char **text);
 
 /*
  * Hold the ledger against the allocator (each entry is exactly one allocated block) and the map (each lies whole where
