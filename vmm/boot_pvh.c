@@ -482,7 +482,7 @@ static enum loam_error load_initrd(struct boot_memory *carved, const struct boot
                                     diag);
     module->bytes = request->initrd.bytes;
     module->command_line = NULL;
-    parts->module_count += error == LOAM_OK ? 1 : 0;
+    parts->module_count++;
     return error;
 }
 

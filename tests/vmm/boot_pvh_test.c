@@ -165,7 +165,8 @@ Test(boot_pvh, inspect_takes_the_same_entry_twice)
     cr_assert_eq(inspect(file, sizeof file, &image, NULL), LOAM_OK);
 }
 
-Test(boot_pvh, inspect_takes_the_most_program_headers)
+/* Descending, each goes before all others; ascending, behind them. */
+static void check_most_program_headers(bool is_descending)
 {
     struct elf_builder_segment segments[BOOT_PVH_SEGMENT_MAX] = {{PT_NOTE, 0x1d00, 0, 20, 20, 4}};
     uint8_t file[0x1d00 + 20];
@@ -173,16 +174,22 @@ Test(boot_pvh, inspect_takes_the_most_program_headers)
     struct boot_pvh_image image;
     struct loam_diag diag = {0};
 
-    /* descending, so that each goes before all others */
     for (uint32_t i = 1; i < BOOT_PVH_SEGMENT_MAX; i++) {
-        segments[i] =
-            (struct elf_builder_segment){PT_LOAD, 0, entry + (BOOT_PVH_SEGMENT_MAX - 1 - i) * 0x1000, 1, 0x1000, 0};
+        uint32_t place = is_descending ? BOOT_PVH_SEGMENT_MAX - 1 - i : i - 1;
+
+        segments[i] = (struct elf_builder_segment){PT_LOAD, 0, entry + place * 0x1000, 1, 0x1000, 0};
     }
     cr_assert_leq(elf_builder_headers(file, true, segments, BOOT_PVH_SEGMENT_MAX), 0x1d00);
     elf_builder_note(file + 0x1d00, "Xen", 18, &entry, 4, 4);
     cr_assert_eq(inspect(file, sizeof file, &image, &diag), LOAM_OK, "%s", diag.text);
     cr_assert_eq(image.segment_count, BOOT_PVH_SEGMENT_MAX - 1);
     check_image(&image, sizeof file);
+}
+
+Test(boot_pvh, inspect_takes_the_most_program_headers)
+{
+    check_most_program_headers(true);
+    check_most_program_headers(false);
 }
 
 /* --- Hostile files ------------------------------------------------------------------------------------------------ */
@@ -229,7 +236,10 @@ static const struct fixture_case hostile[] = {
     {"address wraps", "p_paddr", {{PHDR(TEXT, p_paddr), UINT64_MAX - 0xff}}, 0},
     {"memory wraps", "p_memsz", {{PHDR(ZEROS, p_memsz), UINT64_MAX - ELF_GOOD_ZEROS + 1}}, 0},
     {"memory of all space", "p_memsz", {{PHDR(ZEROS, p_memsz), UINT64_MAX}}, 0},
-    {"two segments at one place", "overlap", {{PHDR(ZEROS, p_paddr), ELF_GOOD_TEXT}}, 0},
+    {"two segments at one place",
+     "p_paddr [0x200000, 0x201000) overlaps the segment [0x200000, 0x200300)",
+     {{PHDR(ZEROS, p_paddr), ELF_GOOD_TEXT}},
+     0},
     {"overlap by a byte from below", "overlap", {{PHDR(TEXT, p_paddr), ELF_GOOD_DATA - 0x2ff}}, 0},
     {"overlap by a byte from above", "overlap", {{PHDR(ZEROS, p_paddr), ELF_GOOD_DATA + ELF_GOOD_DATA_MEMORY - 1}}, 0},
     {"one segment inside another", "overlap", {{PHDR(ZEROS, p_paddr), 0x100000}, {PHDR(ZEROS, p_memsz), 0x400000}}, 0},
@@ -622,6 +632,19 @@ Test(boot_pvh_load, places_segments_above_4_gib_too)
     cr_assert_eq(state.image_bytes, 4 * LOAM_GIB + 0x2000 - ELF_GOOD_TEXT);
 }
 
+Test(boot_pvh_load, the_image_begins_with_its_lowest_segment)
+{
+    uint8_t bytes[ELF_GOOD_BYTES];
+    struct boot_request request = {.kernel = {bytes, sizeof bytes, "good"}};
+    struct boot_state state;
+
+    elf_builder_good(bytes, true);
+    fixture_poke(bytes, &(struct fixture_poke){PHDR(ZEROS, p_paddr), 0x180800});
+    cr_assert_eq(boot_load(memory, &request, &state, NULL), LOAM_OK);
+    cr_expect_eq(state.image_start.value, 0x180000);
+    cr_expect_eq(state.image_bytes, 0x204000 - 0x180000);
+}
+
 /* boot_load knows files without the magic for no ELF files. */
 static void refuse_all(const struct fixture_case *cases, size_t count)
 {
@@ -722,6 +745,38 @@ Test(boot_pvh_load, leaves_low_memory_to_the_kernel)
     }
 }
 
+/* A frame that is just filled, then a byte more; what lies behind is another's. */
+Test(boot_pvh_load, start_info_takes_the_frames_that_it_needs)
+{
+    static const struct boot_module module = {{0x400000}, 0x1000, "abi"};
+    const size_t whole = LOAM_FRAME_BYTES - sizeof(struct boot_pvh_start_info) - sizeof(struct boot_pvh_module) -
+                         4 * sizeof(struct boot_pvh_memory) - sizeof "abi" - 1;
+    const uint8_t *others = fixture_hva(memory, FIXTURE_LOW_BYTES - LOAM_FRAME_BYTES, LOAM_FRAME_BYTES);
+    char line[LOAM_FRAME_BYTES] = {0};
+    uint8_t bytes[ELF_GOOD_BYTES];
+    struct boot_request request = {{bytes, sizeof bytes, "good"}, {0}, line, &module, 1};
+    uint64_t last_id;
+
+    elf_builder_good(bytes, true);
+    memset(line, 'x', whole);
+    squat(FIXTURE_LOW_BYTES - LOAM_FRAME_BYTES, LOAM_FRAME_BYTES);
+    memset(fixture_hva(memory, FIXTURE_LOW_BYTES - LOAM_FRAME_BYTES, LOAM_FRAME_BYTES), 0xee, LOAM_FRAME_BYTES);
+    last_id = fixture_last_id(memory);
+    for (uint64_t frames = 1; frames <= 2; frames++) {
+        struct loam_dma_entry entry;
+        struct boot_state state;
+
+        cr_assert_eq(boot_load(memory, &request, &state, NULL), LOAM_OK);
+        check_start_info(&state, &request);
+        cr_assert_eq(loam_dma_find(loam_memory_dma(memory), state.parameters, &entry), LOAM_OK);
+        cr_expect_eq(entry.buffer.bytes, frames * LOAM_FRAME_BYTES, "%zu characters", strlen(line));
+        cr_expect_eq(state.parameters.value, FIXTURE_LOW_BYTES - (frames + 1) * LOAM_FRAME_BYTES);
+        cr_expect_eq(others[0], 0xee, "%zu characters", strlen(line));
+        fixture_release_after(memory, last_id);
+        line[whole] = 'x';
+    }
+}
+
 /* Around what is taken, into the highest range with room; below 1 MiB when there is no other. */
 Test(boot_pvh_load, takes_low_memory_when_there_is_no_other)
 {
@@ -749,6 +804,19 @@ Test(boot_pvh_load, takes_low_memory_when_there_is_no_other)
     cr_assert_lt(state.parameters.value, LOAM_LEGACY_START_BYTES);
 }
 
+/* The good file with another system's note instead of the first (NULL: as it is), and a banner at offset. */
+static void build_named(uint8_t bytes[ELF_GOOD_BYTES], const char *system, const char *banner, size_t offset)
+{
+    elf_builder_good(bytes, true);
+    if (system != NULL) {
+        size_t length = strlen(system) + 1, end = 16 + length;
+
+        elf_builder_note(bytes + ELF_GOOD_NOTES_OFFSET, "Xen", 6, system, (uint32_t)length, 4);
+        memset(bytes + ELF_GOOD_NOTES_OFFSET + end, 0, ELF_GOOD_XEN_OFFSET - ELF_GOOD_NOTES_OFFSET - end);
+    }
+    memcpy(bytes + offset, banner, strlen(banner));
+}
+
 /* Linux keeps 2,047 characters, and says nothing of the rest: known by its note, or by its banner where no note speaks. */
 Test(boot_pvh_load, knows_how_much_of_the_command_line_linux_keeps)
 {
@@ -768,26 +836,19 @@ Test(boot_pvh_load, knows_how_much_of_the_command_line_linux_keeps)
         {NULL, "", 4095, 4095},
     };
 
-    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+    for (size_t i = 0; i < 2 * sizeof cases / sizeof cases[0]; i++) {
+        const char *banner = cases[i / 2].banner;
+        size_t at_the_end = ELF_GOOD_BYTES - strlen(banner); /* of the second segment; else in the first */
         uint8_t bytes[ELF_GOOD_BYTES];
         char line[BOOT_PVH_COMMAND_LINE_MAX + 1] = {0};
         struct boot_request request = {.kernel = {bytes, sizeof bytes, "good"}, .command_line = line};
         uint64_t last_id = fixture_last_id(memory);
         struct boot_state state;
 
-        elf_builder_good(bytes, true);
-        if (cases[i].system != NULL) {
-            elf_builder_note(bytes + ELF_GOOD_NOTES_OFFSET, "Xen", 6, cases[i].system,
-                             (uint32_t)strlen(cases[i].system) + 1, 4);
-            size_t end = 16 + strlen(cases[i].system) + 1;
-
-            /* instead of the first note, and zeros up to the second */
-            memset(bytes + ELF_GOOD_NOTES_OFFSET + end, 0, ELF_GOOD_XEN_OFFSET - ELF_GOOD_NOTES_OFFSET - end);
-        }
-        memcpy(bytes + ELF_GOOD_BYTES - strlen(cases[i].banner), cases[i].banner, strlen(cases[i].banner));
-        memset(line, 'x', cases[i].length);
+        build_named(bytes, cases[i / 2].system, banner, i % 2 == 0 ? ELF_GOOD_TEXT_OFFSET : at_the_end);
+        memset(line, 'x', cases[i / 2].length);
         cr_assert_eq(boot_load(memory, &request, &state, NULL), LOAM_OK);
-        cr_expect_eq(state.command_line_kept, cases[i].kept, "case %zu: %" PRIu32, i, state.command_line_kept);
+        cr_expect_eq(state.command_line_kept, cases[i / 2].kept, "case %zu: %" PRIu32, i, state.command_line_kept);
         fixture_release_after(memory, last_id);
     }
 }
