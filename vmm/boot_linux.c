@@ -229,10 +229,8 @@ static enum loam_error carve_above(struct boot_memory *carved, const struct boot
     while (from < LOAM_DMA32_END_BYTES &&
            loam_frame_next_free(frame, loam_pfn_from_gpa(loam_gpa_from_u64(from), shift), &range) == LOAM_OK) {
         uint64_t start = loam_align_up(loam_gpa_from_pfn(range.start, shift).value, image->align_bytes);
-        uint64_t end = loam_gpa_from_pfn(loam_pfn_from_u64(range.start.value + range.count_frames), shift).value;
 
-        end = end < LOAM_DMA32_END_BYTES ? end : LOAM_DMA32_END_BYTES;
-        if (start < end && image->init_bytes <= end - start &&
+        if (loam_fits(start, image->init_bytes, LOAM_DMA32_END_BYTES) &&
             carve_at(carved, image, start, buffer, NULL) == LOAM_OK) {
             return LOAM_OK;
         }
@@ -315,8 +313,8 @@ static enum loam_error load_descriptors(struct boot_memory *carved, struct boot_
     }
     descriptors[2] = DESCRIPTOR_CODE_64;
     descriptors[3] = DESCRIPTOR_DATA;
-    descriptors[4] = DESCRIPTOR_TSS_BUSY | (TSS_BYTES - 1) | (tss & 0xffffff) << 16 | (tss >> 24 & 0xff) << 56;
-    descriptors[5] = tss >> 32;
+    /* Below 4 GiB: the upper half, in the next descriptor, stays 0. */
+    descriptors[4] = DESCRIPTOR_TSS_BUSY | (TSS_BYTES - 1) | (tss & 0xffffff) << 16 | tss >> 24 << 56;
     memcpy((uint8_t *)buffer.hva + TSS_OFFSET_BYTES + TSS_IO_MAP_OFFSET, &io_map, sizeof io_map);
     state->descriptors = buffer.gpa;
     state->descriptor_count = DESCRIPTOR_COUNT;
@@ -350,9 +348,8 @@ static enum loam_error load_command_line(struct boot_memory *carved, const struc
     if (error != LOAM_OK) {
         return error;
     }
-    if (length > 0) {
-        memcpy(buffer.hva, request->command_line, length); /* the buffer is zeroed: its end is there */
-    }
+    /* The buffer is zeroed: the line's end is there. */
+    memcpy(buffer.hva, request->command_line != NULL ? request->command_line : "", length);
     header->cmd_line_ptr = (uint32_t)buffer.gpa.value;
     return LOAM_OK;
 }
@@ -418,7 +415,6 @@ static struct setup_header header_for_kernel(const struct boot_linux_image *imag
     header.ramdisk_image = 0;
     header.ramdisk_size = 0;
     header.setup_data = 0;
-    header.cmd_line_ptr = 0;
     return header;
 }
 

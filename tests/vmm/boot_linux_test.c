@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "vmm/boot_linux.h"
 
+#include "tests/support/heap.h"
 #include "tests/vmm/boot_fixture.h"
 #include "tests/vmm/random.h"
 
@@ -184,7 +185,11 @@ static const struct fixture_case misplaced[] = {
      0},
     {"fixed in the hole", "[0xd0000000, ", {{FIELD(relocatable_kernel), 0}, {FIELD(pref_address), 0xd0000000}}, 0},
     {"relocatable, from beyond low RAM", "pref_address", {{FIELD(pref_address), 0x1800000}}, 0},
-    {"relocatable, and too large", "init_size", {{FIELD(init_size), 0x1800000}}, 0},
+    {"relocatable, and too large",
+     "init_size 0x1800000 bytes of free memory wanted, aligned to 0x200000, from pref_address 0x400000 to 4 GiB, and "
+     "there are none: RAM below 4 GiB ends at 24 MiB: raise --low-limit to 28M",
+     {{FIELD(init_size), 0x1800000}},
+     0},
     {"relocatable, and aligned to 1 GiB", "aligned to 0x40000000", {{FIELD(kernel_alignment), 0x40000000}}, 0},
 };
 
@@ -460,6 +465,7 @@ static struct boot_state load(const struct boot_request *request)
     cr_assert_eq(boot_load(memory, request, &state, &diag), LOAM_OK, "%s", diag.text);
     cr_assert_eq(state.protocol, BOOT_LINUX);
     cr_assert_eq(state.entry, state.image_start.value + 0x200);
+    cr_assert_eq(state.command_line_kept, request->command_line != NULL ? strlen(request->command_line) : 0);
     check_page_tables(&state);
     check_descriptors(&state);
     check_owners(&state);
@@ -579,7 +585,7 @@ Test(boot_linux_load, leaves_low_memory_to_the_kernel)
     uint32_t seen = 0;
 
     build_image(bytes);
-    cr_assert_eq(load(&request).command_line_kept, 5);
+    load(&request);
     for (uint32_t i = 0; i < loam_dma_count(dma); i++) {
         struct loam_dma_entry entry;
 
@@ -601,6 +607,30 @@ Test(boot_linux_load, moves_a_relocatable_kernel_to_its_alignment)
     build_image(bytes);
     fixture_poke(bytes, &poke);
     cr_assert_eq(load(&request).image_start.value, PREF + ALIGN);
+}
+
+Test(boot_linux_load, moves_a_relocatable_kernel_into_a_gap_that_just_holds_it)
+{
+    uint8_t bytes[IMAGE_BYTES];
+    struct boot_request request = {.kernel = {bytes, sizeof bytes, "good"}};
+
+    build_image(bytes);
+    squat(PREF, ALIGN);
+    squat(PREF + ALIGN + INIT_BYTES, FIXTURE_LOW_BYTES - PREF - ALIGN - INIT_BYTES);
+    cr_assert_eq(load(&request).image_start.value, PREF + ALIGN);
+}
+
+/* The allocation that fails is the only one that does: elsewhere there would be room. */
+Test(boot_linux_load, heap_that_runs_out_is_no_reason_to_move)
+{
+    uint8_t bytes[IMAGE_BYTES];
+    struct boot_request request = {.kernel = {bytes, sizeof bytes, "good"}};
+    struct boot_state state;
+
+    build_image(bytes);
+    heap_fail(1);
+    cr_expect_eq(boot_load(memory, &request, &state, NULL), LOAM_ERROR_SYSTEM);
+    cr_expect_eq(state.image_bytes, 0);
 }
 
 Test(boot_linux_load, never_goes_below_the_preferred_address)
@@ -696,7 +726,7 @@ Test(boot_linux_load, keeps_the_initrd_below_initrd_addr_max)
         fixture_release_after(memory, last_id);
     }
     fixture_poke(bytes, &(struct fixture_poke){FIELD(initrd_addr_max), 0});
-    fixture_refused_load(memory, &request, "no room", "initrd_addr_max");
+    fixture_refused_load(memory, &request, "no room", "initrd_addr_max: 0x0 leaves no room");
     fixture_poke(bytes, &(struct fixture_poke){FIELD(initrd_addr_max), 0x1fff});
     cr_assert_eq(fixture_refused_load(memory, &request, "little room", "initrd"), LOAM_ERROR_EXHAUSTED);
 }
