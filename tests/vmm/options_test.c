@@ -2,6 +2,7 @@
 #include "vmm/options.h"
 
 #include <criterion/criterion.h>
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -28,6 +29,7 @@ Test(options, bytes_with_and_without_a_unit)
     for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
         uint64_t bytes;
 
+        errno = ERANGE; /* of an earlier call */
         cr_expect(options_parse_bytes(good[i].text, &bytes), "%s is refused", good[i].text);
         cr_expect_eq(bytes, good[i].bytes, "%s is read as %" PRIu64, good[i].text, bytes);
     }
@@ -59,6 +61,7 @@ static struct options options_of(int count, ...)
         argv[i] = va_arg(arguments, char *);
     }
     va_end(arguments);
+    errno = ERANGE; /* of an earlier call */
     options_read(count + 1, argv, &options);
     return options;
 }
@@ -240,35 +243,38 @@ static int ending(char *argv[], int count, char *text, size_t bytes)
     return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 
-/* Each is refused, with its own words in the text. */
+/* Each is refused, and these words end a line of the text. */
 Test(options, values_that_are_none)
 {
     static const struct {
         char *words[2];
         const char *says;
     } cases[] = {
-        {{"--vcpus", "0"}, "--vcpus 0: not a number from 1 to 1024"},
-        {{"--vcpus", "1025"}, "--vcpus 1025: not a number"},
-        {{"--vcpus", "2x"}, "--vcpus 2x: not a number"},
-        {{"--vcpus", "-1"}, "--vcpus -1: not a number"},
-        {{"--vcpus", "+1"}, "--vcpus +1: not a number"},
-        {{"--vcpus", ":"}, "--vcpus :: not a number"},
-        {{"--vcpus", "99999999999999999999"}, "not a number"},
-        {{"--vcpus", ""}, "--vcpus : not a number"},
-        {{"--node", "1024"}, "--node 1024: not a number from 0 to 1023"},
-        {{"--timeout", ""}, "--timeout : not a number of seconds from 0 to 31536000"},
-        {{"--timeout", "5s"}, "--timeout 5s: not a number"},
-        {{"--timeout", "-1"}, "--timeout -1: not a number"},
-        {{"--timeout", "nan"}, "--timeout nan: not a number"},
-        {{"--timeout", "31536001"}, "--timeout 31536001: not a number"},
-        {{"--pages", "3M"}, "--pages 3M: no such kind of page"},
-        {{"--on-reset", "ignore"}, "--on-reset ignore: give fail, pass or restart"},
-        {{"--low-limit", "0"}, "--low-limit 0: RAM has to begin at 0"},
-        {{"--low-limit", "much"}, "--low-limit much: not a size"},
-        {{"--memory", "much"}, "--memory much: not a size"},
-        {{"file", NULL}, "file: not an option"},
-        {{"--memory", NULL}, "requires an argument"},
-        {{"--node", NULL}, "requires an argument"},
+        {{"--vcpus", "0"}, "--vcpus 0: not a number from 1 to 1024\n"},
+        {{"--vcpus", "1025"}, "--vcpus 1025: not a number from 1 to 1024\n"},
+        {{"--vcpus", "2x"}, "--vcpus 2x: not a number from 1 to 1024\n"},
+        {{"--vcpus", "-1"}, "--vcpus -1: not a number from 1 to 1024\n"},
+        {{"--vcpus", "+1"}, "--vcpus +1: not a number from 1 to 1024\n"},
+        {{"--vcpus", ":"}, "--vcpus :: not a number from 1 to 1024\n"},
+        {{"--vcpus", "99999999999999999999"}, "not a number from 1 to 1024\n"},
+        {{"--vcpus", ""}, "--vcpus : not a number from 1 to 1024\n"},
+        {{"--node", "1024"}, "--node 1024: not a number from 0 to 1023\n"},
+        {{"--timeout", ""}, "--timeout : not a number of seconds from 0 to 31536000\n"},
+        {{"--timeout", "5s"}, "--timeout 5s: not a number of seconds from 0 to 31536000\n"},
+        {{"--timeout", "-1"}, "--timeout -1: not a number of seconds from 0 to 31536000\n"},
+        {{"--timeout", "nan"}, "--timeout nan: not a number of seconds from 0 to 31536000\n"},
+        {{"--timeout", "31536001"}, "--timeout 31536001: not a number of seconds from 0 to 31536000\n"},
+        {{"--pages", "3M"}, "--pages 3M: no such kind of page: give 1G, 2M, thp, 4K or auto\n"},
+        {{"--on-reset", "ignore"}, "--on-reset ignore: give fail, pass or restart\n"},
+        {{"--low-limit", "0"}, "--low-limit 0: RAM has to begin at 0: give 2M or more\n"},
+        {{"--low-limit", "much"}, "--low-limit much: not a size: give a number with K, M, G or T, such as 256M\n"},
+        {{"--memory", "much"}, "--memory much: not a size: give a number with K, M, G or T, such as 256M\n"},
+        {{"--lock", "--lazy"},
+         "--lock and --lazy contradict each other (what is locked is populated): give one of them\n"},
+        {{"--on-reset", "fail"}, "--on-reset goes with --kernel FILE only: the self-test never resets itself\n"},
+        {{"file", NULL}, "file: not an option\n"},
+        {{"--memory", NULL}, "requires an argument\n"},
+        {{"--node", NULL}, "requires an argument\n"},
     };
 
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {

@@ -416,6 +416,62 @@ Test(report, json_has_no_colour_on_a_terminal)
     cr_expect_eq(text[0], '{');
 }
 
+/* All that the text of an outcome has room for, and the bytes behind it. */
+Test(report, a_long_outcome_whole)
+{
+    struct attest_outcome outcome = make_outcome(true);
+    char figures[sizeof outcome.text + 16];
+    struct report report;
+
+    memset(outcome.text, 'w', sizeof outcome.text - 1);
+    snprintf(figures, sizeof figures, " %s, 1.5 KiB ", outcome.text);
+    report_init(&report, false, out, false);
+    report_check(&report, LOAM_ABI_CHECK_RAM, &outcome);
+    cr_expect_not_null(strstr(whole_text(), figures), "%s", text);
+}
+
+static const char *whole_stderr(void)
+{
+    static char said[4096];
+
+    fflush(stderr);
+    said[fread(said, 1, sizeof said - 1, cr_get_redirected_stderr())] = '\0';
+    return said;
+}
+
+/* What the stop left behind, if anything: one paragraph. */
+Test(report, a_stop_as_text)
+{
+    const struct machine_result quiet = {.reason = MACHINE_STOP_EXIT},
+                                stop = {.reason = MACHINE_STOP_BROKEN, .report = "vCPU 0: \033"};
+    struct report report;
+
+    report_init(&report, false, out, false);
+    report_stop(&report, &quiet);
+    report_stop(&report, &stop);
+    cr_expect_str_eq(whole_stderr(), "vCPU 0: \\x1b\n");
+    cr_expect_str_empty(whole_text());
+}
+
+/* The line that says which check runs makes room, at once, for what is said on standard error. */
+Test(report, progress_gives_way_to_standard_error)
+{
+    const struct machine_result stop = {.reason = MACHINE_STOP_BROKEN, .report = "broken"};
+    struct report report;
+    size_t seen;
+
+    report_init(&report, false, out, true);
+    report_check(&report, LOAM_ABI_CHECK_RAM, NULL);
+    seen = bytes;
+    report_note(&report, "a note");
+    cr_expect_str_eq(text + seen, "\r\033[K");
+    report_failure(&report, "a failure");
+    cr_expect_str_eq(text + seen, "\r\033[K\r\033[K");
+    report_stop(&report, &stop);
+    cr_expect_str_eq(text + seen, "\r\033[K\r\033[K\r\033[K");
+    cr_expect_str_eq(whole_stderr(), "loam: a note\nloam: a failure\nbroken\n");
+}
+
 /* --- What others chose ------------------------------------------------------------------------------------------- */
 
 #define ODD                                                                                                            \

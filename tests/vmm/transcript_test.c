@@ -39,7 +39,9 @@ static void expect_text(const char *wanted)
 Test(transcript, keeps_what_was_said)
 {
     expect_text("");
-    add("hello ");
+    add("h");
+    expect_text("h");
+    add("ello ");
     add("");
     add("world\n");
     expect_text("hello world\n");
