@@ -109,19 +109,35 @@ Test(cli, a_mistake_is_an_object_too)
 
 Test(cli, help_and_version_go_to_standard_output)
 {
-    char *const commands[][4] = {{loam_path(), "--help", NULL, NULL},
-                                 {loam_path(), "run", "--help", NULL},
-                                 {loam_path(), "plan", "--help", NULL},
-                                 {loam_path(), "version", NULL, NULL}};
+    static const struct {
+        char *words[3];
+        const char *says;
+    } commands[] = {
+        {{"help"}, "Usage: loam COMMAND"}, {{"--help"}, "Usage: loam COMMAND"},        {{"run", "--help"}, "Examples:"},
+        {{"plan", "--help"}, "Examples:"}, {{"run", "--json", "--help"}, "Examples:"}, {{"version"}, "loam 0."},
+        {{"--version"}, "loam 0."}};
 
-    for (unsigned i = 0; i < 4; i++) {
+    for (unsigned i = 0; i < sizeof commands / sizeof commands[0]; i++) {
+        char *argv[] = {loam_path(), commands[i].words[0], commands[i].words[1], commands[i].words[2], NULL};
         struct process process;
 
-        cr_expect_eq(process_run(&process, commands[i], 10000), 0);
+        cr_expect_eq(process_run(&process, argv, 10000), 0);
         cr_expect_str_empty(process.err);
-        cr_expect_not_null(strstr(process.out, i < 3 ? "Examples:" : "loam 0."), "%s", process.out);
+        cr_expect_not_null(strstr(process.out, commands[i].says), "%s", process.out);
+        cr_expect_null(strstr(process.out, "\"error\""), "%s", process.out);
         process_end(&process);
     }
+}
+
+Test(cli, without_a_command_it_says_which_there_are)
+{
+    struct process process;
+    char *argv[] = {loam_path(), NULL};
+
+    cr_expect_eq(process_run(&process, argv, 10000), 2);
+    cr_expect_str_empty(process.out);
+    cr_expect_not_null(strstr(process.err, "Usage: loam COMMAND"), "%s", process.err);
+    process_end(&process);
 }
 
 Test(cli, plan_maps_nothing_and_says_what_falls_short)
@@ -140,6 +156,70 @@ Test(cli, plan_maps_nothing_and_says_what_falls_short)
     process_end(&process);
     after = host_pools();
     cr_expect_arr_eq(&before, &after, sizeof before);
+}
+
+/* What the plan of a small guest with these further arguments counts for the process itself. */
+static json_int_t own_bytes(char *const arguments[6])
+{
+    char *argv[16] = {loam_path(), "plan", "--json", "--memory", "16M", "--pages", "4K"};
+    struct process process;
+    json_int_t bytes;
+    json_t *root;
+
+    memcpy(argv + 7, arguments, 6 * sizeof argv[0]);
+    cr_expect_eq(process_run(&process, argv, 10000), 0, "%s", process.err);
+    root = json_loads(process.out, 0, NULL);
+    bytes = json_integer_value(json_object_get(json_object_get(root, "plan"), "own_bytes"));
+    cr_expect_gt(bytes, 0, "%s", process.out);
+    json_decref(root);
+    process_end(&process);
+    return bytes;
+}
+
+static json_int_t file_bytes(const char *path)
+{
+    struct stat status;
+
+    cr_assert_eq(stat(path, &status), 0, "%s", path);
+    return status.st_size;
+}
+
+/* The files are read into memory beside the guest's, and each vCPU has a thread. */
+Test(cli, a_plan_counts_files_and_vcpus)
+{
+    char *kernel = stop_path(), *initrd = loam_path();
+    json_int_t bare = own_bytes((char *[6]){NULL}), kernel_bytes = file_bytes(kernel);
+
+    cr_expect_eq(own_bytes((char *[6]){"--kernel", kernel}), bare + kernel_bytes);
+    cr_expect_eq(own_bytes((char *[6]){"--kernel", kernel, "--initrd", initrd}),
+                 bare + kernel_bytes + file_bytes(initrd));
+    cr_expect_eq(own_bytes((char *[6]){"--kernel", "/no/such/file"}), bare);
+    cr_expect_eq(own_bytes((char *[6]){"--vcpus", "2"}), bare + 256 * 1024);
+}
+
+/* Standard output would be the guest's when it runs. */
+Test(cli, a_plan_for_a_kernel_goes_to_standard_output)
+{
+    struct process process;
+    char *argv[] = {loam_path(), "plan", "--memory", "16M", "--pages", "4K", "--kernel", stop_path(), NULL};
+
+    cr_expect_eq(process_run(&process, argv, 10000), 0, "%s", process.err);
+    cr_expect_not_null(strstr(process.out, "as 4096 x 4 KiB pages"), "%s", process.out);
+    cr_expect_str_empty(process.err);
+    process_end(&process);
+}
+
+/* The RAM is one slot here; 8 more are for the pieces that read-only ranges cut it into. */
+Test(cli, a_plan_asks_kvm_what_it_has)
+{
+    struct process process;
+    char *argv[] = {loam_path(), "plan", "--memory", "16M", "--pages", "4K", NULL};
+
+    need_kvm();
+    cr_expect_eq(process_run(&process, argv, 10000), 0, "%s", process.err);
+    cr_expect_not_null(strstr(process.out, " 9 memory slots wanted, the hypervisor has "), "%s", process.out);
+    cr_expect_not_null(strstr(process.out, " 1 vCPUs wanted, the hypervisor has "), "%s", process.out);
+    process_end(&process);
 }
 
 /* As nobody: no right to /dev/kvm where only root and its group have it. */
@@ -230,32 +310,116 @@ Test(cli, colour_only_on_a_terminal)
     process_end(&process);
 }
 
-/* A program loam-NAME beside loam is its command NAME; arguments and exit status pass through, closed descriptors not. */
-Test(cli, becomes_its_neighbour)
-{
-    char folder[] = "/tmp/loam-cli-XXXXXX", loam[64], neighbour[64];
-    struct process process;
-    char *copy[] = {"cp", loam_path(), loam, NULL},
-         *call[] = {"sh", "-c", "exec \"$0\" greet you <&- 2>&-", loam, NULL};
-    FILE *script;
+/* --- Neighbours --------------------------------------------------------------------------------------------------- */
 
-    cr_assert_not_null(mkdtemp(folder));
-    snprintf(loam, sizeof loam, "%s/loam", folder);
-    snprintf(neighbour, sizeof neighbour, "%s/loam-greet", folder);
+static char house[] = "/tmp/loam-cli-XXXXXX";
+static char loam_copy[64];
+
+/* In the house, as in a build: bin/loam, and tools/. */
+static void move_in(void)
+{
+    char path[128];
+    struct process process;
+    char *copy[] = {"cp", loam_path(), loam_copy, NULL};
+
+    cr_assert_not_null(mkdtemp(house));
+    snprintf(path, sizeof path, "%s/bin", house);
+    cr_assert_eq(mkdir(path, 0700), 0);
+    snprintf(path, sizeof path, "%s/tools", house);
+    cr_assert_eq(mkdir(path, 0700), 0);
+    snprintf(loam_copy, sizeof loam_copy, "%s/bin/loam", house);
     cr_expect_eq(process_run(&process, copy, 10000), 0, "%s", process.err);
     process_end(&process);
-    script = fopen(neighbour, "w");
+}
+
+static void move_out(void)
+{
+    struct process process;
+    char *remove[] = {"rm", "-r", house, NULL};
+
+    process_run(&process, remove, 10000);
+    process_end(&process);
+}
+
+TestSuite(neighbours, .init = move_in, .fini = move_out);
+
+/* A script folder/loam-NAME that says hello to its argument, and ends with 7 if its descriptors are open. */
+static void make_neighbour(const char *folder, const char *name, mode_t mode)
+{
+    char path[256];
+    FILE *script;
+
+    snprintf(path, sizeof path, "%s/%s/loam-%s", house, folder, name);
+    script = fopen(path, "w");
     cr_assert_not_null(script);
     fputs("#!/bin/sh\n"
           "[ /dev/fd/0 -ef /dev/null ] && [ /dev/fd/2 -ef /dev/null ] || exit 8\n"
           "echo \"hello $1\"\nexit 7\n",
           script);
     fclose(script);
-    chmod(neighbour, 0700);
-    cr_expect_eq(process_run(&process, call, 10000), 7, "%s", process.err);
+    chmod(path, mode);
+}
+
+static int call_neighbour(struct process *process, char *name)
+{
+    char *argv[] = {loam_copy, name, "you", NULL};
+
+    return process_run(process, argv, 10000);
+}
+
+/* Arguments and exit status pass through, closed descriptors not. */
+static void check_greeting(const char *name)
+{
+    struct process process;
+    char *argv[] = {"sh", "-c", "exec \"$0\" \"$1\" you <&- 2>&-", loam_copy, (char *)name, NULL};
+
+    cr_expect_eq(process_run(&process, argv, 10000), 7, "%s", process.err);
     cr_expect_str_eq(process.out, "hello you\n");
     process_end(&process);
-    unlink(neighbour);
-    unlink(loam);
-    rmdir(folder);
+}
+
+/* A program loam-NAME beside loam is its command NAME; one of a build's tools too. */
+Test(neighbours, are_commands)
+{
+    char longest[64] = {0};
+
+    memset(longest, 'n', 63);
+    make_neighbour("bin", "greet-1", 0700);
+    make_neighbour("tools", "tool", 0700);
+    make_neighbour("bin", longest, 0700);
+    check_greeting("greet-1");
+    check_greeting("tool");
+    check_greeting(longest);
+}
+
+/* Also where there is a program of that name. */
+Test(neighbours, have_names_and_no_paths)
+{
+    static const char *const names[] = {"", "-x", "Greet", "greet.sh"};
+    char too_long[65] = {0};
+    struct process process;
+
+    memset(too_long, 'n', 64);
+    make_neighbour("bin", too_long, 0700);
+    cr_expect_eq(call_neighbour(&process, too_long), 2, "%s", process.err);
+    process_end(&process);
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        char name[32];
+
+        snprintf(name, sizeof name, "%s", names[i]);
+        make_neighbour("bin", name, 0700);
+        cr_expect_eq(call_neighbour(&process, name), 2, "'%s' is called", name);
+        cr_expect_not_null(strstr(process.err, ": no such command, and no program loam-"), "%s", process.err);
+        process_end(&process);
+    }
+}
+
+Test(neighbours, that_cannot_be_run_are_status_3)
+{
+    struct process process;
+
+    make_neighbour("bin", "greet", 0600);
+    cr_expect_eq(call_neighbour(&process, "greet"), 3, "%s", process.err);
+    cr_expect_not_null(strstr(process.err, "/loam-greet: Permission denied\n"), "%s", process.err);
+    process_end(&process);
 }

@@ -60,6 +60,11 @@ guest halts
     cli
 end_guest halts
 
+/* No IDT: an exception has no handler, nor has the double fault that follows. */
+guest triple_fault
+    ud2
+end_guest triple_fault
+
 guest reset
     reset
 end_guest reset

@@ -379,17 +379,67 @@ static unsigned count_open(pid_t pid, const char *path)
     return count;
 }
 
-/* The question how much KVM gives is asked before the machine is made, and its handle is closed. */
+/* Starts the guest with memory of its own size; it waits, and resets itself into another life when something is typed. */
+static void start_waiting(struct process *process)
+{
+    char *argv[] = {loam_path(), "run",        "--pages", "4K",        "--memory", "24M", "--kernel",
+                    kernel_path, "--on-reset", "restart", "--timeout", "60",       NULL};
+
+    start(process, argv);
+    cr_expect(process_expect(process, "L"), "%s", process->err);
+}
+
+/*
+ * The question how much KVM gives is asked before the machine is made, and its handle is closed; nothing stays open of a
+ * former life.
+ */
 Test(limits, kvm_is_open_once)
 {
     struct process process;
-    char *argv[] = {loam_path(), "run",       "--pages",   "4K", "--memory", "16M",
-                    "--kernel",  kernel_path, "--timeout", "60", NULL};
 
-    start(&process, argv);
-    cr_expect(process_expect(&process, "L"), "%s", process.err);
-    cr_expect_leq(count_open(process.pid, "/dev/kvm"), 1);
+    start_waiting(&process);
+    for (int life = 1; life <= 2; life++) {
+        cr_expect_leq(count_open(process.pid, "/dev/kvm"), 1, "life %d", life);
+        cr_expect_eq(count_open(process.pid, "anon_inode:kvm-vm"), 1, "life %d", life);
+        cr_expect(process_type(&process, "x"));
+        cr_expect(process_expect(&process, life == 1 ? "LL" : "LLL"), "%s", process.err);
+    }
+    process_end(&process);
+}
+
+/* How many mappings of the process have that size; flags are the last one's VmFlags (proc(5)). */
+static unsigned find_mapping(pid_t pid, unsigned long kib, char flags[512])
+{
+    char path[64], line[512];
+    unsigned long size = 0;
+    unsigned count = 0;
+    FILE *file;
+
+    snprintf(path, sizeof path, "/proc/%d/smaps", (int)pid);
+    file = fopen(path, "r");
+    cr_assert_not_null(file);
+    while (fgets(line, sizeof line, file) != NULL) {
+        sscanf(line, "Size: %lu kB", &size);
+        if (strncmp(line, "VmFlags:", 8) == 0 && size == kib) {
+            snprintf(flags, 512, "%s", line);
+            count++;
+        }
+    }
+    fclose(file);
+    return count;
+}
+
+/* Neither a child nor who reads a core dump has business with it; one life's memory goes before the next one's comes. */
+Test(limits, guest_memory_is_the_runs_alone)
+{
+    struct process process;
+    char flags[512] = "";
+
+    start_waiting(&process);
     cr_expect(process_type(&process, "x"));
-    process_wait(&process);
+    cr_expect(process_expect(&process, "LL"), "%s", process.err);
+    cr_expect_eq(find_mapping(process.pid, 24 * 1024, flags), 1);
+    cr_expect_not_null(strstr(flags, " dc"), "not kept from children: %s", flags);
+    cr_expect_not_null(strstr(flags, " dd"), "not kept from core dumps: %s", flags);
     process_end(&process);
 }
