@@ -36,6 +36,7 @@ struct loam_backing {
     char *end;
     bool hollow;
     uint32_t process;          /* that has the memory alone; 0: children have it too */
+    _Atomic bool populated;    /* as info says */
     uint32_t thread_count;     /* as requested */
     struct loam_cancel cancel; /* while it is being made; nobody looks at it later */
 };
@@ -482,7 +483,7 @@ static enum loam_error commit(struct loam_backing *backing, bool lock, struct lo
     if (error == LOAM_OK) {
         error = populate(backing, 0, backing->info.bytes, diag);
     }
-    backing->info.populated = error == LOAM_OK;
+    backing->populated = error == LOAM_OK;
     return error;
 }
 
@@ -684,27 +685,65 @@ void loam_backing_destroy(struct loam_backing *backing)
 
 struct loam_backing_info loam_backing_info(const struct loam_backing *backing)
 {
-    return backing != NULL ? backing->info : (struct loam_backing_info){.node = LOAM_NODE_ANY, .fd = -1};
+    struct loam_backing_info info = {.node = LOAM_NODE_ANY, .fd = -1};
+
+    if (backing != NULL) {
+        info = backing->info;
+        info.populated = backing->populated;
+    }
+    return info;
 }
 
-enum loam_error loam_backing_populate(struct loam_backing *backing, uint64_t offset_bytes, uint64_t bytes,
-                                      struct loam_diag *diag)
+static enum loam_error check_range(const struct loam_backing *backing, const char *what, uint64_t offset_bytes,
+                                   uint64_t bytes, struct loam_diag *diag)
 {
-    enum loam_error error;
     uint64_t unit;
 
     if (backing == NULL) {
-        return loam_fail(diag, LOAM_ERROR_INVALID, "populate: NULL given where a backing is wanted");
+        return loam_fail(diag, LOAM_ERROR_INVALID, "%s: NULL given where a backing is wanted", what);
     }
     unit = granule(backing->info.pages);
     if (bytes == 0 || !loam_fits(offset_bytes, bytes, backing->info.bytes) || !loam_is_aligned(offset_bytes, unit) ||
         !loam_is_aligned(bytes, unit)) {
         return loam_fail(diag, LOAM_ERROR_INVALID,
-                         "populate: %#" PRIx64 " bytes from %#" PRIx64 " on: not in %#" PRIx64
+                         "%s: %#" PRIx64 " bytes from %#" PRIx64 " on: not in %#" PRIx64
                          " bytes, or no multiples of %s",
-                         bytes, offset_bytes, backing->info.bytes, amount_of(unit).text);
+                         what, bytes, offset_bytes, backing->info.bytes, amount_of(unit).text);
     }
-    error = populate(backing, offset_bytes, bytes, diag);
-    backing->info.populated |= error == LOAM_OK && bytes == backing->info.bytes;
+    return LOAM_OK;
+}
+
+enum loam_error loam_backing_populate(struct loam_backing *backing, uint64_t offset_bytes, uint64_t bytes,
+                                      struct loam_diag *diag)
+{
+    enum loam_error error = check_range(backing, "populate", offset_bytes, bytes, diag);
+
+    if (error == LOAM_OK) {
+        error = populate(backing, offset_bytes, bytes, diag);
+    }
+    if (error == LOAM_OK && bytes == backing->info.bytes) {
+        backing->populated = true;
+    }
     return error;
+}
+
+enum loam_error loam_backing_release(struct loam_backing *backing, uint64_t offset_bytes, uint64_t bytes,
+                                     struct loam_diag *diag)
+{
+    enum loam_error error = check_range(backing, "release", offset_bytes, bytes, diag);
+
+    if (error != LOAM_OK) {
+        return error;
+    }
+    if (backing->info.locked) {
+        return loam_fail(diag, LOAM_ERROR_INVALID, "release: the memory is locked: it stays");
+    }
+    backing->populated = false;
+    if (!loam_prim_discard((char *)backing->info.hva + offset_bytes, bytes,
+                           backing->info.sharing == LOAM_SHARING_SHARED)) {
+        return loam_fail(diag, LOAM_ERROR_SYSTEM, "madvise: %s of %s pages to be given back at GPA %#" PRIx64,
+                         amount_of(bytes).text, loam_pages_name(backing->info.pages),
+                         backing->info.gpa.value + offset_bytes);
+    }
+    return LOAM_OK;
 }

@@ -33,6 +33,7 @@
 struct loam_dma {
     struct loam_frame *frame;
     struct loam_gpa_map *map;
+    struct loam_dma_supply supply; /* populate is NULL: none */
     uint32_t frame_shift;
     struct loam_lock lock; /* guards what follows */
     bool suspect;          /* a holder died: nothing is changed until it is found to be in order */
@@ -275,13 +276,21 @@ static bool is_suspect(const struct loam_dma *dma)
     return suspect;
 }
 
-/* Why a request without fault was refused. */
+/* Why a request without fault was refused; cause: what the supply said, NULL: it was not asked. */
 static enum loam_error refuse(struct loam_dma *dma, const struct loam_dma_request *request, enum loam_error error,
-                              struct loam_diag *diag)
+                              const struct loam_diag *cause, struct loam_diag *diag)
 {
     char wanted[256], reason[160] = "";
     bool suspect;
 
+    if (cause != NULL) {
+        describe(request, wanted, sizeof wanted);
+        if (diag != NULL) {
+            *diag = *cause;
+            snprintf(diag->text, sizeof diag->text, "dma buffer %s: %.240s", wanted, cause->text);
+        }
+        return error;
+    }
     switch (error) {
     case LOAM_ERROR_INVALID:
         snprintf(reason, sizeof reason, "the place contradicts the alignment, the boundary or the limit");
@@ -327,9 +336,19 @@ static enum loam_error place(struct loam_dma *dma, struct loam_dma_buffer *buffe
     return error == LOAM_OK ? LOAM_OK : LOAM_ERROR_NOT_PERMITTED;
 }
 
-/* Frames for the request, placed. On failure none are taken. */
+/* Memory behind all of the block, which is the caller's. */
+static enum loam_error supply(struct loam_dma *dma, const struct loam_frame_block *block, struct loam_diag *cause)
+{
+    loam_gpa start = loam_gpa_from_pfn(block->start, dma->frame_shift);
+    enum loam_error error =
+        dma->supply.populate(dma->supply.self, start, block->count_frames << dma->frame_shift, cause);
+
+    return error == LOAM_OK ? loam_frame_set_backed(dma->frame, block->start, block->count_frames) : error;
+}
+
+/* Frames for the request, with memory, placed. On failure none are taken. */
 static enum loam_error carve(struct loam_dma *dma, const struct loam_dma_request *request,
-                             struct loam_dma_buffer *buffer)
+                             struct loam_dma_buffer *buffer, struct loam_diag *cause)
 {
     struct loam_frame_request frames = frames_from(request, dma->frame_shift);
     struct loam_frame_block block;
@@ -339,13 +358,19 @@ static enum loam_error carve(struct loam_dma *dma, const struct loam_dma_request
     if (request->limit.value != 0 && frames.limit.value < frames.count_frames) {
         return (request->flags & LOAM_DMA_AT) != 0 ? LOAM_ERROR_INVALID : LOAM_ERROR_EXHAUSTED;
     }
+    frames.flags |= dma->supply.populate == NULL ? (uint32_t)LOAM_FRAME_BACKED : 0;
     error = loam_frame_alloc(dma->frame, &frames, &block);
     if (error != LOAM_OK) {
         return error;
     }
     buffer->gpa = loam_gpa_from_pfn(block.start, dma->frame_shift);
     buffer->bytes = block.count_frames << dma->frame_shift;
-    error = place(dma, buffer, (request->flags & LOAM_DMA_NO_ZERO) == 0);
+    if ((block.flags & LOAM_FRAME_BLOCK_RELEASED) != 0) {
+        error = supply(dma, &block, cause);
+    }
+    if (error == LOAM_OK) {
+        error = place(dma, buffer, (request->flags & LOAM_DMA_NO_ZERO) == 0);
+    }
     if (error != LOAM_OK) {
         /* If it fails, somebody has freed the frames past the ledger: there is nothing left to undo. */
         enum loam_error ignored = free_frames(dma, buffer);
@@ -394,6 +419,13 @@ enum loam_error loam_dma_create(struct loam_frame *frame, struct loam_gpa_map *m
     return LOAM_OK;
 }
 
+void loam_dma_set_supply(struct loam_dma *dma, struct loam_dma_supply supply)
+{
+    if (dma != NULL) {
+        dma->supply = supply;
+    }
+}
+
 uint32_t loam_dma_destroy(struct loam_dma *dma)
 {
     uint32_t count = dma != NULL ? dma->count : 0;
@@ -433,6 +465,7 @@ void loam_dma_thaw(struct loam_dma *dma)
 enum loam_error loam_dma_alloc(struct loam_dma *dma, const struct loam_dma_request *request,
                                struct loam_dma_buffer *buffer, struct loam_diag *diag)
 {
+    struct loam_diag cause = {.error = LOAM_OK};
     struct loam_dma_entry *entry;
     enum loam_error error;
     const char *fault;
@@ -451,11 +484,11 @@ enum loam_error loam_dma_alloc(struct loam_dma *dma, const struct loam_dma_reque
     }
     entry = calloc(1, sizeof *entry);
     if (entry == NULL) {
-        return refuse(dma, request, LOAM_ERROR_SYSTEM, diag);
+        return refuse(dma, request, LOAM_ERROR_SYSTEM, NULL, diag);
     }
     memcpy(entry->owner, request->owner, strlen(request->owner));
     entry->kept = (request->flags & LOAM_DMA_KEEP) != 0;
-    error = carve(dma, request, &entry->buffer);
+    error = carve(dma, request, &entry->buffer, &cause);
     if (error == LOAM_OK) {
         error = record(dma, entry, buffer);
         if (error != LOAM_OK) {
@@ -465,7 +498,7 @@ enum loam_error loam_dma_alloc(struct loam_dma *dma, const struct loam_dma_reque
         }
     }
     if (error != LOAM_OK) {
-        error = refuse(dma, request, error, diag);
+        error = refuse(dma, request, error, cause.error != LOAM_OK ? &cause : NULL, diag);
         free(entry);
     }
     return error;

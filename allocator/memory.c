@@ -175,10 +175,40 @@ static enum loam_error carve_kept(struct loam_memory *memory, struct loam_diag *
     return error;
 }
 
+static struct loam_backing *backing_of(const struct loam_memory *memory, loam_gpa gpa, uint64_t *offset_bytes)
+{
+    uint32_t part = memory->plan.part_count - 1;
+
+    while (part > 0 && gpa.value < memory->plan.parts[part].start.value) {
+        part--;
+    }
+    *offset_bytes = gpa.value - memory->plan.parts[part].start.value;
+    return memory->backings[part];
+}
+
+/* What was given back to the host is asked for again in whole chunks, as the frame allocator counts it. */
+static enum loam_error populate_again(void *self, loam_gpa gpa, uint64_t bytes, struct loam_diag *diag)
+{
+    const struct loam_memory *memory = self;
+    uint64_t unit = LOAM_FRAME_CHUNK_FRAMES * LOAM_FRAME_BYTES, start, end;
+    struct loam_backing *backing = backing_of(memory, gpa, &start);
+
+    if (memory->plan.page_bytes > unit) {
+        unit = memory->plan.page_bytes;
+    }
+    end = loam_align_down(start + bytes - 1, unit) + unit;
+    start = loam_align_down(start, unit);
+    if (end > loam_backing_info(backing).bytes) {
+        end = loam_backing_info(backing).bytes;
+    }
+    return loam_backing_populate(backing, start, end - start, diag);
+}
+
 static enum loam_error open_ledger(struct loam_memory *memory, struct loam_diag *diag)
 {
     enum loam_error error = loam_dma_create(memory->frame, memory->map, &memory->dma);
 
+    loam_dma_set_supply(memory->dma, (struct loam_dma_supply){.populate = populate_again, .self = memory});
     return error == LOAM_OK ? carve_kept(memory, diag) : loam_fail(diag, error, "heap wanted for the ledger");
 }
 
@@ -361,6 +391,82 @@ enum loam_error loam_memory_remove(struct loam_memory *memory, loam_gpa start, u
                                                   : "the map has no room for more rows: remove larger ranges");
     }
     return LOAM_OK;
+}
+
+/* --- Giving memory back to the host ------------------------------------------------------------------------------- */
+
+/* The block is the caller's, and is nobody's afterwards. */
+static enum loam_error give_block(struct loam_memory *memory, const struct loam_frame_block *block,
+                                  struct loam_diag *diag)
+{
+    uint64_t offset_bytes;
+    struct loam_backing *backing = backing_of(memory, loam_gpa_from_pfn(block->start, LOAM_FRAME_SHIFT), &offset_bytes);
+    enum loam_error error = loam_backing_release(backing, offset_bytes, block->count_frames * LOAM_FRAME_BYTES, diag);
+    enum loam_error freed = error == LOAM_OK
+                                ? loam_frame_free_released(memory->frame, block->start, block->count_frames)
+                                : loam_frame_free(memory->frame, block->start, block->count_frames);
+
+    return error != LOAM_OK || freed == LOAM_OK
+               ? error
+               : loam_fail(diag, freed, "the frame allocator refuses a block of its own: %s", loam_error_name(freed));
+}
+
+/* A free block of the largest order up to *order, unit_order at least, that there is with memory behind it. */
+static enum loam_error take_block(struct loam_memory *memory, uint32_t *order, uint32_t unit_order,
+                                  struct loam_frame_block *block)
+{
+    enum loam_error error;
+
+    for (;; --*order) {
+        struct loam_frame_request request = {
+            .count_frames = UINT64_C(1) << *order, .align_frames = UINT64_C(1) << *order, .flags = LOAM_FRAME_BACKED};
+
+        error = loam_frame_alloc(memory->frame, &request, block);
+        if (error != LOAM_ERROR_EXHAUSTED || *order == unit_order) {
+            return error;
+        }
+    }
+}
+
+static uint32_t order_of(uint64_t frames)
+{
+    return 63 - (uint32_t)__builtin_clzll(frames);
+}
+
+/* The smallest block that can be given back. */
+static uint32_t unit_order_of(const struct loam_memory *memory)
+{
+    uint64_t page_frames = memory->plan.page_bytes / LOAM_FRAME_BYTES;
+
+    return order_of(page_frames > LOAM_FRAME_CHUNK_FRAMES ? page_frames : LOAM_FRAME_CHUNK_FRAMES);
+}
+
+enum loam_error loam_memory_reclaim(struct loam_memory *memory, uint64_t bytes, uint64_t *given_bytes,
+                                    struct loam_diag *diag)
+{
+    struct loam_frame_block block;
+    enum loam_error error = LOAM_OK;
+    uint32_t order = LOAM_FRAME_ORDER_MAX, unit_order;
+
+    if (given_bytes != NULL) {
+        *given_bytes = 0;
+    }
+    if (memory == NULL || given_bytes == NULL) {
+        return loam_fail(diag, LOAM_ERROR_INVALID, "reclaim: NULL given where memory and a figure are wanted");
+    }
+    unit_order = unit_order_of(memory);
+    for (uint64_t left; error == LOAM_OK && (left = (bytes - *given_bytes) / LOAM_FRAME_BYTES) >> unit_order != 0;) {
+        order = order_of(left) < order ? order_of(left) : order;
+        error = take_block(memory, &order, unit_order, &block);
+        if (error == LOAM_ERROR_EXHAUSTED) {
+            return LOAM_OK;
+        }
+        error = error == LOAM_OK
+                    ? give_block(memory, &block, diag)
+                    : loam_fail(diag, error, "reclaim: no free frames can be had: %s", loam_error_name(error));
+        *given_bytes += error == LOAM_OK ? block.count_frames * LOAM_FRAME_BYTES : 0;
+    }
+    return error;
 }
 
 /* --- Its parts -------------------------------------------------------------------------------------------------- */

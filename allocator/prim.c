@@ -39,9 +39,6 @@
  */
 #define ATTEMPT_MAX 1000
 
-/* fallocate(2) undoes its work when interrupted, so it is asked for pieces that end between two signals. */
-#define ALLOCATE_PIECE_BYTES ((off_t)64 << 20)
-
 #define NODE_COUNT_MAX 1024 /* MAX_NUMNODES of the largest kernel configuration */
 #define HEAP_ALIGN     64
 
@@ -106,6 +103,11 @@ bool LOAM_PRIM(unmap)(void *address, size_t bytes)
 bool LOAM_PRIM(populate)(void *address, size_t bytes)
 {
     return advise(address, bytes, MADV_POPULATE_WRITE);
+}
+
+bool LOAM_PRIM(discard)(void *address, size_t bytes, bool shared)
+{
+    return advise(address, bytes, shared ? MADV_REMOVE : MADV_DONTNEED);
 }
 
 bool LOAM_PRIM(advise_huge)(void *address, size_t bytes, bool huge)
@@ -211,36 +213,6 @@ bool LOAM_PRIM(memfd)(const char *name, uint32_t huge_shift, size_t bytes, int *
     }
     errno = saved;
     return false;
-}
-
-static bool allocate_piece(int fd, int mode, off_t offset, off_t bytes)
-{
-    unsigned int attempts = 0;
-    int result;
-
-    do {
-        result = fallocate(fd, mode, offset, bytes);
-    } while (result != 0 && try_again(&attempts));
-    return result == 0;
-}
-
-bool LOAM_PRIM(allocate)(int fd, off_t offset, off_t bytes)
-{
-    while (bytes > 0) {
-        off_t piece = bytes < ALLOCATE_PIECE_BYTES ? bytes : ALLOCATE_PIECE_BYTES;
-
-        if (!allocate_piece(fd, 0, offset, piece)) {
-            return false;
-        }
-        offset += piece;
-        bytes -= piece;
-    }
-    return true;
-}
-
-bool LOAM_PRIM(punch)(int fd, off_t offset, off_t bytes)
-{
-    return allocate_piece(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, bytes);
 }
 
 bool LOAM_PRIM(close)(int fd)

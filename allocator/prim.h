@@ -66,6 +66,12 @@ bool LOAM_PRIM(unmap)(void *address, size_t bytes);
  */
 bool LOAM_PRIM(populate)(void *address, size_t bytes);
 
+/*
+ * Give the memory of the range back, that of the file behind a shared mapping with it; it reads as zero afterwards, and
+ * has memory again once it is written or populated. EINVAL: it is locked, or private hugetlb pages before Linux 5.18.
+ */
+bool LOAM_PRIM(discard)(void *address, size_t bytes, bool shared);
+
 /* Ask for transparent huge pages in the range, or forbid them. */
 bool LOAM_PRIM(advise_huge)(void *address, size_t bytes, bool huge);
 
@@ -81,7 +87,7 @@ bool LOAM_PRIM(bind_node)(void *address, size_t bytes, uint32_t node);
 /* Lock the range in memory; pages not there yet are populated. */
 bool LOAM_PRIM(lock)(void *address, size_t bytes);
 
-/* --- Files: memfd_create(2), ftruncate(2), fallocate(2), close(2) ---------------------------------------------- */
+/* --- Files: memfd_create(2), ftruncate(2), close(2) ----------------------------------------------------------- */
 
 /*
  * An anonymous file, close-on-exec, not executable, and sealed against shrinking, growing and any further seal once
@@ -89,12 +95,6 @@ bool LOAM_PRIM(lock)(void *address, size_t bytes);
  * smaller; the SIGXFSZ that goes with it is not raised.
  */
 bool LOAM_PRIM(memfd)(const char *name, uint32_t huge_shift, size_t bytes, int *fd);
-
-/* Give every page of [offset, offset + bytes) of fd its memory. Part may have it on failure. */
-bool LOAM_PRIM(allocate)(int fd, off_t offset, off_t bytes);
-
-/* Give the memory of the range back; it reads as zero afterwards. */
-bool LOAM_PRIM(punch)(int fd, off_t offset, off_t bytes);
 
 /* The descriptor is gone even when this fails: never call it twice. */
 bool LOAM_PRIM(close)(int fd);

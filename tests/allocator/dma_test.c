@@ -533,6 +533,72 @@ Test(dma, frames_that_the_map_does_not_let_write_are_given_back)
     assert_refused(request, LOAM_ERROR_NOT_PERMITTED);
 }
 
+struct supplier {
+    enum loam_error answer;
+    unsigned asked_count;
+    loam_gpa gpa;
+    uint64_t bytes;
+};
+
+static enum loam_error supply(void *self, loam_gpa gpa, uint64_t bytes, struct loam_diag *diag)
+{
+    struct supplier *supplier = self;
+
+    supplier->asked_count++;
+    supplier->gpa = gpa;
+    supplier->bytes = bytes;
+    errno = ENOMEM;
+    return supplier->answer == LOAM_OK ? LOAM_OK : loam_fail(diag, supplier->answer, "the host has none");
+}
+
+/* The one whole chunk of the highest part, without memory behind it. */
+static void release_last_part(void)
+{
+    struct loam_frame_request request = {.count_frames = 512, .at = {4 * LOAM_GIB / PAGE}, .flags = LOAM_FRAME_AT};
+    struct loam_frame_block block;
+
+    cr_assert_eq(loam_frame_alloc(guest.frame, &request, &block), LOAM_OK);
+    cr_assert_eq(loam_frame_free_released(guest.frame, block.start, 512), LOAM_OK);
+}
+
+Test(dma, frames_without_memory_are_left_alone_where_nobody_supplies_any)
+{
+    struct loam_dma_request wanted = {.owner = "o", .bytes = 512 * PAGE, .align_bytes = 512 * PAGE};
+    struct loam_dma_buffer buffer;
+
+    release_last_part();
+    cr_expect_eq(loam_dma_alloc(guest.dma, &wanted, &buffer, NULL), LOAM_ERROR_EXHAUSTED);
+    loam_dma_set_supply(NULL, (struct loam_dma_supply){.populate = supply});
+}
+
+Test(dma, frames_without_memory_get_it_before_their_buffer_is_seen)
+{
+    struct supplier supplier = {.answer = LOAM_ERROR_SYSTEM};
+    struct loam_dma_request wanted = {.owner = "o", .bytes = 512 * PAGE, .align_bytes = 512 * PAGE};
+    uint64_t free_frames = loam_frame_stats(guest.frame).free_frames;
+    struct loam_dma_buffer buffer = {.id = 7};
+    struct loam_diag diag = {0};
+
+    release_last_part();
+    loam_dma_set_supply(guest.dma, (struct loam_dma_supply){.populate = supply, .self = &supplier});
+    cr_expect_eq(loam_dma_alloc(guest.dma, &wanted, &buffer, &diag), LOAM_ERROR_SYSTEM);
+    cr_expect_str_eq(diag.text,
+                     "dma buffer \"o\": 2097152 bytes, aligned to 0x200000: the host has none: Cannot allocate memory");
+    cr_expect_eq(diag.system_errno, ENOMEM);
+    cr_expect_eq(buffer.id, 0);
+    cr_expect_eq(loam_frame_stats(guest.frame).free_frames, free_frames);
+    cr_expect_eq(loam_frame_stats(guest.frame).released_chunks, 1, "it is as it was");
+    supplier.answer = LOAM_OK;
+    cr_assert_eq(loam_dma_alloc(guest.dma, &wanted, &buffer, &diag), LOAM_OK, "%s", diag.text);
+    cr_expect_eq(supplier.asked_count, 2);
+    cr_expect_eq(supplier.gpa.value, 4 * LOAM_GIB);
+    cr_expect_eq(supplier.bytes, 512 * PAGE);
+    cr_assert_eq(loam_dma_release(guest.dma, buffer.id), LOAM_OK);
+    cr_expect_eq(loam_frame_stats(guest.frame).released_chunks, 0);
+    cr_assert_eq(loam_dma_alloc(guest.dma, &wanted, &buffer, NULL), LOAM_OK);
+    cr_expect_eq(supplier.asked_count, 2, "who has memory is not given it again");
+}
+
 Test(dma, a_full_heap_leaves_nothing_behind)
 {
     struct loam_dma_request request = {.owner = "x", .bytes = PAGE};

@@ -11,6 +11,8 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define POOL_2M "/sys/kernel/mm/hugepages/hugepages-2048kB/"
@@ -785,6 +787,203 @@ Test(memory, ram_is_removed_only_where_nothing_lives)
     assert_valid(memory);
     loam_memory_destroy(memory);
     cr_expect(prim_fake_clean());
+}
+
+/* --- Memory that is given back to the host ------------------------------------------------------------------------ */
+
+static uint64_t present_bytes(struct loam_memory *memory)
+{
+    static unsigned char present[SMALL_BYTES / 4096];
+    uint64_t bytes = 0;
+    struct loam_backing_info info;
+
+    for (uint32_t i = 0; loam_memory_backing(memory, i, &info) == LOAM_OK; i++) {
+        cr_assert_eq(mincore(info.hva, info.bytes, present), 0);
+        for (uint64_t page = 0; page < info.bytes / 4096; page++) {
+            bytes += (present[page] & 1) * UINT64_C(4096);
+        }
+    }
+    return bytes;
+}
+
+static struct loam_memory *create_populated(enum loam_pages pages, enum loam_sharing sharing)
+{
+    struct loam_memory_request request = two_parts(pages);
+
+    request.sharing = sharing;
+    request.commit = LOAM_COMMIT_POPULATE;
+
+    struct loam_plan plan = make_plan(&request);
+
+    return create(&plan);
+}
+
+static void assert_reclaims(struct loam_memory *memory, uint64_t bytes, uint64_t expected)
+{
+    struct loam_diag diag = {0};
+    uint64_t given = 1;
+
+    cr_expect_eq(loam_memory_reclaim(memory, bytes, &given, &diag), LOAM_OK, "%s", diag.text);
+    cr_expect_eq(given, expected, "%#" PRIx64 " of %#" PRIx64, given, bytes);
+    assert_valid(memory);
+}
+
+/* Of 8 MiB, the first 2 hold what is kept; a buffer stands in the last. */
+static void give_and_take(enum loam_sharing sharing)
+{
+    struct loam_memory *memory = create_populated(LOAM_PAGES_4K, sharing);
+    struct loam_dma *dma = loam_memory_dma(memory);
+    struct loam_dma_request wanted = {.owner = "stays", .bytes = 4096};
+    struct loam_dma_buffer stays, back;
+    struct loam_backing_info info;
+    struct loam_diag diag = {0};
+
+    cr_assert_eq(loam_dma_alloc(dma, &wanted, &stays, NULL), LOAM_OK);
+    memset(stays.hva, 7, 4096);
+    assert_reclaims(memory, 2 * LOAM_MIB - 1, 0);
+    cr_expect_eq(present_bytes(memory), SMALL_BYTES);
+    assert_reclaims(memory, 4 * LOAM_MIB - 1, 2 * LOAM_MIB);
+    cr_expect_eq(present_bytes(memory), SMALL_BYTES - 2 * LOAM_MIB);
+    assert_reclaims(memory, UINT64_MAX, 2 * LOAM_MIB);
+    assert_reclaims(memory, UINT64_MAX, 0);
+    cr_expect_eq(present_bytes(memory), SMALL_BYTES - 4 * LOAM_MIB);
+    cr_expect_eq(*(char *)stays.hva, 7);
+    cr_expect_eq(loam_frame_stats(loam_memory_frame(memory)).released_chunks, 2);
+    cr_assert_eq(loam_memory_backing(memory, 0, &info), LOAM_OK);
+    cr_expect_not(info.populated, "not all of it is there");
+    wanted.bytes = 2 * LOAM_MIB;
+    wanted.align_bytes = 2 * LOAM_MIB;
+    wanted.flags = LOAM_DMA_NO_ZERO;
+    prim_fake_forget();
+    cr_assert_eq(loam_dma_alloc(dma, &wanted, &back, &diag), LOAM_OK, "%s", diag.text);
+    cr_expect_gt(prim_fake_call_count(PRIM_POPULATE), 0);
+    cr_expect_eq(present_bytes(memory), SMALL_BYTES - 2 * LOAM_MIB);
+    cr_assert_eq(loam_dma_release(dma, back.id), LOAM_OK);
+    cr_expect_eq(loam_frame_stats(loam_memory_frame(memory)).released_chunks, 1, "it has memory, and keeps it");
+    assert_valid(memory);
+    loam_memory_destroy(memory);
+    cr_expect(prim_fake_clean());
+}
+
+Test(memory, free_memory_is_given_back_and_is_there_again_when_it_is_carved)
+{
+    give_and_take(LOAM_SHARING_SHARED);
+    give_and_take(LOAM_SHARING_PRIVATE);
+}
+
+Test(memory, a_small_buffer_in_memory_that_was_given_back_is_there)
+{
+    struct loam_memory *memory = create_populated(LOAM_PAGES_4K, LOAM_SHARING_SHARED);
+    struct loam_dma_request wanted = {.owner = "small", .bytes = 4096, .flags = LOAM_DMA_AT};
+    struct loam_dma_buffer buffer, beside;
+
+    wanted.at.value = LOAM_DMA32_END_BYTES + LOAM_MIB;
+    assert_reclaims(memory, UINT64_MAX, 6 * LOAM_MIB);
+    cr_assert_eq(loam_dma_alloc(loam_memory_dma(memory), &wanted, &buffer, NULL), LOAM_OK);
+    cr_expect_eq(*(char *)buffer.hva, 0);
+    cr_expect_eq(present_bytes(memory), 4 * LOAM_MIB, "its chunk is there");
+    prim_fake_forget();
+    wanted.at.value += 4096;
+    cr_assert_eq(loam_dma_alloc(loam_memory_dma(memory), &wanted, &beside, NULL), LOAM_OK);
+    cr_expect_eq(prim_fake_call_count(PRIM_POPULATE), 0, "once is enough");
+    loam_memory_destroy(memory);
+    cr_expect(prim_fake_clean());
+}
+
+Test(memory, a_host_that_has_no_memory_left_takes_nothing_away)
+{
+    struct loam_memory *memory = create_populated(LOAM_PAGES_4K, LOAM_SHARING_SHARED);
+    struct loam_dma_request wanted = {.owner = "much", .bytes = 4 * LOAM_MIB};
+    struct loam_dma_buffer buffer = {.id = 1};
+    struct loam_frame_stats before, after;
+    struct loam_diag diag = {0};
+
+    assert_reclaims(memory, UINT64_MAX, 6 * LOAM_MIB);
+    before = loam_frame_stats(loam_memory_frame(memory));
+    prim_fake_fail(PRIM_POPULATE, 1, 1, ENOMEM);
+    cr_expect_eq(loam_dma_alloc(loam_memory_dma(memory), &wanted, &buffer, &diag), LOAM_ERROR_EXHAUSTED, "%s",
+                 diag.text);
+    cr_expect_not_null(strstr(diag.text, "much"), "%s", diag.text);
+    cr_expect_eq(buffer.id, 0);
+    after = loam_frame_stats(loam_memory_frame(memory));
+    cr_expect_eq(after.free_frames, before.free_frames);
+    cr_expect_eq(after.released_chunks, before.released_chunks);
+    cr_expect_eq(loam_dma_alloc(loam_memory_dma(memory), &wanted, &buffer, &diag), LOAM_OK, "%s", diag.text);
+    assert_valid(memory);
+    loam_memory_destroy(memory);
+    cr_expect(prim_fake_clean());
+}
+
+Test(memory, what_the_host_does_not_take_back_stays)
+{
+    struct loam_memory *memory = create_populated(LOAM_PAGES_4K, LOAM_SHARING_SHARED);
+    uint64_t given = 0, free_frames = loam_frame_stats(loam_memory_frame(memory)).free_frames;
+    struct loam_diag diag = {0};
+
+    prim_fake_fail(PRIM_DISCARD, 2, 1, EIO);
+    cr_expect_eq(loam_memory_reclaim(memory, UINT64_MAX, &given, &diag), LOAM_ERROR_SYSTEM);
+    cr_expect_eq(diag.system_errno, EIO);
+    cr_expect_not_null(strstr(diag.text, "2 MiB of 4K pages to be given back at GPA 0x200000"), "%s", diag.text);
+    cr_expect_eq(given, 4 * LOAM_MIB);
+    cr_expect_eq(present_bytes(memory), SMALL_BYTES - 4 * LOAM_MIB);
+    cr_expect_eq(loam_frame_stats(loam_memory_frame(memory)).free_frames, free_frames);
+    cr_expect_eq(loam_frame_stats(loam_memory_frame(memory)).released_chunks, 2);
+    assert_reclaims(memory, UINT64_MAX, 2 * LOAM_MIB);
+    loam_memory_destroy(memory);
+    cr_expect(prim_fake_clean());
+}
+
+Test(memory, locked_memory_is_not_given_back)
+{
+    struct loam_memory_request request = one_part(LOAM_PAGES_4K);
+    uint64_t given = 1;
+
+    request.lock = true;
+
+    struct loam_plan plan = make_plan(&request);
+    struct loam_memory *memory = create(&plan);
+
+    cr_expect_eq(loam_memory_reclaim(memory, UINT64_MAX, &given, NULL), LOAM_ERROR_INVALID);
+    cr_expect_eq(given, 0);
+    cr_expect_eq(present_bytes(memory), SMALL_BYTES);
+    cr_expect_eq(loam_frame_stats(loam_memory_frame(memory)).released_chunks, 0);
+    assert_valid(memory);
+    loam_memory_destroy(memory);
+    cr_expect_eq(loam_memory_reclaim(NULL, 1, &given, NULL), LOAM_ERROR_INVALID);
+}
+
+static void reclaim_from_pool(enum loam_pages pages, uint64_t bytes, uint64_t expected)
+{
+    struct host_setting pool = {0};
+    uint64_t page_bytes = loam_pages_bytes(pages), given;
+
+    if (!host_pool_raise(&pool, page_bytes, bytes / page_bytes)) {
+        cr_skip("%s", pool.reason);
+    }
+
+    struct loam_memory_request request = {.bytes = bytes, .pages = pages, .commit = LOAM_COMMIT_POPULATE};
+    struct loam_plan plan = make_plan(&request);
+    struct loam_memory *memory = create(&plan);
+    struct loam_backing_info info;
+    struct stat status;
+
+    cr_assert_eq(loam_memory_backing(memory, 0, &info), LOAM_OK);
+    cr_expect_eq(loam_memory_reclaim(memory, bytes, &given, NULL), LOAM_OK);
+    cr_expect_eq(given, expected);
+    cr_assert_eq(fstat(info.fd, &status), 0);
+    cr_expect_eq((uint64_t)status.st_blocks * 512, bytes - expected);
+    loam_memory_destroy(memory);
+    host_setting_restore(&pool);
+}
+
+Test(memory, hugepages_go_back_to_their_pool)
+{
+    reclaim_from_pool(LOAM_PAGES_2M, 8 * LOAM_MIB, 6 * LOAM_MIB);
+}
+
+Test(memory, of_1g_pages_whole_ones_are_given_back)
+{
+    reclaim_from_pool(LOAM_PAGES_1G, 2 * LOAM_GIB, LOAM_GIB);
 }
 
 /* Past the facade there is no way either: neither under a buffer nor under frames that could become one. */

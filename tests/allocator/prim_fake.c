@@ -82,14 +82,13 @@ static const char *const kind_names[PRIM_KIND_COUNT + 1] = {
     [PRIM_MAP_ANONYMOUS] = "map_anonymous",
     [PRIM_UNMAP] = "unmap",
     [PRIM_POPULATE] = "populate",
+    [PRIM_DISCARD] = "discard",
     [PRIM_ADVISE_HUGE] = "advise_huge",
     [PRIM_KEEP_FROM_CHILDREN] = "keep_from_children",
     [PRIM_KEEP_FROM_DUMPS] = "keep_from_dumps",
     [PRIM_BIND_NODE] = "bind_node",
     [PRIM_LOCK] = "lock",
     [PRIM_MEMFD] = "memfd",
-    [PRIM_ALLOCATE] = "allocate",
-    [PRIM_PUNCH] = "punch",
     [PRIM_CLOSE] = "close",
     [PRIM_THREAD_START] = "thread_start",
     [PRIM_HEAP_ALLOC] = "heap_alloc",
@@ -580,6 +579,20 @@ bool loam_prim_populate(void *address, size_t bytes)
     return finish(&call);
 }
 
+/* The lock is let go as in populate. */
+bool loam_prim_discard(void *address, size_t bytes, bool shared)
+{
+    struct prim_fake_record call = begin_range(PRIM_DISCARD, address, bytes, true);
+
+    call.flag = shared;
+    if (!chosen_to_fail(&call)) {
+        pthread_mutex_unlock(&fake_lock);
+        settle(&call, loam_prim_real_discard(address, bytes, shared));
+        pthread_mutex_lock(&fake_lock);
+    }
+    return finish(&call);
+}
+
 bool loam_prim_advise_huge(void *address, size_t bytes, bool huge)
 {
     struct prim_fake_record call = begin_range(PRIM_ADVISE_HUGE, address, bytes, true);
@@ -646,44 +659,6 @@ bool loam_prim_memfd(const char *name, uint32_t huge_shift, size_t bytes, int *f
     if (!chosen_to_fail(&call) && settle(&call, loam_prim_real_memfd(name, huge_shift, bytes, fd))) {
         call.fd = *fd;
         bag_insert(&descriptors, descriptors.count, (struct item){(uint64_t)*fd, 0});
-    }
-    return finish(&call);
-}
-
-static struct prim_fake_record begin_file_range(enum prim_kind kind, int fd, off_t offset, off_t bytes)
-{
-    struct prim_fake_record call = begin(kind);
-
-    call.fd = fd;
-    call.offset = (uint64_t)offset;
-    call.bytes = (uint64_t)bytes;
-    require(bag_find(&descriptors, (uint64_t)fd) < descriptors.count, &call, "the descriptor is open");
-    require(offset >= 0 && bytes > 0 && offset % PAGE_BYTES == 0 && bytes % PAGE_BYTES == 0, &call,
-            "offset and bytes are whole pages, and not none");
-    return call;
-}
-
-/* The lock is let go as in populate. */
-bool loam_prim_allocate(int fd, off_t offset, off_t bytes)
-{
-    struct prim_fake_record call = begin_file_range(PRIM_ALLOCATE, fd, offset, bytes);
-
-    if (!chosen_to_fail(&call)) {
-        pthread_mutex_unlock(&fake_lock);
-        settle(&call, loam_prim_real_allocate(fd, offset, bytes));
-        pthread_mutex_lock(&fake_lock);
-    }
-    return finish(&call);
-}
-
-bool loam_prim_punch(int fd, off_t offset, off_t bytes)
-{
-    struct prim_fake_record call = begin_file_range(PRIM_PUNCH, fd, offset, bytes);
-
-    if (!chosen_to_fail(&call)) {
-        pthread_mutex_unlock(&fake_lock);
-        settle(&call, loam_prim_real_punch(fd, offset, bytes));
-        pthread_mutex_lock(&fake_lock);
     }
     return finish(&call);
 }

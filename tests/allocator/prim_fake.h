@@ -10,7 +10,7 @@
  *         cr_assert(error != LOAM_OK && prim_fake_clean());
  *     }
  *
- * Misuse ends the test with abort() and a line on stderr: a range unmapped, populated, advised, bound or locked that is
+ * Misuse ends the test with abort() and a line on stderr: a range unmapped, populated, discarded, advised, bound or locked that is
  * not mapped, a descriptor that is not open, memory freed twice, a thread joined twice, arguments outside prim.h's
  * pre-conditions.
  *
@@ -33,14 +33,13 @@ enum prim_kind {
     PRIM_MAP_ANONYMOUS,
     PRIM_UNMAP,
     PRIM_POPULATE,
+    PRIM_DISCARD,
     PRIM_ADVISE_HUGE,
     PRIM_KEEP_FROM_CHILDREN,
     PRIM_KEEP_FROM_DUMPS,
     PRIM_BIND_NODE,
     PRIM_LOCK,
     PRIM_MEMFD,
-    PRIM_ALLOCATE,
-    PRIM_PUNCH,
     PRIM_CLOSE, /* a failed close has closed, as on Linux */
     PRIM_THREAD_START,
     PRIM_HEAP_ALLOC,
@@ -127,14 +126,15 @@ bool prim_fake_clean(void);
 struct prim_fake_record {
     enum prim_kind kind;
     bool ok;
-    bool on_purpose;     /* failed by prim_fake_fail */
-    int error_number;    /* 0 when ok */
-    const void *address; /* argument or result: reserve, map_*, unmap, populate, advise_huge, bind_node, lock, heap_* */
+    bool on_purpose;  /* failed by prim_fake_fail */
+    int error_number; /* 0 when ok */
+    const void *
+        address; /* argument or result: reserve, map_*, unmap, populate, discard, advise_huge, bind_node, lock, heap_* */
     uint64_t bytes;      /* argument; limit, user_threads: the result */
     int fd;              /* argument; memfd: its result */
-    uint64_t offset;     /* map_fd, allocate, punch */
+    uint64_t offset;     /* map_fd */
     uint32_t huge_shift; /* map_anonymous, memfd */
-    bool flag;           /* map_anonymous: no_reserve; advise_huge: huge */
+    bool flag;           /* map_anonymous: no_reserve; advise_huge: huge; discard: shared */
     uint32_t value;      /* bind_node: node; cpu_count: its result; limit: which */
     pthread_t thread;    /* that called */
     char text[96];       /* memfd: name; read_text: path; cut if longer */

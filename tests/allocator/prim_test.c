@@ -172,38 +172,6 @@ Test(prim, a_call_that_is_always_told_to_come_back_ends)
     cr_assert(loam_prim_unmap(address, PAGE));
 }
 
-static void nothing(int number)
-{
-    (void)number;
-}
-
-/* A timer that never stops must neither fail the call nor keep it from ending. */
-Test(prim, allocate_gets_done_under_a_hail_of_signals)
-{
-    struct sigaction action = {.sa_handler = nothing};
-    timer_t timer;
-    struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGALRM};
-    struct itimerspec often = {{0, 200 * 1000}, {0, 200 * 1000}};
-    struct itimerspec never = {0};
-    struct stat status;
-    int fd;
-
-    sigaction(SIGALRM, &action, NULL);
-    cr_assert(loam_prim_memfd("test", 0, 8 * MIB, &fd));
-    cr_assert_eq(timer_create(CLOCK_MONOTONIC, &event, &timer), 0);
-    timer_settime(timer, 0, &often, NULL);
-    bool ok = loam_prim_allocate(fd, 0, 8 * MIB);
-    int error = errno;
-    timer_settime(timer, 0, &never, NULL);
-    timer_delete(timer);
-    cr_assert(ok || error == EINTR, "%s", strerror(error));
-    if (ok) {
-        cr_assert_eq(fstat(fd, &status), 0);
-        cr_assert_eq(status.st_blocks, 8 * MIB / 512);
-    }
-    cr_assert(loam_prim_close(fd));
-}
-
 /* --- Files -------------------------------------------------------------------------------------------------------- */
 
 static int test_memfd(void)
@@ -294,7 +262,7 @@ Test(prim, a_memfd_too_large_leaves_no_descriptor)
     cr_assert_eq(fd, -1);
 }
 
-Test(prim, punched_pages_are_gone_and_read_as_zero)
+Test(prim, discarded_pages_of_a_file_are_gone_and_read_as_zero)
 {
     char *address = free_space(4 * PAGE);
     struct stat status;
@@ -302,16 +270,47 @@ Test(prim, punched_pages_are_gone_and_read_as_zero)
 
     cr_assert(loam_prim_map_fd(address, 4 * PAGE, fd, 0));
     memset(address, 1, 4 * PAGE);
-    cr_assert(loam_prim_punch(fd, PAGE, 2 * PAGE));
+    cr_assert(loam_prim_discard(address + PAGE, 2 * PAGE, true));
     cr_assert_eq(address[0], 1);
     cr_assert_eq(address[PAGE], 0);
     cr_assert_eq(address[3 * PAGE - 1], 0);
     cr_assert_eq(address[3 * PAGE], 1);
-    cr_assert(loam_prim_punch(fd, 0, 4 * PAGE));
+    cr_assert(loam_prim_discard(address, 4 * PAGE, true));
     cr_assert_eq(fstat(fd, &status), 0);
     cr_assert_eq(status.st_blocks, 0);
     cr_assert(loam_prim_unmap(address, 4 * PAGE));
     cr_assert(loam_prim_close(fd));
+}
+
+Test(prim, discarded_private_pages_are_gone_and_read_as_zero)
+{
+    char *address = free_space(4 * PAGE);
+    unsigned char present[4];
+
+    cr_assert(loam_prim_map_anonymous(address, 4 * PAGE, 0, false));
+    memset(address, 1, 4 * PAGE);
+    cr_assert(loam_prim_discard(address + PAGE, 2 * PAGE, false));
+    cr_assert_eq(mincore(address, 4 * PAGE, present), 0);
+    cr_expect_eq(present[0] & 1, 1);
+    cr_expect_eq(present[1] & 1, 0);
+    cr_expect_eq(present[2] & 1, 0);
+    cr_expect_eq(present[3] & 1, 1);
+    cr_expect_eq(address[PAGE], 0);
+    cr_expect_eq(address[3 * PAGE], 1);
+    cr_assert(loam_prim_unmap(address, 4 * PAGE));
+}
+
+Test(prim, locked_pages_are_not_discarded)
+{
+    char *address = free_space(PAGE);
+
+    cr_assert(loam_prim_map_anonymous(address, PAGE, 0, false));
+    *address = 1;
+    cr_assert(loam_prim_lock(address, PAGE));
+    cr_assert_not(loam_prim_discard(address, PAGE, false));
+    cr_expect_eq(errno, EINVAL);
+    cr_expect_eq(*address, 1);
+    cr_assert(loam_prim_unmap(address, PAGE));
 }
 
 /* --- Threads, heap, figures --------------------------------------------------------------------------------------- */
@@ -611,7 +610,6 @@ Test(prim, a_memfd_beyond_the_limit_on_files_is_refused_and_kills_nobody)
     cr_assert_eq(errno, EFBIG);
     cr_assert_eq(open_descriptors(), before);
     cr_assert(loam_prim_memfd("test", 0, 4 * PAGE, &fd));
-    cr_assert(loam_prim_allocate(fd, 0, 4 * PAGE));
     cr_assert(loam_prim_close(fd));
 }
 

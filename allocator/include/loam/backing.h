@@ -6,8 +6,8 @@
  * modulo its page size, so that KVM can map its huge pages huge. Shared memory is a memfd, never a private mapping of a
  * file. A call that fails leaves nothing behind: no mapping, no descriptor, no page.
  *
- * Threads: calls on different backings are independent; calls on one want it to themselves, but loam_backing_info may
- * come from any thread that does not run beside populate or destroy. Any thread may destroy what another created.
+ * Threads: calls on different backings are independent. On one, populate and release of different ranges and info may come
+ * from any thread; destroy wants it to itself. Any thread may destroy what another created.
  *
  * The HVA stays the same from create to destroy, which unmaps it: whoever reads, writes or maps it on (a hypervisor's
  * slot, a region of a GPA map, a view's HVA) has to have ended before. The descriptor is closed then; one that was sent
@@ -126,7 +126,7 @@ struct loam_backing_info {
     uint64_t page_bytes; /* loam_pages_bytes(pages) */
     int32_t node;        /* or LOAM_NODE_ANY */
     int fd;              /* of the memfd, owned by the backing; -1 when private */
-    bool populated;
+    bool populated;      /* every page is there */
     bool locked;
 };
 
@@ -159,5 +159,14 @@ struct loam_backing_info loam_backing_info(const struct loam_backing *backing);
  */
 LOAM_MUST_USE enum loam_error loam_backing_populate(struct loam_backing *backing, uint64_t offset_bytes, uint64_t bytes,
                                                     struct loam_diag *diag);
+
+/*
+ * Give the memory of [offset, offset + bytes) back to the host, while guests run; it reads as zero, and takes memory anew
+ * when it is touched or populated: which may fail then, also for hugetlb pages, whose reservation goes with them. Multiples
+ * as for populate. LOAM_ERROR_INVALID: range; locked memory is not given back. LOAM_ERROR_SYSTEM: a call failed (hugetlb
+ * pages in private memory want Linux 5.18).
+ */
+LOAM_MUST_USE enum loam_error loam_backing_release(struct loam_backing *backing, uint64_t offset_bytes, uint64_t bytes,
+                                                   struct loam_diag *diag);
 
 #endif

@@ -46,6 +46,21 @@ LOAM_MUST_USE enum loam_error loam_dma_create(struct loam_frame *frame, struct l
                                               struct loam_dma **dma);
 
 /*
+ * How memory comes behind frames that were released (loam/frame.h, Reclaim): populate gives all of [gpa, gpa + bytes) its
+ * memory, or fails. It is called by the thread that carves, by several at once, with no lock held.
+ */
+struct loam_dma_supply {
+    enum loam_error (*populate)(void *self, loam_gpa gpa, uint64_t bytes, struct loam_diag *diag);
+    void *self;
+};
+
+/*
+ * Carve from released frames too, and have them populated first. Without a supply, buffers are carved from frames that
+ * have memory. loam_memory_create gives its ledger one. Before other threads have the ledger.
+ */
+void loam_dma_set_supply(struct loam_dma *dma, struct loam_dma_supply supply);
+
+/*
  * Release every buffer, pinned ones too, and the ledger. NULL is allowed. Returns how many buffers were still there;
  * ask loam_dma_entry_at before, if their owners are to be named.
  */
@@ -83,7 +98,7 @@ struct loam_dma_buffer {
  * Carve one buffer, zeroed unless the request says otherwise. *buffer is zero on failure.
  * LOAM_ERROR_INVALID: a member is out of its range or has no effect, or at contradicts another. LOAM_ERROR_BUSY: at is
  * taken. LOAM_ERROR_NOT_FOUND: at is no RAM, or the range from there on is not all RAM in one piece.
- * LOAM_ERROR_EXHAUSTED: no free range fits. LOAM_ERROR_NOT_PERMITTED: the frames are not writable memory in one region
+ * LOAM_ERROR_EXHAUSTED: no free range fits, or the host has no memory for it. LOAM_ERROR_NOT_PERMITTED: the frames are not writable memory in one region
  * of the map. LOAM_ERROR_SYSTEM: no heap memory for the ledger, and only then is there an errno (ENOMEM).
  * LOAM_ERROR_CORRUPT: the frame allocator's metadata is damaged. diag (NULL: not wanted) names the owner and the
  * constraint.

@@ -69,6 +69,17 @@ void loam_memory_destroy(struct loam_memory *memory);
 LOAM_MUST_USE enum loam_error loam_memory_remove(struct loam_memory *memory, loam_gpa start, uint64_t bytes,
                                                  struct loam_diag *diag);
 
+/*
+ * Give free memory back to the host while the guest runs: up to bytes of it, in whole chunks of 2 MiB (whole pages where
+ * these are larger), the largest free blocks first. It stays the allocator's, and is marked released (loam/frame.h,
+ * Reclaim): other free memory serves before it, and a buffer that is carved from it is populated again before its
+ * caller sees it. For a guest that uses no memory that the allocator has not handed out: to any
+ * other, what it keeps in free frames would be lost. *given_bytes: how much was given back, also on an error; less than
+ * bytes where no more is free. LOAM_ERROR_INVALID: the memory is locked. LOAM_ERROR_SYSTEM: the host refuses.
+ */
+LOAM_MUST_USE enum loam_error loam_memory_reclaim(struct loam_memory *memory, uint64_t bytes, uint64_t *given_bytes,
+                                                  struct loam_diag *diag);
+
 /* The parts; they live as long as memory does, and are not the caller's to destroy. Never NULL, but of NULL. */
 struct loam_frame *loam_memory_frame(struct loam_memory *memory);
 struct loam_gpa_map *loam_memory_map(struct loam_memory *memory);
