@@ -16,16 +16,17 @@ static const struct sequence sequences[] = {
     {0xe1, 0xec, 3, 0x80, 0xbf}, {0xed, 0xed, 3, 0x80, 0x9f}, /* no surrogates */
     {0xee, 0xef, 3, 0x80, 0xbf}, {0xf0, 0xf0, 4, 0x90, 0xbf}, {0xf1, 0xf3, 4, 0x80, 0xbf},
     {0xf4, 0xf4, 4, 0x80, 0x8f}, /* up to U+10FFFF */
+    {0x00, 0xff, 0, 0, 0},       /* any other: never good */
 };
 
 static const struct sequence *sequence_of(uint8_t first)
 {
-    for (size_t i = 0; i < sizeof sequences / sizeof sequences[0]; i++) {
-        if (first >= sequences[i].first_least && first <= sequences[i].first_most) {
-            return &sequences[i];
-        }
+    const struct sequence *sequence = sequences;
+
+    while (first < sequence->first_least || first > sequence->first_most) {
+        sequence++;
     }
-    return NULL;
+    return sequence;
 }
 
 size_t utf8_measure(const void *bytes, size_t count, bool *good)
@@ -35,9 +36,6 @@ size_t utf8_measure(const void *bytes, size_t count, bool *good)
     size_t length = 1;
 
     *good = false;
-    if (sequence == NULL) {
-        return 1;
-    }
     for (; length < sequence->bytes && length < count; length++) {
         uint8_t least = length == 1 ? sequence->second_least : 0x80, most = length == 1 ? sequence->second_most : 0xbf;
 

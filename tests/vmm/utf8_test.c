@@ -18,6 +18,9 @@ Test(utf8, what_is_broken_is_replaced_and_the_rest_kept)
         {"", 0, ""},
         {"plain\n", 6, "plain\n"},
         {"\xc3\xa9 \xe2\x82\xac \xf0\x9f\x98\x80", 11, "\xc3\xa9 \xe2\x82\xac \xf0\x9f\x98\x80"},
+        {"\xe0\xa0\x80z", 4, "\xe0\xa0\x80z"},
+        {"\xed\x9f\xbf", 3, "\xed\x9f\xbf"},
+        {"\xef\xbf\xbf", 3, "\xef\xbf\xbf"},
         {"\xf4\x8f\xbf\xbf", 4, "\xf4\x8f\xbf\xbf"},
         {"a\0b", 3, "a" R "b"},
         {"a\x80z", 3, "a" R "z"},
@@ -30,6 +33,8 @@ Test(utf8, what_is_broken_is_replaced_and_the_rest_kept)
         {"\xe2\x82", 2, R}, /* cut at the end */
         {"\xe2\x82z", 3, R "z"},
         {"\xf0\x9f\x98", 3, R},
+        {"\xe2\x82\xac", 2, R}, /* cut, though what stands behind would complete it */
+        {"a\xc3\xa9", 2, "a" R},
     };
 
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
@@ -57,5 +62,36 @@ Test(utf8, any_two_bytes_make_a_json_string)
         }
         json_decref(string);
         json_decref(as_is);
+    }
+}
+
+/* The bytes at which any rule of UTF-8 begins or ends. */
+static const unsigned char limits[] = {0x01, 0x7f, 0x80, 0x8f, 0x90, 0x9f, 0xa0, 0xbf, 0xc0, 0xc1, 0xc2, 0xdf,
+                                       0xe0, 0xe1, 0xec, 0xed, 0xee, 0xef, 0xf0, 0xf1, 0xf3, 0xf4, 0xf5, 0xff};
+
+enum { LIMIT_COUNT = sizeof limits };
+
+/* Good where jansson takes it, and kept; else changed. */
+static void compare_with_jansson(const unsigned char bytes[4])
+{
+    json_t *as_is = json_stringn((const char *)bytes, 4);
+    char text[UTF8_REPAIRED_BYTES(4)];
+    size_t length = utf8_repair(bytes, 4, text);
+    bool is_kept = length == 4 && memcmp(text, bytes, 4) == 0;
+
+    cr_assert_eq(is_kept, as_is != NULL, "%02x %02x %02x %02x: kept %d, taken by jansson %d", bytes[0], bytes[1],
+                 bytes[2], bytes[3], is_kept, as_is != NULL);
+    json_decref(as_is);
+}
+
+Test(utf8, what_four_bytes_at_the_limits_are_kept_is_what_jansson_takes)
+{
+    for (unsigned i = 0; i < LIMIT_COUNT * LIMIT_COUNT * LIMIT_COUNT * LIMIT_COUNT; i++) {
+        unsigned char bytes[4];
+
+        for (unsigned at = 0, rest = i; at < 4; at++, rest /= LIMIT_COUNT) {
+            bytes[at] = limits[rest % LIMIT_COUNT];
+        }
+        compare_with_jansson(bytes);
     }
 }
