@@ -41,7 +41,7 @@ static bool is_ignored(int number)
 {
     struct sigaction action;
 
-    return sigaction(number, NULL, &action) == 0 && (action.sa_flags & SA_SIGINFO) == 0 && action.sa_handler == SIG_IGN;
+    return sigaction(number, NULL, &action) == 0 && action.sa_handler == SIG_IGN;
 }
 
 /* Block those of numbers that are not ignored, and have them on a descriptor. */
@@ -55,10 +55,7 @@ static enum loam_error take_signals(const int *numbers, size_t count, int *fd, s
             sigaddset(&signals, numbers[i]);
         }
     }
-    *fd = -1;
-    if (pthread_sigmask(SIG_BLOCK, &signals, saved) != 0) {
-        return loam_fail(diag, LOAM_ERROR_SYSTEM, "signals cannot be blocked");
-    }
+    pthread_sigmask(SIG_BLOCK, &signals, saved);
     *fd = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
     if (*fd < 0) {
         enum loam_error error = loam_fail(diag, LOAM_ERROR_SYSTEM, "signalfd");
@@ -98,7 +95,7 @@ void session_close(struct session *session)
 
 bool session_signalled(struct session *session)
 {
-    if (session->signal_number == 0 && session->signal_fd >= 0) {
+    if (session->signal_number == 0) {
         session->signal_number = next_signal(session->signal_fd);
     }
     return session->signal_number != 0;
@@ -306,11 +303,8 @@ static enum loam_error go_on(struct watch *watch, enum session_end *end, struct 
                                {.fd = input->job_fd, .events = POLLIN},
                                {.fd = input_fd(input), .events = POLLIN}};
 
-        if (poll(fds, 4, wait_milliseconds(watch)) < 0) {
-            if (errno != EINTR) {
-                return loam_fail(diag, LOAM_ERROR_SYSTEM, "poll");
-            }
-            continue;
+        if (poll(fds, 4, wait_milliseconds(watch)) < 0 && errno != EINTR) {
+            return loam_fail(diag, LOAM_ERROR_SYSTEM, "poll");
         }
         if (is_over(watch, fds, end)) {
             return LOAM_OK;

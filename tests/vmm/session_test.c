@@ -14,9 +14,14 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <termios.h>
+#include <time.h>
 #include <unistd.h>
 
 /* --- The machine ------------------------------------------------------------------------------------------------ */
@@ -29,6 +34,8 @@ struct machine {
     size_t taken_count;
     bool is_stopped;
     uint32_t looks, looks_wanted; /* it ends by the last of those */
+    int look_fd;                  /* takes a byte at each look; -1: none */
+    bool may_be_stopped;          /* at the last look, SIGTSTP was left to the system */
 };
 
 static struct machine machine;
@@ -45,6 +52,11 @@ void machine_stop(struct machine *self)
 
 void machine_look(struct machine *self)
 {
+    sigset_t mask;
+
+    pthread_sigmask(SIG_SETMASK, NULL, &mask);
+    self->may_be_stopped = sigismember(&mask, SIGTSTP) == 0;
+    (void)!write(self->look_fd, "l", 1);
     self->looks++;
     if (self->looks == self->looks_wanted) {
         (void)eventfd_write(self->stop_fd, 1);
@@ -106,7 +118,9 @@ static void set_up(void)
         signal(numbers[i], SIG_DFL);
     }
     call_gate_reset();
-    machine = (struct machine){.stop_fd = eventfd(0, EFD_CLOEXEC), .lock = PTHREAD_MUTEX_INITIALIZER, .room = 1 << 16};
+    machine = (struct machine){
+        .stop_fd = eventfd(0, EFD_CLOEXEC), .lock = PTHREAD_MUTEX_INITIALIZER, .room = 1 << 16, .look_fd = -1};
+    session = (struct session){.signal_fd = -1};
     request = (struct session_request){.input_fd = -1};
     descriptors_before = count_descriptors();
     pthread_sigmask(SIG_SETMASK, NULL, &mask_before);
@@ -146,6 +160,14 @@ static void end_machine(void)
     cr_assert_eq(eventfd_write(machine.stop_fd, 1), 0);
 }
 
+static int64_t now_milliseconds(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
 /* --- Ends ------------------------------------------------------------------------------------------------------- */
 
 Test(session, ends_with_the_machine)
@@ -164,13 +186,31 @@ Test(session, ends_in_time)
     cr_expect_eq(session_left_milliseconds(&session), 0);
 }
 
+Test(session, ended_before_its_time_it_says_how_much_is_left)
+{
+    int64_t before = now_milliseconds(), left, after;
+
+    open_session();
+    request.timeout_milliseconds = 100000;
+    end_machine();
+    watch(SESSION_MACHINE);
+    left = session_left_milliseconds(&session);
+    after = now_milliseconds();
+    cr_expect_leq(left, 100000);
+    cr_expect_geq(left, 100000 - (after - before));
+    cr_expect_geq(session.deadline, before + 100000);
+    cr_expect_leq(session.deadline, after + 100000);
+}
+
 /* Again and again, without any event: a guest may come to rest at any time. */
 Test(session, ends_when_a_look_ends_the_machine)
 {
     open_session();
     machine.looks_wanted = 3;
+    request.timeout_milliseconds = 100000; /* more than this test has */
     watch(SESSION_MACHINE);
     cr_expect_eq(machine.looks, 3);
+    cr_expect(machine.may_be_stopped, "a session without a terminal leaves SIGTSTP to the system");
 }
 
 Test(session, the_machine_s_end_comes_before_all_others)
@@ -261,7 +301,7 @@ Test(session, its_descriptor_is_closed_on_exec)
     cr_expect(fcntl(session_fd(&session), F_GETFL) & O_NONBLOCK);
 }
 
-static void *fail_first_poll(void *error)
+static void *fail_held_call(void *error)
 {
     call_gate_await_held();
     call_gate_fail(*(int *)error);
@@ -276,7 +316,7 @@ static enum loam_error watch_with_poll_failing(int error)
     pthread_t thread;
 
     call_gate_close(CALL_POLL, -1);
-    cr_assert_eq(pthread_create(&thread, NULL, fail_first_poll, &error), 0);
+    cr_assert_eq(pthread_create(&thread, NULL, fail_held_call, &error), 0);
     answer = session_watch(&session, &machine, &request, &end, &diag);
     cr_assert_eq(pthread_join(thread, NULL), 0);
     cr_expect(machine.is_stopped);
@@ -413,6 +453,96 @@ Test(session, the_end_of_input_is_not_the_end)
     watch_until_taken(4);
     input_writer = open("/dev/null", O_RDONLY | O_CLOEXEC);
     close_input_pipe();
+}
+
+/* It is not asked again, and nothing is looked at more often for it. */
+Test(session, after_the_end_of_input_it_rests_from_look_to_look)
+{
+    open_input_pipe();
+    open_session();
+    close(input_writer);
+    machine.looks_wanted = 2;
+    watch(SESSION_MACHINE);
+    cr_expect_lt(call_gate_count(CALL_POLL), 20, "%u polls for two looks", call_gate_count(CALL_POLL));
+    input_writer = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    close_input_pipe();
+}
+
+/* Every 250 ms, though a byte that waits for room is offered more often. */
+Test(session, looks_are_apart_though_input_waits)
+{
+    int64_t before = now_milliseconds();
+
+    open_input_pipe();
+    open_session();
+    make_room(0);
+    cr_assert_eq(write(input_writer, "k", 1), 1);
+    machine.looks_wanted = 3;
+    watch(SESSION_MACHINE);
+    cr_expect_geq(now_milliseconds() - before, 740);
+    close_input_pipe();
+}
+
+static void *give_room_late(void *nothing)
+{
+    while (call_gate_count(CALL_POLL) < 20) {
+        sched_yield();
+    }
+    make_room(1 << 16);
+    return nothing;
+}
+
+/* It is read no faster than the guest takes it. */
+Test(session, more_input_than_it_holds_waits_in_the_pipe)
+{
+    static uint8_t sent[8 * INTAKE_BYTES];
+    pthread_t thread;
+
+    for (size_t i = 0; i < sizeof sent; i++) {
+        sent[i] = (uint8_t)(i * 7);
+    }
+    open_input_pipe();
+    open_session();
+    make_room(0);
+    cr_assert_eq(write(input_writer, sent, sizeof sent), (ssize_t)sizeof sent);
+    cr_assert_eq(pthread_create(&thread, NULL, give_room_late, NULL), 0);
+    watch_until_taken(sizeof sent);
+    cr_assert_eq(pthread_join(thread, NULL), 0);
+    cr_expect_arr_eq(machine.taken, sent, sizeof sent);
+    close_input_pipe();
+}
+
+Test(session, descriptor_0_is_an_input_as_any_other)
+{
+    int ends[2];
+
+    cr_assert_eq(pipe2(ends, O_CLOEXEC), 0);
+    cr_assert_eq(dup2(ends[0], STDIN_FILENO), STDIN_FILENO);
+    descriptors_before = count_descriptors();
+    open_session();
+    request.input_fd = STDIN_FILENO;
+    cr_assert_eq(write(ends[1], "zero", 4), 4);
+    watch_until_taken(4);
+    cr_expect_arr_eq(machine.taken, "zero", 4);
+}
+
+/* As a file's on FUSE may be. */
+Test(session, an_interrupted_read_is_not_the_end_of_input)
+{
+    int error = EINTR, fd = memfd_create("input", MFD_CLOEXEC);
+    pthread_t thread;
+
+    cr_assert_eq(pwrite(fd, "abcd", 4, 0), 4);
+    descriptors_before++;
+    open_session();
+    request.input_fd = fd;
+    call_gate_close(CALL_READ, fd);
+    cr_assert_eq(pthread_create(&thread, NULL, fail_held_call, &error), 0);
+    watch_until_taken(4);
+    cr_assert_eq(pthread_join(thread, NULL), 0);
+    cr_expect_arr_eq(machine.taken, "abcd", 4);
+    close(fd);
+    descriptors_before--;
 }
 
 static void *steal(void *nothing)
@@ -606,6 +736,15 @@ Test(session, control_a_c_drops_the_keys_that_wait_and_no_others)
     close_terminal();
 }
 
+Test(session, keys_are_obeyed_where_nobody_can_be_told)
+{
+    open_terminal();
+    open_session();
+    request.console = NULL;
+    watch_while_typing("\001h\001x", SESSION_LEFT);
+    close_terminal();
+}
+
 static void *hear_bell_and_leave(void *nothing)
 {
     static char keys[2000];
@@ -615,6 +754,37 @@ static void *hear_bell_and_leave(void *nothing)
     await_on_terminal("\a");
     type("\001x");
     return nothing;
+}
+
+static void *hear_bell_and_make_room(void *nothing)
+{
+    static char keys[2001];
+
+    for (size_t i = 0; i < sizeof keys - 1; i++) {
+        keys[i] = (char)('A' + i % 50);
+    }
+    type_when_raw(keys);
+    await_on_terminal("\a");
+    make_room(1 << 16);
+    return nothing;
+}
+
+/* The first of them reach the guest all the same, in order. */
+Test(session, keys_that_wait_are_kept_where_others_find_no_room)
+{
+    size_t held = 2 * INTAKE_BYTES + 1;
+    pthread_t thread;
+
+    open_terminal();
+    open_session();
+    make_room(0);
+    cr_assert_eq(pthread_create(&thread, NULL, hear_bell_and_make_room, NULL), 0);
+    watch_until_taken(held);
+    cr_assert_eq(pthread_join(thread, NULL), 0);
+    for (size_t i = 0; i < held; i++) {
+        cr_assert_eq(machine.taken[i], 'A' + i % 50, "key %zu", i);
+    }
+    close_terminal();
 }
 
 Test(session, keys_without_room_ring_the_bell)
@@ -627,5 +797,232 @@ Test(session, keys_without_room_ring_the_bell)
     cr_assert_eq(pthread_create(&thread, NULL, hear_bell_and_leave, NULL), 0);
     watch(SESSION_LEFT);
     cr_assert_eq(pthread_join(thread, NULL), 0);
+    close_terminal();
+}
+
+/* Of the two descriptors that it needs, one is left. */
+Test(session, a_terminal_without_a_descriptor_for_its_stops_is_an_error)
+{
+    int lowest;
+
+    open_terminal();
+    open_session();
+    lowest = dup(slave);
+    close(lowest);
+    cr_assert_eq(setrlimit(RLIMIT_NOFILE, &(struct rlimit){(rlim_t)lowest + 1, 1024}), 0);
+    end_machine();
+    cr_expect_eq(session_watch(&session, &machine, &request, &end, &diag), LOAM_ERROR_SYSTEM);
+    cr_assert_eq(setrlimit(RLIMIT_NOFILE, &(struct rlimit){1024, 1024}), 0);
+    cr_expect_not_null(strstr(diag.text, "signalfd"), "%s", diag.text);
+    cr_expect(machine.is_stopped);
+    close_terminal();
+}
+
+/* --- Jobs ------------------------------------------------------------------------------------------------------- */
+
+static sigset_t mask_of_now(void)
+{
+    sigset_t mask;
+
+    pthread_sigmask(SIG_SETMASK, NULL, &mask);
+    return mask;
+}
+
+Test(session, stops_are_its_own_while_it_watches_a_terminal)
+{
+    sigset_t opened, watched;
+
+    open_terminal();
+    open_session();
+    opened = mask_of_now();
+    machine.looks_wanted = 1;
+    watch(SESSION_MACHINE);
+    cr_expect_not(machine.may_be_stopped);
+    watched = mask_of_now();
+    for (int number = 1; number < NSIG; number++) {
+        cr_expect_eq(sigismember(&watched, number), sigismember(&opened, number), "signal %d", number);
+    }
+    close_terminal();
+}
+
+static pid_t job;                  /* runs a session on the terminal that controls it */
+static void *(*beside)(void *job); /* what one of its threads does; NULL: there is none */
+
+/* 0: the session ended as Ctrl-a x ends it. */
+static _Noreturn void run_job(void)
+{
+    pthread_t thread;
+
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    setpgid(0, 0);
+    if (session_open(&session, &diag) != LOAM_OK ||
+        (beside != NULL && pthread_create(&thread, NULL, beside, NULL) != 0)) {
+        _exit(20);
+    }
+    _exit(session_watch(&session, &machine, &request, &end, &diag) == LOAM_OK && end == SESSION_LEFT ? 0 : 21);
+}
+
+/* As a shell does it: start the job, and then what shell does with it. Returns the shell's exit status, 0 if all is well. */
+static int control_job(int (*shell)(void))
+{
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (setsid() < 0 || ioctl(slave, TIOCSCTTY, 0) != 0) {
+        return 10;
+    }
+    job = fork();
+    if (job == 0) {
+        run_job();
+    }
+    signal(SIGTTOU, SIG_IGN); /* so that the background may give the terminal away */
+    return setpgid(job, job) != 0 ? 11 : shell();
+}
+
+static void expect_well_controlled(int (*shell)(void))
+{
+    int status;
+    pid_t child = fork();
+
+    cr_assert_geq(child, 0);
+    if (child == 0) {
+        _exit(control_job(shell));
+    }
+    cr_assert_eq(waitpid(child, &status, 0), child);
+    cr_expect(WIFEXITED(status) && WEXITSTATUS(status) == 0, "step %d of the shell's failed", WEXITSTATUS(status));
+}
+
+static void await_raw(bool wanted)
+{
+    while (is_raw() != wanted) {
+        sched_yield();
+    }
+}
+
+static bool is_stopped_by(int number)
+{
+    int status;
+
+    return waitpid(job, &status, WUNTRACED) == job && WIFSTOPPED(status) && WSTOPSIG(status) == number;
+}
+
+/* The exit status of a job that a person leaves. */
+static int leave_job(void)
+{
+    int status;
+
+    type("\001x");
+    return waitpid(job, &status, 0) == job && WIFEXITED(status) ? WEXITSTATUS(status) : 12;
+}
+
+static int stop_and_go_on_twice(void)
+{
+    tcsetpgrp(slave, job);
+    for (int i = 0; i < 2; i++) {
+        await_raw(true);
+        kill(job, SIGTSTP);
+        if (!is_stopped_by(SIGTSTP)) {
+            return 1;
+        }
+        if (is_raw()) {
+            return 2;
+        }
+        kill(job, SIGCONT);
+    }
+    await_raw(true);
+    return leave_job();
+}
+
+Test(session, stopped_it_gives_the_terminal_back_and_takes_it_when_it_goes_on)
+{
+    open_terminal();
+    expect_well_controlled(stop_and_go_on_twice);
+    close_terminal();
+}
+
+/* SIGSTOP: it cannot give the terminal back, and the shell sets it as it needs it. */
+static int stop_unforeseen(void)
+{
+    struct termios before;
+
+    tcgetattr(slave, &before);
+    tcsetpgrp(slave, job);
+    await_raw(true);
+    kill(job, SIGSTOP);
+    if (!is_stopped_by(SIGSTOP)) {
+        return 1;
+    }
+    tcsetattr(slave, TCSANOW, &before);
+    kill(job, SIGCONT);
+    await_raw(true);
+    return leave_job();
+}
+
+Test(session, after_a_stop_that_it_could_not_see_it_takes_the_terminal_anew)
+{
+    open_terminal();
+    expect_well_controlled(stop_unforeseen);
+    close_terminal();
+}
+
+static int look_pipe[2];
+
+static bool await_look(void)
+{
+    char look;
+
+    return read(look_pipe[0], &look, 1) == 1;
+}
+
+static int start_in_background(void)
+{
+    if (!await_look() || is_raw()) {
+        return 1;
+    }
+    tcsetpgrp(slave, job);
+    await_raw(true);
+    tcsetpgrp(slave, getpgrp());
+    await_raw(false);
+    tcsetpgrp(slave, job);
+    await_raw(true);
+    return leave_job();
+}
+
+Test(session, in_the_background_it_leaves_the_terminal_alone)
+{
+    open_terminal();
+    cr_assert_eq(pipe2(look_pipe, O_CLOEXEC), 0);
+    machine.look_fd = look_pipe[1];
+    expect_well_controlled(start_in_background);
+    close(look_pipe[0]);
+    close(look_pipe[1]);
+    close_terminal();
+}
+
+/* What a read answers that a process in the background begins. */
+static void *lose_terminal(void *nothing)
+{
+    call_gate_await_held();
+    tcsetpgrp(slave, getpgid(getppid()));
+    call_gate_fail(EIO);
+    call_gate_open();
+    return nothing;
+}
+
+static int take_terminal_before_a_read(void)
+{
+    tcsetpgrp(slave, job);
+    await_raw(true);
+    type("k");
+    await_raw(false);
+    tcsetpgrp(slave, job);
+    await_raw(true);
+    return leave_job();
+}
+
+Test(session, a_terminal_that_is_taken_before_a_read_is_not_the_end_of_input)
+{
+    open_terminal();
+    call_gate_close(CALL_READ, slave);
+    beside = lose_terminal;
+    expect_well_controlled(take_terminal_before_a_read);
     close_terminal();
 }
