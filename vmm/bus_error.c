@@ -21,7 +21,7 @@ static struct sigaction before;
 
 /* --- Text without stdio ------------------------------------------------------------------------------------------- */
 
-/* text[used] == 0 */
+/* All of text from used on is 0. */
 struct line {
     char text[512];
     size_t used;
@@ -32,7 +32,6 @@ static void put(struct line *line, const char *text)
     while (*text != '\0' && line->used + 1 < sizeof line->text) {
         line->text[line->used++] = *text++;
     }
-    line->text[line->used] = '\0';
 }
 
 static void put_number(struct line *line, uint64_t value, unsigned int base)
@@ -143,18 +142,15 @@ static void handle(int number, siginfo_t *info, void *context)
     errno = saved;
 }
 
-enum loam_error bus_error_watch(struct loam_gpa_map *map, const struct bus_error_end *end, struct loam_diag *diag)
+void bus_error_watch(struct loam_gpa_map *map, const struct bus_error_end *end)
 {
-    struct sigaction action = {.sa_sigaction = handle, .sa_flags = SA_SIGINFO};
-    bool is_first = atomic_load(&watched) == NULL;
+    const struct sigaction action = {.sa_sigaction = handle, .sa_flags = SA_SIGINFO};
 
-    sigemptyset(&action.sa_mask);
     ending = *end;
-    if (is_first && sigaction(SIGBUS, &action, &before) != 0) {
-        return loam_fail(diag, LOAM_ERROR_SYSTEM, "SIGBUS: no handler can be set");
+    if (atomic_load(&watched) == NULL) {
+        sigaction(SIGBUS, &action, &before);
     }
     atomic_store(&watched, map);
-    return LOAM_OK;
 }
 
 void bus_error_forget(void)

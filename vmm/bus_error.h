@@ -8,7 +8,6 @@
 #ifndef LOAM_VMM_BUS_ERROR_H
 #define LOAM_VMM_BUS_ERROR_H
 
-#include "loam/error.h"
 #include "loam/gpa_map.h"
 
 #include <stdbool.h>
@@ -24,10 +23,9 @@ struct bus_error_end {
 /*
  * From now on a SIGBUS in memory of map prints one line on standard error that names the GPA and its region, and ends
  * the process. SIGBUS of anything else goes to whoever had it before. map lives until bus_error_forget. One map at a
- * time: the last one given. LOAM_ERROR_SYSTEM: nothing has changed.
+ * time: the last one given.
  */
-LOAM_MUST_USE enum loam_error bus_error_watch(struct loam_gpa_map *map, const struct bus_error_end *end,
-                                              struct loam_diag *diag);
+void bus_error_watch(struct loam_gpa_map *map, const struct bus_error_end *end);
 
 /* SIGBUS is whose it was. No effect without bus_error_watch before. */
 void bus_error_forget(void);

@@ -16,9 +16,8 @@ static void ignore_kick(int number)
 /* Without SA_RESTART, or the call would begin anew. */
 static void install(void)
 {
-    struct sigaction action = {.sa_handler = ignore_kick};
+    const struct sigaction action = {.sa_handler = ignore_kick};
 
-    sigemptyset(&action.sa_mask);
     sigaction(KICK_SIGNAL, &action, NULL);
 }
 
@@ -45,14 +44,12 @@ static void *run_work(void *argument)
 static bool has_room_for_stack(size_t *bytes)
 {
     pthread_attr_t attributes;
-    void *stack = MAP_FAILED;
+    void *stack;
 
-    *bytes = 0;
-    if (pthread_attr_init(&attributes) == 0) {
-        (void)pthread_attr_getstacksize(&attributes, bytes);
-        pthread_attr_destroy(&attributes);
-        stack = mmap(NULL, *bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
-    }
+    pthread_attr_init(&attributes);
+    pthread_attr_getstacksize(&attributes, bytes);
+    pthread_attr_destroy(&attributes);
+    stack = mmap(NULL, *bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
     if (stack == MAP_FAILED) {
         return false;
     }
@@ -63,15 +60,15 @@ static bool has_room_for_stack(size_t *bytes)
 static enum loam_error no_thread(const char *name, int error, struct loam_diag *diag)
 {
     size_t stack_bytes;
+    bool has_room = has_room_for_stack(&stack_bytes);
 
-    if (!has_room_for_stack(&stack_bytes)) {
-        errno = error;
+    errno = error;
+    if (!has_room) {
         return loam_fail(diag, LOAM_ERROR_SYSTEM,
                          "%s: a thread is wanted, and there is no room for its stack of %zu KiB: raise the limit on "
                          "address space or on data (ulimit -v, ulimit -d), or lower the one on stacks (ulimit -s)",
                          name, stack_bytes / 1024);
     }
-    errno = error;
     return loam_fail(diag, LOAM_ERROR_SYSTEM,
                      "%s: a thread is wanted, and none can be started: raise the limit on processes and threads "
                      "(ulimit -u, pids.max of the control group)",

@@ -264,10 +264,11 @@ static int make_memory(struct run *run)
     if (error == LOAM_ERROR_CANCELLED) {
         return judge_early_end(run);
     }
-    if (error == LOAM_OK) {
-        error = bus_error_watch(loam_memory_map(run->memory), &end, &diag);
+    if (error != LOAM_OK) {
+        return fail(run, EXIT_CODE_HOST, &diag);
     }
-    return error == LOAM_OK ? EXIT_CODE_PASS : fail(run, EXIT_CODE_HOST, &diag);
+    bus_error_watch(loam_memory_map(run->memory), &end);
+    return EXIT_CODE_PASS;
 }
 
 static void drop_memory(struct run *run)

@@ -2,6 +2,8 @@
 /* Each end is a process of its own. */
 #include "vmm/bus_error.h"
 
+#include "tests/vmm/call_gate.h"
+
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -83,9 +85,8 @@ static int end_of(void (*act)(void), bool json, char out[1024], char err[1024])
     if (child == 0) {
         dup2(pipes[0][1], STDOUT_FILENO);
         dup2(pipes[1][1], STDERR_FILENO);
-        if (bus_error_watch(map, &end, NULL) == LOAM_OK) {
-            act();
-        }
+        bus_error_watch(map, &end);
+        act();
         _exit(77);
     }
     cr_assert_eq(waitpid(child, &status, 0), child);
@@ -127,6 +128,20 @@ Test(bus_error, json_says_the_same)
 
     cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == STATUS, "status 0x%x", status);
     cr_assert_str_eq(out, "{\"error\": \"" REASON "\", \"exit\": 14}\n");
+}
+
+static void touch_last_byte(void)
+{
+    touch(ram + RAM_BYTES - 1);
+}
+
+Test(bus_error, the_last_byte_of_a_region_is_memory_of_the_guest)
+{
+    char out[1024], err[1024];
+    int status = end_of(touch_last_byte, false, out, err);
+
+    cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == STATUS, "status 0x%x", status);
+    cr_assert_not_null(strstr(err, "at GPA 0x40003fff ("), "%s", err);
 }
 
 static void touch_other(void)
@@ -179,6 +194,21 @@ static void meet_an_odd_address(void)
     report_bad_memory(BUS_ADRALN);
 }
 
+/* kill(2) tells of its sender where others tell of an address. */
+static void be_sent_one_by_kill(void)
+{
+    report_bad_memory(SI_USER);
+}
+
+Test(bus_error, what_kill_sends_tells_of_no_memory)
+{
+    char out[1024], err[1024];
+    int status = end_of(be_sent_one_by_kill, false, out, err);
+
+    cr_assert(WIFSIGNALED(status) && WTERMSIG(status) == SIGBUS, "status 0x%x", status);
+    cr_assert_str_eq(err, "cleaned up\n");
+}
+
 static void hear_of_bad_memory(void)
 {
     report_bad_memory(BUS_MCEERR_AO);
@@ -210,9 +240,8 @@ Test(bus_error, any_reason_of_the_kernel_s_is_told)
 
 static void touch_without_clean_up(void)
 {
-    if (bus_error_watch(map, &(struct bus_error_end){.exit_status = STATUS}, NULL) == LOAM_OK) {
-        touch(ram);
-    }
+    bus_error_watch(map, &(struct bus_error_end){.exit_status = STATUS});
+    touch(ram);
 }
 
 Test(bus_error, cleaning_up_is_not_needed)
@@ -272,9 +301,8 @@ static void touch_twice(void)
 {
     const struct bus_error_end end = {.clean_up = clean_up_beside_a_second, .exit_status = STATUS};
 
-    if (bus_error_watch(map, &end, NULL) == LOAM_OK) {
-        touch(ram);
-    }
+    bus_error_watch(map, &end);
+    touch(ram);
 }
 
 Test(bus_error, of_two_threads_one_speaks, .timeout = 60)
@@ -301,9 +329,7 @@ static void go_on_after_their_handler(void)
 
     bus_error_forget();
     signal(SIGBUS, mend);
-    if (bus_error_watch(map, &(struct bus_error_end){.exit_status = STATUS}, NULL) != LOAM_OK) {
-        return;
-    }
+    bus_error_watch(map, &(struct bus_error_end){.exit_status = STATUS});
     errno = ERANGE;
     touch(other);
     if (errno == ERANGE && loam_gpa_map_insert(map, &device) == LOAM_OK &&
@@ -330,9 +356,8 @@ static void touch_other_with_a_handler_of_theirs(void)
 {
     bus_error_forget();
     signal(SIGBUS, exit_5);
-    if (bus_error_watch(map, &(struct bus_error_end){.exit_status = STATUS}, NULL) == LOAM_OK) {
-        touch(other);
-    }
+    bus_error_watch(map, &(struct bus_error_end){.exit_status = STATUS});
+    touch(other);
 }
 
 Test(bus_error, others_go_to_their_own_handler)
@@ -341,6 +366,71 @@ Test(bus_error, others_go_to_their_own_handler)
     int status = end_of(touch_other_with_a_handler_of_theirs, false, out, err);
 
     cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 5, "status 0x%x", status);
+}
+
+/* Whoever has it after the first bus_error_forget keeps it. */
+static void forget_beside_a_handler_of_theirs(void)
+{
+    bus_error_forget();
+    signal(SIGBUS, exit_5);
+    bus_error_forget();
+    touch(ram);
+}
+
+Test(bus_error, forgotten_it_is_forgotten_once)
+{
+    char out[1024], err[1024];
+    int status = end_of(forget_beside_a_handler_of_theirs, false, out, err);
+
+    cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 5, "status 0x%x", status);
+}
+
+static void *fail_held_poll(void *error)
+{
+    call_gate_await_held();
+    call_gate_fail(*(int *)error);
+    call_gate_open();
+    return NULL;
+}
+
+static void touch_with_poll_failing(int error)
+{
+    pthread_t thread;
+
+    call_gate_reset();
+    call_gate_close(CALL_POLL, -1);
+    if (pthread_create(&thread, NULL, fail_held_poll, &error) == 0) {
+        touch(ram);
+    }
+}
+
+static void touch_with_poll_interrupted(void)
+{
+    touch_with_poll_failing(EINTR);
+}
+
+static void touch_with_poll_refused(void)
+{
+    touch_with_poll_failing(ENOMEM);
+}
+
+Test(bus_error, an_interrupted_wait_for_the_reader_goes_on, .timeout = 60)
+{
+    char out[1024], err[1024];
+    int status = end_of(touch_with_poll_interrupted, false, out, err);
+
+    cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == STATUS, "status 0x%x", status);
+    cr_assert_not_null(strstr(err, "\nloam: the host does not supply"), "%s", err);
+}
+
+/* It might wait for ever. */
+Test(bus_error, without_knowing_that_there_is_room_nothing_is_written, .timeout = 60)
+{
+    char out[1024], err[1024];
+    int status = end_of(touch_with_poll_refused, false, out, err);
+
+    cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == STATUS, "status 0x%x", status);
+    cr_assert_str_eq(err, "cleaned up\n");
 }
 
 /* Nobody reads what was written before: the process ends all the same. */
@@ -369,9 +459,8 @@ Test(bus_error, a_full_pipe_does_not_hold_it_up, .timeout = 60)
     child = fork();
     if (child == 0) {
         dup2(ends[1], STDERR_FILENO);
-        if (bus_error_watch(map, &end, NULL) == LOAM_OK) {
-            fill_error_and_touch();
-        }
+        bus_error_watch(map, &end);
+        fill_error_and_touch();
         _exit(77);
     }
     cr_assert_eq(waitpid(child, &status, 0), child);
@@ -386,8 +475,8 @@ static void touch_second(void)
     struct loam_gpa_map *empty;
     static _Alignas(64) uint8_t memory[65536];
 
-    if (loam_gpa_map_init(memory, sizeof memory, NULL, &empty) == LOAM_OK &&
-        bus_error_watch(empty, &(struct bus_error_end){.exit_status = STATUS}, NULL) == LOAM_OK) {
+    if (loam_gpa_map_init(memory, sizeof memory, NULL, &empty) == LOAM_OK) {
+        bus_error_watch(empty, &(struct bus_error_end){.exit_status = STATUS});
         touch(ram);
     }
 }

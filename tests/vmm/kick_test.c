@@ -6,9 +6,34 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <sched.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <time.h>
 #include <unistd.h>
+
+/* --- Threads as the test wants them ----------------------------------------------------------------------------- */
+
+static int refusal; /* what pthread_create answers; 0: it goes on */
+static unsigned joins;
+
+int __real_pthread_create(pthread_t *made, const pthread_attr_t *attributes, void *(*work)(void *), void *self);
+int __wrap_pthread_create(pthread_t *made, const pthread_attr_t *attributes, void *(*work)(void *), void *self);
+int __real_pthread_join(pthread_t joined, void **answer);
+int __wrap_pthread_join(pthread_t joined, void **answer);
+
+int __wrap_pthread_create(pthread_t *made, const pthread_attr_t *attributes, void *(*work)(void *), void *self)
+{
+    return refusal != 0 ? refusal : __real_pthread_create(made, attributes, work, self);
+}
+
+int __wrap_pthread_join(pthread_t joined, void **answer)
+{
+    joins++;
+    return __real_pthread_join(joined, answer);
+}
+
+/* --- What they do ----------------------------------------------------------------------------------------------- */
 
 static struct kick_thread thread;
 static atomic_bool may_leave;
@@ -44,6 +69,16 @@ Test(kick, ends_a_call_that_waits)
     start(read_once);
     cr_expect(kick_end(&thread));
     cr_expect_eq(atomic_load(&answer), EINTR);
+    cr_expect_eq(joins, 1);
+}
+
+Test(kick, starts_anew_what_has_ended)
+{
+    start(read_once);
+    cr_expect(kick_end(&thread));
+    start(read_once);
+    cr_expect(kick_end(&thread));
+    cr_expect_eq(atomic_load(&answer), EINTR);
 }
 
 Test(kick, joins_a_thread_that_leaves_by_itself)
@@ -53,6 +88,7 @@ Test(kick, joins_a_thread_that_leaves_by_itself)
     kick_join(&thread);
     cr_expect_eq(atomic_load(&answer), 1);
     cr_expect(atomic_load(&thread.left));
+    cr_expect_eq(joins, 1);
 }
 
 static void look_at_mask(void *self)
@@ -100,14 +136,24 @@ static void leave_when_told(void *self)
     atomic_store(&answer, 1);
 }
 
+static double seconds(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
 /* As in a call that no signal ends. */
 Test(kick, one_that_does_not_leave_is_left_behind)
 {
     pthread_attr_t attributes;
+    double before = seconds();
     int is_detached;
 
     start(leave_when_told);
     cr_expect_not(kick_end(&thread));
+    cr_expect_geq(seconds() - before, 1, "it had %g s to leave", seconds() - before);
     cr_expect_not(atomic_load(&thread.left));
     cr_assert_eq(pthread_getattr_np(thread.thread, &attributes), 0);
     cr_assert_eq(pthread_attr_getdetachstate(&attributes, &is_detached), 0);
@@ -119,16 +165,57 @@ Test(kick, one_that_does_not_leave_is_left_behind)
     }
 }
 
-Test(kick, without_a_thread_to_be_had)
+static size_t default_stack_bytes(void)
+{
+    pthread_attr_t attributes;
+    size_t bytes;
+
+    pthread_attr_init(&attributes);
+    pthread_attr_getstacksize(&attributes, &bytes);
+    pthread_attr_destroy(&attributes);
+    return bytes;
+}
+
+static size_t mapped_pages(void)
+{
+    unsigned long pages = 0;
+    FILE *statm = fopen("/proc/self/statm", "re");
+
+    cr_assert_eq(fscanf(statm, "%lu", &pages), 1);
+    fclose(statm);
+    return pages;
+}
+
+/* There is room for its stack, and none is left behind where it was tried. */
+Test(kick, without_a_process_to_be_had)
+{
+    struct loam_diag diag = {0};
+    size_t before;
+
+    refusal = EAGAIN;
+    for (int i = 0; i < 2; i++) {
+        before = mapped_pages();
+        errno = 0;
+        cr_expect_eq(kick_start(&thread, read_once, fds, "the reader", &diag), LOAM_ERROR_SYSTEM);
+    }
+    cr_expect_lt(mapped_pages() - before, default_stack_bytes() / (size_t)getpagesize());
+    cr_expect_not_null(strstr(diag.text, "none can be started: raise the limit on processes"), "%s", diag.text);
+    cr_expect_not_null(strstr(diag.text, strerror(EAGAIN)), "%s", diag.text);
+}
+
+Test(kick, without_room_for_a_stack)
 {
     const struct rlimit none = {0, RLIM_INFINITY};
     struct loam_diag diag = {0};
+    char room[64];
     sigset_t mask;
 
     SKIP_WHERE_A_SANITIZER_MAPS();
     cr_assert_eq(setrlimit(RLIMIT_AS, &none), 0); /* no room for a stack */
     cr_expect_eq(kick_start(&thread, read_once, fds, "the reader", &diag), LOAM_ERROR_SYSTEM);
     cr_expect_not_null(strstr(diag.text, "the reader: a thread is wanted"), "%s", diag.text);
+    snprintf(room, sizeof room, "no room for its stack of %zu KiB", default_stack_bytes() / 1024);
+    cr_expect_not_null(strstr(diag.text, room), "%s, not: %s", room, diag.text);
     cr_expect_not_null(strstr(diag.text, strerror(EAGAIN)), "%s", diag.text);
     pthread_sigmask(SIG_SETMASK, NULL, &mask);
     cr_expect_eq(sigismember(&mask, SIGTERM), 0);
