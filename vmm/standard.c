@@ -32,7 +32,7 @@ static bool is_same_file(int one, int other)
     struct stat first, second;
 
     return fstat(one, &first) == 0 && fstat(other, &second) == 0 && first.st_dev == second.st_dev &&
-           first.st_ino == second.st_ino && first.st_rdev == second.st_rdev;
+           first.st_ino == second.st_ino;
 }
 
 static uint64_t tell_lost(struct outlet *outlet)

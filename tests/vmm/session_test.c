@@ -24,6 +24,13 @@
 #include <time.h>
 #include <unistd.h>
 
+/* ThreadSanitizer asks for its options by this name: without them a process that was forked could start no thread. */
+const char *__tsan_default_options(void);
+const char *__tsan_default_options(void)
+{
+    return "die_after_fork=0";
+}
+
 /* --- The machine ------------------------------------------------------------------------------------------------ */
 
 struct machine {
