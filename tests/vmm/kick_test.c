@@ -203,6 +203,21 @@ Test(kick, without_a_process_to_be_had)
     cr_expect_not_null(strstr(diag.text, strerror(EAGAIN)), "%s", diag.text);
 }
 
+/* A stack can be written: it counts as data. A limit of 0 is none to the kernel, for valgrind's sake. */
+Test(kick, without_room_for_a_stack_s_data)
+{
+    struct rlimit before;
+    struct loam_diag diag = {0};
+
+    SKIP_WHERE_A_SANITIZER_MAPS();
+    refusal = EAGAIN;
+    cr_assert_eq(getrlimit(RLIMIT_DATA, &before), 0);
+    cr_assert_eq(setrlimit(RLIMIT_DATA, &(struct rlimit){4096, before.rlim_max}), 0);
+    cr_expect_eq(kick_start(&thread, read_once, fds, "the reader", &diag), LOAM_ERROR_SYSTEM);
+    cr_assert_eq(setrlimit(RLIMIT_DATA, &before), 0);
+    cr_expect_not_null(strstr(diag.text, "no room for its stack"), "%s", diag.text);
+}
+
 Test(kick, without_room_for_a_stack)
 {
     const struct rlimit none = {0, RLIM_INFINITY};
