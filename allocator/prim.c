@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "allocator/prim.h"
 
+#include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -408,7 +409,7 @@ bool LOAM_PRIM(user_threads)(uint64_t *count)
         return false;
     }
     while ((entry = readdir(processes)) != NULL) {
-        if (entry->d_name[0] >= '1' && entry->d_name[0] <= '9') {
+        if (isdigit((unsigned char)entry->d_name[0])) {
             *count += threads_of(entry->d_name, getuid());
         }
     }
