@@ -140,7 +140,6 @@ enum loam_error loam_host_available(uint64_t *bytes, struct loam_diag *diag)
     bool present;
     enum loam_error error = loam_host_text_file(path, text, sizeof text, &present, diag);
 
-    *bytes = 0;
     if (error != LOAM_OK ||
         (error = loam_host_text_labelled(path, text, "MemAvailable:", LOAM_KIB, true, bytes, diag)) != LOAM_OK ||
         (error = commit_room(path, text, &commit_bytes, diag)) != LOAM_OK) {
@@ -170,8 +169,7 @@ enum loam_error loam_host_thp(bool shared, bool *given, struct loam_diag *diag)
     enum loam_error error =
         loam_host_text_file(shared ? LOAM_HOST_THP_SHARED : LOAM_HOST_THP_PRIVATE, text, sizeof text, &present, diag);
 
-    *given = error == LOAM_OK && present && strchr(text, '[') != NULL && strstr(text, "[never]") == NULL &&
-             strstr(text, "[deny]") == NULL;
+    *given = strchr(text, '[') != NULL && strstr(text, "[never]") == NULL && strstr(text, "[deny]") == NULL;
     return error;
 }
 
@@ -189,7 +187,7 @@ enum loam_error loam_host_kvm_walks(bool *walks, struct loam_diag *diag)
         bool present;
 
         error = loam_host_text_file(switches[i], text, sizeof text, &present, diag);
-        *walks |= present && (text[0] == 'Y' || text[0] == '1');
+        *walks |= text[0] == 'Y' || text[0] == '1';
     }
     return error;
 }

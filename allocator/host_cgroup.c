@@ -146,7 +146,7 @@ static bool find_group(const char *groups, const struct limit_files *files, stru
 
         *group = next_field(&cursor, '\n');
         if (files->unified ? span_is(number, "0") && controllers.length == 0 : span_lists(controllers, files->name)) {
-            return group->length > 0;
+            return true;
         }
     }
     return false;
@@ -233,11 +233,10 @@ static enum loam_error group_limit(const char *path, uint64_t *bytes, struct loa
     enum loam_error error = loam_host_text_file(path, text, sizeof text, &present, diag);
 
     *bytes = UINT64_MAX;
-    if (error != LOAM_OK || !present || strcmp(text, "max\n") == 0 || strcmp(text, "max") == 0) {
+    if (error != LOAM_OK || !present || strcmp(text, "max\n") == 0) {
         return error;
     }
     if (!loam_host_text_parse(text, bytes)) {
-        *bytes = UINT64_MAX;
         return loam_host_text_malformed(path, diag);
     }
     *bytes = *bytes >= LIMIT_NONE_BYTES ? UINT64_MAX : *bytes;
@@ -321,8 +320,7 @@ static enum loam_error search_mounts(const char *mounts, const char *groups, con
         if (!parse_mount(line, files, &mount)) {
             continue;
         }
-        limit->counts_hugetlb |= files->resource == LOAM_HOST_CGROUP_MEMORY && files->unified &&
-                                 span_lists(mount.options, "memory_hugetlb_accounting");
+        limit->counts_hugetlb |= span_lists(mount.options, "memory_hugetlb_accounting");
         if (group_folder(&mount, group, dir, &mount_length)) {
             return walk_groups(dir, mount_length, files, limit, diag);
         }

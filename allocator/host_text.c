@@ -19,11 +19,7 @@ bool loam_host_text_absent(int read_errno)
 enum loam_error loam_host_text_file(const char *path, char *text, size_t bytes, bool *present, struct loam_diag *diag)
 {
     *present = loam_prim_read_text(path, text, bytes);
-    if (*present) {
-        return LOAM_OK;
-    }
-    text[0] = '\0';
-    return loam_host_text_absent(errno) ? LOAM_OK : loam_fail(diag, LOAM_ERROR_SYSTEM, "reading %s", path);
+    return *present || loam_host_text_absent(errno) ? LOAM_OK : loam_fail(diag, LOAM_ERROR_SYSTEM, "reading %s", path);
 }
 
 enum loam_error loam_host_text_list(const char *path, char **text, struct loam_diag *diag)
@@ -45,10 +41,9 @@ enum loam_error loam_host_text_list(const char *path, char **text, struct loam_d
         loam_prim_heap_free(memory);
         errno = saved_errno;
         if (errno != EFBIG) {
-            return loam_fail(diag, LOAM_ERROR_SYSTEM, "reading %s", path);
+            break;
         }
     }
-    errno = EFBIG;
     return loam_fail(diag, LOAM_ERROR_SYSTEM, "reading %s", path);
 }
 

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define POOL_2M "/sys/kernel/mm/hugepages/hugepages-2048kB/"
@@ -778,6 +779,9 @@ Test(plan, keeps_to_the_tightest_of_nested_limits)
     script_limit(V2_LOAM, "memory.max", "memory.current", 1024 * LOAM_MIB, 0);
     script_limit(V2_USER, "memory.max", "memory.current", 2048 * LOAM_MIB, 2000 * LOAM_MIB);
     assert_room(&request_4k, 48 * LOAM_MIB, V2_USER "memory.max");
+    script_limit(V2_LOAM, "memory.max", "memory.current", 1024 * LOAM_MIB, 976 * LOAM_MIB);
+    assert_room(&request_4k, 48 * LOAM_MIB, V2_LOAM "memory.max");
+    script_limit(V2_LOAM, "memory.max", "memory.current", 1024 * LOAM_MIB, 0);
     prim_fake_script_text(V2_USER "memory.max", "max\n");
     assert_room(&request_4k, 1024 * LOAM_MIB, NULL);
     script_limit("/sys/fs/cgroup/", "memory.max", "memory.current", 100 * LOAM_MIB, 0);
@@ -791,6 +795,10 @@ Test(plan, keeps_to_a_limit_of_version_1)
     script_limit("/sys/fs/cgroup/memory/a/b/", "memory.limit_in_bytes", "memory.usage_in_bytes",
                  UINT64_C(9223372036854771712), 1);
     assert_room(&request_4k, UINT64_MAX, NULL);
+    script_figure("/sys/fs/cgroup/memory/a/b/memory.limit_in_bytes", UINT64_C(1) << 62);
+    assert_room(&request_4k, UINT64_MAX, NULL);
+    script_figure("/sys/fs/cgroup/memory/a/b/memory.limit_in_bytes", (UINT64_C(1) << 62) - 1);
+    assert_room(&request_4k, (UINT64_C(1) << 62) - 2, NULL);
     script_limit("/sys/fs/cgroup/memory/a/", "memory.limit_in_bytes", "memory.usage_in_bytes", 100 * LOAM_MIB,
                  30 * LOAM_MIB);
     assert_room(&request_4k, 70 * LOAM_MIB, "/sys/fs/cgroup/memory/a/memory.limit_in_bytes");
@@ -922,6 +930,77 @@ Test(plan, prefers_the_mount_that_shows_the_group)
     assert_room(&request_4k, 100 * LOAM_MIB, V2_LOAM "memory.max");
 }
 
+/* A group that is the mount's root itself is shown, too. */
+Test(plan, keeps_to_the_mount_whose_root_is_the_group)
+{
+    static const char *const groups[] = {"0::/docker/0123\n", "0::/\n"}, *const roots[] = {"/docker/0123", "/"};
+
+    script_limit("/run/another/", "memory.max", "memory.current", 4096, 0);
+    script_limit("/sys/fs/cgroup/", "memory.max", "memory.current", 100 * LOAM_MIB, 0);
+    for (size_t i = 0; i < 2; i++) {
+        char mounts[256];
+
+        snprintf(mounts, sizeof mounts,
+                 "31 23 0:28 %s /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n"
+                 "33 23 0:28 /another /run/another rw - cgroup2 cgroup2 rw\n",
+                 roots[i]);
+        prim_fake_script_text("/proc/self/cgroup", groups[i]);
+        prim_fake_script_text("/proc/self/mountinfo", mounts);
+        assert_room(&request_4k, 100 * LOAM_MIB, "/sys/fs/cgroup/memory.max");
+    }
+}
+
+/* What does not fit a path is no folder that could be read; nothing is cut off until it fits. */
+Test(plan, finds_no_limit_below_a_mount_point_beyond_all_paths)
+{
+    char mounts[6000];
+    int used = snprintf(mounts, sizeof mounts, "31 23 0:28 / /");
+
+    memset(mounts + used, 'x', 5000);
+    snprintf(mounts + used + 5000, sizeof mounts - (size_t)used - 5000, " rw - cgroup2 cgroup2 rw\n");
+    prim_fake_script_text("/proc/self/mountinfo", mounts);
+    script_limit("/user.slice/loam/", "memory.max", "memory.current", 4096, 0);
+    assert_room(&request_4k, UINT64_MAX, NULL);
+}
+
+Test(plan, keeps_to_the_limit_above_a_group_beyond_all_paths)
+{
+    script_limit("/sys/fs/cgroup/", "memory.max", "memory.current", 100 * LOAM_MIB, 0);
+    for (size_t length = 4050; length < 4100; length++) {
+        char groups[4200] = "0::/";
+
+        memset(groups + 4, 'x', length);
+        strcpy(groups + 4 + length, "\n");
+        prim_fake_script_text("/proc/self/cgroup", groups);
+        assert_room(&request_4k, 100 * LOAM_MIB, "/sys/fs/cgroup/memory.max");
+    }
+}
+
+/* Three octal digits that make a byte; anything else stands for itself. */
+Test(plan, reads_every_escaped_byte_and_nothing_else)
+{
+    static const struct {
+        const char *written, *meant;
+    } cases[] = {
+        {"/a\\011b", "/a\tb"},    {"/a\\377b", "/a\377b"},  {"/a\\170b", "/axb"},     {"/a\\470b", "/a\\470b"},
+        {"/a\\081b", "/a\\081b"}, {"/a\\018b", "/a\\018b"}, {"/a\\/00b", "/a\\/00b"}, {"/a\\0/0b", "/a\\0/0b"},
+        {"/a\\00/b", "/a\\00/b"}, {"/a\\04", "/a\\04"},     {"/a\\0601", "/a01"},
+    };
+
+    prim_fake_script_text("/proc/self/cgroup", "0::/\n");
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char text[128];
+
+        snprintf(text, sizeof text, "31 23 0:28 / %s rw - cgroup2 cgroup2 rw\n", cases[i].written);
+        prim_fake_script_text("/proc/self/mountinfo", text);
+        snprintf(text, sizeof text, "%s/", cases[i].meant);
+        script_limit(text, "memory.max", "memory.current", 100 * LOAM_MIB, 0);
+        make_ok(&request_4k);
+        cr_expect_eq(check_of(LOAM_PLAN_CGROUP)->found, 100 * LOAM_MIB, "%s is not read as %s", cases[i].written,
+                     cases[i].meant);
+    }
+}
+
 Test(plan, reads_escaped_mount_points)
 {
     prim_fake_script_text("/proc/self/mountinfo", "31 23 0:28 / /my\\040groups\\134x rw - cgroup2 cgroup2 rw\n");
@@ -994,6 +1073,47 @@ Test(plan, reads_long_lists_of_mounts)
     prim_fake_script_text("/proc/self/mountinfo", text);
     script_limit(V2_LOAM, "memory.max", "memory.current", 100 * LOAM_MIB, 0);
     assert_room(&request_4k, 100 * LOAM_MIB, V2_LOAM "memory.max");
+}
+
+/* Beyond 8 MiB of mounts somebody is mistaken, and there is no telling what is missed. */
+Test(plan, reads_lists_up_to_their_limit)
+{
+    enum { BYTES = 8 << 20 };
+    char *text = malloc(BYTES + 1);
+
+    cr_assert_not_null(text);
+    memset(text, 'x', BYTES);
+    strcpy(text + BYTES - sizeof MOUNT_V2, "\n" MOUNT_V2);
+    cr_assert_eq(strlen(text), BYTES);
+    prim_fake_script_text("/proc/self/mountinfo", text + 1);
+    script_limit(V2_LOAM, "memory.max", "memory.current", 100 * LOAM_MIB, 0);
+    assert_room(&request_4k, 100 * LOAM_MIB, V2_LOAM "memory.max");
+    prim_fake_script_text("/proc/self/mountinfo", text);
+    cr_expect_eq(make(&request_4k), LOAM_ERROR_SYSTEM);
+    cr_expect_eq(diag.system_errno, EFBIG);
+    cr_expect_not_null(strstr(diag.text, "/proc/self/mountinfo"), "%s", diag.text);
+    free(text);
+}
+
+/* A file that is not there, or not for us to read, says nothing. Any other failure is one. */
+Test(plan, tells_a_file_that_is_not_there_from_one_that_cannot_be_read)
+{
+    static const int absent[] = {ENOENT, ENOTDIR, ENODEV, EACCES, EPERM, EOPNOTSUPP};
+    static const int failed[] = {EIO, EINTR, ENOMEM, EFBIG, EISDIR};
+    static const char *const paths[] = {"/proc/self/mountinfo", V2_LOAM "memory.max"};
+
+    for (size_t i = 0; i < sizeof paths / sizeof paths[0]; i++) {
+        for (size_t j = 0; j < sizeof absent / sizeof absent[0]; j++) {
+            prim_fake_script_text_error(paths[i], absent[j]);
+            assert_room(&request_4k, UINT64_MAX, NULL);
+        }
+        for (size_t j = 0; j < sizeof failed / sizeof failed[0]; j++) {
+            prim_fake_script_text_error(paths[i], failed[j]);
+            cr_expect_eq(make(&request_4k), LOAM_ERROR_SYSTEM, "%s: %s", paths[i], strerror(failed[j]));
+            cr_expect_eq(diag.system_errno, failed[j], "%s: %s", paths[i], diag.text);
+        }
+        prim_fake_script_text(paths[i], MOUNT_V2);
+    }
 }
 
 /* --- Locking and slots -------------------------------------------------------------------------------------------- */
@@ -1086,6 +1206,7 @@ Test(plan, holds_all_it_maps_against_the_address_space)
 {
     struct loam_memory_request request = request_4k;
     uint64_t wanted, used = 5 * LOAM_MIB;
+    char mend[64];
 
     prim_fake_script_text("/proc/self/status", "VmPeak:\t 9999 kB\nVmSize:\t    5120 kB\nVmLck:\t 0 kB\n");
     prim_fake_script_limit(LOAM_PRIM_LIMIT_ADDRESS_SPACE, LOAM_GIB);
@@ -1103,7 +1224,9 @@ Test(plan, holds_all_it_maps_against_the_address_space)
     prim_fake_script_limit(LOAM_PRIM_LIMIT_ADDRESS_SPACE, wanted + used - 1);
     make_ok(&request);
     assert_only_short(LOAM_PLAN_ADDRESS_SPACE);
-    cr_expect_not_null(strstr(check_of(LOAM_PLAN_ADDRESS_SPACE)->text, "raise the limit with: ulimit -v "));
+    snprintf(mend, sizeof mend, "raise the limit with: ulimit -v %" PRIu64, (wanted + used + 1023) / 1024);
+    cr_expect_not_null(strstr(check_of(LOAM_PLAN_ADDRESS_SPACE)->text, mend), "%s instead of: %s", mend,
+                       check_of(LOAM_PLAN_ADDRESS_SPACE)->text);
     prim_fake_script_limit(LOAM_PRIM_LIMIT_STACK, LOAM_MIB);
     make_ok(&request);
     assert_none_short();
@@ -1488,20 +1611,15 @@ Test(plan, refuses_figures_that_are_none)
 
 /* --- The calls ---------------------------------------------------------------------------------------------------- */
 
-Test(plan, reports_every_call_that_fails)
+static void assert_every_call_that_fails_is_reported(const struct loam_memory_request *request)
 {
-    struct loam_memory_request request = request_2m;
     uint32_t n = 1;
 
-    request.pages = LOAM_PAGES_AUTO;
-    request.bind_node = true;
-    request.lock = true;
-    request.slot_limit = 8;
     for (;; n++) {
         script_rich_host();
         prim_fake_script_limit(LOAM_PRIM_LIMIT_LOCKED, LOAM_GIB);
         prim_fake_fail(PRIM_ANY, n, 1, EIO);
-        enum loam_error error = make(&request);
+        enum loam_error error = make(request);
 
         cr_expect(prim_fake_clean(), "call %" PRIu32, n);
         if (prim_fake_failed_count() == 0) {
@@ -1513,6 +1631,21 @@ Test(plan, reports_every_call_that_fails)
         cr_expect_eq(plan.part_count, 0);
     }
     cr_expect_gt(n, 20, "only %" PRIu32 " calls", n);
+}
+
+Test(plan, reports_every_call_that_fails)
+{
+    struct loam_memory_request request = request_2m;
+
+    request.bind_node = true;
+    request.lock = true;
+    request.slot_limit = 8;
+    for (size_t i = 0; i < 3; i++) {
+        static const enum loam_pages kinds[] = {LOAM_PAGES_AUTO, LOAM_PAGES_THP, LOAM_PAGES_4K};
+
+        request.pages = kinds[i];
+        assert_every_call_that_fails_is_reported(&request);
+    }
 }
 
 Test(plan, maps_nothing_and_changes_nothing)
