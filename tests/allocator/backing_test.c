@@ -404,6 +404,22 @@ Test(backing, locked_memory_is_populated_and_locked)
     loam_backing_destroy(backing);
 }
 
+/* More than is locked at a time: all of it is, and the last piece ends where the memory does. */
+Test(backing, memory_is_locked_to_its_end)
+{
+    struct loam_backing_request request = request_of(LOAM_PAGES_4K);
+    struct loam_backing_info info;
+    struct loam_backing *backing;
+
+    request.lock = true;
+    request.bytes = 33 * LOAM_MIB;
+    backing = create(&request);
+    info = loam_backing_info(backing);
+    cr_expect_eq(prim_fake_call_count(PRIM_LOCK), 2);
+    cr_expect_eq(smaps_kib(&info, "Locked"), 33 * LOAM_MIB / LOAM_KIB);
+    loam_backing_destroy(backing);
+}
+
 /* The VmFlags that smaps gives the backing's mapping. */
 static void vm_flags(const struct loam_backing_info *info, char *flags, size_t size)
 {
@@ -522,6 +538,25 @@ Test(backing, a_limit_on_locked_memory_is_named)
     diag = refused(&request, LOAM_ERROR_SYSTEM);
     assert_text(&diag, "mlock");
     cr_assert_eq(diag.system_errno, EPERM);
+}
+
+Test(backing, only_what_a_limit_refuses_is_said_to_be_refused_by_it)
+{
+    static const int of_limits[] = {EPERM, ENOMEM, EAGAIN};
+    struct loam_backing_request request = request_of(LOAM_PAGES_4K);
+    struct loam_diag diag;
+
+    request.lock = true;
+    prim_fake_script_limit(LOAM_PRIM_LIMIT_LOCKED, 2 * LOAM_MIB);
+    for (size_t i = 0; i < sizeof of_limits / sizeof of_limits[0]; i++) {
+        prim_fake_fail(PRIM_LOCK, 1, 1, of_limits[i]);
+        diag = refused(&request, LOAM_ERROR_EXHAUSTED);
+        assert_text(&diag, "RLIMIT_MEMLOCK is 2048 KiB");
+    }
+    prim_fake_fail(PRIM_LOCK, 1, 1, EIO);
+    diag = refused(&request, LOAM_ERROR_SYSTEM);
+    cr_expect_null(strstr(diag.text, "RLIMIT_MEMLOCK"), "%s", diag.text);
+    cr_expect_eq(diag.system_errno, EIO);
 }
 
 Test(backing, the_file_bears_the_name)
@@ -819,6 +854,48 @@ Test(backing, a_shortfall_says_how_far_to_raise_the_pool)
     cr_assert_eq(diag.system_errno, EMFILE);
 }
 
+/* Pages that the kernel may add count as free; a pool that has all that is wanted is not what is short. */
+Test(backing, a_pool_that_has_enough_is_not_to_be_raised)
+{
+    struct loam_backing_request request = request_of(LOAM_PAGES_2M);
+    struct loam_diag diag;
+
+    request.bytes = 256 * LOAM_MIB;
+    script_pool(POOL_2M, "128\n", "128\n", "0\n");
+    prim_fake_fail(PRIM_MAP_FD, 1, 1, ENOMEM);
+    diag = refused(&request, LOAM_ERROR_EXHAUSTED);
+    assert_text(&diag, "shared: Cannot allocate memory");
+    script_pool(POOL_2M, "110\n", "100\n", "0\n");
+    prim_fake_script_text(POOL_2M "/surplus_hugepages", "10\n");
+    prim_fake_script_text(POOL_2M "/nr_overcommit_hugepages", "38\n");
+    prim_fake_fail(PRIM_MAP_FD, 1, 1, ENOMEM);
+    diag = refused(&request, LOAM_ERROR_EXHAUSTED);
+    assert_text(&diag, "shared: Cannot allocate memory");
+    prim_fake_script_text(POOL_2M "/nr_overcommit_hugepages", "37\n");
+    prim_fake_fail(PRIM_MAP_FD, 1, 1, ENOMEM);
+    diag = refused(&request, LOAM_ERROR_EXHAUSTED);
+    assert_text(&diag, "128 x 2 MiB wanted, 100 free: raise the pool with: echo 138 > ");
+}
+
+/* By these errors the kernel says that it has not such pages, or not so many; by others, something else. */
+Test(backing, a_pool_is_blamed_for_what_it_can_cause_only)
+{
+    static const int of_pools[] = {ENOMEM, ENOSPC, EFAULT, EFBIG, ENODEV, EINVAL};
+    struct loam_backing_request request = request_of(LOAM_PAGES_2M);
+    struct loam_diag diag;
+
+    script_pool(POOL_2M, "1\n", "1\n", "0\n");
+    for (size_t i = 0; i < sizeof of_pools / sizeof of_pools[0]; i++) {
+        prim_fake_fail(PRIM_MEMFD, 1, 1, of_pools[i]);
+        diag = refused(&request, LOAM_ERROR_EXHAUSTED);
+        assert_text(&diag, "hugepages: 2 x 2 MiB wanted, 1 free");
+    }
+    prim_fake_fail(PRIM_MEMFD, 1, 1, EPERM);
+    diag = refused(&request, LOAM_ERROR_SYSTEM);
+    assert_text(&diag, "memfd_create: 4 MiB of 2 MiB pages, shared");
+    cr_expect_eq(diag.system_errno, EPERM);
+}
+
 Test(backing, pages_of_a_size_that_the_host_lacks_are_named)
 {
     struct loam_backing_request request = request_of(LOAM_PAGES_1G);
@@ -894,6 +971,26 @@ Test(backing, a_node_that_is_not_there_is_refused)
     cr_assert_str_eq(diag.text, "node 1000 wanted: the nodes with memory are 0-1,3");
     request.node = INT32_MAX;
     refused(&request, LOAM_ERROR_INVALID);
+    prim_fake_script_text_error("/sys/devices/system/node/has_memory", ENOENT);
+    diag = refused(&request, LOAM_ERROR_INVALID);
+    assert_text(&diag, "the nodes with memory are unknown");
+}
+
+Test(backing, a_kernel_without_nodes_has_all_memory_on_node_0)
+{
+    struct loam_backing_request request = request_of(LOAM_PAGES_4K);
+    struct loam_diag diag;
+
+    request.bind_node = true;
+    prim_fake_fail(PRIM_BIND_NODE, 1, 100, ENOSYS);
+    loam_backing_destroy(create(&request));
+    request.node = 1;
+    diag = refused(&request, LOAM_ERROR_SYSTEM);
+    assert_text(&diag, "mbind");
+    prim_fake_fail(PRIM_BIND_NODE, 1, 100, EPERM);
+    request.node = 0;
+    diag = refused(&request, LOAM_ERROR_SYSTEM);
+    cr_expect_eq(diag.system_errno, EPERM);
 }
 
 /* --- Why it was refused ---------------------------------------------------------------------------------------------- */
@@ -966,6 +1063,21 @@ Test(backing, a_process_with_too_many_mappings_is_told_so)
     assert_cause(LOAM_PAGES_4K, LOAM_SHARING_SHARED, PRIM_MAP_FD, ENOMEM, "shared: Cannot allocate memory");
     prim_fake_script_text("/proc/meminfo", "MemAvailable: 3072 kB\n");
     assert_cause(LOAM_PAGES_4K, LOAM_SHARING_SHARED, PRIM_MAP_FD, ENOMEM, "the host can give 3 MiB");
+    assert_cause(LOAM_PAGES_2M, LOAM_SHARING_SHARED, PRIM_MAP_FD, ENOMEM, "shared: Cannot allocate memory");
+    prim_fake_script_text("/proc/meminfo", "MemAvailable: 4096 kB\n");
+    assert_cause(LOAM_PAGES_4K, LOAM_SHARING_SHARED, PRIM_MAP_FD, ENOMEM, "shared: Cannot allocate memory");
+}
+
+/* Whatever is short: an error that does not speak of it has another reason. */
+Test(backing, no_limit_is_named_for_an_error_that_is_none_of_its_own)
+{
+    script_host();
+    prim_fake_script_limit(LOAM_PRIM_LIMIT_ADDRESS_SPACE, 13 * LOAM_MIB);
+    prim_fake_script_limit(LOAM_PRIM_LIMIT_FILE_SIZE, 3 * LOAM_MIB);
+    prim_fake_script_limit(LOAM_PRIM_LIMIT_LOCKED, 3 * LOAM_MIB);
+    assert_cause(LOAM_PAGES_4K, LOAM_SHARING_SHARED, PRIM_MAP_FD, ENOSPC, "shared: No space left on device");
+    assert_cause(LOAM_PAGES_4K, LOAM_SHARING_SHARED, PRIM_MEMFD, ENOSPC, "shared: No space left on device");
+    assert_cause(LOAM_PAGES_4K, LOAM_SHARING_SHARED, PRIM_POPULATE, ENOMEM, "GPA 0x100000000: Cannot allocate memory");
 }
 
 Test(backing, the_limit_of_a_control_group_is_named)
@@ -982,6 +1094,25 @@ Test(backing, the_limit_of_a_control_group_is_named)
     prim_fake_script_text(GROUP_V2 "hugetlb.2MB.max", "6291456\n");
     prim_fake_script_text(GROUP_V2 "hugetlb.2MB.current", "6291456\n");
     assert_cause(LOAM_PAGES_4K, LOAM_SHARING_SHARED, PRIM_MAP_FD, ENOMEM, "shared: Cannot allocate memory");
+}
+
+/* The command that mends has to stand whole in the line: a longer path is described. */
+Test(backing, a_path_of_a_group_is_named_as_far_as_it_fits)
+{
+    for (size_t length = 159; length <= 162; length++) {
+        const size_t group = length - strlen("/sys/fs/cgroup/unified//hugetlb.2MB.rsvd.max");
+        char text[256], path[256], cause[512];
+
+        script_host();
+        snprintf(text, sizeof text, "0::/%0*d\n", (int)group, 0);
+        prim_fake_script_text("/proc/self/cgroup", text);
+        snprintf(path, sizeof path, "/sys/fs/cgroup/unified/%0*d/hugetlb.2MB.rsvd.max", (int)group, 0);
+        cr_assert_eq(strlen(path), length);
+        prim_fake_script_text(path, "2097152\n");
+        snprintf(cause, sizeof cause, "raise the limit with: echo 4194304 > %s",
+                 length <= 160 ? path : "the hugetlb limit of this process's control group");
+        assert_cause(LOAM_PAGES_2M, LOAM_SHARING_SHARED, PRIM_MAP_FD, ENOMEM, cause);
+    }
 }
 
 /* Reserved pages that a group charges when they are touched: all are touched at creation, whatever was asked. */
@@ -1320,6 +1451,8 @@ Test(backing, every_part_that_fails_is_reported)
     fail_parts(1, 1, EIO, LOAM_ERROR_SYSTEM);
     fail_parts(4, 1, ENOMEM, LOAM_ERROR_EXHAUSTED);
     fail_parts(2, 2, EFAULT, LOAM_ERROR_EXHAUSTED);
+    fail_parts(2, 1, ENOSPC, LOAM_ERROR_EXHAUSTED);
+    fail_parts(2, 1, EFBIG, LOAM_ERROR_EXHAUSTED);
     fail_parts(1, 100, EHWPOISON, LOAM_ERROR_SYSTEM);
 }
 
@@ -1509,9 +1642,23 @@ Test(backing, a_place_that_is_taken_meanwhile_is_left_to_the_other)
     loam_backing_destroy(create(&request));
     cr_assert_eq(prim_fake_call_count(PRIM_RESERVE), 4);
     cr_assert(prim_fake_clean());
+    prim_fake_forget();
     prim_fake_fail(PRIM_MAP_FD, 1, UINT32_MAX, EEXIST);
     diag = refused(&request, LOAM_ERROR_SYSTEM);
     cr_assert_eq(diag.system_errno, EEXIST);
+    cr_assert_eq(prim_fake_call_count(PRIM_RESERVE), 16, "so often another place is looked for");
+}
+
+/* With too many mappings in the process for a moment, munmap fails: try again. */
+Test(backing, memory_is_given_back_though_it_takes_attempts)
+{
+    struct loam_backing_request request = request_of(LOAM_PAGES_4K);
+    struct loam_backing *backing = create(&request);
+
+    prim_fake_fail(PRIM_UNMAP, 1, 2, ENOMEM);
+    loam_backing_destroy(backing);
+    cr_expect_eq(prim_fake_failed_count(), 2);
+    cr_expect(prim_fake_clean());
 }
 
 static void *create_and_destroy(void *argument)
