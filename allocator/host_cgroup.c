@@ -132,8 +132,9 @@ static bool parse_mount(const char *line, const struct limit_files *files, struc
     type = next_field(&cursor, ' ');
     next_field(&cursor, ' ');
     mount->options = next_field(&cursor, ' ');
-    return files->unified ? span_is(type, "cgroup2")
-                          : span_is(type, "cgroup") && span_lists(mount->options, files->name);
+    return mount->point.length < LOAM_HOST_CGROUP_PATH_MAX &&
+           (files->unified ? span_is(type, "cgroup2")
+                           : span_is(type, "cgroup") && span_lists(mount->options, files->name));
 }
 
 /* This process's group: the third field of the line in /proc/self/cgroup (cgroups(7)). */
@@ -152,8 +153,8 @@ static bool find_group(const char *groups, const struct limit_files *files, stru
     return false;
 }
 
-/* mountinfo writes blanks and the like as a backslash and three octal digits. False: too long. */
-static bool unescape(struct span span, char *text, size_t bytes)
+/* mountinfo writes blanks and the like as a backslash and three octal digits. text is longer than span. */
+static void unescape(struct span span, char *text)
 {
     size_t used = 0;
 
@@ -162,10 +163,6 @@ static bool unescape(struct span span, char *text, size_t bytes)
         bool escaped = *c == '\\' && span.length - i > 3 && c[1] >= '0' && c[1] <= '3' && c[2] >= '0' && c[2] <= '7' &&
                        c[3] >= '0' && c[3] <= '7';
 
-        if (used + 1 >= bytes) {
-            text[0] = '\0';
-            return false;
-        }
         text[used] = *c;
         if (escaped) {
             text[used] = (char)((c[1] - '0') << 6 | (c[2] - '0') << 3 | (c[3] - '0'));
@@ -174,7 +171,6 @@ static bool unescape(struct span span, char *text, size_t bytes)
         used++;
     }
     text[used] = '\0';
-    return true;
 }
 
 /*
@@ -189,9 +185,7 @@ static bool group_folder(const struct mount *mount, struct span group, char dir[
                  (group.length == skip || group.start[skip] == '/');
     struct span below = shown ? (struct span){group.start + skip, group.length - skip} : (struct span){"", 0};
 
-    if (!unescape(mount->point, dir, LOAM_HOST_CGROUP_PATH_MAX)) {
-        shown = false;
-    }
+    unescape(mount->point, dir);
     *mount_length = strlen(dir);
     if (!shown || span_is(below, "/") || !loam_fits(*mount_length, below.length + 1, LOAM_HOST_CGROUP_PATH_MAX)) {
         return shown;

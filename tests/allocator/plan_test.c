@@ -917,6 +917,8 @@ Test(plan, finds_groups_from_within_containers)
         prim_fake_script_text("/proc/self/mountinfo", mount);
         assert_room(&request_4k, 90 * LOAM_MIB, "/sys/fs/cgroup/memory.max");
     }
+    prim_fake_script_text("/sys/fs/cgroup/memory.max", "many\n");
+    cr_expect_eq(make(&request_4k), LOAM_ERROR_SYSTEM, "a limit that makes no sense is an error there, too");
 }
 
 Test(plan, prefers_the_mount_that_shows_the_group)
@@ -960,6 +962,9 @@ Test(plan, finds_no_limit_below_a_mount_point_beyond_all_paths)
     snprintf(mounts + used + 5000, sizeof mounts - (size_t)used - 5000, " rw - cgroup2 cgroup2 rw\n");
     prim_fake_script_text("/proc/self/mountinfo", mounts);
     script_limit("/user.slice/loam/", "memory.max", "memory.current", 4096, 0);
+    script_limit("/", "memory.max", "memory.current", 4096, 0);
+    assert_room(&request_4k, UINT64_MAX, NULL);
+    prim_fake_script_text("/proc/self/mountinfo", MOUNT_OTHER);
     assert_room(&request_4k, UINT64_MAX, NULL);
 }
 
