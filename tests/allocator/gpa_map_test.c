@@ -565,6 +565,53 @@ Test(gpa_map, validate_sees_damage)
     free(copy);
 }
 
+/* In the table that is current, put the word after in place of every word before. */
+static void replace_word(struct loam_gpa_map *map, uint64_t before, uint64_t after)
+{
+    const struct loam_gpa_view *view = loam_gpa_map_acquire(map);
+    const struct loam_gpa_map_config config = {8, 2};
+    char *end = (char *)map + loam_gpa_map_bytes(&config);
+    uint32_t count = 0;
+
+    loam_gpa_map_release(map, view);
+    for (char *at = (char *)(uintptr_t)view; at + sizeof before <= end; at += sizeof before) {
+        if (memcmp(at, &before, sizeof before) == 0) {
+            memcpy(at, &after, sizeof after);
+            count++;
+        }
+    }
+    cr_assert_gt(count, 0, "there is no %#" PRIx64, before);
+}
+
+Test(gpa_map, validate_says_what_is_damaged)
+{
+    static const struct {
+        uint64_t words[4][2]; /* before, after */
+        const char *text;
+    } cases[] = {
+        {{{0x3000, 0x3001}}, "gpa map: row 0, 0x3001 bytes at GPA 0x10000, is no valid region"},
+        {{{0x3000, 0x11000}}, "gpa map: row 1 at GPA 0x20000 starts before row 0 ends"},
+        {{{0x14000, 0x15000}}, "gpa map: the index does not span GPA 0x10000 to 0x24000"},
+        {{{0x10000, 0x11000}, {0x14000, 0x15000}}, "gpa map: the index does not span GPA 0x11000 to 0x24000"},
+        {{{0x20000, 0x13000}, {0x9000000, 0x7003000}, {0x6000, 0x8000}},
+         "gpa map: row 1 at GPA 0x13000 continues row 0 and is not joined"},
+    };
+
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct loam_gpa_map *map = make_map(8, 2);
+        struct loam_diag diag = {0};
+
+        cr_assert_eq(insert(map, ram(0x10000, 0x3000, 0x7000000, 3, 0x5000)), LOAM_OK);
+        cr_assert_eq(insert(map, ram(0x20000, 0x4000, 0x9000000, 3, 0x6000)), LOAM_OK);
+        assert_valid(map);
+        for (size_t j = 0; j < 4 && cases[i].words[j][0] != 0; j++) {
+            replace_word(map, cases[i].words[j][0], cases[i].words[j][1]);
+        }
+        cr_expect_eq(loam_gpa_map_validate(map, &diag), LOAM_ERROR_CORRUPT, "case %zu", i);
+        cr_expect_str_eq(diag.text, cases[i].text, "%s", diag.text);
+    }
+}
+
 /* --- Pieces and copies ----------------------------------------------------------------------------------------- */
 
 Test(gpa_map, pieces_cover_exactly_the_range)

@@ -986,6 +986,37 @@ Test(memory, of_1g_pages_whole_ones_are_given_back)
     reclaim_from_pool(LOAM_PAGES_1G, 2 * LOAM_GIB, LOAM_GIB);
 }
 
+/* A buffer that ends or begins where the range does lies beside it, and holds nothing of it. */
+Test(memory, only_a_buffer_within_is_said_to_hold_a_range)
+{
+    struct loam_memory_request request = one_part(LOAM_PAGES_4K);
+    struct loam_plan plan = make_plan(&request);
+    struct loam_memory *memory = create(&plan);
+    struct loam_frame *frame = loam_memory_frame(memory);
+    struct loam_frame_request taken = {.count_frames = 1, .flags = LOAM_FRAME_AT, .at = {2 * LOAM_MIB / 4096}};
+    struct loam_frame_block block;
+    struct loam_diag diag = {0};
+
+    for (uint64_t side = 0; side < 2; side++) {
+        struct loam_dma_request beside = {.owner = side == 0 ? "below" : "above",
+                                          .bytes = 4096,
+                                          .at = {2 * LOAM_MIB - 4096 + side * 8192},
+                                          .flags = LOAM_DMA_AT};
+        struct loam_dma_buffer buffer;
+
+        cr_assert_eq(loam_dma_alloc(loam_memory_dma(memory), &beside, &buffer, &diag), LOAM_OK, "%s", diag.text);
+    }
+    cr_assert_eq(loam_frame_alloc(frame, &taken, &block), LOAM_OK);
+    assert_not_removed(memory, 2 * LOAM_MIB, 4096, LOAM_ERROR_BUSY,
+                       "0x1000 bytes at GPA 0x200000 to be removed: frames of it are allocated past the ledger: free "
+                       "them first");
+    assert_not_removed(memory, 2 * LOAM_MIB, 8192, LOAM_ERROR_BUSY,
+                       "0x2000 bytes at GPA 0x200000 to be removed: buffer 4 of \"above\", 0x1000 bytes at GPA "
+                       "0x201000, lies there: release it first");
+    cr_assert_eq(loam_frame_free(frame, block.start, 1), LOAM_OK);
+    loam_memory_destroy(memory);
+}
+
 /* Past the facade there is no way either: neither under a buffer nor under frames that could become one. */
 Test(memory, its_map_refuses_to_remove_ram)
 {
