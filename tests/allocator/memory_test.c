@@ -1017,6 +1017,33 @@ Test(memory, only_a_buffer_within_is_said_to_hold_a_range)
     loam_memory_destroy(memory);
 }
 
+/* More than the frame allocator gives in one block: all of it goes, or none. */
+Test(memory, a_range_of_several_blocks_is_removed_whole)
+{
+    const uint64_t block_bytes = LOAM_FRAME_COUNT_MAX * LOAM_FRAME_BYTES, high = LOAM_DMA32_END_BYTES;
+    struct loam_memory_request request = {
+        .bytes = 3 * LOAM_GIB + 2 * block_bytes, .pages = LOAM_PAGES_4K, .commit = LOAM_COMMIT_LAZY};
+    struct loam_plan plan = make_plan(&request);
+    struct loam_memory *memory = create(&plan);
+    struct loam_frame *frame = loam_memory_frame(memory);
+    uint64_t free_frames = loam_frame_stats(frame).free_frames;
+    struct loam_frame_request taken = {
+        .count_frames = 1, .flags = LOAM_FRAME_AT, .at = {(high + block_bytes) / LOAM_FRAME_BYTES + 5}};
+    struct loam_frame_block block;
+    struct loam_diag diag = {0};
+
+    cr_assert_eq(loam_frame_alloc(frame, &taken, &block), LOAM_OK);
+    assert_not_removed(memory, high, 2 * block_bytes, LOAM_ERROR_BUSY,
+                       "0x200000000 bytes at GPA 0x100000000 to be removed: frames of it are allocated past the "
+                       "ledger: free them first");
+    cr_expect_eq(loam_frame_stats(frame).free_frames, free_frames - 1);
+    cr_assert_eq(loam_frame_free(frame, block.start, 1), LOAM_OK);
+    cr_assert_eq(loam_memory_remove(memory, loam_gpa_from_u64(high), 2 * block_bytes, &diag), LOAM_OK, "%s", diag.text);
+    cr_expect_eq(loam_frame_stats(frame).free_frames, free_frames - 2 * LOAM_FRAME_COUNT_MAX);
+    assert_valid(memory);
+    loam_memory_destroy(memory);
+}
+
 /* Past the facade there is no way either: neither under a buffer nor under frames that could become one. */
 Test(memory, its_map_refuses_to_remove_ram)
 {
