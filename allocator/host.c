@@ -75,11 +75,11 @@ static enum loam_error node_pool(uint32_t node, uint64_t page_bytes, struct loam
 }
 
 /* A strict binding makes the kernel drop the node's cached files before it gives up, so they count as free. */
-static enum loam_error node_memory(const char *path, const char *text, uint64_t *bytes, struct loam_diag *diag)
+static enum loam_error node_memory(const char *path, const char *text, struct loam_host_node *found,
+                                   struct loam_diag *diag)
 {
     static const char *const labels[] = {"MemFree:", "Active(file):", "Inactive(file):"};
 
-    *bytes = 0;
     for (size_t i = 0; i < sizeof labels / sizeof labels[0]; i++) {
         uint64_t part_bytes;
         enum loam_error error = loam_host_text_labelled(path, text, labels[i], LOAM_KIB, i == 0, &part_bytes, diag);
@@ -87,7 +87,7 @@ static enum loam_error node_memory(const char *path, const char *text, uint64_t 
         if (error != LOAM_OK) {
             return error;
         }
-        *bytes = loam_add_capped(*bytes, part_bytes);
+        found->free_bytes = loam_add_capped(found->free_bytes, part_bytes);
     }
     return LOAM_OK;
 }
@@ -101,13 +101,10 @@ enum loam_error loam_host_node(uint32_t node, uint64_t page_bytes, struct loam_h
     snprintf(path, sizeof path, NODE_PATH "/meminfo", node);
     error = loam_host_text_file(path, text, sizeof text, &found->present, diag);
     if (error == LOAM_OK && found->present) {
-        error = node_memory(path, text, &found->free_bytes, diag);
+        error = node_memory(path, text, found, diag);
     }
     if (error == LOAM_OK && found->present && page_bytes != 0) {
         error = node_pool(node, page_bytes, found, diag);
-    }
-    if (error != LOAM_OK) {
-        *found = (struct loam_host_node){0};
     }
     return error;
 }
