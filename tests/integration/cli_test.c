@@ -73,7 +73,9 @@ ParameterizedTest(struct mistake *mistake, cli, a_mistake_gets_one_line)
     for (unsigned i = 0; i < 4 && mistake->arguments[i][0] != '\0'; i++) {
         argv[i + 1] = mistake->arguments[i];
     }
-    need_kvm();
+    if (strcmp(argv[1], "run") == 0) {
+        need_kvm();
+    }
     cr_expect_eq(process_run(&process, argv, 10000), mistake->status, "%s %s %s: exit %d: %s", mistake->arguments[0],
                  mistake->arguments[1], mistake->arguments[2], process.status, process.err);
     cr_expect_eq(count_lines(process.err), 1, "not one line: %s", process.err);
@@ -89,8 +91,13 @@ Test(cli, a_mistake_is_an_object_too)
                                  {loam_path(), "run", "--lazy", "--json", "--lock", NULL},
                                  {loam_path(), "run", "--json", "--kernel", NULL, NULL},
                                  {loam_path(), "run", "--json", "\xff", NULL, NULL}};
-    static const char *const says[] = {"--bogus", "--memory 16E: not a size", "--lock and --lazy contradict",
-                                       "--kernel", ": not an option"};
+    static const char *const says[] = {
+        "unrecognized option '--bogus'",
+        "--memory 16E: not a size: give a number with K, M, G or T, such as 256M",
+        "--lock and --lazy contradict each other (what is locked is populated): give one of them",
+        "option '--kernel' requires an argument",
+        "\xef\xbf\xbd: not an option",
+    };
 
     for (unsigned i = 0; i < sizeof says / sizeof says[0]; i++) {
         struct process process;
@@ -99,7 +106,7 @@ Test(cli, a_mistake_is_an_object_too)
         cr_expect_eq(process_run(&process, mistakes[i], 10000), 2);
         root = json_loads(process.out, 0, NULL);
         cr_assert_not_null(root, "%s", process.out);
-        cr_expect_not_null(strstr(json_string_value(json_object_get(root, "error")), says[i]), "%s", process.out);
+        cr_expect_str_eq(json_string_value(json_object_get(root, "error")), says[i]);
         cr_expect_eq(json_integer_value(json_object_get(root, "exit")), 2);
         cr_expect_eq(count_lines(process.err), 1, "not one line: %s", process.err);
         json_decref(root);
