@@ -149,11 +149,10 @@ static int is_program_name(const char *name)
 static int run_neighbour(char *argv[])
 {
     static const char *const folders[] = {"", "../tools/"};
-    char self[PATH_MAX], path[PATH_MAX + 128];
+    char self[PATH_MAX] = {0}, path[PATH_MAX + 128];
     ssize_t length = readlink("/proc/self/exe", self, sizeof self - 1);
 
     for (size_t i = 0; i < 2 && length > 0 && is_program_name(argv[0]); i++) {
-        self[length] = '\0';
         *(strrchr(self, '/') + 1) = '\0';
         snprintf(path, sizeof path, "%s%sloam-%s", self, folders[i], argv[0]);
         execv(path, argv);
