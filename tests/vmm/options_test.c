@@ -18,6 +18,7 @@ Test(options, bytes_with_and_without_a_unit)
         {"0", 0},
         {"1", 1},
         {"4096", 4096},
+        {"99", 99},
         {"1K", LOAM_KIB},
         {"256M", 256 * LOAM_MIB},
         {"6G", 6 * LOAM_GIB},
@@ -174,6 +175,7 @@ Test(options, every_value_arrives)
     cr_expect_eq(options.memory.node, 1023);
     cr_expect_str_empty(options.command_line);
     cr_expect_null(options.initrd);
+    cr_expect_eq(options_of(2, "--vcpus", "9").vcpu_count, 9);
     cr_expect_eq(options_of(2, "--timeout", "0.001").timeout_milliseconds, 1);
     cr_expect_eq(options_of(2, "--timeout", "31536000").timeout_milliseconds, UINT64_C(31536000000));
 }
