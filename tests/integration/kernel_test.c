@@ -158,8 +158,8 @@ Test(kernel, a_reset_is_a_failure_unless_it_is_meant)
     json_t *root;
 
     MAKE_KERNEL(reset);
-    CHECK_END(1, "loam: the guest reset itself");
-    CHECK_END(1, "loam: the guest reset itself", "--on-reset", "fail");
+    CHECK_END(1, "loam: the guest reset itself: a failure, unless it is meant to");
+    CHECK_END(1, "loam: the guest reset itself: a failure, unless it is meant to", "--on-reset", "fail");
     CHECK_END(0, NULL, "--on-reset", "pass");
     root = run_json(1);
     cr_expect_str_eq(json_string_value(json_object_get(json_object_get(root, "stop"), "reason")), "reset");
