@@ -1088,6 +1088,47 @@ static void flip_unit(struct flips *flips, struct unit *unit)
     }
 }
 
+static void assert_damaged(const struct world *world, const char *text)
+{
+    struct loam_diag diag = {0};
+
+    cr_expect_eq(loam_slab_validate(&world->slab, &diag), LOAM_ERROR_CORRUPT, "%s: not seen", text);
+    cr_expect_not_null(strstr(diag.text, text), "%s instead of: %s", diag.text, text);
+}
+
+/* What single bits do not come to: a list in good order that lacks a slab, and a unit that nobody may write to. */
+Test(slab, validate_misses_no_slab_that_is_partly_used)
+{
+    struct loam_slab_object objects[slab_objects(512)];
+    uint32_t count = slab_objects(512);
+    struct loam_slab_cache *cache;
+    struct unit *nobody;
+    struct list *partial, saved;
+    struct world world;
+
+    world_make(&world, 4, 0, NULL);
+    cache = world_cache(&world);
+    for (uint32_t i = 0; i < count; i++) {
+        objects[i] = take(cache, 512);
+    }
+    (void)take(cache, 512);
+    for (uint32_t i = 0; i < count / 2; i++) {
+        give(cache, objects[i], 512);
+    }
+    partial = &cache->hot[class_of(512)].partial;
+    saved = *partial;
+    cr_assert_neq(saved.first, UNIT_NONE);
+    *partial = (struct list){UNIT_NONE, UNIT_NONE};
+    assert_damaged(&world, "are partly used, 0 are listed");
+    *partial = saved;
+    nobody = &units_of(world.slab.shared)[UNIT_NONE];
+    nobody->key ^= 1;
+    assert_damaged(&world, "the unit that is nobody's is written to");
+    nobody->key ^= 1;
+    world_validate(&world);
+    world_drop(&world);
+}
+
 /* Slabs in all states, with extras; each field of theirs that others depend on. */
 Test(slab, validate_finds_damage, .timeout = 60)
 {
