@@ -453,6 +453,14 @@ Test(report, a_stop_as_text)
     cr_expect_str_empty(whole_text());
 }
 
+/* The line is begun anew, and that has been written; seen is what there was before. */
+static void expect_begun_anew(size_t *seen)
+{
+    cr_expect_eq(bytes - *seen, 4);
+    cr_expect_str_eq(text + *seen, "\r\033[K");
+    *seen = bytes;
+}
+
 /* The line that says which check runs makes room, at once, for what is said on standard error. */
 Test(report, progress_gives_way_to_standard_error)
 {
@@ -464,11 +472,11 @@ Test(report, progress_gives_way_to_standard_error)
     report_check(&report, LOAM_ABI_CHECK_RAM, NULL);
     seen = bytes;
     report_note(&report, "a note");
-    cr_expect_str_eq(text + seen, "\r\033[K");
+    expect_begun_anew(&seen);
     report_failure(&report, "a failure");
-    cr_expect_str_eq(text + seen, "\r\033[K\r\033[K");
+    expect_begun_anew(&seen);
     report_stop(&report, &stop);
-    cr_expect_str_eq(text + seen, "\r\033[K\r\033[K\r\033[K");
+    expect_begun_anew(&seen);
     cr_expect_str_eq(whole_stderr(), "loam: a note\nloam: a failure\nbroken\n");
 }
 
