@@ -315,16 +315,12 @@ static enum loam_error say_who_holds(struct loam_memory *memory, loam_gpa start,
 {
     struct loam_dma_entry entry;
 
-    for (uint32_t i = 0; loam_dma_entry_at(memory->dma, i, &entry) == LOAM_OK; i++) {
-        uint64_t at = entry.buffer.gpa.value;
-
-        if (at < start.value + bytes && start.value < at + entry.buffer.bytes) {
-            return loam_fail(diag, LOAM_ERROR_BUSY,
-                             "%#" PRIx64 " bytes at GPA %#" PRIx64 " to be removed: buffer %" PRIu64
-                             " of \"%s\", %#" PRIx64 " bytes at GPA %#" PRIx64 ", lies there: %s",
-                             bytes, start.value, entry.buffer.id, entry.owner, entry.buffer.bytes, at,
-                             entry.kept ? "it is never released" : "release it first");
-        }
+    if (loam_dma_next(memory->dma, start, &entry) == LOAM_OK && entry.buffer.gpa.value < start.value + bytes) {
+        return loam_fail(diag, LOAM_ERROR_BUSY,
+                         "%#" PRIx64 " bytes at GPA %#" PRIx64 " to be removed: a buffer of \"%s\", %#" PRIx64
+                         " bytes at GPA %#" PRIx64 ", lies there: %s",
+                         bytes, start.value, entry.owner, entry.buffer.bytes, entry.buffer.gpa.value,
+                         entry.kept ? "it is never released" : "release it first");
     }
     return loam_fail(diag, LOAM_ERROR_BUSY,
                      "%#" PRIx64 " bytes at GPA %#" PRIx64

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "loam/dma.h"
 
+#include "allocator/dma_ledger.h"
+
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <inttypes.h>
@@ -11,19 +13,18 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define PAGE LOAM_FRAME_BYTES
+#define PAGE          LOAM_FRAME_BYTES
+#define SEGMENT_BYTES (DMA_LEDGER_SEGMENT_FIRST * sizeof(struct dma_slot) + 64)
 
 /* --- Heap that fails when told to; linked with --wrap ------------------------------------------------------------ */
 
 void *__real_malloc(size_t bytes);
 void *__real_calloc(size_t count, size_t bytes);
-void *__real_realloc(void *memory, size_t bytes);
 void *__wrap_malloc(size_t bytes);
 void *__wrap_calloc(size_t count, size_t bytes);
-void *__wrap_realloc(void *memory, size_t bytes);
 
-static atomic_int heap_failure;  /* fails the n-th call from now; 0: none */
-static void *_Atomic last_entry; /* the ledger's newest entry, to set what no test has the time to count up to */
+static atomic_int heap_failure; /* fails the n-th call from now; 0: none */
+static struct dma_slot *slots;  /* the ledger's first, to set what no test has the time to count up to */
 
 static bool heap_fails(void)
 {
@@ -44,27 +45,10 @@ void *__wrap_calloc(size_t count, size_t bytes)
 {
     void *memory = heap_fails() ? NULL : __real_calloc(count, bytes);
 
-    if (bytes == sizeof(struct loam_dma_entry)) {
-        atomic_store(&last_entry, memory);
+    if (bytes == SEGMENT_BYTES && memory != NULL) {
+        slots = (struct dma_slot *)loam_align_up((uintptr_t)memory, 64);
     }
     return memory;
-}
-
-/* Behind the latest two arrays there is a word that nobody may touch: the heap itself leaves room there. */
-#define CANARY UINT64_C(0x5ca1ab1e0ddba11)
-
-static char *canaries[2];
-
-void *__wrap_realloc(void *memory, size_t bytes)
-{
-    const uint64_t canary = CANARY;
-    char *array = heap_fails() ? NULL : __real_realloc(memory, bytes + sizeof canary);
-
-    if (array != NULL) {
-        canaries[0] = canaries[1];
-        canaries[1] = memcpy(array + bytes, &canary, sizeof canary);
-    }
-    return array;
 }
 
 /* --- A guest of three sections ----------------------------------------------------------------------------------- */
@@ -151,6 +135,17 @@ static void assert_valid(void)
     struct loam_diag diag = {0};
 
     cr_assert_eq(loam_dma_validate(guest.dma, &diag), LOAM_OK, "%s", diag.text);
+}
+
+/* The ledger's own. */
+static struct loam_dma_entry *entry_of(struct loam_dma_buffer buffer)
+{
+    struct dma_slot *slot = slots;
+
+    while (slot->entry.buffer.id != buffer.id) {
+        slot++;
+    }
+    return &slot->entry;
 }
 
 /* Expect an error of alloc that leaves no trace. */
@@ -243,7 +238,7 @@ Test(dma, a_buffer_is_whole_zeroed_frames_at_one_gpa_and_hva)
     struct loam_dma_entry entry;
     void *hva;
 
-    cr_assert_eq(buffer.id, 1);
+    cr_assert_neq(buffer.id, 0);
     cr_assert_eq(buffer.bytes, 2 * PAGE);
     cr_assert_eq(loam_gpa_view_translate(view, buffer.gpa, buffer.bytes, LOAM_ACCESS_WRITE, &hva), LOAM_OK);
     loam_gpa_map_release(guest.map, view);
@@ -337,11 +332,11 @@ Test(dma, owners_of_one_and_of_63_characters_are_kept_whole)
     name[LOAM_DMA_OWNER_MAX] = '\0';
     alloc((struct loam_dma_request){.owner = name, .bytes = 1, .at = {LOAM_MIB}, .flags = LOAM_DMA_AT});
     alloc((struct loam_dma_request){.owner = " ", .bytes = 1, .at = {LOAM_MIB + PAGE}, .flags = LOAM_DMA_AT});
-    cr_assert_eq(loam_dma_entry_at(guest.dma, 0, &entry), LOAM_OK);
+    cr_assert_eq(loam_dma_next(guest.dma, (loam_gpa){0}, &entry), LOAM_OK);
     cr_assert_str_eq(entry.owner, name);
-    cr_assert_eq(loam_dma_entry_at(guest.dma, 1, &entry), LOAM_OK);
+    cr_assert_eq(loam_dma_next(guest.dma, loam_dma_entry_end(&entry), &entry), LOAM_OK);
     cr_assert_str_eq(entry.owner, " ");
-    cr_assert_eq(loam_dma_entry_at(guest.dma, 2, &entry), LOAM_ERROR_NOT_FOUND);
+    cr_assert_eq(loam_dma_next(guest.dma, loam_dma_entry_end(&entry), &entry), LOAM_ERROR_NOT_FOUND);
     cr_assert_eq(entry.owner[0], 0);
 }
 
@@ -439,8 +434,8 @@ Test(dma, every_refusal_says_what_is_wrong)
     assert_says(here(LOAM_MIB + 8, 1), "dma buffer \"x\" of 1 bytes: the place has to be a multiple of the frame size");
     heap_failure = 1;
     assert_says(
-        here(2 * LOAM_MIB, PAGE),
-        "dma buffer \"x\": 4096 bytes, at GPA 0x200000: heap memory for the ledger wanted: Cannot allocate memory");
+        here(4 * LOAM_GIB + LOAM_MIB, PAGE),
+        "dma buffer \"x\": 4096 bytes, at GPA 0x100100000: heap memory for the ledger wanted: Cannot allocate memory");
 }
 
 /* What neither the caller nor the heap is to blame for is not called a lack of memory. */
@@ -607,6 +602,8 @@ Test(dma, a_full_heap_leaves_nothing_behind)
     int failures = 0;
 
     for (int n = 1; n < 10; n++) {
+        loam_dma_destroy(guest.dma);
+        cr_assert_eq(loam_dma_create(guest.frame, guest.map, &guest.dma), LOAM_OK);
         heap_failure = n;
         if (loam_dma_alloc(guest.dma, &request, &buffer, &diag) == LOAM_OK) {
             break;
@@ -620,7 +617,7 @@ Test(dma, a_full_heap_leaves_nothing_behind)
         failures++;
     }
     heap_failure = 0;
-    cr_assert_eq(failures, 3, "the entry and both arrays");
+    cr_assert_eq(failures, DMA_INDEX_LEVELS + 1, "the index and the entry");
     cr_assert_eq(loam_dma_count(guest.dma), 1);
     assert_valid();
 }
@@ -635,7 +632,7 @@ Test(dma, pins_nest_and_release_refuses_what_is_pinned)
     cr_assert_eq(loam_dma_unpin(guest.dma, buffer.id), LOAM_ERROR_INVALID);
     cr_assert_eq(loam_dma_pin(guest.dma, buffer.id), LOAM_OK);
     cr_assert_eq(loam_dma_pin(guest.dma, buffer.id), LOAM_OK);
-    cr_assert_eq(loam_dma_entry_at(guest.dma, 0, &entry), LOAM_OK);
+    cr_assert_eq(loam_dma_next(guest.dma, (loam_gpa){0}, &entry), LOAM_OK);
     cr_assert_eq(entry.pin_count, 2);
     cr_assert_eq(loam_dma_release(guest.dma, buffer.id), LOAM_ERROR_BUSY);
     cr_assert_eq(loam_dma_unpin(guest.dma, buffer.id), LOAM_OK);
@@ -656,7 +653,7 @@ Test(dma, what_is_kept_is_not_released)
     cr_assert_eq(loam_dma_release(guest.dma, buffer.id), LOAM_ERROR_NOT_PERMITTED);
     cr_assert_eq(loam_dma_unpin(guest.dma, buffer.id), LOAM_OK);
     cr_assert_eq(loam_dma_release(guest.dma, buffer.id), LOAM_ERROR_NOT_PERMITTED);
-    cr_assert_eq(loam_dma_entry_at(guest.dma, 0, &entry), LOAM_OK);
+    cr_assert_eq(loam_dma_next(guest.dma, (loam_gpa){0}, &entry), LOAM_OK);
     cr_assert(entry.kept);
     cr_assert_eq(free_frames(), FRAME_COUNT - 1);
     assert_valid();
@@ -671,9 +668,8 @@ Test(dma, what_is_kept_is_not_released)
 Test(dma, pins_end_at_uint32_max)
 {
     struct loam_dma_buffer buffer = alloc((struct loam_dma_request){.bytes = PAGE});
-    struct loam_dma_entry *entry = last_entry;
+    struct loam_dma_entry *entry = entry_of(buffer);
 
-    cr_assert_eq(entry->buffer.id, buffer.id);
     entry->pin_count = UINT32_MAX - 1;
     cr_assert_eq(loam_dma_pin(guest.dma, buffer.id), LOAM_OK);
     cr_assert_eq(loam_dma_pin(guest.dma, buffer.id), LOAM_ERROR_EXHAUSTED);
@@ -693,23 +689,9 @@ Test(dma, ids_that_are_none_any_more_or_never_were)
         cr_assert_eq(loam_dma_unpin(guest.dma, none[i]), LOAM_ERROR_NOT_FOUND);
     }
     cr_assert_eq(loam_dma_release(guest.dma, second.id), LOAM_OK);
-    cr_assert_gt(alloc((struct loam_dma_request){.bytes = PAGE}).id, second.id);
-}
-
-/* Sixteen is what the arrays hold at first. */
-Test(dma, full_arrays_are_not_left)
-{
-    const uint64_t canary = CANARY;
-
-    for (uint64_t i = 0; i < 16; i++) {
-        alloc((struct loam_dma_request){.bytes = PAGE});
-    }
-    for (uint64_t id = 1; id <= 16; id++) {
-        cr_assert_eq(loam_dma_release(guest.dma, id), LOAM_OK);
-        cr_assert_eq(memcmp(canaries[0], &canary, sizeof canary), 0, "by GPA, at release %" PRIu64, id);
-        cr_assert_eq(memcmp(canaries[1], &canary, sizeof canary), 0, "by id, at release %" PRIu64, id);
-        alloc((struct loam_dma_request){.bytes = PAGE});
-        assert_valid();
+    second = alloc((struct loam_dma_request){.bytes = PAGE});
+    for (size_t i = 0; i < 4; i++) {
+        cr_assert_neq(second.id, none[i] - (i == 2));
     }
 }
 
@@ -778,7 +760,7 @@ Test(dma, whoever_meets_the_dead_holder_keeps_it_in_mind)
             cr_expect_eq(loam_dma_count(guest.dma), 1);
             break;
         case 2:
-            cr_expect_eq(loam_dma_entry_at(guest.dma, 0, &entry), LOAM_OK);
+            cr_expect_eq(loam_dma_next(guest.dma, (loam_gpa){0}, &entry), LOAM_OK);
             break;
         default:
             cr_expect_eq(loam_dma_find(guest.dma, buffer.gpa, &entry), LOAM_OK);
@@ -792,7 +774,7 @@ Test(dma, whoever_meets_the_dead_holder_keeps_it_in_mind)
 Test(dma, a_damaged_ledger_stays_suspect)
 {
     struct loam_dma_buffer buffer = alloc((struct loam_dma_request){.bytes = PAGE});
-    struct loam_dma_entry *entry = last_entry;
+    struct loam_dma_entry *entry = entry_of(buffer);
 
     die_with_the_lock();
     entry->buffer.id = 0;
@@ -835,9 +817,9 @@ Test(dma, null_is_refused_and_outputs_are_defined)
     cr_expect_eq(loam_dma_alloc_virtqueue(guest.dma, "x", 8, (loam_gpa){0}, NULL, &diag), LOAM_ERROR_INVALID);
     cr_expect_eq(loam_dma_alloc_virtqueue(guest.dma, NULL, 8, (loam_gpa){0}, &rings, &diag), LOAM_ERROR_INVALID);
     cr_expect_eq(loam_dma_count(NULL), 0);
-    cr_expect_eq(loam_dma_entry_at(NULL, 0, &entry), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_dma_next(NULL, (loam_gpa){0}, &entry), LOAM_ERROR_INVALID);
     cr_expect_eq(entry.pin_count, 0);
-    cr_expect_eq(loam_dma_entry_at(guest.dma, 0, NULL), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_dma_next(guest.dma, (loam_gpa){0}, NULL), LOAM_ERROR_INVALID);
     entry.pin_count = 1;
     cr_expect_eq(loam_dma_find(NULL, (loam_gpa){LOAM_MIB}, &entry), LOAM_ERROR_INVALID);
     cr_expect_eq(entry.pin_count, 0);
@@ -1008,29 +990,128 @@ Test(dma, validate_holds_the_ledger_against_the_map)
                    (void *)(guest.host[0] + PAGE));
 }
 
-Test(dma, validate_holds_the_arrays_against_each_other)
+Test(dma, validate_holds_ids_and_order_against_each_other)
 {
     struct loam_dma_buffer first =
         alloc((struct loam_dma_request){.owner = "first", .bytes = PAGE, .at = {LOAM_MIB}, .flags = LOAM_DMA_AT});
-    struct loam_dma_buffer second;
-    struct loam_dma_entry *entry = last_entry;
-
-    entry->buffer.id = 0;
-    assert_corrupt("dma ledger: \"first\" is not found by its id 0");
-    entry->buffer.id = 1;
-    second = alloc(
+    struct loam_dma_buffer second = alloc(
         (struct loam_dma_request){.owner = "second", .bytes = PAGE, .at = {LOAM_MIB + PAGE}, .flags = LOAM_DMA_AT});
-    entry = last_entry;
-    entry->buffer.id = first.id;
-    assert_corrupt("dma ledger: \"first\" is not found by its id 1");
-    entry->buffer.id = 7;
-    assert_corrupt("dma ledger: \"second\" is not found by its id 7");
-    entry->buffer.id = 2;
+    struct loam_dma_entry *entry = entry_of(second);
+    const uint64_t bad_ids[] = {0, first.id, second.id + DMA_LEDGER_STRIPES, UINT64_MAX};
+
+    for (size_t i = 0; i < 4; i++) {
+        entry->buffer.id = bad_ids[i];
+        assert_corrupt("dma ledger: \"second\" is not found by its id %" PRIu64, bad_ids[i]);
+    }
+    entry->buffer.id = second.id;
     assert_valid();
     entry->buffer.gpa = first.gpa;
-    assert_corrupt("dma ledger: \"second\" at GPA %#llx overlaps \"first\"", (unsigned long long)first.gpa.value);
+    assert_corrupt("dma ledger: \"second\" at GPA 0x100000 is filed under GPA 0x101000");
     entry->buffer.gpa = second.gpa;
+    entry_of(first)->buffer.bytes++;
+    assert_corrupt("dma ledger: \"second\" at GPA 0x101000 overlaps \"first\"");
+    entry_of(first)->buffer.bytes--;
     assert_valid();
+}
+
+/* --- Caches ------------------------------------------------------------------------------------------------------ */
+
+/* Enough where one thread at a time owns a cache and nobody else calls. */
+static bool no_barrier(void)
+{
+    return true;
+}
+
+static struct loam_frame_cache *make_cache(void)
+{
+    struct loam_frame_cache *cache;
+
+    loam_frame_set_barrier(no_barrier);
+    cr_assert_eq(loam_frame_cache_make(guest.frame, &cache), LOAM_OK);
+    return cache;
+}
+
+static uint64_t cached_frames(void)
+{
+    return loam_frame_stats(guest.frame).cached_frames;
+}
+
+Test(dma, small_buffers_come_from_a_cache_and_go_back)
+{
+    struct loam_frame_cache *cache = make_cache();
+
+    for (uint64_t frames = 1; frames <= 256; frames *= 2) {
+        struct loam_dma_buffer buffer =
+            alloc((struct loam_dma_request){.bytes = frames * PAGE, .align_bytes = frames * PAGE, .cache = cache});
+        uint64_t cached = cached_frames();
+
+        cr_expect_gt(cached, 0, "%lu frames", frames);
+        cr_expect_eq(buffer.gpa.value % (frames * PAGE), 0);
+        cr_expect(all_bytes(buffer.hva, buffer.bytes, 0));
+        cr_expect_eq(free_frames(), FRAME_COUNT - frames);
+        assert_valid();
+        cr_assert_eq(loam_dma_release_into(guest.dma, buffer.id, cache), LOAM_OK);
+        cr_expect_eq(cached_frames(), cached + frames, "%lu frames", frames);
+        cr_expect_eq(loam_dma_release_into(guest.dma, buffer.id, cache), LOAM_ERROR_NOT_FOUND);
+        cr_assert_eq(loam_frame_cache_drain(cache), LOAM_OK);
+        cr_expect_eq(cached_frames(), 0);
+    }
+    cr_expect_eq(free_frames(), FRAME_COUNT);
+    cr_assert_eq(loam_frame_cache_destroy(cache), LOAM_OK);
+}
+
+Test(dma, a_cache_keeps_to_the_limit)
+{
+    struct loam_frame_cache *cache = make_cache();
+    struct loam_dma_buffer buffer =
+        alloc((struct loam_dma_request){.bytes = PAGE, .limit = {LOAM_DMA32_END_BYTES}, .cache = cache});
+
+    cr_expect_leq(buffer.gpa.value + PAGE, LOAM_DMA32_END_BYTES);
+    cr_expect_gt(cached_frames(), 0);
+    buffer = alloc((struct loam_dma_request){.bytes = PAGE, .limit = {LOAM_MIB + PAGE}, .cache = cache});
+    cr_expect_eq(buffer.gpa.value, LOAM_MIB);
+    assert_refused((struct loam_dma_request){.owner = "x", .bytes = PAGE, .limit = {PAGE - 1}, .cache = cache},
+                   LOAM_ERROR_EXHAUSTED);
+    cr_assert_eq(loam_frame_cache_destroy(cache), LOAM_OK);
+}
+
+/* A cache has blocks of 2^n frames, aligned to their size, wherever they happen to lie. */
+Test(dma, what_no_cache_has_comes_from_the_allocator)
+{
+    struct loam_frame_cache *cache = make_cache();
+    const struct loam_dma_request requests[] = {
+        {.bytes = 3 * PAGE, .cache = cache},
+        {.bytes = PAGE, .align_bytes = 2 * PAGE, .cache = cache},
+        {.bytes = PAGE, .at = {LOAM_MIB + 5 * PAGE}, .flags = LOAM_DMA_AT, .cache = cache},
+    };
+
+    for (size_t i = 0; i < sizeof requests / sizeof *requests; i++) {
+        struct loam_dma_buffer buffer = alloc(requests[i]);
+
+        cr_expect_eq(cached_frames(), 0, "request %zu", i);
+        cr_expect(requests[i].at.value == 0 || buffer.gpa.value == requests[i].at.value);
+        cr_expect_eq(loam_dma_release_into(guest.dma, buffer.id, cache), LOAM_OK);
+    }
+    cr_expect_eq(free_frames(), FRAME_COUNT);
+    cr_assert_eq(loam_frame_cache_destroy(cache), LOAM_OK);
+}
+
+Test(dma, an_odd_place_does_where_a_cache_has_no_aligned_one)
+{
+    struct loam_frame_cache *cache = make_cache();
+    struct loam_dma_request pair = {.bytes = 2 * PAGE, .cache = cache};
+    struct loam_dma_entry entry;
+
+    for (uint64_t i = 0; i < FRAME_COUNT; i++) {
+        alloc((struct loam_dma_request){.bytes = PAGE});
+    }
+    for (uint64_t i = 1; i <= 2; i++) {
+        cr_assert_eq(loam_dma_find(guest.dma, (loam_gpa){LOAM_MIB + i * PAGE}, &entry), LOAM_OK);
+        cr_assert_eq(loam_dma_release(guest.dma, entry.buffer.id), LOAM_OK);
+    }
+    cr_expect_eq(alloc(pair).gpa.value, LOAM_MIB + PAGE);
+    cr_expect_eq(free_frames(), 0);
+    cr_assert_eq(loam_frame_cache_destroy(cache), LOAM_OK);
 }
 
 /* --- Against a naive list ---------------------------------------------------------------------------------------- */
@@ -1051,11 +1132,13 @@ struct naive_buffer {
 struct trial {
     uint64_t random;
     uint64_t step;
-    uint64_t last_id;
+    struct loam_frame_cache *cache;
+    uint32_t id_count;
     uint32_t count;
     uint32_t refused[LOAM_ERROR_COUNT];
     struct naive_buffer list[LIST_MAX];
     bool used[PART_COUNT][512];
+    uint64_t ids[STEP_COUNT]; /* all that were ever given */
 };
 
 #define SEED                           UINT64_C(0x10a3d3adbeef)
@@ -1142,6 +1225,9 @@ static struct loam_dma_request random_request(struct trial *trial)
         request.flags |= LOAM_DMA_AT;
         request.at.value = part->start + below(trial, part->frames) * PAGE;
     }
+    if (below(trial, 2) == 0) {
+        request.cache = trial->cache;
+    }
     return request;
 }
 
@@ -1166,8 +1252,8 @@ static void check_new(struct trial *trial, const struct loam_dma_request *reques
     TRIAL_ASSERT(trial, !any_used(trial, part, buffer->gpa.value, frames));
     TRIAL_ASSERT(trial, buffer->hva == guest.host[part] + (buffer->gpa.value - parts[part].start));
     TRIAL_ASSERT(trial, all_bytes(buffer->hva, buffer->bytes, 0));
-    TRIAL_ASSERT(trial, buffer->id > trial->last_id);
-    trial->last_id = buffer->id;
+    TRIAL_ASSERT(trial, buffer->id != 0);
+    trial->ids[trial->id_count++] = buffer->id;
     *added = (struct naive_buffer){buffer->id, buffer->gpa.value, frames, 0, buffer->hva, ""};
     memcpy(added->owner, request->owner, strlen(request->owner));
     memset(buffer->hva, 0xff, buffer->bytes);
@@ -1198,7 +1284,7 @@ static void try_alloc(struct trial *trial)
 /* An id, in most cases of a buffer that is there; which, or NULL. */
 static struct naive_buffer *random_buffer(struct trial *trial, uint64_t *id)
 {
-    *id = below(trial, trial->last_id + 2);
+    *id = trial->id_count > 0 ? trial->ids[below(trial, trial->id_count)] : below(trial, 3);
     if (trial->count > 0 && below(trial, 8) != 0) {
         *id = trial->list[below(trial, trial->count)].id;
     }
@@ -1222,7 +1308,7 @@ static void try_release(struct trial *trial)
         mark(trial, buffer, false);
         *buffer = trial->list[--trial->count];
     }
-    TRIAL_ASSERT(trial, loam_dma_release(guest.dma, id) == expected);
+    TRIAL_ASSERT(trial, loam_dma_release_into(guest.dma, id, below(trial, 2) == 0 ? trial->cache : NULL) == expected);
 }
 
 static void try_pin(struct trial *trial, bool pin)
@@ -1270,17 +1356,31 @@ static void try_find(struct trial *trial)
 static void check_ledger(struct trial *trial)
 {
     struct loam_dma_entry entry;
-    uint64_t last_gpa = 0;
+    uint32_t count = 0;
 
     TRIAL_ASSERT(trial, loam_dma_count(guest.dma) == trial->count);
-    for (uint32_t i = 0; i < trial->count; i++) {
-        TRIAL_ASSERT(trial, loam_dma_entry_at(guest.dma, i, &entry) == LOAM_OK);
-        TRIAL_ASSERT(trial, entry.buffer.gpa.value > last_gpa);
-        last_gpa = entry.buffer.gpa.value;
+    for (loam_gpa at = {0}; loam_dma_next(guest.dma, at, &entry) == LOAM_OK; at = loam_dma_entry_end(&entry)) {
+        TRIAL_ASSERT(trial, entry.buffer.gpa.value >= at.value);
         check_entry(trial, &entry);
+        count++;
     }
-    TRIAL_ASSERT(trial, loam_dma_entry_at(guest.dma, trial->count, &entry) == LOAM_ERROR_NOT_FOUND);
+    TRIAL_ASSERT(trial, count == trial->count);
     assert_valid();
+}
+
+static int compare_ids(const void *one, const void *other)
+{
+    uint64_t a = *(const uint64_t *)one, b = *(const uint64_t *)other;
+
+    return (a > b) - (a < b);
+}
+
+static void check_ids(struct trial *trial)
+{
+    qsort(trial->ids, trial->id_count, sizeof *trial->ids, compare_ids);
+    for (uint32_t i = 1; i < trial->id_count; i++) {
+        TRIAL_ASSERT(trial, trial->ids[i] != trial->ids[i - 1]);
+    }
 }
 
 Test(dma, agrees_with_a_naive_list_over_random_operations, .timeout = 300)
@@ -1288,6 +1388,7 @@ Test(dma, agrees_with_a_naive_list_over_random_operations, .timeout = 300)
     struct trial *trial = calloc(1, sizeof *trial);
 
     trial->random = SEED;
+    trial->cache = make_cache();
     for (trial->step = 0; trial->step < STEP_COUNT; trial->step++) {
         uint64_t dice = below(trial, 100);
 
@@ -1308,6 +1409,8 @@ Test(dma, agrees_with_a_naive_list_over_random_operations, .timeout = 300)
     check_ledger(trial);
     TRIAL_ASSERT(trial, trial->refused[LOAM_OK] > STEP_COUNT / 20 && trial->refused[LOAM_ERROR_EXHAUSTED] > 1000);
     TRIAL_ASSERT(trial, trial->refused[LOAM_ERROR_BUSY] > 1000 && trial->refused[LOAM_ERROR_INVALID] > 1000);
+    check_ids(trial);
+    cr_assert_eq(loam_frame_cache_destroy(trial->cache), LOAM_OK);
     free(trial);
 }
 
@@ -1352,7 +1455,9 @@ static void *look_on(void *argument)
 
         atomic_fetch_add(&wrong, loam_dma_validate(guest.dma, NULL) != LOAM_OK);
         atomic_fetch_add(&wrong, loam_dma_count(guest.dma) > 3);
-        atomic_fetch_add(&wrong, loam_dma_entry_at(guest.dma, 3, &entry) != LOAM_ERROR_NOT_FOUND);
+        for (loam_gpa at = {0}; loam_dma_next(guest.dma, at, &entry) == LOAM_OK; at = loam_dma_entry_end(&entry)) {
+            atomic_fetch_add(&wrong, entry.buffer.gpa.value < at.value || strncmp(entry.owner, "thread ", 7) != 0);
+        }
     }
     return NULL;
 }

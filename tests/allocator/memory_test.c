@@ -196,11 +196,11 @@ static void assert_frames(struct loam_memory *memory, const struct loam_plan *pl
     cr_expect_eq(stats.metadata_bytes + loam_gpa_map_bytes(&map_config), plan->metadata_bytes);
     cr_expect_geq(prim_fake_live().heap_bytes, plan->metadata_bytes);
     cr_expect_eq(loam_dma_count(loam_memory_dma(memory)), 2);
-    cr_assert_eq(loam_dma_entry_at(loam_memory_dma(memory), 0, &entry), LOAM_OK);
+    cr_assert_eq(loam_dma_next(loam_memory_dma(memory), (loam_gpa){0}, &entry), LOAM_OK);
     cr_expect_str_eq(entry.owner, "null");
     cr_expect_eq(entry.buffer.gpa.value, 0);
     cr_expect_eq(entry.buffer.bytes, 4096);
-    cr_assert_eq(loam_dma_entry_at(loam_memory_dma(memory), 1, &entry), LOAM_OK);
+    cr_assert_eq(loam_dma_next(loam_memory_dma(memory), loam_dma_entry_end(&entry), &entry), LOAM_OK);
     cr_expect_str_eq(entry.owner, "legacy");
     cr_expect_eq(entry.buffer.gpa.value, 640 * LOAM_KIB);
     cr_expect_eq(entry.buffer.bytes, 384 * LOAM_KIB);
@@ -742,14 +742,14 @@ Test(memory, ram_is_removed_only_where_nothing_lives)
 
     cr_assert_eq(loam_dma_alloc(dma, &wanted, &buffer, &diag), LOAM_OK, "%s", diag.text);
     assert_not_removed(memory, 2 * LOAM_MIB + 4096, 4096, LOAM_ERROR_BUSY,
-                       "0x1000 bytes at GPA 0x201000 to be removed: buffer 3 of \"live ring\", 0x10000 bytes at GPA "
+                       "0x1000 bytes at GPA 0x201000 to be removed: a buffer of \"live ring\", 0x10000 bytes at GPA "
                        "0x200000, lies there: release it first");
     assert_not_removed(memory, 2 * LOAM_MIB - 4096, 8192, LOAM_ERROR_BUSY,
-                       "0x2000 bytes at GPA 0x1ff000 to be removed: buffer 3 of \"live ring\", 0x10000 bytes at GPA "
+                       "0x2000 bytes at GPA 0x1ff000 to be removed: a buffer of \"live ring\", 0x10000 bytes at GPA "
                        "0x200000, lies there: release it first");
     assert_not_removed(
         memory, 0, 4096, LOAM_ERROR_BUSY,
-        "0x1000 bytes at GPA 0 to be removed: buffer 1 of \"null\", 0x1000 bytes at GPA 0, lies there: it "
+        "0x1000 bytes at GPA 0 to be removed: a buffer of \"null\", 0x1000 bytes at GPA 0, lies there: it "
         "is never released");
     assert_not_removed(memory, 0, 0, LOAM_ERROR_INVALID,
                        "0 bytes at GPA 0 to be removed: ask for multiples of 4 KiB, at least one");
@@ -1011,7 +1011,7 @@ Test(memory, only_a_buffer_within_is_said_to_hold_a_range)
                        "0x1000 bytes at GPA 0x200000 to be removed: frames of it are allocated past the ledger: free "
                        "them first");
     assert_not_removed(memory, 2 * LOAM_MIB, 8192, LOAM_ERROR_BUSY,
-                       "0x2000 bytes at GPA 0x200000 to be removed: buffer 4 of \"above\", 0x1000 bytes at GPA "
+                       "0x2000 bytes at GPA 0x200000 to be removed: a buffer of \"above\", 0x1000 bytes at GPA "
                        "0x201000, lies there: release it first");
     cr_assert_eq(loam_frame_free(frame, block.start, 1), LOAM_OK);
     loam_memory_destroy(memory);
@@ -1112,9 +1112,8 @@ Test(memory, what_is_loams_is_not_released)
     struct loam_dma *dma = loam_memory_dma(memory);
     struct loam_dma_entry entry;
 
-    for (uint32_t i = 0; i < 2; i++) {
-        cr_assert_eq(loam_dma_entry_at(dma, i, &entry), LOAM_OK);
-        cr_expect_str_eq(entry.owner, i == 0 ? "null" : "legacy");
+    for (loam_gpa at = {0}; loam_dma_next(dma, at, &entry) == LOAM_OK; at = loam_dma_entry_end(&entry)) {
+        cr_expect_str_eq(entry.owner, at.value == 0 ? "null" : "legacy");
         cr_expect_eq(loam_dma_release(dma, entry.buffer.id), LOAM_ERROR_NOT_PERMITTED);
     }
     cr_expect_eq(loam_dma_count(dma), 2);

@@ -167,7 +167,7 @@ static void use_ledger(void)
         REQUIRE(loam_dma_alloc(loam_memory_dma(memory), &request, &buffers[i], NULL) == LOAM_OK);
         REQUIRE(loam_dma_pin(loam_memory_dma(memory), buffers[i].id) == LOAM_OK);
     }
-    REQUIRE(loam_dma_entry_at(loam_memory_dma(memory), BUFFERS - 1, &entry) == LOAM_OK);
+    REQUIRE(loam_dma_next(loam_memory_dma(memory), buffers[BUFFERS - 1].gpa, &entry) == LOAM_OK);
     for (size_t i = 0; i < BUFFERS; i++) {
         REQUIRE(loam_dma_unpin(loam_memory_dma(memory), buffers[i].id) == LOAM_OK);
         REQUIRE(loam_dma_release(loam_memory_dma(memory), buffers[i].id) == LOAM_OK);

@@ -847,6 +847,7 @@ Test(attest, says_when_one_of_its_devices_finds_no_place)
 Test(attest, destroy_leaves_the_ledger_as_it_was)
 {
     struct loam_diag diag = {0};
+    struct loam_dma_entry entry;
     uint32_t boot_count;
 
     machine_destroy(machine);
@@ -855,10 +856,8 @@ Test(attest, destroy_leaves_the_ledger_as_it_was)
     attest_destroy(attest);
     attest = NULL;
     cr_expect_gt(boot_count, carved_before);
-    for (uint32_t i = 0; i < loam_dma_count(loam_memory_dma(memory)); i++) {
-        struct loam_dma_entry entry;
-
-        cr_assert_eq(loam_dma_entry_at(loam_memory_dma(memory), i, &entry), LOAM_OK);
+    for (loam_gpa at = {0}; loam_dma_next(loam_memory_dma(memory), at, &entry) == LOAM_OK;
+         at = loam_dma_entry_end(&entry)) {
         cr_expect_null(strstr(entry.owner, "self-test"), "%s is still carved", entry.owner);
     }
     cr_expect_eq(loam_memory_validate(memory, &diag), LOAM_OK, "%s", diag.text);

@@ -33,45 +33,49 @@ void *fixture_hva(struct loam_memory *memory, uint64_t gpa, uint64_t bytes)
     return hva;
 }
 
-static struct loam_dma_entry entry_at(struct loam_memory *memory, uint32_t index)
+struct fixture_ids fixture_ids(struct loam_memory *memory)
 {
+    struct fixture_ids ids = {.count = 0};
     struct loam_dma_entry entry;
 
-    cr_assert_eq(loam_dma_entry_at(loam_memory_dma(memory), index, &entry), LOAM_OK);
-    return entry;
-}
-
-uint64_t fixture_last_id(struct loam_memory *memory)
-{
-    uint64_t last = 0;
-
-    for (uint32_t i = 0; i < loam_dma_count(loam_memory_dma(memory)); i++) {
-        uint64_t id = entry_at(memory, i).buffer.id;
-
-        last = id > last ? id : last;
+    for (loam_gpa at = {0}; loam_dma_next(loam_memory_dma(memory), at, &entry) == LOAM_OK;
+         at = loam_dma_entry_end(&entry)) {
+        cr_assert_lt(ids.count, FIXTURE_IDS_MAX);
+        ids.ids[ids.count++] = entry.buffer.id;
     }
-    return last;
+    return ids;
 }
 
-void fixture_release_after(struct loam_memory *memory, uint64_t last_id)
+bool fixture_ids_hold(const struct fixture_ids *ids, uint64_t id)
+{
+    for (uint32_t i = 0; i < ids->count; i++) {
+        if (ids->ids[i] == id) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void fixture_release_beyond(struct loam_memory *memory, const struct fixture_ids *ids)
 {
     struct loam_dma *dma = loam_memory_dma(memory);
+    struct loam_dma_entry entry;
 
-    for (uint32_t i = loam_dma_count(dma); i-- > 0;) {
-        uint64_t id = entry_at(memory, i).buffer.id;
-
-        if (id > last_id) {
-            cr_assert_eq(loam_dma_release(dma, id), LOAM_OK);
+    for (loam_gpa at = {0}; loam_dma_next(dma, at, &entry) == LOAM_OK; at = loam_dma_entry_end(&entry)) {
+        if (!fixture_ids_hold(ids, entry.buffer.id)) {
+            cr_assert_eq(loam_dma_release(dma, entry.buffer.id), LOAM_OK);
         }
     }
 }
 
 uint32_t fixture_owned(struct loam_memory *memory, const char *owner)
 {
+    struct loam_dma_entry entry;
     uint32_t count = 0;
 
-    for (uint32_t i = 0; i < loam_dma_count(loam_memory_dma(memory)); i++) {
-        count += strcmp(entry_at(memory, i).owner, owner) == 0;
+    for (loam_gpa at = {0}; loam_dma_next(loam_memory_dma(memory), at, &entry) == LOAM_OK;
+         at = loam_dma_entry_end(&entry)) {
+        count += strcmp(entry.owner, owner) == 0;
     }
     return count;
 }

@@ -20,9 +20,17 @@ struct loam_memory *fixture_memory(void);
 /* The HVA of RAM; the range lies in one region, or the test fails. */
 void *fixture_hva(struct loam_memory *memory, uint64_t gpa, uint64_t bytes);
 
-/* Release every buffer beyond those of an id at or below last_id; fixture_last_id gives the highest id there is. */
-uint64_t fixture_last_id(struct loam_memory *memory);
-void fixture_release_after(struct loam_memory *memory, uint64_t last_id);
+#define FIXTURE_IDS_MAX 64
+
+struct fixture_ids {
+    uint32_t count;
+    uint64_t ids[FIXTURE_IDS_MAX];
+};
+
+/* The buffers that there are now; and release every other. */
+struct fixture_ids fixture_ids(struct loam_memory *memory);
+bool fixture_ids_hold(const struct fixture_ids *ids, uint64_t id);
+void fixture_release_beyond(struct loam_memory *memory, const struct fixture_ids *ids);
 
 /* Buffers of this owner. */
 uint32_t fixture_owned(struct loam_memory *memory, const char *owner);

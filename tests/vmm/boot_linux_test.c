@@ -449,8 +449,8 @@ static void check_owners(const struct boot_state *state)
     for (size_t i = 0; i < sizeof owners / sizeof owners[0]; i++) {
         cr_assert_eq(fixture_owned(memory, owners[i]), 1, "%s", owners[i]);
     }
-    for (uint32_t i = 0; i < loam_dma_count(loam_memory_dma(memory)); i++) {
-        cr_assert_eq(loam_dma_entry_at(loam_memory_dma(memory), i, &entry), LOAM_OK);
+    for (loam_gpa at = {0}; loam_dma_next(loam_memory_dma(memory), at, &entry) == LOAM_OK;
+         at = loam_dma_entry_end(&entry)) {
         cr_assert_leq(entry.buffer.gpa.value + entry.buffer.bytes, LOAM_DMA32_END_BYTES);
     }
     cr_assert_eq(loam_dma_find(loam_memory_dma(memory), loam_gpa_from_u64(state->entry), &entry), LOAM_OK);
@@ -523,7 +523,7 @@ Test(boot_linux_load, copies_the_header_by_its_own_length)
     uint8_t bytes[IMAGE_BYTES];
     struct fixture_poke pokes[] = {{JUMP_END, 0x264 - 0x202}, {JUMP_END, 0x290 - 0x202}};
     struct boot_request request = {.kernel = {bytes, sizeof bytes, "good"}};
-    uint64_t last_id = fixture_last_id(memory);
+    struct fixture_ids before_ids = fixture_ids(memory);
     struct boot_state state;
 
     build_image(bytes);
@@ -531,7 +531,7 @@ Test(boot_linux_load, copies_the_header_by_its_own_length)
         fixture_poke(bytes, &pokes[i]);
         state = load(&request);
         check_parameters(&state, bytes, (uint32_t)pokes[i].value + 0x202, &request);
-        fixture_release_after(memory, last_id);
+        fixture_release_beyond(memory, &before_ids);
     }
 }
 
@@ -581,16 +581,14 @@ Test(boot_linux_load, leaves_low_memory_to_the_kernel)
     struct boot_request request = {
         .kernel = {bytes, sizeof bytes, "good"}, .initrd = {initrd, sizeof initrd, "initrd"}, .command_line = "words"};
     struct loam_dma *dma = loam_memory_dma(memory);
-    uint64_t last_id = fixture_last_id(memory);
+    struct fixture_ids before_ids = fixture_ids(memory);
+    struct loam_dma_entry entry;
     uint32_t seen = 0;
 
     build_image(bytes);
     load(&request);
-    for (uint32_t i = 0; i < loam_dma_count(dma); i++) {
-        struct loam_dma_entry entry;
-
-        cr_assert_eq(loam_dma_entry_at(dma, i, &entry), LOAM_OK);
-        if (entry.buffer.id > last_id) {
+    for (loam_gpa at = {0}; loam_dma_next(dma, at, &entry) == LOAM_OK; at = loam_dma_entry_end(&entry)) {
+        if (!fixture_ids_hold(&before_ids, entry.buffer.id)) {
             cr_assert_geq(entry.buffer.gpa.value, LOAM_MIB, "%s", entry.owner);
             seen++;
         }
@@ -708,7 +706,7 @@ Test(boot_linux_load, keeps_the_initrd_below_initrd_addr_max)
     uint8_t bytes[IMAGE_BYTES], initrd[5000] = {1};
     struct boot_request request = {.kernel = {bytes, sizeof bytes, "good"},
                                    .initrd = {initrd, sizeof initrd, "initrd"}};
-    uint64_t last_id = fixture_last_id(memory);
+    struct fixture_ids before_ids = fixture_ids(memory);
 
     build_image(bytes);
     for (size_t i = 0; i < sizeof limits / sizeof limits[0]; i++) {
@@ -723,7 +721,7 @@ Test(boot_linux_load, keeps_the_initrd_below_initrd_addr_max)
         cr_assert_eq(parameters->hdr.ramdisk_image + 0x2000,
                      limits[i] == UINT32_MAX ? FIXTURE_LOW_BYTES : ((uint64_t)limits[i] + 1) / 4096 * 4096,
                      "not as high as may be");
-        fixture_release_after(memory, last_id);
+        fixture_release_beyond(memory, &before_ids);
     }
     fixture_poke(bytes, &(struct fixture_poke){FIELD(initrd_addr_max), 0});
     fixture_refused_load(memory, &request, "no room", "initrd_addr_max: 0x0 leaves no room");
@@ -783,7 +781,8 @@ Test(boot_linux_load, takes_memtest86_to_1_mib)
 
 Test(boot_linux_load, survives_random_mutations)
 {
-    uint64_t seed = UINT64_C(0x6c696e32), last_id = fixture_last_id(memory);
+    struct fixture_ids before_ids = fixture_ids(memory);
+    uint64_t seed = UINT64_C(0x6c696e32);
     struct random random = {seed};
     uint8_t good[IMAGE_BYTES], bytes[IMAGE_BYTES], initrd[10] = {1};
     uint32_t before = loam_dma_count(loam_memory_dma(memory)), loaded = 0, refused = 0;
@@ -805,7 +804,7 @@ Test(boot_linux_load, survives_random_mutations)
             fixture_check_refusal("mutated", error, &diag, "");
             cr_assert_eq(loam_dma_count(loam_memory_dma(memory)), before, "seed %" PRIu64 ", round %u", seed, i);
         }
-        fixture_release_after(memory, last_id);
+        fixture_release_beyond(memory, &before_ids);
     }
     cr_assert(loaded > 100 && refused > 100, "seed %" PRIu64 ": %u loaded, %u refused", seed, loaded, refused);
 }

@@ -151,7 +151,7 @@ Test(boot_memory, an_error_of_the_host_is_handed_on_as_it_is)
 
     for (uint32_t with_diag = 0; with_diag < 2; with_diag++) {
         heap_fail(1);
-        cr_expect_eq(carve_at(2 * LOAM_MIB, PAGE, with_diag ? &diag : NULL), LOAM_ERROR_SYSTEM);
+        cr_expect_eq(carve_at(8 * LOAM_MIB, PAGE, with_diag ? &diag : NULL), LOAM_ERROR_SYSTEM);
         heap_fail(0);
         check_nothing_is_left();
     }

@@ -724,7 +724,7 @@ Test(boot_pvh_load, leaves_low_memory_to_the_kernel)
     static uint8_t initrd[700 * 1024];
     static const size_t sizes[] = {1, 4096, 4097, 612 * 1024, 632 * 1024, sizeof initrd};
     uint8_t bytes[ELF_GOOD_BYTES];
-    uint64_t last_id = fixture_last_id(memory);
+    struct fixture_ids before_ids = fixture_ids(memory);
 
     elf_builder_good(bytes, true);
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
@@ -741,7 +741,7 @@ Test(boot_pvh_load, leaves_low_memory_to_the_kernel)
         cr_assert_lt(state.parameters.value, module->start);
         cr_assert_gt(state.parameters.value, FIXTURE_LOW_BYTES - 2 * LOAM_MIB);
         cr_assert_eq(state.command_line_kept, 5);
-        fixture_release_after(memory, last_id);
+        fixture_release_beyond(memory, &before_ids);
     }
 }
 
@@ -755,13 +755,13 @@ Test(boot_pvh_load, start_info_takes_the_frames_that_it_needs)
     char line[LOAM_FRAME_BYTES] = {0};
     uint8_t bytes[ELF_GOOD_BYTES];
     struct boot_request request = {{bytes, sizeof bytes, "good"}, {0}, line, &module, 1};
-    uint64_t last_id;
+    struct fixture_ids before_ids;
 
     elf_builder_good(bytes, true);
     memset(line, 'x', whole);
     squat(FIXTURE_LOW_BYTES - LOAM_FRAME_BYTES, LOAM_FRAME_BYTES);
     memset(fixture_hva(memory, FIXTURE_LOW_BYTES - LOAM_FRAME_BYTES, LOAM_FRAME_BYTES), 0xee, LOAM_FRAME_BYTES);
-    last_id = fixture_last_id(memory);
+    before_ids = fixture_ids(memory);
     for (uint64_t frames = 1; frames <= 2; frames++) {
         struct loam_dma_entry entry;
         struct boot_state state;
@@ -772,7 +772,7 @@ Test(boot_pvh_load, start_info_takes_the_frames_that_it_needs)
         cr_expect_eq(entry.buffer.bytes, frames * LOAM_FRAME_BYTES, "%zu characters", strlen(line));
         cr_expect_eq(state.parameters.value, FIXTURE_LOW_BYTES - (frames + 1) * LOAM_FRAME_BYTES);
         cr_expect_eq(others[0], 0xee, "%zu characters", strlen(line));
-        fixture_release_after(memory, last_id);
+        fixture_release_beyond(memory, &before_ids);
         line[whole] = 'x';
     }
 }
@@ -784,17 +784,17 @@ Test(boot_pvh_load, takes_low_memory_when_there_is_no_other)
     uint8_t bytes[ELF_GOOD_BYTES];
     struct boot_request request = {.kernel = {bytes, sizeof bytes, "good"},
                                    .initrd = {initrd, sizeof initrd, "initrd"}};
-    uint64_t last_id;
+    struct fixture_ids before_ids;
     struct boot_state state;
 
     elf_builder_good(bytes, true);
     squat(FIXTURE_LOW_BYTES - 4096, 4096);
     squat(FIXTURE_LOW_BYTES - 4096 - sizeof initrd, sizeof initrd - 4096);
-    last_id = fixture_last_id(memory);
+    before_ids = fixture_ids(memory);
     cr_assert_eq(boot_load(memory, &request, &state, NULL), LOAM_OK);
     cr_assert_eq(module_at(&state, 0)->start, FIXTURE_LOW_BYTES - 4096 - 2 * sizeof initrd);
     cr_assert_eq(state.parameters.value, FIXTURE_LOW_BYTES - 2 * 4096, "the hole between the two is large enough");
-    fixture_release_after(memory, last_id);
+    fixture_release_beyond(memory, &before_ids);
     squat(LOAM_MIB, ELF_GOOD_TEXT - LOAM_MIB);
     squat(0x204000, 0x300000 - 0x204000);
     squat(0x302000, FIXTURE_LOW_BYTES - 4096 - sizeof initrd - 0x302000);
@@ -842,14 +842,14 @@ Test(boot_pvh_load, knows_how_much_of_the_command_line_linux_keeps)
         uint8_t bytes[ELF_GOOD_BYTES];
         char line[BOOT_PVH_COMMAND_LINE_MAX + 1] = {0};
         struct boot_request request = {.kernel = {bytes, sizeof bytes, "good"}, .command_line = line};
-        uint64_t last_id = fixture_last_id(memory);
+        struct fixture_ids before_ids = fixture_ids(memory);
         struct boot_state state;
 
         build_named(bytes, cases[i / 2].system, banner, i % 2 == 0 ? ELF_GOOD_TEXT_OFFSET : at_the_end);
         memset(line, 'x', cases[i / 2].length);
         cr_assert_eq(boot_load(memory, &request, &state, NULL), LOAM_OK);
         cr_expect_eq(state.command_line_kept, cases[i / 2].kept, "case %zu: %" PRIu32, i, state.command_line_kept);
-        fixture_release_after(memory, last_id);
+        fixture_release_beyond(memory, &before_ids);
     }
 }
 
@@ -911,7 +911,8 @@ Test(boot_pvh_load, takes_the_longest_line_and_the_most_modules)
 /* Mutations that inspection lets through, loaded: refused cleanly or loaded where the file says. */
 Test(boot_pvh_load, survives_random_mutations)
 {
-    uint64_t seed = UINT64_C(0x70766832), last_id = fixture_last_id(memory);
+    struct fixture_ids before_ids = fixture_ids(memory);
+    uint64_t seed = UINT64_C(0x70766832);
     struct random random = {seed};
     uint8_t good[ELF_GOOD_BYTES], bytes[ELF_GOOD_BYTES];
     uint32_t before = loam_dma_count(loam_memory_dma(memory)), loaded = 0, refused = 0;
@@ -932,7 +933,7 @@ Test(boot_pvh_load, survives_random_mutations)
             fixture_check_refusal("mutated", error, &diag, "");
             cr_assert_eq(loam_dma_count(loam_memory_dma(memory)), before, "seed %" PRIu64 ", round %u", seed, i);
         }
-        fixture_release_after(memory, last_id);
+        fixture_release_beyond(memory, &before_ids);
     }
     cr_assert(loaded > 100 && refused > 100, "seed %" PRIu64 ": %u loaded, %u refused", seed, loaded, refused);
 }

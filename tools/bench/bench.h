@@ -46,6 +46,7 @@ extern const struct bench_case thread_cases[]; /* thread_bench.c: two threads */
 extern const struct bench_case scale_cases[];  /* scale_bench.c: much memory, many sections */
 extern const struct bench_case map_cases[];    /* map_bench.c */
 extern const struct bench_case slab_cases[];   /* slab_bench.c */
+extern const struct bench_case dma_cases[];    /* dma_bench.c */
 
 /*
  * Nanoseconds that the calling thread has run, in the kernel too: what one thread does waits for nobody, and what

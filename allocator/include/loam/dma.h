@@ -62,7 +62,7 @@ void loam_dma_set_supply(struct loam_dma *dma, struct loam_dma_supply supply);
 
 /*
  * Release every buffer, pinned ones too, and the ledger. NULL is allowed. Returns how many buffers were still there;
- * ask loam_dma_entry_at before, if their owners are to be named.
+ * walk it with loam_dma_next before, if their owners are to be named.
  */
 uint32_t loam_dma_destroy(struct loam_dma *dma);
 
@@ -85,6 +85,7 @@ struct loam_dma_request {
                        32-bit devices */
     loam_gpa at;    /* with LOAM_DMA_AT, else 0: a multiple of the frame size */
     uint32_t flags; /* LOAM_DMA_... */
+    struct loam_frame_cache *cache; /* the calling thread's: 2^n frames come from it, without a lock; NULL: none */
 };
 
 struct loam_dma_buffer {
@@ -112,6 +113,12 @@ LOAM_MUST_USE enum loam_error loam_dma_alloc(struct loam_dma *dma, const struct 
  * LOAM_ERROR_CORRUPT: its frames were freed past the ledger; the entry stays, for loam_dma_validate to name.
  */
 LOAM_MUST_USE enum loam_error loam_dma_release(struct loam_dma *dma, uint64_t id);
+
+/*
+ * The same, and the frames go to the calling thread's cache, or by it to the cache that they came from; NULL: none. Who
+ * carves with a cache and releases into it waits for no other thread.
+ */
+LOAM_MUST_USE enum loam_error loam_dma_release_into(struct loam_dma *dma, uint64_t id, struct loam_frame_cache *cache);
 
 /* Pins nest. pin: LOAM_ERROR_NOT_FOUND; LOAM_ERROR_EXHAUSTED at UINT32_MAX. unpin: also LOAM_ERROR_INVALID: not pinned.
  */
@@ -157,9 +164,18 @@ struct loam_dma_entry {
 
 uint32_t loam_dma_count(const struct loam_dma *dma);
 
-/* The index-th entry in ascending order of GPA. LOAM_ERROR_NOT_FOUND: index >= loam_dma_count. */
-LOAM_MUST_USE enum loam_error loam_dma_entry_at(const struct loam_dma *dma, uint32_t index,
-                                                struct loam_dma_entry *entry);
+/* Where the entry's buffer ends: to go on from there. */
+static inline loam_gpa loam_dma_entry_end(const struct loam_dma_entry *entry)
+{
+    return (loam_gpa){entry->buffer.gpa.value + entry->buffer.bytes};
+}
+
+/*
+ * The lowest entry that ends above gpa: the one that holds it, else the first above. LOAM_ERROR_NOT_FOUND: none. The whole
+ * ledger in ascending order, but for what others carve and release meanwhile:
+ *     for (loam_gpa at = {0}; loam_dma_next(dma, at, &entry) == LOAM_OK; at = loam_dma_entry_end(&entry))
+ */
+LOAM_MUST_USE enum loam_error loam_dma_next(const struct loam_dma *dma, loam_gpa gpa, struct loam_dma_entry *entry);
 
 /* The entry that holds gpa. LOAM_ERROR_NOT_FOUND: none. */
 LOAM_MUST_USE enum loam_error loam_dma_find(const struct loam_dma *dma, loam_gpa gpa, struct loam_dma_entry *entry);

@@ -23,7 +23,7 @@
  *
  * Teardown: stop the vCPUs and devices; delete the hypervisor's slots, or close its VM; end the caches made over the
  * frame allocator (loam_frame_cache_destroy, loam_slab_destroy); release the views; loam_memory_destroy. What is still
- * carved then is given back with the rest: ask loam_dma_entry_at before, to name it.
+ * carved then is given back with the rest: walk it with loam_dma_next before, to name it.
  *
  * NULL where an object or an output is wanted is LOAM_ERROR_INVALID; a part of NULL is NULL.
  */

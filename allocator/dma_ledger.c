@@ -1,0 +1,330 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "allocator/dma_ledger.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define LINE_BYTES 64u
+
+static_assert(sizeof(struct dma_slot) == 2 * LINE_BYTES && offsetof(struct loam_dma_entry, owner) + 27 <= LINE_BYTES,
+              "a slot is two cache lines, of which the first has room for names of 26 characters");
+static_assert(LOAM_GPA_END >> LOAM_FRAME_SHIFT <= DMA_INDEX_KEY_END, "the index holds every frame");
+static_assert((uint64_t)DMA_LEDGER_SLOTS_MAX * DMA_LEDGER_STRIPES < UINT32_MAX, "a slot's number is half an id");
+
+/* --- Slots; the stripe is locked ---------------------------------------------------------------------------------- */
+
+/* Which segment has the slot with that index in its stripe; *offset is where in it. */
+static unsigned segment_of(uint32_t index, uint32_t *offset)
+{
+    uint32_t from_first = index + DMA_LEDGER_SEGMENT_FIRST;
+    unsigned top_bit = 31 - (unsigned)__builtin_clz(from_first);
+
+    *offset = from_first - (UINT32_C(1) << top_bit);
+    return top_bit - (unsigned)__builtin_ctz(DMA_LEDGER_SEGMENT_FIRST);
+}
+
+static struct dma_slot *slots_of(void *segment)
+{
+    return (struct dma_slot *)((char *)segment + (-(uintptr_t)segment & (LINE_BYTES - 1)));
+}
+
+static struct dma_slot *slot_at(const struct dma_stripe *stripe, uint32_t index)
+{
+    uint32_t offset;
+    unsigned segment = segment_of(index, &offset);
+
+    return slots_of(stripe->segments[segment]) + offset;
+}
+
+/* A slot never used before; NULL: no heap memory, or no ids. */
+static struct dma_slot *make_slot(struct dma_stripe *stripe, uint32_t stripe_index)
+{
+    struct dma_slot *slot;
+    uint32_t offset;
+    unsigned segment;
+
+    if (stripe->made == DMA_LEDGER_SLOTS_MAX) {
+        return NULL;
+    }
+    segment = segment_of(stripe->made, &offset);
+    if (stripe->segments[segment] == NULL) {
+        size_t slot_count = (size_t)DMA_LEDGER_SEGMENT_FIRST << segment;
+
+        stripe->segments[segment] = calloc(1, slot_count * sizeof *slot + LINE_BYTES);
+        if (stripe->segments[segment] == NULL) {
+            return NULL;
+        }
+    }
+    slot = slots_of(stripe->segments[segment]) + offset;
+    slot->number = stripe->made * DMA_LEDGER_STRIPES + stripe_index;
+    slot->entry.buffer.id = UINT64_C(1) + slot->number;
+    stripe->made++;
+    return slot;
+}
+
+static struct dma_slot *take_slot(struct dma_stripe *stripe, uint32_t stripe_index)
+{
+    struct dma_slot *slot = stripe->free;
+
+    if (slot == NULL) {
+        return make_slot(stripe, stripe_index);
+    }
+    stripe->free = slot->entry.buffer.hva;
+    return slot;
+}
+
+/* A slot whose ids are used up is left alone for ever. */
+static void give_slot(struct dma_stripe *stripe, struct dma_slot *slot)
+{
+    struct loam_dma_buffer *buffer = &slot->entry.buffer;
+
+    buffer->bytes = 0;
+    buffer->id += DMA_LEDGER_ID_STEP;
+    if (buffer->id >= DMA_LEDGER_ID_STEP) {
+        buffer->hva = stripe->free;
+        stripe->free = slot;
+    }
+}
+
+static struct dma_slot *slot_with_id(const struct dma_stripe *stripe, uint64_t id)
+{
+    uint32_t index = ((uint32_t)id - 1) / DMA_LEDGER_STRIPES;
+    struct dma_slot *slot = index < stripe->made ? slot_at(stripe, index) : NULL;
+
+    return slot != NULL && slot->entry.buffer.id == id && slot->entry.buffer.bytes != 0 ? slot : NULL;
+}
+
+/* --- Stripes ------------------------------------------------------------------------------------------------------ */
+
+static void lock(struct dma_ledger *ledger, struct dma_stripe *stripe)
+{
+    if (!loam_lock_take(&stripe->lock)) {
+        /* Relaxed: whoever changes an entry that is half changed has taken the lock after this. */
+        atomic_store_explicit(&ledger->suspect, true, memory_order_relaxed);
+    }
+}
+
+static void unlock(struct dma_stripe *stripe)
+{
+    loam_lock_give(&stripe->lock);
+}
+
+bool loam_dma_ledger_suspect(const struct dma_ledger *ledger)
+{
+    return atomic_load_explicit(&ledger->suspect, memory_order_relaxed);
+}
+
+static const struct dma_slot *slot_of(const struct loam_dma_entry *entry)
+{
+    return (const struct dma_slot *)entry;
+}
+
+static struct dma_stripe *stripe_of(struct dma_ledger *ledger, const struct loam_dma_entry *entry)
+{
+    return &ledger->stripes[slot_of(entry)->number % DMA_LEDGER_STRIPES];
+}
+
+static uint64_t key_of(loam_gpa gpa)
+{
+    return gpa.value >> LOAM_FRAME_SHIFT;
+}
+
+/* --- Entries ------------------------------------------------------------------------------------------------------ */
+
+enum loam_error loam_dma_ledger_enter(struct dma_ledger *ledger, struct loam_dma_buffer *buffer, const char *owner,
+                                      bool kept)
+{
+    uint32_t stripe_index = loam_lock_self % DMA_LEDGER_STRIPES; /* threads started one after another: each its own */
+    struct dma_stripe *stripe = &ledger->stripes[stripe_index];
+    dma_index_place *place = loam_dma_index_place(&ledger->index, key_of(buffer->gpa));
+    enum loam_error error = LOAM_ERROR_CORRUPT;
+
+    if (place == NULL) {
+        return LOAM_ERROR_SYSTEM;
+    }
+    lock(ledger, stripe);
+    if (!loam_dma_ledger_suspect(ledger)) {
+        struct dma_slot *slot = take_slot(stripe, stripe_index);
+
+        error = slot != NULL ? LOAM_OK : LOAM_ERROR_SYSTEM;
+        if (slot != NULL) {
+            buffer->id = slot->entry.buffer.id;
+            slot->entry.buffer = *buffer;
+            slot->entry.pin_count = 0;
+            slot->entry.kept = kept;
+            memcpy(slot->entry.owner, owner, strlen(owner) + 1);
+            stripe->count++;
+            /* Release: who finds the slot sees its number, and takes the lock for the rest. */
+            atomic_store_explicit(place, slot, memory_order_release);
+        }
+    }
+    unlock(stripe);
+    return error;
+}
+
+enum loam_error loam_dma_ledger_take(struct dma_ledger *ledger, uint64_t id, struct loam_dma_entry **entry)
+{
+    struct dma_stripe *stripe = &ledger->stripes[((uint32_t)id - 1) % DMA_LEDGER_STRIPES];
+    enum loam_error error = LOAM_ERROR_CORRUPT;
+    struct dma_slot *slot = NULL;
+
+    lock(ledger, stripe);
+    if (!loam_dma_ledger_suspect(ledger)) {
+        slot = slot_with_id(stripe, id);
+        error = slot != NULL ? LOAM_OK : LOAM_ERROR_NOT_FOUND;
+    }
+    *entry = slot != NULL ? &slot->entry : NULL;
+    if (slot == NULL) {
+        unlock(stripe);
+    }
+    return error;
+}
+
+void loam_dma_ledger_give(struct dma_ledger *ledger, const struct loam_dma_entry *entry)
+{
+    unlock(stripe_of(ledger, entry));
+}
+
+void loam_dma_ledger_strike(struct dma_ledger *ledger, struct loam_dma_entry *entry)
+{
+    struct dma_stripe *stripe = stripe_of(ledger, entry);
+    dma_index_place *place = loam_dma_index_place(&ledger->index, key_of(entry->buffer.gpa));
+    struct dma_slot *slot = (struct dma_slot *)entry;
+    void *expected = slot;
+
+    /* Its frames are free already, and may be another buffer's, whose entry stands here then. Relaxed: nothing is shown.
+     */
+    atomic_compare_exchange_strong_explicit(place, &expected, NULL, memory_order_relaxed, memory_order_relaxed);
+    give_slot(stripe, slot);
+    stripe->count--;
+    unlock(stripe);
+}
+
+/* --- In order of GPA ---------------------------------------------------------------------------------------------- */
+
+struct loam_dma_entry *loam_dma_ledger_held_next(const struct dma_ledger *ledger, loam_gpa gpa)
+{
+    uint64_t key = key_of(gpa);
+    struct dma_slot *slot = loam_dma_index_next(&ledger->index, &key);
+
+    return slot != NULL ? &slot->entry : NULL;
+}
+
+enum loam_error loam_dma_ledger_next(struct dma_ledger *ledger, loam_gpa gpa, struct loam_dma_entry *entry)
+{
+    uint64_t key = key_of(gpa);
+    const struct dma_slot *slot;
+    bool found = false;
+
+    while (!found && (slot = loam_dma_index_next(&ledger->index, &key)) != NULL) {
+        struct dma_stripe *stripe = stripe_of(ledger, &slot->entry);
+
+        lock(ledger, stripe);
+        /* Else it was struck out meanwhile: look again. */
+        found = slot->entry.buffer.bytes != 0 && key_of(slot->entry.buffer.gpa) == key;
+        if (found) {
+            *entry = slot->entry;
+        }
+        unlock(stripe);
+    }
+    return found ? LOAM_OK : LOAM_ERROR_NOT_FOUND;
+}
+
+/* --- All of it ---------------------------------------------------------------------------------------------------- */
+
+uint32_t loam_dma_ledger_count(struct dma_ledger *ledger)
+{
+    uint32_t count = 0;
+
+    for (uint32_t i = 0; i < DMA_LEDGER_STRIPES; i++) {
+        lock(ledger, &ledger->stripes[i]);
+        count += ledger->stripes[i].count;
+        unlock(&ledger->stripes[i]);
+    }
+    return count;
+}
+
+void loam_dma_ledger_take_all(struct dma_ledger *ledger)
+{
+    for (uint32_t i = 0; i < DMA_LEDGER_STRIPES; i++) {
+        lock(ledger, &ledger->stripes[i]);
+    }
+}
+
+void loam_dma_ledger_give_all(struct dma_ledger *ledger, bool in_order)
+{
+    if (in_order) {
+        /* Relaxed: every lock is held. */
+        atomic_store_explicit(&ledger->suspect, false, memory_order_relaxed);
+    }
+    for (uint32_t i = DMA_LEDGER_STRIPES; i-- > 0;) {
+        unlock(&ledger->stripes[i]);
+    }
+}
+
+void loam_dma_ledger_give_all_after_fork(struct dma_ledger *ledger)
+{
+    for (uint32_t i = DMA_LEDGER_STRIPES; i-- > 0;) {
+        loam_lock_give_after_fork(&ledger->stripes[i].lock);
+    }
+}
+
+/* The entry that the index has at key, against its slot and the entry before it, NULL if there is none. */
+static enum loam_error validate_entry(const struct dma_ledger *ledger, uint64_t key, const struct dma_slot *slot,
+                                      const struct loam_dma_entry *before, struct loam_diag *diag)
+{
+    const struct loam_dma_buffer *buffer = &slot->entry.buffer;
+    const struct dma_stripe *stripe = &ledger->stripes[slot->number % DMA_LEDGER_STRIPES];
+
+    if (key_of(buffer->gpa) != key) {
+        return loam_fail(diag, LOAM_ERROR_CORRUPT,
+                         "dma ledger: \"%s\" at GPA %#" PRIx64 " is filed under GPA %#" PRIx64, slot->entry.owner,
+                         buffer->gpa.value, key << LOAM_FRAME_SHIFT);
+    }
+    if (before != NULL && before->buffer.gpa.value + before->buffer.bytes > buffer->gpa.value) {
+        return loam_fail(diag, LOAM_ERROR_CORRUPT, "dma ledger: \"%s\" at GPA %#" PRIx64 " overlaps \"%s\"",
+                         slot->entry.owner, buffer->gpa.value, before->owner);
+    }
+    if (buffer->id % DMA_LEDGER_ID_STEP != UINT64_C(1) + slot->number || slot_with_id(stripe, buffer->id) != slot) {
+        return loam_fail(diag, LOAM_ERROR_CORRUPT, "dma ledger: \"%s\" is not found by its id %" PRIu64,
+                         slot->entry.owner, buffer->id);
+    }
+    return LOAM_OK;
+}
+
+enum loam_error loam_dma_ledger_validate(const struct dma_ledger *ledger, struct loam_diag *diag)
+{
+    const struct loam_dma_entry *before = NULL;
+    const struct dma_slot *slot;
+    uint32_t filed = 0, counted = 0;
+
+    for (uint64_t key = 0; (slot = loam_dma_index_next(&ledger->index, &key)) != NULL; key++) {
+        enum loam_error error = validate_entry(ledger, key, slot, before, diag);
+
+        if (error != LOAM_OK) {
+            return error;
+        }
+        before = &slot->entry;
+        filed++;
+    }
+    for (uint32_t i = 0; i < DMA_LEDGER_STRIPES; i++) {
+        counted += ledger->stripes[i].count;
+    }
+    return filed == counted ? LOAM_OK
+                            : loam_fail(diag, LOAM_ERROR_CORRUPT,
+                                        "dma ledger: %" PRIu32 " entries are found by GPA, and %" PRIu32 " are counted",
+                                        filed, counted);
+}
+
+void loam_dma_ledger_clear(struct dma_ledger *ledger)
+{
+    loam_dma_index_clear(&ledger->index);
+    for (uint32_t i = 0; i < DMA_LEDGER_STRIPES; i++) {
+        for (unsigned segment = 0; segment < DMA_LEDGER_SEGMENTS; segment++) {
+            free(ledger->stripes[i].segments[segment]);
+        }
+        ledger->stripes[i] = (struct dma_stripe){0};
+    }
+}

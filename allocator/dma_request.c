@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "allocator/dma_request.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#define ALIGN_MAX_BYTES (4 * LOAM_GIB)
+
+bool loam_dma_owner_valid(const char *owner)
+{
+    size_t length = owner != NULL ? strnlen(owner, LOAM_DMA_OWNER_MAX + 1) : 0;
+
+    for (size_t i = 0; i < length; i++) {
+        if (owner[i] < ' ' || owner[i] > '~') {
+            return false;
+        }
+    }
+    return length >= 1 && length <= LOAM_DMA_OWNER_MAX;
+}
+
+const char *loam_dma_request_fault(const struct loam_dma_request *request, uint32_t frame_shift)
+{
+    if (!loam_dma_owner_valid(request->owner)) {
+        return "the owner's name has to be 1 to 63 printable ASCII characters";
+    }
+    if (request->bytes == 0 || request->bytes > LOAM_FRAME_COUNT_MAX << frame_shift) {
+        return "the size has to be from 1 byte to 2^20 frames";
+    }
+    if (request->align_bytes != 0 &&
+        (!loam_is_power_of_two(request->align_bytes) || request->align_bytes > ALIGN_MAX_BYTES)) {
+        return "the alignment has to be a power of two up to 4 GiB";
+    }
+    if (request->boundary_bytes != 0 &&
+        (!loam_is_power_of_two(request->boundary_bytes) || request->boundary_bytes < request->bytes)) {
+        return "the boundary has to be a power of two and at least the size";
+    }
+    if ((request->flags & ~(uint32_t)(LOAM_DMA_AT | LOAM_DMA_NO_ZERO | LOAM_DMA_KEEP)) != 0) {
+        return "a flag is not known";
+    }
+    if ((request->flags & LOAM_DMA_AT) == 0 && request->at.value != 0) {
+        return "a place is named in at, which counts only with the flag LOAM_DMA_AT: set it, or leave at 0";
+    }
+    if (!loam_is_aligned(request->at.value, UINT64_C(1) << frame_shift)) {
+        return "the place has to be a multiple of the frame size";
+    }
+    return NULL;
+}
+
+struct loam_frame_request loam_dma_request_frames(const struct loam_dma_request *request, uint32_t frame_shift)
+{
+    uint64_t frame_mask = (UINT64_C(1) << frame_shift) - 1;
+    struct loam_frame_request frames = {
+        .count_frames = (request->bytes >> frame_shift) + ((request->bytes & frame_mask) != 0),
+        .align_frames = request->align_bytes >> frame_shift,
+        .boundary_frames = request->boundary_bytes >> frame_shift,
+        .limit = loam_pfn_from_gpa(request->limit, frame_shift),
+    };
+
+    if ((request->flags & LOAM_DMA_AT) != 0) {
+        frames.flags = LOAM_FRAME_AT;
+        frames.at = loam_pfn_from_gpa(request->at, frame_shift);
+    }
+    return frames;
+}
+
+void loam_dma_request_describe(const struct loam_dma_request *request, char *text, size_t size)
+{
+    const struct {
+        const char *words;
+        uint64_t value;
+        bool said;
+    } parts[] = {
+        {", aligned to", request->align_bytes, request->align_bytes != 0},
+        {", crossing no multiple of", request->boundary_bytes, request->boundary_bytes != 0},
+        {", ending at or below GPA", request->limit.value, request->limit.value != 0},
+        {", at GPA", request->at.value, (request->flags & LOAM_DMA_AT) != 0},
+    };
+    size_t used;
+
+    snprintf(text, size, "\"%s\": %" PRIu64 " bytes", request->owner, request->bytes);
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+        used = strlen(text);
+        if (parts[i].said) {
+            snprintf(text + used, size - used, "%s %#" PRIx64, parts[i].words, parts[i].value);
+        }
+    }
+}
