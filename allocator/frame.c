@@ -112,6 +112,7 @@ enum loam_error loam_frame_init(void *memory, size_t bytes, const struct loam_fr
     }
     for (uint32_t id = 0; id < config.cache_capacity; id++) {
         frame_caches(made)[id].forbidden = FRAME_UNUSED;
+        frame_caches(made)[id].offset_bytes = (uintptr_t)&frame_caches(made)[id] - (uintptr_t)made;
     }
     loam_frame_chunk_mark_pressure(made);
     *frame = made;
@@ -141,7 +142,7 @@ enum loam_error loam_frame_attach(void *memory, size_t bytes, struct loam_frame 
                          "frame allocator: layout version %u found, %u known: use the library that made it",
                          found->version, FRAME_VERSION);
     }
-    if (!frame_sound(found)) {
+    if (found->seal != frame_seal_of_allocator(found)) {
         return loam_fail(diag, LOAM_ERROR_CORRUPT, "frame allocator: its constants were changed");
     }
     if (bytes < found->metadata_bytes) {
@@ -174,7 +175,7 @@ enum loam_error loam_frame_alloc(struct loam_frame *frame, const struct loam_fra
     if (frame == NULL || request == NULL) {
         return LOAM_ERROR_INVALID;
     }
-    if (frame_lock_to_change(frame) == NULL) {
+    if (!frame_lock_to_change(frame)) {
         return LOAM_ERROR_CORRUPT;
     }
     return frame_unlock(frame, loam_frame_block_alloc(frame, request, block));
@@ -204,7 +205,7 @@ enum loam_error loam_frame_free(struct loam_frame *frame, loam_pfn start, uint64
     if (frame == NULL) {
         return LOAM_ERROR_INVALID;
     }
-    if (frame_lock_to_change(frame) == NULL) {
+    if (!frame_lock_to_change(frame)) {
         return LOAM_ERROR_CORRUPT;
     }
     return frame_unlock(frame, loam_frame_block_free(frame, start.value, count_frames));
@@ -225,7 +226,7 @@ enum loam_error loam_frame_alloc_batch(struct loam_frame *frame, uint32_t order,
     for (size_t n = 0; n < count; n++) {
         starts[n] = loam_pfn_from_u64(0);
     }
-    if (frame_lock_to_change(frame) == NULL) {
+    if (!frame_lock_to_change(frame)) {
         return LOAM_ERROR_CORRUPT;
     }
     pressure = loam_frame_chunk_pressure(frame);
@@ -251,7 +252,7 @@ enum loam_error loam_frame_free_batch(struct loam_frame *frame, uint32_t order, 
     if (frame == NULL || (starts == NULL && count > 0)) {
         return LOAM_ERROR_INVALID;
     }
-    if (frame_lock_to_change(frame) == NULL) {
+    if (!frame_lock_to_change(frame)) {
         return LOAM_ERROR_CORRUPT;
     }
     return frame_unlock(frame, loam_frame_block_free_many(frame, order, starts, count, done_count));
@@ -291,7 +292,7 @@ enum loam_error loam_frame_grow(struct loam_frame *frame, loam_pfn start, uint64
     if (frame == NULL || new_count_frames <= count_frames || new_count_frames > LOAM_FRAME_COUNT_MAX) {
         return LOAM_ERROR_INVALID;
     }
-    if (frame_lock_to_change(frame) == NULL) {
+    if (!frame_lock_to_change(frame)) {
         return LOAM_ERROR_CORRUPT;
     }
     error = loam_frame_block_find(frame, start.value, count_frames, &section);
@@ -320,7 +321,7 @@ static enum loam_error cut(struct loam_frame *frame, loam_pfn start, uint64_t co
     if (frame == NULL || first == 0 || first >= count) {
         return LOAM_ERROR_INVALID;
     }
-    if (frame_lock_to_change(frame) == NULL) {
+    if (!frame_lock_to_change(frame)) {
         return LOAM_ERROR_CORRUPT;
     }
     error = loam_frame_block_find(frame, start.value, count, &section);
@@ -350,7 +351,7 @@ enum loam_error loam_frame_tag_set(struct loam_frame *frame, loam_pfn start, enu
     if (frame == NULL || (tag != LOAM_FRAME_TAG_NONE && tag != LOAM_FRAME_TAG_SLAB)) {
         return LOAM_ERROR_INVALID;
     }
-    if (frame_lock_to_change(frame) == NULL) {
+    if (!frame_lock_to_change(frame)) {
         return LOAM_ERROR_CORRUPT;
     }
     section = loam_frame_section_from_pfn(frame, start.value);
@@ -377,7 +378,7 @@ static void set_released(struct loam_frame *frame, struct frame_section *section
     uint64_t end = frame_chunk_index(section, start + count - 1) + 1;
     uint64_t chunk = frame_chunk_index(section, start);
 
-    while (chunk < end && !frame_read(frame->damaged)) {
+    while (chunk < end) {
         struct frame_chunk *this = &frame_chunks(frame, section)[chunk];
         bool listed = this->state == FRAME_CHUNK_PARTIAL && this->list != FRAME_LIST_NONE;
 
@@ -400,7 +401,7 @@ enum loam_error loam_frame_free_released(struct loam_frame *frame, loam_pfn star
     if (frame == NULL) {
         return LOAM_ERROR_INVALID;
     }
-    if (frame_lock_to_change(frame) == NULL) {
+    if (!frame_lock_to_change(frame)) {
         return LOAM_ERROR_CORRUPT;
     }
     error = loam_frame_block_find(frame, start.value, count_frames, &section);
@@ -423,7 +424,7 @@ enum loam_error loam_frame_set_backed(struct loam_frame *frame, loam_pfn start, 
     if (frame == NULL) {
         return LOAM_ERROR_INVALID;
     }
-    if (frame_lock_to_change(frame) == NULL) {
+    if (!frame_lock_to_change(frame)) {
         return LOAM_ERROR_CORRUPT;
     }
     error = loam_frame_block_find(frame, start.value, count_frames, &section);
@@ -438,12 +439,8 @@ void loam_frame_freeze(struct loam_frame *frame)
     if (frame == NULL) {
         return;
     }
-    if (!loam_lock_take(&frame->lock)) {
-        frame_write(frame->damaged, FRAME_SUSPECT);
-    }
-    if (frame_sound(frame)) {
-        loam_frame_stop_all(frame);
-    }
+    frame_lock(frame);
+    loam_frame_stop_all(frame);
 }
 
 void loam_frame_thaw(struct loam_frame *frame)
@@ -451,9 +448,7 @@ void loam_frame_thaw(struct loam_frame *frame)
     if (frame == NULL) {
         return;
     }
-    if (frame_sound(frame)) {
-        loam_frame_stop_resume(frame);
-    }
+    loam_frame_stop_resume(frame);
     loam_lock_give_after_fork(&frame->lock);
 }
 
@@ -461,26 +456,21 @@ enum loam_error loam_frame_validate(const struct loam_frame *frame, struct loam_
 {
     struct loam_frame *locked;
     enum loam_error error;
-    uint32_t damaged;
 
     if (frame == NULL) {
         return loam_fail(diag, LOAM_ERROR_INVALID, "allocator: NULL given");
     }
     locked = frame_lock(frame);
-    if (locked == NULL) {
-        return loam_fail(diag, LOAM_ERROR_CORRUPT, "allocator: its constants were changed");
+    error = loam_frame_validate_header(locked, diag);
+    if (error != LOAM_OK) {
+        /* Not even owners are let go on: there is no telling where they are. */
+        loam_lock_give(&locked->lock);
+        return error;
     }
-    damaged = frame_read(locked->damaged);
     error = loam_frame_validate_locked(locked, diag);
-    if (error == LOAM_OK && damaged == FRAME_SUSPECT) {
-        damaged = 0;
+    if (error == LOAM_OK) {
+        locked->suspect = 0;
     }
-    if (error == LOAM_OK && damaged != 0) {
-        error = loam_fail(diag, LOAM_ERROR_CORRUPT, "allocator: a call met damaged metadata, and all stands still");
-    }
-    /* Looking changes nothing else: what becomes of the allocator is its user's to say. */
-    frame_write(locked->damaged, damaged);
     locked->stopped = 1;
-    frame_unlock(locked, LOAM_OK);
-    return error;
+    return frame_unlock(locked, error);
 }

@@ -31,9 +31,8 @@ static inline size_t take_singles(struct loam_frame_cache *cache, uint64_t zone,
     struct frame_window *window = &cache->window[0][zone];
     size_t done = 0;
 
-    while (done < count && (window->ready != 0 || loam_frame_cache_make_ready(cache, zone, 0)) &&
-           window->ready_check == frame_window_check(window, window->ready)) {
-        frame_set_ready(window, write_out(window->ready, window->base, starts, count, &done));
+    while (done < count && (window->ready != 0 || loam_frame_cache_make_ready(cache, zone, 0))) {
+        frame_write(window->ready, write_out(window->ready, window->base, starts, count, &done));
     }
     return done;
 }
@@ -149,7 +148,8 @@ static inline bool give_run(struct loam_frame_cache *cache, uint64_t start, uint
         !frame_not_made(cache, chunk, zone, start, mask)) {
         return false;
     }
-    frame_count_own(cache, chunk, zone, frame_bits_clear(map, word, mask), run);
+    frame_bits_clear(map, word, mask);
+    frame_count_own(cache, chunk, zone, run * FRAME_COUNT_FREE - run * FRAME_COUNT_BLOCK, run);
     return true;
 }
 
@@ -160,11 +160,10 @@ static inline bool give_made_run(struct loam_frame_cache *cache, uint64_t start,
     uint64_t bit = start - window->base, back = window->back;
     uint64_t mask = UINT64_MAX >> (64 - run) << bit % 64;
 
-    if (bit >= 64 || ((window->made & ~window->ready & ~back) & mask) != mask || frame_read(cache->returned_any) != 0 ||
-        window->back_check != frame_window_check(window, back)) {
+    if (bit >= 64 || ((window->made & ~window->ready & ~back) & mask) != mask || frame_read(cache->returned_any) != 0) {
         return false;
     }
-    frame_set_back(window, back | mask);
+    frame_write(window->back, back | mask);
     return true;
 }
 

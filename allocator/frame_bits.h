@@ -17,8 +17,11 @@
  * words are read and written as a whole, and in an order in which a block's neighbours never look different: `last` is
  * set before `allocated`, and cleared after it. Either way a frame that ends a block is seen to end one all along.
  *
- * Positions are 0 to 511; 512 says that there is none. Functions that change bits return by what the sum of the chunk
- * (frame_bits_sum) changes: old sum ^ change == new sum.
+ * Positions are 0 to 511; 512 says that there is none.
+ *
+ * A chunk keeps count of its free frames, of its blocks (frames that are last) and of those with a tag: three figures
+ * that no one bit of the bitmaps can change without changing one of them. They lie in one word, so that who changes the
+ * bitmaps adds one sum.
  */
 #ifndef LOAM_FRAME_BITS_H
 #define LOAM_FRAME_BITS_H
@@ -119,46 +122,51 @@ static inline uint64_t frame_bits_mask(uint32_t word, uint32_t from, uint32_t co
     return (UINT64_MAX << low) & (UINT64_MAX >> (64 - high));
 }
 
-static inline uint64_t frame_bits_rotate(uint64_t bits, uint32_t by)
-{
-    return bits << (by % 64) | bits >> (-by % 64);
-}
+/* One more of each in a chunk's count. */
+#define FRAME_COUNT_FREE  1u
+#define FRAME_COUNT_BLOCK (1u << 10)
+#define FRAME_COUNT_TAG   (1u << 20)
 
-/* What the bits of one word add to the sum: any one bit changed changes it. */
-static inline uint64_t frame_bits_share(uint32_t word, uint64_t allocated, uint64_t last)
+static inline uint32_t frame_bits_count(const struct frame_map *map)
 {
-    return frame_bits_rotate(allocated ^ frame_bits_rotate(last, 29), word);
-}
-
-static inline uint64_t frame_bits_sum(const struct frame_map *map)
-{
-    uint64_t sum = 0;
+    uint32_t count = 0;
 
     for (uint32_t word = 0; word < FRAME_MAP_WORDS; word++) {
-        sum ^= frame_bits_share(word, frame_read(map->word[word].allocated), frame_read(map->word[word].last));
+        struct frame_word bits = frame_bits_read(map, word);
+
+        count += (uint32_t)__builtin_popcountll(~(bits.allocated | bits.last)) * FRAME_COUNT_FREE +
+                 (uint32_t)__builtin_popcountll(bits.last) * FRAME_COUNT_BLOCK +
+                 (uint32_t)__builtin_popcountll(bits.last & ~bits.allocated) * FRAME_COUNT_TAG;
     }
-    return sum;
+    return count;
+}
+
+/* What the last frame of a block, or of a part of one, adds to the count as such: nothing if the block goes on. */
+static inline uint32_t frame_bits_count_end(const struct frame_map *map, uint32_t position)
+{
+    struct frame_word bits = frame_bits_read(map, position / 64);
+    uint32_t last = bits.last >> position % 64 & 1, tagged = last & ~(uint32_t)(bits.allocated >> position % 64);
+
+    return last * FRAME_COUNT_BLOCK + tagged * FRAME_COUNT_TAG;
 }
 
 /* Set bits of one word that are clear. */
-static inline uint64_t frame_bits_set(struct frame_map *map, uint32_t word, uint64_t allocated, uint64_t last)
+static inline void frame_bits_set(struct frame_map *map, uint32_t word, uint64_t allocated, uint64_t last)
 {
     struct frame_word old = frame_bits_read(map, word);
 
     /* Release: a reader who sees allocated sees last; it takes part in no other order. */
     frame_write(map->word[word].last, old.last | last);
     __atomic_store_n(&map->word[word].allocated, old.allocated | allocated, __ATOMIC_RELEASE);
-    return frame_bits_share(word, allocated, last);
 }
 
-static inline uint64_t frame_bits_clear(struct frame_map *map, uint32_t word, uint64_t mask)
+static inline void frame_bits_clear(struct frame_map *map, uint32_t word, uint64_t mask)
 {
     struct frame_word old = frame_bits_read(map, word);
 
     /* Release: likewise, the other way round. */
     frame_write(map->word[word].allocated, old.allocated & ~mask);
     __atomic_store_n(&map->word[word].last, old.last & ~mask, __ATOMIC_RELEASE);
-    return frame_bits_share(word, old.allocated & mask, old.last & mask);
 }
 
 /* All frames are free. */
@@ -172,26 +180,27 @@ static inline void frame_bits_zero(struct frame_map *map)
 
 /*
  * Mark [from, from + count), which is free, as allocated, the last frame as the last of its block where ends says so.
+ * Returns what that adds to the count; it wraps.
  */
-static inline uint64_t frame_bits_take(struct frame_map *map, uint32_t from, uint32_t count, bool ends)
+static inline uint32_t frame_bits_take(struct frame_map *map, uint32_t from, uint32_t count, bool ends)
 {
     uint32_t last = from + count - 1;
-    uint64_t change = 0;
 
     for (uint32_t word = last / 64 + 1; word-- > from / 64;) {
         uint64_t end = word == last / 64 ? (uint64_t)ends << (last % 64) : 0;
 
-        change ^= frame_bits_set(map, word, frame_bits_mask(word, from, count), end);
+        frame_bits_set(map, word, frame_bits_mask(word, from, count), end);
     }
-    return change;
+    return ends * FRAME_COUNT_BLOCK - count * FRAME_COUNT_FREE;
 }
 
-static inline uint64_t frame_bits_release(struct frame_map *map, uint32_t from, uint32_t count)
+/* Free a block, or the part of one that lies in the chunk. Returns what that adds to the count. */
+static inline uint32_t frame_bits_release(struct frame_map *map, uint32_t from, uint32_t count)
 {
-    uint64_t change = 0;
+    uint32_t change = count * FRAME_COUNT_FREE - frame_bits_count_end(map, from + count - 1);
 
     for (uint32_t word = from / 64; word <= (from + count - 1) / 64; word++) {
-        change ^= frame_bits_clear(map, word, frame_bits_mask(word, from, count));
+        frame_bits_clear(map, word, frame_bits_mask(word, from, count));
     }
     return change;
 }
@@ -204,16 +213,6 @@ static inline bool frame_bits_all_free(const struct frame_map *map, uint32_t fro
         }
     }
     return true;
-}
-
-static inline uint32_t frame_bits_count_free(const struct frame_map *map)
-{
-    uint32_t count = 0;
-
-    for (uint32_t word = 0; word < FRAME_MAP_WORDS; word++) {
-        count += (uint32_t)__builtin_popcountll(frame_bits_word(map, FRAME_BITS_FREE, word));
-    }
-    return count;
 }
 
 /* Of free bits, the first of each naturally aligned run of 2^order, order 0 to 6. */

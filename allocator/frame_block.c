@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "allocator/frame_block.h"
 
+#include "allocator/check.h"
 #include "allocator/frame_buddy.h"
 #include "allocator/frame_chunk.h"
 #include "allocator/frame_claim.h"
@@ -150,7 +151,7 @@ enum loam_error loam_frame_block_alloc(struct loam_frame *frame, const struct lo
         return LOAM_ERROR_INVALID;
     }
     error = find_anywhere(frame, request, &section, &start);
-    if (error != LOAM_OK || frame_read(frame->damaged)) {
+    if (error != LOAM_OK) {
         return error;
     }
     released = loam_frame_chunk_take(frame, section, start, request->count_frames);
@@ -196,9 +197,6 @@ enum loam_error loam_frame_block_find(struct loam_frame *frame, uint64_t start, 
     }
     if (!loam_frame_claim_range(frame, *section, start, count)) {
         return loam_frame_stop_error();
-    }
-    if (frame_read(frame->damaged)) {
-        return LOAM_ERROR_CORRUPT;
     }
     /* An owner may have freed it just before it was stopped. */
     return loam_frame_block_at(frame, *section, start, &block) && block.start == start && block.count == count
@@ -280,9 +278,7 @@ void loam_frame_block_free_again(struct loam_frame *frame, uint32_t order, loam_
 {
     while (done > 0) {
         done--;
-        if (loam_frame_block_free(frame, starts[done].value, UINT64_C(1) << order) != LOAM_OK) {
-            loam_frame_damage(frame);
-        }
+        CHECK(loam_frame_block_free(frame, starts[done].value, UINT64_C(1) << order) == LOAM_OK);
         starts[done] = loam_pfn_from_u64(0);
     }
 }

@@ -3,36 +3,13 @@
 
 #include "allocator/frame_lists.h"
 
-/* Whether a piece starts at head that holds chunk. */
-static bool holds(const struct frame_section *section, const struct frame_chunk *chunks, uint64_t head, uint64_t chunk)
-{
-    const struct frame_chunk *this = &chunks[head];
-
-    uint8_t state = frame_read(this->state);
-
-    return (state == FRAME_CHUNK_FREE || state == FRAME_CHUNK_WHOLE) && frame_read(this->owner) == 0 &&
-           this->order >= FRAME_CHUNK_ORDER && this->order <= LOAM_FRAME_ORDER_MAX &&
-           chunk - head < frame_piece_chunks(this->order) &&
-           loam_fits(head, frame_piece_chunks(this->order), section->chunk_count);
-}
-
 uint64_t loam_frame_buddy_head(const struct loam_frame *frame, const struct frame_section *section, uint64_t chunk)
 {
     const struct frame_chunk *chunks = frame_chunks(frame, section);
     uint64_t number = section->first_chunk + chunk, head = chunk;
 
     for (uint32_t step = 1; frame_read(chunks[head].state) == FRAME_CHUNK_INNER; step++) {
-        uint64_t above = loam_align_down(number, UINT64_C(1) << step);
-
-        if (step >= FRAME_BIG_ORDERS || above < section->first_chunk) {
-            loam_frame_damage(frame);
-            return chunk;
-        }
-        head = above - section->first_chunk;
-    }
-    if (head != chunk && !holds(section, chunks, head, chunk)) {
-        loam_frame_damage(frame);
-        return chunk;
+        head = loam_align_down(number, UINT64_C(1) << step) - section->first_chunk;
     }
     return head;
 }
@@ -40,17 +17,10 @@ uint64_t loam_frame_buddy_head(const struct loam_frame *frame, const struct fram
 uint64_t loam_frame_buddy_chunks(const struct loam_frame *frame, const struct frame_section *section, uint64_t chunk)
 {
     const struct frame_chunk *this = &frame_chunks(frame, section)[chunk];
-    uint8_t state = frame_read(this->state);
 
-    if (state == FRAME_CHUNK_PARTIAL || state == FRAME_CHUNK_INNER || frame_read(this->owner) != 0) {
-        return 1;
-    }
-    if (this->order < FRAME_CHUNK_ORDER || this->order > LOAM_FRAME_ORDER_MAX ||
-        !loam_fits(chunk, frame_piece_chunks(this->order), section->chunk_count)) {
-        loam_frame_damage(frame);
-        return 1;
-    }
-    return frame_piece_chunks(this->order);
+    return frame_read(this->state) == FRAME_CHUNK_PARTIAL || frame_read(this->owner) != 0
+               ? 1
+               : frame_piece_chunks(this->order);
 }
 
 /* The largest order of a piece that may start at chunk: aligned, within count_chunks, and in one zone. */
@@ -88,10 +58,6 @@ static void unset_free(struct loam_frame *frame, const struct frame_section *sec
     struct frame_chunk *this = &frame_chunks(frame, section)[chunk];
     uint64_t size_chunks = loam_frame_buddy_chunks(frame, section, chunk);
 
-    if (this->state != FRAME_CHUNK_FREE || this->list != FRAME_LIST_FREE + this->order - FRAME_CHUNK_ORDER) {
-        loam_frame_damage(frame);
-        return;
-    }
     loam_frame_lists_remove(frame, section, chunk);
     frame->free_chunks -= size_chunks;
     frame->released_chunks -= this->released ? size_chunks : 0;
@@ -154,10 +120,6 @@ static bool take_pieces(struct loam_frame *frame, const struct frame_section *se
         uint8_t released = frame_chunks(frame, section)[head].released;
 
         unset_free(frame, section, head);
-        if (end <= from || frame_read(frame->damaged)) {
-            loam_frame_damage(frame);
-            return any_released;
-        }
         add_pieces(frame, section, head, from, released);
         add_pieces(frame, section, stop, end, released);
         if (block.count != 0) {
@@ -218,21 +180,15 @@ static void merge_piece(struct loam_frame *frame, const struct frame_section *se
 bool loam_frame_buddy_merge_spare(struct loam_frame *frame, enum loam_frame_zone zone)
 {
     uint64_t link = frame->spare[zone];
-    struct frame_section *section;
+    const struct frame_section *section;
     uint32_t order;
 
     if (link == FRAME_LINK_NONE) {
         return false;
     }
-    frame->spare[zone] = FRAME_LINK_NONE;
-    order = loam_frame_chunk_from_link(frame, link, &section)->order;
-    if (section == NULL) {
-        return false;
-    }
+    section = frame_section_from_link(frame, link);
+    order = frame_chunk_from_link(frame, link)->order;
     unset_free(frame, section, (uint32_t)link);
-    if (frame_read(frame->damaged)) {
-        return false;
-    }
     merge_piece(frame, section, (uint32_t)link, order);
     return true;
 }

@@ -2,6 +2,7 @@
 /* The public functions on caches, but for batches (frame_batch.c), and what they do with the lock. */
 #include "allocator/frame_cache.h"
 
+#include "allocator/check.h"
 #include "allocator/frame_block.h"
 #include "allocator/frame_buddy.h"
 #include "allocator/frame_claim.h"
@@ -17,11 +18,7 @@ struct loam_frame *loam_frame_cache_lock(struct loam_frame_cache *cache, enum lo
 {
     struct loam_frame *frame = frame_of_cache(cache);
 
-    *error = LOAM_ERROR_UNINITIALISED;
-    if (frame == NULL) {
-        return NULL;
-    }
-    if (frame_lock_to_change(frame) == NULL) {
+    if (!frame_lock_to_change(frame)) {
         *error = LOAM_ERROR_CORRUPT;
         return NULL;
     }
@@ -31,8 +28,9 @@ struct loam_frame *loam_frame_cache_lock(struct loam_frame_cache *cache, enum lo
     }
     frame_write(frame->holder, (uint32_t)cache->owner);
     /* It stands still already; what is ready goes back to the bitmaps. */
-    *error = loam_frame_stop_owner(frame, cache) ? LOAM_OK : frame_unlock(frame, LOAM_ERROR_CORRUPT);
-    return *error == LOAM_OK ? frame : NULL;
+    loam_frame_stop_settle(frame, cache);
+    *error = LOAM_OK;
+    return frame;
 }
 
 /* --- Taking without the lock ----------------------------------------------------------------------------------- */
@@ -40,26 +38,20 @@ struct loam_frame *loam_frame_cache_lock(struct loam_frame_cache *cache, enum lo
 bool loam_frame_cache_make_ready(struct loam_frame_cache *cache, uint64_t zone, uint32_t order)
 {
     struct frame_window *window = &cache->window[order][zone];
-    struct frame_current *current = &cache->current[zone][order];
     struct loam_frame *frame = frame_of_cache(cache);
-    struct frame_map *map;
+    struct frame_map *map = frame_address(frame, window->map_offset_bytes);
     uint32_t first;
 
-    if (frame == NULL || window->ready != 0 || window->ready_check != frame_window_check(window, 0) ||
-        window->back_check != frame_window_check(window, window->back)) {
-        return false;
-    }
     if (window->back != 0) {
-        frame_set_ready(window, window->back);
-        frame_set_back(window, 0);
+        frame_write(window->ready, window->back);
+        frame_write(window->back, 0);
         return true;
     }
-    if (current->seal != frame_current_seal(current)) {
+    if (window->link == FRAME_LINK_NONE) {
         return false;
     }
-    map = frame_address(frame, current->map_offset_bytes);
     /* From the word where it was: those before it were looked through already. */
-    first = (uint32_t)((window->base - current->base) / 64);
+    first = frame_offset(window->base) / 64;
     for (uint32_t n = 0; n < FRAME_MAP_WORDS; n++) {
         uint32_t word = (first + n) % FRAME_MAP_WORDS;
         uint64_t starts = frame_bits_starts(frame_bits_word(map, FRAME_BITS_FREE, word), order);
@@ -68,13 +60,13 @@ bool loam_frame_cache_make_ready(struct loam_frame_cache *cache, uint64_t zone, 
         if (starts == 0) {
             continue;
         }
-        frame_count_own(cache, frame_address(frame, current->chunk_offset_bytes), zone,
-                        frame_bits_set(map, word, frame_spread(starts, order), frame_ends(starts, order)), -count);
-        frame_write(window->base, current->base + word * UINT64_C(64));
-        frame_write(current->window_base, current->base + word * UINT64_C(64));
+        frame_bits_set(map, word, frame_spread(starts, order), frame_ends(starts, order));
+        frame_count_own(cache, frame_address(frame, window->chunk_offset_bytes), zone,
+                        (uint32_t)(count >> order) * FRAME_COUNT_BLOCK - (uint32_t)count * FRAME_COUNT_FREE, -count);
+        frame_write(window->base, window->chunk_base + word * UINT64_C(64));
         frame_write(window->made, starts);
-        frame_set_back(window, 0);
-        frame_set_ready(window, starts);
+        frame_write(window->back, 0);
+        frame_write(window->ready, starts);
         return true;
     }
     return false;
@@ -90,22 +82,21 @@ static bool take_small(struct loam_frame_cache *cache, uint64_t zone, uint32_t o
 /* A block of order 7 or 8 out of the current chunk. */
 static bool take_large(struct loam_frame_cache *cache, uint64_t zone, uint32_t order, uint64_t *start)
 {
-    struct frame_current *current = &cache->current[zone][order];
+    const struct frame_window *window = &cache->window[order][zone];
     struct loam_frame *frame = frame_of_cache(cache);
-    struct frame_map *map;
+    struct frame_map *map = frame_address(frame, window->map_offset_bytes);
     uint32_t found;
 
-    if (frame == NULL || current->seal != frame_current_seal(current)) {
+    if (window->link == FRAME_LINK_NONE) {
         return false;
     }
-    map = frame_address(frame, current->map_offset_bytes);
     found = frame_bits_find_order(map, order);
     if (found == LOAM_FRAME_CHUNK_FRAMES) {
         return false;
     }
-    frame_count_own(cache, frame_address(frame, current->chunk_offset_bytes), zone,
+    frame_count_own(cache, frame_address(frame, window->chunk_offset_bytes), zone,
                     frame_bits_take(map, found, 1u << order, true), -(uint64_t)(1u << order));
-    *start = current->base + found;
+    *start = window->chunk_base + found;
     return true;
 }
 
@@ -116,11 +107,11 @@ static bool take_spare(struct loam_frame_cache *cache, uint64_t zone, uint64_t *
     struct frame_chunk *chunk;
     struct frame_map *map;
 
-    if (count == 0 || count > FRAME_SPARE_CHUNKS) {
+    if (count == 0) {
         return false;
     }
     chunk = frame_own_chunk(cache, cache->spare[zone][count - 1], &map);
-    if (chunk == NULL || chunk->state != FRAME_CHUNK_FREE) {
+    if (chunk == NULL) {
         return false;
     }
     cache->spare_count[zone] = count - 1;
@@ -146,38 +137,29 @@ static void make_current(struct loam_frame *frame, struct loam_frame_cache *cach
                          uint64_t chunk, uint32_t zone, uint32_t order)
 {
     struct frame_chunk *this = &frame_chunks(frame, section)[chunk];
-    struct frame_current current;
+    struct frame_window window;
 
     if (this->list != FRAME_LIST_NONE) {
         loam_frame_lists_remove(frame, section, chunk);
     }
     this->list = FRAME_LIST_CURRENT;
     this->order = (uint8_t)order;
-    current = (struct frame_current){
-        .base = frame_chunk_start(section, chunk),
+    window = (struct frame_window){
+        .chunk_base = frame_chunk_start(section, chunk),
         .chunk_offset_bytes = (uintptr_t)this - (uintptr_t)frame,
         .map_offset_bytes = (uintptr_t)frame_map(frame, section, chunk) - (uintptr_t)frame,
         .link = frame_link(section, chunk),
     };
-    current.seal = frame_current_seal(&current);
-    frame_current_set(&cache->current[zone][order], &current);
-    if (order < FRAME_WINDOWS) {
-        frame_window_reset(&cache->window[order][zone]);
-    }
+    frame_window_move(&cache->window[order][zone], &window);
 }
 
 /* The current chunk has no block of the order: it goes among the others. */
 static void put_current_aside(struct loam_frame *frame, struct loam_frame_cache *cache, uint32_t zone, uint32_t order)
 {
-    uint64_t link = cache->current[zone][order].link;
-    struct frame_section *section;
+    uint64_t link = cache->window[order][zone].link;
 
-    if (cache->current[zone][order].seal != frame_current_seal(&cache->current[zone][order])) {
-        return;
-    }
-    loam_frame_chunk_from_link(frame, link, &section);
-    if (section != NULL) {
-        loam_frame_owner_put_aside(frame, section, (uint32_t)link);
+    if (link != FRAME_LINK_NONE) {
+        loam_frame_owner_put_aside(frame, frame_section_from_link(frame, link), (uint32_t)link);
     }
 }
 
@@ -194,14 +176,11 @@ static bool adopt_piece(struct loam_frame *frame, struct loam_frame_cache *cache
         return false;
     }
     count = frame_min(2, loam_frame_buddy_chunks(frame, section, chunk));
-    while (count > 0 && !frame_read(frame->damaged)) {
-        count--;
+    while (count-- > 0) {
         loam_frame_buddy_take_one(frame, section, chunk + count);
-        if (!frame_read(frame->damaged)) {
-            loam_frame_owner_adopt(frame, cache, section, chunk + count);
-        }
+        loam_frame_owner_adopt(frame, cache, section, chunk + count);
     }
-    return !frame_read(frame->damaged);
+    return true;
 }
 
 /*
@@ -212,8 +191,8 @@ static struct frame_section *section_of_spare(struct loam_frame *frame, struct l
 {
     const struct frame_memo *memo = &cache->memo;
 
-    if (memo->seal == frame_memo_seal(memo) && start - memo->start < memo->count) {
-        return loam_frame_section_from_id(frame, memo->id);
+    if (start - memo->start < memo->count) {
+        return &frame_sections(frame)[memo->id];
     }
     return frame_read(frame->holder) == cache->owner ? loam_frame_section_from_pfn(frame, start) : NULL;
 }
@@ -224,7 +203,7 @@ static bool open_spare(struct loam_frame *frame, struct loam_frame_cache *cache,
 {
     uint64_t count = cache->spare_count[zone], start;
 
-    if (count == 0 || count > FRAME_SPARE_CHUNKS) {
+    if (count == 0) {
         return false;
     }
     start = cache->spare[zone][count - 1];
@@ -254,7 +233,7 @@ static bool refill_own(struct loam_frame *frame, struct loam_frame_cache *cache,
         return false;
     }
     make_current(frame, cache, section, chunk, zone, order);
-    return !frame_read(frame->damaged);
+    return true;
 }
 
 /* The same, out of what the allocator has as well: the fullest chunk that will do, or wholly free ones. */
@@ -270,30 +249,17 @@ static bool refill(struct loam_frame *frame, struct loam_frame_cache *cache, uin
         return adopt_piece(frame, cache, zone) && refill_own(frame, cache, zone, order);
     }
     loam_frame_owner_adopt(frame, cache, section, chunk);
-    if (!frame_read(frame->damaged)) {
-        make_current(frame, cache, section, chunk, zone, order);
-    }
-    return !frame_read(frame->damaged);
+    make_current(frame, cache, section, chunk, zone, order);
+    return true;
 }
 
 void loam_frame_cache_remember(struct loam_frame *frame, struct loam_frame_cache *cache, uint64_t pfn)
 {
     const struct frame_section *section = loam_frame_section_from_pfn(frame, pfn);
-    struct frame_memo *memo = &cache->memo;
 
-    if (section == NULL) {
-        return;
+    if (section != NULL) {
+        cache->memo = frame_memo_of(frame, cache, section);
     }
-    *memo = (struct frame_memo){
-        .start = section->start,
-        .count = section->end - section->start,
-        .chunks_offset_bytes = (uintptr_t)frame_chunks(frame, section) - (uintptr_t)cache -
-                               section->first_chunk * sizeof(struct frame_chunk),
-        .maps_offset_bytes = (uintptr_t)frame_map(frame, section, 0) - (uintptr_t)cache -
-                             section->first_chunk * sizeof(struct frame_map),
-        .id = section->id,
-    };
-    memo->seal = frame_memo_seal(memo);
 }
 
 /* Refill and take, or ask the allocator. */
@@ -313,14 +279,10 @@ enum loam_error loam_frame_cache_alloc_locked(struct loam_frame *frame, struct l
         if (order < FRAME_CHUNK_ORDER ? refill(frame, cache, zone, order)
                                       : cache->spare_count[zone] > 0 || adopt_piece(frame, cache, zone)) {
             if (order == FRAME_CHUNK_ORDER) {
-                loam_frame_cache_remember(frame, cache,
-                                          cache->spare[zone][(cache->spare_count[zone] - 1) % FRAME_SPARE_CHUNKS]);
+                loam_frame_cache_remember(frame, cache, cache->spare[zone][cache->spare_count[zone] - 1]);
             }
-            if (loam_frame_cache_take_own(cache, zone, order, start)) {
-                return LOAM_OK;
-            }
-            loam_frame_damage(frame);
-            return LOAM_ERROR_CORRUPT;
+            CHECK(loam_frame_cache_take_own(cache, zone, order, start));
+            return LOAM_OK;
         }
     }
     error = loam_frame_block_alloc(frame, &request, &block);
@@ -335,12 +297,11 @@ static bool alloc_own(struct loam_frame_cache *cache, uint32_t order, loam_pfn l
     uint64_t zone = frame_zone_for(cache, limit);
     bool taken;
 
-    if (frame == NULL || zone >= FRAME_ZONE_NONE || !frame_enter(cache)) {
+    if (zone >= FRAME_ZONE_NONE || !frame_enter(cache)) {
         return false;
     }
     taken = loam_frame_cache_take_own(cache, zone, order, &start->value);
-    /* Links are followed from here on: what says where they lead must be as it was made. */
-    if (!taken && order < FRAME_CHUNK_ORDER && frame->seal == frame_seal_of_allocator(frame)) {
+    if (!taken && order < FRAME_CHUNK_ORDER) {
         taken = refill_own(frame, cache, (uint32_t)zone, order) &&
                 loam_frame_cache_take_own(cache, zone, order, &start->value);
     }
@@ -405,7 +366,7 @@ static inline bool stays(const struct frame_chunk *chunk, const struct frame_blo
 {
     uint32_t order = order_at(~(bits->old.allocated | bits->old.last) | bits->mask, bit);
     uint32_t fit = order > chunk->fit ? order : chunk->fit;
-    uint32_t free_frames = chunk->free_frames + count;
+    uint32_t free_frames = frame_free_frames(chunk) + count;
 
     /* A whole word, and what is no natural block, may be part of more than the word shows. */
     return order < 6 && (count & (count - 1)) == 0 && (bit & (count - 1)) == 0 && chunk->list < FRAME_LIST_FULL &&
@@ -417,18 +378,10 @@ static bool give_aside(struct loam_frame_cache *cache, struct frame_chunk *chunk
                        uint64_t zone)
 {
     struct loam_frame *frame = frame_of_cache(cache);
-    const struct frame_section *section = NULL;
-    uint64_t index;
+    const struct frame_section *section = &frame_sections(frame)[cache->memo.id];
+    uint64_t index = frame_chunk_index(section, start);
 
-    if (frame != NULL && frame->seal == frame_seal_of_allocator(frame)) {
-        section = loam_frame_section_from_id(frame, cache->memo.id);
-    }
-    if (section == NULL || start - section->start >= section->end - section->start) {
-        return false;
-    }
-    index = frame_chunk_index(section, start);
-    if (&frame_chunks(frame, section)[index] != chunk || chunk->list >= FRAME_LISTS ||
-        (chunk->free_frames + count >= LOAM_FRAME_CHUNK_FRAMES && cache->spare_count[zone] >= FRAME_SPARE_CHUNKS)) {
+    if (frame_free_frames(chunk) + count == LOAM_FRAME_CHUNK_FRAMES && cache->spare_count[zone] == FRAME_SPARE_CHUNKS) {
         return false;
     }
     if (loam_frame_chunk_release_part(frame, section, index, frame_offset(start), count)) {
@@ -445,8 +398,7 @@ static bool returned_here(const struct loam_frame_cache *cache, const struct fra
 {
     uint32_t slot = frame_read(chunk->slot);
 
-    return slot != 0 && (slot > FRAME_RETURNED ||
-                         ((frame_read(cache->returned[slot - 1].starts[offset / 64]) >> (offset % 64)) & 1) != 0);
+    return slot != 0 && ((frame_read(cache->returned[slot - 1].starts[offset / 64]) >> (offset % 64)) & 1) != 0;
 }
 
 /* A chunk that is one block becomes spare. */
@@ -525,7 +477,7 @@ __attribute__((noinline)) static enum loam_error free_current(struct loam_frame_
         frame_block_in_word(chunk, map, start, count, &bits) && frame_not_made(cache, chunk, zone, start, bits.mask);
 
     if (LIKELY(given)) {
-        frame_clear_block(cache, chunk, &bits, start, count, zone);
+        frame_clear_block(cache, chunk, &bits, count, zone);
     }
     frame_leave(cache);
     return LIKELY(given) ? LOAM_OK : free_slowly(cache, loam_pfn_from_u64(start), count);
@@ -546,7 +498,7 @@ __attribute__((noinline)) static enum loam_error free_in_chunk(struct loam_frame
     if (LIKELY((marks & FRAME_MARKS_PLAIN) == FRAME_IS_PLAIN) &&
         LIKELY(frame_block_in_word(chunk, map, start.value, count, &bits)) &&
         LIKELY(stays(chunk, &bits, (uint32_t)(start.value % 64), (uint32_t)count))) {
-        frame_clear_block(cache, chunk, &bits, start.value, count, zone);
+        frame_clear_block(cache, chunk, &bits, count, zone);
         frame_leave(cache);
         return LOAM_OK;
     }
@@ -583,16 +535,10 @@ static void init_cache(struct loam_frame *frame, struct loam_frame_cache *cache,
     memset(cache, 0, sizeof *cache);
     cache->id = id;
     cache->offset_bytes = (uint64_t)((uintptr_t)cache - (uintptr_t)frame);
-    cache->seal = frame_cache_seal(cache->offset_bytes);
     cache->zone_end = frame->zone_end;
     cache->zone_open = frame_zone_open(frame);
     cache->owner = id + 1;
-    cache->memo = frame_memo_none;
     for (uint32_t order = 0; order < FRAME_CHUNK_ORDER; order++) {
-        cache->current[LOAM_FRAME_ZONE_DMA32][order] = frame_current_none;
-        cache->current[LOAM_FRAME_ZONE_NORMAL][order] = frame_current_none;
-    }
-    for (uint32_t order = 0; order < FRAME_WINDOWS; order++) {
         cache->window[order][LOAM_FRAME_ZONE_DMA32] = frame_window_none;
         cache->window[order][LOAM_FRAME_ZONE_NORMAL] = frame_window_none;
     }
@@ -617,7 +563,7 @@ enum loam_error loam_frame_cache_make(struct loam_frame *frame, struct loam_fram
     if (!loam_frame_stop_barrier_set()) {
         return LOAM_ERROR_UNINITIALISED;
     }
-    if (frame_lock_to_change(frame) == NULL) {
+    if (!frame_lock_to_change(frame)) {
         return LOAM_ERROR_CORRUPT;
     }
     while (id < frame->cache_capacity && frame_caches(frame)[id].forbidden != FRAME_UNUSED) {
@@ -642,10 +588,7 @@ static enum loam_error drain(struct loam_frame_cache *cache, bool end)
         return LOAM_ERROR_INVALID;
     }
     frame = frame_of_cache(cache);
-    if (frame == NULL) {
-        return error;
-    }
-    if (frame_lock_to_change(frame) == NULL) {
+    if (!frame_lock_to_change(frame)) {
         return LOAM_ERROR_CORRUPT;
     }
     if (cache->forbidden == FRAME_UNUSED) {

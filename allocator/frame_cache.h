@@ -4,7 +4,7 @@
  * two never meet, is in frame_stop.h.
  *
  * A call is tried on the cache's own chunks first, between frame_enter and frame_leave. Whatever does not fit there (no
- * room, a block of somebody else's chunk, misuse, a sum that is wrong) changes nothing and takes the lock, where the
+ * room, a block of somebody else's chunk, misuse) changes nothing and takes the lock, where the
  * same question is asked again with everything at hand; so every error is found under the lock.
  *
  * These functions are the library's hottest: each is inlined where it is called, and reads as few lines of the cache
@@ -69,22 +69,18 @@ FRAME_HOT uint64_t frame_zone_for(const struct loam_frame_cache *cache, loam_pfn
                                                                   : (uint64_t)FRAME_ZONE_NONE;
 }
 
-/* The allocator; NULL: there is no telling where. */
 FRAME_HOT struct loam_frame *frame_of_cache(const struct loam_frame_cache *cache)
 {
-    return LIKELY(cache->seal == frame_cache_seal(cache->offset_bytes))
-               ? (struct loam_frame *)((uintptr_t)cache - cache->offset_bytes)
-               : NULL;
+    return (struct loam_frame *)((uintptr_t)cache - cache->offset_bytes);
 }
 
 /* --- Taking ---------------------------------------------------------------------------------------------------- */
 
-/* Count frames that came to a chunk of the cache; sum changes by change. */
+/* Count frames that came to a chunk of the cache, whose own count changes by change. */
 FRAME_HOT void frame_count_own(struct loam_frame_cache *cache, struct frame_chunk *chunk, uint64_t zone,
-                               uint64_t change, uint64_t freed)
+                               uint32_t change, uint64_t freed)
 {
-    chunk->sum ^= change;
-    frame_write(chunk->free_frames, (uint16_t)(chunk->free_frames + freed));
+    frame_count(chunk, change);
     frame_write(cache->free_frames[zone], cache->free_frames[zone] + freed);
 }
 
@@ -92,18 +88,6 @@ FRAME_HOT void frame_count_own(struct loam_frame_cache *cache, struct frame_chun
  * Make what is free in a word of the current chunk ready. False: no block of the order, 0 to 6, is free in the chunk.
  */
 bool loam_frame_cache_make_ready(struct loam_frame_cache *cache, uint64_t zone, uint32_t order);
-
-FRAME_HOT void frame_set_ready(struct frame_window *window, uint64_t ready)
-{
-    window->ready_check = frame_window_check(window, ready);
-    frame_write(window->ready, ready);
-}
-
-FRAME_HOT void frame_set_back(struct frame_window *window, uint64_t back)
-{
-    window->back_check = frame_window_check(window, back);
-    frame_write(window->back, back);
-}
 
 FRAME_HOT struct frame_window *frame_window_of(struct loam_frame_cache *cache, uint64_t zone, uint64_t order)
 {
@@ -114,14 +98,13 @@ FRAME_HOT struct frame_window *frame_window_of(struct loam_frame_cache *cache, u
 FRAME_HOT bool frame_take_ready(struct loam_frame_cache *cache, uint64_t zone, uint64_t order, uint64_t *start)
 {
     struct frame_window *window = frame_window_of(cache, zone, order);
-    uint64_t ready = window->ready, rest = ready & (ready - 1), mix = window->made ^ window->base;
+    uint64_t ready = window->ready;
 
-    if (UNLIKELY(ready == 0) || UNLIKELY(window->ready_check != ~(ready ^ mix))) {
+    if (UNLIKELY(ready == 0)) {
         return false;
     }
     *start = window->base + (uint64_t)(unsigned)__builtin_ctzll(ready);
-    window->ready_check = ~(rest ^ mix);
-    frame_write(window->ready, rest);
+    frame_write(window->ready, ready & (ready - 1));
     return true;
 }
 
@@ -139,10 +122,7 @@ FRAME_HOT struct frame_chunk *frame_own_chunk(const struct loam_frame_cache *cac
     struct frame_chunk *chunk = (struct frame_chunk *)(base + memo->chunks_offset_bytes + number * sizeof *chunk);
 
     *map = (struct frame_map *)(base + memo->maps_offset_bytes + number * sizeof **map);
-    return LIKELY(memo->seal == frame_memo_seal(memo)) && LIKELY(pfn - memo->start < memo->count) &&
-                   LIKELY(frame_read(chunk->owner) == cache->owner)
-               ? chunk
-               : NULL;
+    return LIKELY(pfn - memo->start < memo->count) && LIKELY(frame_read(chunk->owner) == cache->owner) ? chunk : NULL;
 }
 
 /* The last eight bytes of a chunk's descriptor at once, state lowest; others may write slot meanwhile. */
@@ -182,15 +162,13 @@ FRAME_HOT uint64_t frame_zone_of(const struct loam_frame_cache *cache, uint64_t 
 FRAME_HOT bool frame_give_made(struct loam_frame_cache *cache, uint64_t start, uint64_t order)
 {
     struct frame_window *window = frame_window_of(cache, frame_zone_of(cache, start), order);
-    uint64_t bit = start - window->base, back = window->back, mix = window->made ^ window->base;
-    uint64_t more = back | UINT64_C(1) << bit % 64;
+    uint64_t bit = start - window->base, back = window->back;
 
     if (bit >= 64 || ((window->made & ~(window->ready | back)) >> bit & 1) == 0 ||
-        UNLIKELY(frame_read(cache->returned_any) != 0) || UNLIKELY(window->back_check != ~(back ^ mix))) {
+        UNLIKELY(frame_read(cache->returned_any) != 0)) {
         return false;
     }
-    window->back_check = ~(more ^ mix);
-    frame_write(window->back, more);
+    frame_write(window->back, back | UINT64_C(1) << bit);
     return true;
 }
 
@@ -202,9 +180,6 @@ FRAME_HOT bool frame_not_made(const struct loam_frame_cache *cache, const struct
 {
     const struct frame_window *window;
 
-    if (UNLIKELY(chunk->order >= FRAME_WINDOWS)) {
-        return chunk->order < FRAME_CHUNK_ORDER;
-    }
     window = &cache->window[chunk->order][zone];
     return (window->made & mask) == 0 || window->base != loam_align_down(start, 64);
 }
@@ -234,12 +209,14 @@ FRAME_HOT bool frame_block_in_word(const struct frame_chunk *chunk, struct frame
 
 /* Free it. */
 FRAME_HOT void frame_clear_block(struct loam_frame_cache *cache, struct frame_chunk *chunk,
-                                 const struct frame_block_bits *bits, uint64_t start, uint64_t count, uint64_t zone)
+                                 const struct frame_block_bits *bits, uint64_t count, uint64_t zone)
 {
     frame_write(bits->word->allocated, bits->old.allocated & ~bits->mask);
     __atomic_store_n(&bits->word->last, bits->old.last & ~bits->mask, __ATOMIC_RELEASE);
     frame_count_own(cache, chunk, zone,
-                    frame_bits_share(frame_offset(start) / 64, bits->old.allocated & bits->mask, bits->end), count);
+                    (uint32_t)count * FRAME_COUNT_FREE - FRAME_COUNT_BLOCK -
+                        ((bits->old.allocated & bits->end) == 0 ? FRAME_COUNT_TAG : 0),
+                    count);
 }
 
 /* Free any block of the cache's own. */

@@ -16,7 +16,7 @@
 
 void loam_frame_chunk_cap_fit(struct frame_chunk *chunk)
 {
-    uint32_t cap = chunk->free_frames == 0 ? 0 : frame_log2_floor(chunk->free_frames);
+    uint32_t free_frames = frame_free_frames(chunk), cap = free_frames == 0 ? 0 : frame_log2_floor(free_frames);
 
     if (chunk->fit > cap) {
         chunk->fit = (uint8_t)cap;
@@ -28,11 +28,10 @@ void loam_frame_chunk_make_partial(struct loam_frame *frame, const struct frame_
     struct frame_chunk *this = &frame_chunks(frame, section)[chunk];
 
     frame_bits_zero(frame_map(frame, section, chunk));
-    this->sum = 0;
     this->fit = FRAME_FITS - 1;
     this->list = FRAME_LIST_NONE;
     frame_write(this->slot, 0);
-    frame_write(this->free_frames, LOAM_FRAME_CHUNK_FRAMES);
+    frame_write(this->count, LOAM_FRAME_CHUNK_FRAMES * FRAME_COUNT_FREE);
     frame_write(this->state, FRAME_CHUNK_PARTIAL);
 }
 
@@ -45,13 +44,9 @@ static bool take_part(struct loam_frame *frame, const struct frame_section *sect
 
     if (this->state != FRAME_CHUNK_PARTIAL) {
         loam_frame_buddy_take_one(frame, section, chunk);
-        if (frame_read(frame->damaged)) {
-            return false;
-        }
         loam_frame_chunk_make_partial(frame, section, chunk);
     }
-    this->sum ^= frame_bits_take(map, offset, count, ends);
-    frame_write(this->free_frames, (uint16_t)(this->free_frames - count));
+    frame_count(this, frame_bits_take(map, offset, count, ends));
     loam_frame_chunk_cap_fit(this);
     loam_frame_lists_file(frame, section, chunk);
     return this->released;
@@ -81,18 +76,17 @@ bool loam_frame_chunk_release_part(struct loam_frame *frame, const struct frame_
     struct frame_chunk *this = &frame_chunks(frame, section)[chunk];
     struct frame_map *map = frame_map(frame, section, chunk);
 
-    this->sum ^= frame_bits_release(map, offset, count);
-    frame_write(this->free_frames, (uint16_t)(this->free_frames + count));
+    frame_count(this, frame_bits_release(map, offset, count));
     if (this->list == FRAME_LIST_CURRENT) {
         return false;
     }
-    if (this->free_frames >= LOAM_FRAME_CHUNK_FRAMES) {
+    if (frame_free_frames(this) == LOAM_FRAME_CHUNK_FRAMES) {
         if (this->list != FRAME_LIST_NONE) {
             loam_frame_lists_remove(frame, section, chunk);
         }
         return true;
     }
-    this->fit = (uint8_t)frame_max(this->free_frames == count ? 0 : this->fit, freed_fit(map, offset, count));
+    this->fit = (uint8_t)frame_max(frame_free_frames(this) == count ? 0 : this->fit, freed_fit(map, offset, count));
     loam_frame_chunk_cap_fit(this);
     loam_frame_lists_file(frame, section, chunk);
     return false;
@@ -111,11 +105,6 @@ void loam_frame_chunk_lower_fit(struct loam_frame *frame, const struct frame_sec
 {
     struct frame_chunk *this = &frame_chunks(frame, section)[chunk];
 
-    if (order == 0 || this->fit < order) {
-        /* A chunk with a free frame can serve a frame; and it was found by its fit. */
-        loam_frame_damage(frame);
-        return;
-    }
     this->fit = (uint8_t)(order - 1);
     loam_frame_lists_file(frame, section, chunk);
 }
@@ -218,10 +207,6 @@ void loam_frame_chunk_release(struct loam_frame *frame, struct frame_section *se
     while (cut.from < cut.to) {
         uint64_t size_chunks = loam_frame_buddy_chunks(frame, section, cut.from);
 
-        if (frame_chunks(frame, section)[cut.from].state != FRAME_CHUNK_WHOLE || frame_read(frame->damaged)) {
-            loam_frame_damage(frame);
-            return;
-        }
         loam_frame_buddy_give(frame, section, cut.from, FRAME_CHUNK_ORDER + frame_log2_floor(size_chunks));
         cut.from += size_chunks;
     }
@@ -241,11 +226,6 @@ static struct frame_span whole_block(const struct loam_frame *frame, const struc
     uint64_t start = frame_chunk_start(section, chunk);
 
     if (frame_read(this->owner) != 0) {
-        return (struct frame_span){start, LOAM_FRAME_CHUNK_FRAMES};
-    }
-    if (this->before_frames > start - section->start || this->block_frames <= this->before_frames ||
-        this->block_frames > section->end - (start - this->before_frames)) {
-        loam_frame_damage(frame);
         return (struct frame_span){start, LOAM_FRAME_CHUNK_FRAMES};
     }
     return (struct frame_span){start - this->before_frames, this->block_frames};
@@ -293,25 +273,17 @@ uint8_t loam_frame_chunk_crossed(const struct loam_frame *frame, const struct fr
 static uint64_t end_behind(const struct loam_frame *frame, const struct frame_section *section, uint64_t chunk)
 {
     uint64_t border = frame_chunk_start(section, chunk);
-    uint8_t state;
-    uint32_t last;
 
-    if (chunk >= section->chunk_count) {
-        loam_frame_damage(frame);
-        return section->end;
+    if (chunk == section->chunk_count) {
+        /* Only where an owner freed the block in between: it could not be stopped. */
+        return border;
     }
-    state = frame_read(frame_chunks(frame, section)[chunk].state);
-    if (state == FRAME_CHUNK_WHOLE) {
+    if (frame_read(frame_chunks(frame, section)[chunk].state) == FRAME_CHUNK_WHOLE) {
         struct frame_span block = whole_block(frame, section, chunk);
 
         return block.start + block.count;
     }
-    last = frame_bits_next(frame_map(frame, section, chunk), FRAME_BITS_LAST, 0);
-    if (state != FRAME_CHUNK_PARTIAL || last == LOAM_FRAME_CHUNK_FRAMES) {
-        loam_frame_damage(frame);
-        return border;
-    }
-    return border + last + 1;
+    return border + frame_bits_next(frame_map(frame, section, chunk), FRAME_BITS_LAST, 0) + 1;
 }
 
 bool loam_frame_chunk_block(const struct loam_frame *frame, const struct frame_section *section, uint64_t pfn,
@@ -371,7 +343,7 @@ void loam_frame_chunk_set_tag(struct loam_frame *frame, const struct frame_secti
         this->tag = tag == LOAM_FRAME_TAG_SLAB ? FRAME_YES : 0;
     } else if (((*bits & bit) == 0) != (tag == LOAM_FRAME_TAG_SLAB)) {
         frame_write(*bits, *bits ^ bit);
-        this->sum ^= frame_bits_share(word, bit, 0);
+        frame_count(this, tag == LOAM_FRAME_TAG_SLAB ? FRAME_COUNT_TAG : -FRAME_COUNT_TAG);
     }
 }
 
@@ -388,9 +360,8 @@ static void prepare_edge(struct loam_frame *frame, const struct frame_section *s
 
     memset(map, 0xff, sizeof *map);
     frame_bits_release(map, from, to - from);
-    this->sum = frame_bits_sum(map);
+    this->count = frame_bits_count(map);
     this->state = FRAME_CHUNK_PARTIAL;
-    this->free_frames = (uint16_t)(to - from);
     this->fit = FRAME_FITS - 1;
     this->list = FRAME_LIST_NONE;
     loam_frame_chunk_cap_fit(this);
@@ -443,7 +414,7 @@ void loam_frame_chunk_retire(struct loam_frame *frame, struct frame_section *sec
     uint64_t chunk = 0;
 
     loam_frame_chunk_count(frame, section, section->start, section->end - section->start, false);
-    while (chunk < section->chunk_count && !frame_read(frame->damaged)) {
+    while (chunk < section->chunk_count) {
         uint64_t size_chunks = loam_frame_buddy_chunks(frame, section, chunk);
 
         if (chunks[chunk].state == FRAME_CHUNK_PARTIAL) {

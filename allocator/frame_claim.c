@@ -7,8 +7,6 @@
 #include "allocator/frame_return.h"
 #include "allocator/frame_stop.h"
 
-#include <string.h>
-
 /* No chunk here but by way of its head: every other chunk of a piece has no owner. */
 static bool claim_chunk(struct loam_frame *frame, struct frame_section *section, uint64_t chunk)
 {
@@ -18,8 +16,8 @@ static bool claim_chunk(struct loam_frame *frame, struct frame_section *section,
     if (frame_read(this->owner) == 0) {
         return true;
     }
-    cache = loam_frame_stop_owner_of(frame, this);
-    if (cache == NULL || !loam_frame_stop_owner(frame, cache)) {
+    cache = frame_owner_of(frame, this);
+    if (!loam_frame_stop_owner(frame, cache)) {
         return false;
     }
     loam_frame_return_collect(frame, cache);
@@ -34,7 +32,7 @@ bool loam_frame_claim_range(struct loam_frame *frame, struct frame_section *sect
     uint64_t end = frame_chunk_index(section, start + count - 1) + 1;
     uint64_t chunk = loam_frame_buddy_head(frame, section, frame_chunk_index(section, start));
 
-    while (chunk < end && !frame_read(frame->damaged)) {
+    while (chunk < end) {
         /* The chunk may become part of a larger piece, so the next one is looked up anew. */
         if (!claim_chunk(frame, section, chunk)) {
             return false;
@@ -45,57 +43,30 @@ bool loam_frame_claim_range(struct loam_frame *frame, struct frame_section *sect
     return true;
 }
 
-/* Disown the first chunk of every list, until there is none. */
-static void drain_lists(struct loam_frame *frame, struct loam_frame_cache *cache, const struct frame_lists *lists)
+static void disown_link(struct loam_frame *frame, struct loam_frame_cache *cache, uint64_t link)
 {
-    while (lists->mask[0] != 0 && !frame_read(frame->damaged)) {
-        uint32_t list = (uint32_t)__builtin_ctzll(lists->mask[0]);
-        uint64_t link = lists->head[list];
-        struct frame_section *section;
-        struct frame_chunk *this = loam_frame_chunk_from_link(frame, link, &section);
-
-        if (section == NULL || this->owner != cache->id + 1 || this->list != list) {
-            loam_frame_damage(frame);
-            return;
-        }
-        loam_frame_owner_disown(frame, cache, section, (uint32_t)link);
-    }
+    loam_frame_owner_disown(frame, cache, frame_section_from_link(frame, link), (uint32_t)link);
 }
 
-/* Disown a chunk that the cache names; section NULL: it names none. */
-static void drain_chunk(struct loam_frame *frame, struct loam_frame_cache *cache, struct frame_section *section,
-                        uint64_t chunk)
-{
-    if (section == NULL || frame_chunks(frame, section)[chunk].owner != cache->id + 1) {
-        loam_frame_damage(frame);
-        return;
-    }
-    loam_frame_owner_disown(frame, cache, section, chunk);
-}
-
+/* All chunks that the cache names: those it takes from, those that lie spare, those on its lists. */
 static void drain_zone(struct loam_frame *frame, struct loam_frame_cache *cache, enum loam_frame_zone zone)
 {
-    struct frame_section *section;
+    const struct frame_lists *lists = &cache->lists[zone];
 
     for (uint32_t order = 0; order < FRAME_CHUNK_ORDER; order++) {
-        const struct frame_current *current = &cache->current[zone][order];
-
-        if (memcmp(current, &frame_current_none, sizeof *current) != 0) {
-            if (current->seal != frame_current_seal(current)) {
-                loam_frame_damage(frame);
-                return;
-            }
-            loam_frame_chunk_from_link(frame, current->link, &section);
-            drain_chunk(frame, cache, section, (uint32_t)current->link);
+        if (cache->window[order][zone].link != FRAME_LINK_NONE) {
+            disown_link(frame, cache, cache->window[order][zone].link);
         }
     }
-    while (cache->spare_count[zone] > 0 && !frame_read(frame->damaged)) {
-        uint64_t start = cache->spare[zone][(cache->spare_count[zone] - 1) % FRAME_SPARE_CHUNKS];
+    while (cache->spare_count[zone] > 0) {
+        uint64_t start = cache->spare[zone][cache->spare_count[zone] - 1];
+        struct frame_section *section = loam_frame_section_from_pfn(frame, start);
 
-        section = loam_frame_section_from_pfn(frame, start);
-        drain_chunk(frame, cache, section, section == NULL ? 0 : frame_chunk_index(section, start));
+        loam_frame_owner_disown(frame, cache, section, frame_chunk_index(section, start));
     }
-    drain_lists(frame, cache, &cache->lists[zone]);
+    while (lists->mask[0] != 0) {
+        disown_link(frame, cache, lists->head[__builtin_ctzll(lists->mask[0])]);
+    }
 }
 
 bool loam_frame_claim_drain(struct loam_frame *frame, struct loam_frame_cache *cache)
@@ -106,7 +77,7 @@ bool loam_frame_claim_drain(struct loam_frame *frame, struct loam_frame_cache *c
     loam_frame_return_collect(frame, cache);
     drain_zone(frame, cache, LOAM_FRAME_ZONE_DMA32);
     drain_zone(frame, cache, LOAM_FRAME_ZONE_NORMAL);
-    return !frame_read(frame->damaged);
+    return true;
 }
 
 /*
@@ -150,7 +121,7 @@ bool loam_frame_claim_forget(struct loam_frame *frame)
         return false;
     }
     for (uint32_t id = 0; id < frame->cache_top; id++) {
-        frame_caches(frame)[id].memo = frame_memo_none;
+        frame_caches(frame)[id].memo.count = 0;
     }
     return true;
 }

@@ -57,8 +57,7 @@ enum frame_chunk_state {
 };
 
 /*
- * free_frames == free bits of the chunk's bitmaps                (PARTIAL; 0 to 511 but in a cache's current chunk)
- * sum == frame_bits_sum(its bitmaps)                             (PARTIAL)
+ * count == frame_bits_count(its bitmaps)       (PARTIAL; free frames: 0 to 511 but in a cache's current chunk)
  * no naturally aligned free block of an order above fit exists   (PARTIAL, on a list)
  * the piece lies in [start - before_frames, start - before_frames + block_frames)    (WHOLE)
  * owner != 0  =>  it is PARTIAL, or FREE or WHOLE of order 9; a WHOLE one is a block of its own
@@ -76,12 +75,13 @@ struct frame_chunk {
             uint32_t block_frames;
         }; /* WHOLE: of the block that the piece belongs to */
     };
-    uint16_t owner;       /* the cache's id + 1; 0: none. Changed with the lock held (shared) */
-    uint16_t free_frames; /* PARTIAL (shared) */
-    uint64_t sum;         /* PARTIAL */
-    uint8_t state;        /* enum frame_chunk_state (shared) */
-    uint8_t order;        /* FREE, WHOLE: 9 to 20; with an owner FRAME_ORDER_OWNED; current: what is taken from it */
-    uint8_t fit;          /* PARTIAL: 0 to 8 */
+    uint16_t owner; /* the cache's id + 1; 0: none. Changed with the lock held (shared) */
+    uint16_t zero;
+    uint32_t count; /* PARTIAL: free frames, blocks, tags (shared) */
+    uint32_t zero_too;
+    uint8_t state; /* enum frame_chunk_state (shared) */
+    uint8_t order; /* FREE, WHOLE: 9 to 20; with an owner FRAME_ORDER_OWNED; current: what is taken from it */
+    uint8_t fit;   /* PARTIAL: 0 to 8 */
     uint8_t list;
     uint8_t tag;      /* WHOLE: FRAME_YES: the block is tagged, and its last frame lies in this piece */
     uint8_t released; /* FRAME_YES: no backing; with an owner 0 */
@@ -111,8 +111,7 @@ struct frame_section {
     uint64_t chunk_count;
     uint64_t metadata_offset_bytes; /* from the allocator; wraps */
     uint64_t metadata_bytes;
-    uint64_t seal;       /* a sum over the above, so that nobody need trust them */
-    uint64_t quick_seal; /* another over what leads to chunks: links are followed all the time */
+    uint64_t seal; /* a sum over the above, for validate */
 
     uint64_t free_frames; /* those in caches not counted */
     uint64_t free_top;    /* no frame at or above it is free, but in caches */
@@ -130,41 +129,31 @@ struct frame_index {
 };
 
 /*
- * What a cache takes from in its current chunk of an order: of one word of the bitmaps, all free blocks of the order
- * are marked as allocated at once: they are made. Those still to be had are ready. The others were handed out; when the
+ * What a cache takes from: a chunk of its own, current for one order; and for orders to 6 a window in it: of one word of
+ * the bitmaps, all free blocks of the order are marked as allocated at once: they are made. Those still to be had are ready. The others were handed out; when the
  * owner frees them they are back, without a look at the chunk, and ready again when nothing else is. A bit for the
  * first frame of each. Taking writes ready alone and freeing writes back alone, so that neither waits for the other.
  *
  * ready and back are disjoint parts of made; blocks in made and in neither are allocated
  */
 struct frame_window {
-    uint64_t ready; /* (shared) */
-    uint64_t back;  /* (shared) */
-    uint64_t made;  /* (shared) */
-    uint64_t base;  /* the frame of bit 0 (shared) */
-    uint64_t ready_check;
-    uint64_t back_check; /* frame_window_check, or the cache takes the long way */
-    uint64_t zero[2];
-};
-
-/* A chunk that a cache takes from. */
-struct frame_current {
-    uint64_t base; /* its first frame */
-    uint64_t chunk_offset_bytes;
+    uint64_t ready;              /* (shared) */
+    uint64_t back;               /* (shared) */
+    uint64_t made;               /* (shared) */
+    uint64_t base;               /* the frame of bit 0 (shared) */
+    uint64_t chunk_base;         /* the chunk's first frame */
+    uint64_t chunk_offset_bytes; /* from the allocator; wraps */
     uint64_t map_offset_bytes;
-    uint64_t link;        /* (shared) */
-    uint64_t seal;        /* frame_current_seal, or it is no chunk */
-    uint64_t window_base; /* as the window's, for others: so that they need not look there in vain (shared) */
+    uint64_t link; /* FRAME_LINK_NONE: no chunk is current, and all else is 0 (shared) */
 };
 
-/* The section in which a cache's owner freed last. seal == frame_memo_seal, or the cache takes the long way. */
+/* The section in which a cache's owner freed last; count == 0: none. */
 struct frame_memo {
     uint64_t start;
     uint64_t count;
     uint64_t chunks_offset_bytes; /* from the cache, of the descriptor that chunk number 0 would have; wraps */
     uint64_t maps_offset_bytes;
     uint64_t id;
-    uint64_t seal;
 };
 
 /* Blocks in one chunk of a cache that others freed: a bit for the first frame of each. With the lock held (shared). */
@@ -183,7 +172,7 @@ struct frame_returned {
 #define FRAME_STOPPED  0x5a5a5a5au
 #define FRAME_UNUSED   0xa5a5a5a5u
 
-/* What damaged may be; see there. */
+/* What suspect may be, but for 0; see there. */
 #define FRAME_SUSPECT 0xff00u
 
 #define FRAME_ZONE_NONE LOAM_FRAME_ZONE_COUNT
@@ -209,11 +198,9 @@ struct loam_frame_cache {
     uint64_t zone_open; /* whose chunks serve requests without limit; FRAME_ZONE_NONE: the allocator decides */
     uint64_t id;
     uint64_t offset_bytes; /* from the allocator */
-    uint64_t seal;         /* frame_cache_seal */
     /* What others write who free here. */
     alignas(64) uint64_t returned_frames[LOAM_FRAME_ZONE_COUNT]; /* in blocks returned; with the lock held */
-    alignas(64) struct frame_window window[FRAME_WINDOWS][LOAM_FRAME_ZONE_COUNT];
-    struct frame_current current[LOAM_FRAME_ZONE_COUNT][FRAME_CHUNK_ORDER];
+    alignas(64) struct frame_window window[FRAME_CHUNK_ORDER][LOAM_FRAME_ZONE_COUNT];
     uint64_t spare_count[LOAM_FRAME_ZONE_COUNT];
     uint64_t spare[LOAM_FRAME_ZONE_COUNT][FRAME_SPARE_CHUNKS]; /* first frames */
     struct frame_lists lists[LOAM_FRAME_ZONE_COUNT];
@@ -239,13 +226,9 @@ struct loam_frame {
     uint32_t frame_shift;
     uint32_t section_capacity;
     uint32_t cache_capacity;
-    uint64_t seal; /* a sum over the above */
+    uint64_t seal; /* a sum over the above, for attach and validate */
 
-    /*
-     * 1: metadata contradicted itself; nothing is changed any more. FRAME_SUSPECT: the same, until it is found to be in
-     * order (shared)
-     */
-    uint32_t damaged;
+    uint32_t suspect; /* FRAME_SUSPECT: a holder of the lock died, and nothing is changed until all is found in order */
     uint32_t top_zone; /* NORMAL if a frame of that zone is managed, else DMA32 (shared) */
     uint32_t section_count;
     uint32_t id_top;
@@ -260,11 +243,10 @@ struct loam_frame {
     uint64_t released_ever;                /* 1: a chunk was released once */
     uint64_t spare[LOAM_FRAME_ZONE_COUNT]; /* the piece freed last, not merged yet; FRAME_LINK_NONE: none */
     struct frame_lists lists[LOAM_FRAME_ZONE_COUNT][2]; /* [1]: released chunks */
-    struct frame_chunk sink;                            /* stands in for what a damaged link points to */
 };
 
 #define FRAME_MAGIC   UINT64_C(0x656d617266204c31)
-#define FRAME_VERSION 3
+#define FRAME_VERSION 4
 
 static_assert(sizeof(struct loam_frame) % 64 == 0, "caches follow");
 static_assert(sizeof(struct frame_window) == 64, "a line each");
@@ -363,6 +345,17 @@ static inline enum loam_frame_zone frame_zone_of_chunk(const struct loam_frame *
     return frame_zone(frame, frame_chunk_start(section, chunk));
 }
 
+/* Of a PARTIAL chunk. */
+static inline uint32_t frame_free_frames(const struct frame_chunk *chunk)
+{
+    return frame_read(chunk->count) & (FRAME_COUNT_BLOCK - 1);
+}
+
+static inline void frame_count(struct frame_chunk *chunk, uint32_t change)
+{
+    frame_write(chunk->count, chunk->count + change);
+}
+
 static inline uint64_t frame_piece_chunks(uint32_t order)
 {
     return UINT64_C(1) << (order - FRAME_CHUNK_ORDER);
@@ -437,13 +430,6 @@ static inline uint64_t frame_seal_of_section(const struct frame_section *section
     return frame_seal(values, sizeof values / sizeof values[0]);
 }
 
-static inline uint64_t frame_quick_seal_of_section(const struct frame_section *section)
-{
-    return frame_scatter(section->metadata_offset_bytes ^ frame_bits_rotate(section->chunk_count, 40) ^
-                             frame_bits_rotate(section->first_chunk, 20) ^ FRAME_MAGIC,
-                         UINT64_C(0x9e3779b97f4a7c15));
-}
-
 static inline uint64_t frame_seal_of_allocator(const struct loam_frame *frame)
 {
     uint64_t values[] = {frame->magic,
@@ -461,43 +447,39 @@ static inline uint64_t frame_seal_of_allocator(const struct loam_frame *frame)
     return frame_seal(values, sizeof values / sizeof values[0]);
 }
 
-static inline uint64_t frame_current_seal(const struct frame_current *current)
-{
-    uint64_t values[] = {current->base, current->chunk_offset_bytes, current->map_offset_bytes, current->link};
+static const struct frame_window frame_window_none = {.link = FRAME_LINK_NONE};
 
-    return frame_seal(values, sizeof values / sizeof values[0]);
+static inline struct frame_memo frame_memo_of(const struct loam_frame *frame, const struct loam_frame_cache *cache,
+                                              const struct frame_section *section)
+{
+    return (struct frame_memo){
+        .start = section->start,
+        .count = section->end - section->start,
+        .chunks_offset_bytes = (uintptr_t)frame_chunks(frame, section) - (uintptr_t)cache -
+                               section->first_chunk * sizeof(struct frame_chunk),
+        .maps_offset_bytes = (uintptr_t)frame_map(frame, section, 0) - (uintptr_t)cache -
+                             section->first_chunk * sizeof(struct frame_map),
+        .id = section->id,
+    };
 }
 
-static inline uint64_t frame_window_check(const struct frame_window *window, uint64_t bits)
-{
-    return ~(bits ^ window->made ^ window->base);
-}
-
-/* What stands for none: its seal is wrong, by more than a bit. */
-#define FRAME_SEAL_NONE UINT64_C(0x5555555555555555)
-static const struct frame_current frame_current_none = {.seal = FRAME_SEAL_NONE};
-static const struct frame_window frame_window_none = {.ready_check = UINT64_MAX, .back_check = UINT64_MAX};
-static const struct frame_memo frame_memo_none = {.seal = FRAME_SEAL_NONE};
-
-/* Member by member: others read some of them meanwhile. */
+/* Nothing is made. Member by member: others read it meanwhile. */
 static inline void frame_window_reset(struct frame_window *window)
 {
-    frame_write(window->ready, frame_window_none.ready);
-    frame_write(window->back, frame_window_none.back);
-    frame_write(window->made, frame_window_none.made);
-    frame_write(window->base, frame_window_none.base);
-    window->ready_check = frame_window_none.ready_check;
-    window->back_check = frame_window_none.back_check;
+    frame_write(window->ready, 0);
+    frame_write(window->back, 0);
+    frame_write(window->made, 0);
+    frame_write(window->base, 0);
 }
 
-static inline void frame_current_set(struct frame_current *current, const struct frame_current *value)
+/* It takes from another chunk, or from none; nothing is made. */
+static inline void frame_window_move(struct frame_window *window, const struct frame_window *to)
 {
-    current->base = value->base;
-    current->chunk_offset_bytes = value->chunk_offset_bytes;
-    current->map_offset_bytes = value->map_offset_bytes;
-    current->seal = value->seal;
-    frame_write(current->link, value->link);
-    frame_write(current->window_base, value->window_base);
+    frame_window_reset(window);
+    window->chunk_base = to->chunk_base;
+    window->chunk_offset_bytes = to->chunk_offset_bytes;
+    window->map_offset_bytes = to->map_offset_bytes;
+    frame_write(window->link, to->link);
 }
 
 /* Whose chunks in caches serve requests without limit: the highest zone's, unless a reserve must be seen to. */
@@ -506,17 +488,6 @@ static inline uint64_t frame_zone_open(const struct loam_frame *frame)
     return frame->top_zone == LOAM_FRAME_ZONE_NORMAL ? (uint64_t)LOAM_FRAME_ZONE_NORMAL
            : frame->dma32_reserve_frames == 0        ? (uint64_t)LOAM_FRAME_ZONE_DMA32
                                                      : FRAME_ZONE_NONE;
-}
-
-static inline uint64_t frame_cache_seal(uint64_t offset_bytes)
-{
-    return frame_scatter(offset_bytes, UINT64_C(0x9e3779b97f4a7c15)) ^ FRAME_MAGIC;
-}
-
-/* On the way of every free, so only a sum. */
-static inline uint64_t frame_memo_seal(const struct frame_memo *memo)
-{
-    return memo->start + memo->count + memo->chunks_offset_bytes + memo->maps_offset_bytes + memo->id;
 }
 
 /* The frames of the blocks of an order, 0 to 6, that start at the bits of a word. */

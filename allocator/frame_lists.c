@@ -15,10 +15,6 @@ struct frame_lists *loam_frame_lists_of(struct loam_frame *frame, const struct f
     enum loam_frame_zone zone = frame_zone(frame, frame_chunk_start(section, chunk));
     uint32_t owner = frame_read(this->owner);
 
-    if (owner > frame->cache_capacity) {
-        loam_frame_damage(frame);
-        owner = 0;
-    }
     return owner != 0 ? &frame_caches(frame)[owner - 1].lists[zone] : &frame->lists[zone][this->released & 1];
 }
 
@@ -39,31 +35,15 @@ void loam_frame_lists_push(struct loam_frame *frame, const struct frame_section 
     struct frame_chunk *this = &frame_chunks(frame, section)[chunk];
     struct frame_lists *lists = loam_frame_lists_of(frame, section, chunk);
     uint64_t link = frame_link(section, chunk);
-    struct frame_section *unused;
 
     set_previous(this, FRAME_LINK_NONE);
     set_next(this, lists->head[list]);
     this->list = (uint8_t)list;
     if (lists->head[list] != FRAME_LINK_NONE) {
-        set_previous(loam_frame_chunk_from_link(frame, lists->head[list], &unused), link);
+        set_previous(frame_chunk_from_link(frame, lists->head[list]), link);
     }
     lists->head[list] = link;
     lists->mask[list / 64] |= UINT64_C(1) << (list % 64);
-}
-
-/* The neighbour must point back, or the list is damaged and stays as it is. */
-static bool neighbours_agree(struct loam_frame *frame, const struct frame_lists *lists, const struct frame_chunk *this,
-                             uint64_t link)
-{
-    uint64_t previous = frame_chunk_previous(this), next = frame_chunk_next(this);
-    struct frame_section *unused;
-
-    return this->list < FRAME_LISTS &&
-           (next == FRAME_LINK_NONE ||
-            frame_chunk_previous(loam_frame_chunk_from_link(frame, next, &unused)) == link) &&
-           (previous == FRAME_LINK_NONE
-                ? lists->head[this->list]
-                : frame_chunk_next(loam_frame_chunk_from_link(frame, previous, &unused))) == link;
 }
 
 void loam_frame_lists_remove(struct loam_frame *frame, const struct frame_section *section, uint64_t chunk)
@@ -71,18 +51,12 @@ void loam_frame_lists_remove(struct loam_frame *frame, const struct frame_sectio
     struct frame_chunk *this = &frame_chunks(frame, section)[chunk];
     struct frame_lists *lists = loam_frame_lists_of(frame, section, chunk);
     uint64_t previous = frame_chunk_previous(this), next = frame_chunk_next(this);
-    struct frame_section *unused;
 
-    if (!neighbours_agree(frame, lists, this, frame_link(section, chunk))) {
-        loam_frame_damage(frame);
-        this->list = FRAME_LIST_NONE;
-        return;
-    }
     if (next != FRAME_LINK_NONE) {
-        set_previous(loam_frame_chunk_from_link(frame, next, &unused), previous);
+        set_previous(frame_chunk_from_link(frame, next), previous);
     }
     if (previous != FRAME_LINK_NONE) {
-        set_next(loam_frame_chunk_from_link(frame, previous, &unused), next);
+        set_next(frame_chunk_from_link(frame, previous), next);
     } else {
         lists->head[this->list] = next;
         if (next == FRAME_LINK_NONE) {
@@ -94,8 +68,10 @@ void loam_frame_lists_remove(struct loam_frame *frame, const struct frame_sectio
 
 static uint32_t list_of_partial(const struct frame_chunk *chunk)
 {
-    if (chunk->free_frames > 0) {
-        return frame_partial_list(chunk->free_frames, chunk->fit);
+    uint32_t free_frames = frame_free_frames(chunk);
+
+    if (free_frames > 0) {
+        return frame_partial_list(free_frames, chunk->fit);
     }
     return chunk->owner != 0 ? FRAME_LIST_FULL : FRAME_LIST_NONE;
 }
@@ -111,9 +87,7 @@ void loam_frame_lists_file(struct loam_frame *frame, const struct frame_section 
     if (this->list != FRAME_LIST_NONE) {
         loam_frame_lists_remove(frame, section, chunk);
     }
-    if (list >= FRAME_LISTS && list != FRAME_LIST_NONE) {
-        loam_frame_damage(frame);
-    } else if (list != FRAME_LIST_NONE) {
+    if (list != FRAME_LIST_NONE) {
         loam_frame_lists_push(frame, section, chunk, list);
     }
 }

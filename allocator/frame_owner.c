@@ -57,47 +57,30 @@ void loam_frame_owner_release(struct loam_frame *frame, struct loam_frame_cache 
     }
 }
 
-static bool drop_spare(struct loam_frame_cache *cache, enum loam_frame_zone zone, uint64_t start)
+static void drop_spare(struct loam_frame_cache *cache, enum loam_frame_zone zone, uint64_t start)
 {
-    for (uint64_t n = 0; n < cache->spare_count[zone] && n < FRAME_SPARE_CHUNKS; n++) {
-        if (cache->spare[zone][n] == start) {
-            cache->spare[zone][n] = cache->spare[zone][--cache->spare_count[zone]];
-            return true;
-        }
+    uint64_t n = 0;
+
+    while (cache->spare[zone][n] != start) {
+        n++;
     }
-    return false;
+    cache->spare[zone][n] = cache->spare[zone][--cache->spare_count[zone]];
 }
 
-static void drop_current(struct loam_frame_cache *cache, enum loam_frame_zone zone, uint64_t link)
+/* The chunk, which is current, is no longer; it is on no list. */
+static void drop_current(struct loam_frame_cache *cache, struct frame_chunk *chunk, enum loam_frame_zone zone)
 {
-    for (uint32_t order = 0; order < FRAME_CHUNK_ORDER; order++) {
-        if (cache->current[zone][order].link == link) {
-            frame_current_set(&cache->current[zone][order], &frame_current_none);
-            if (order < FRAME_WINDOWS) {
-                frame_window_reset(&cache->window[order][zone]);
-            }
-        }
-    }
+    frame_window_move(&cache->window[chunk->order][zone], &frame_window_none);
+    chunk->list = FRAME_LIST_NONE;
+    chunk->fit = FRAME_FITS - 1;
+    loam_frame_chunk_cap_fit(chunk);
 }
 
 void loam_frame_owner_put_aside(struct loam_frame *frame, struct frame_section *section, uint64_t chunk)
 {
     struct frame_chunk *this = &frame_chunks(frame, section)[chunk];
-    struct loam_frame_cache *cache = loam_frame_stop_owner_of(frame, this);
 
-    if (cache == NULL || this->state != FRAME_CHUNK_PARTIAL || this->list != FRAME_LIST_CURRENT) {
-        loam_frame_damage(frame);
-        return;
-    }
-    drop_current(cache, frame_zone_of_chunk(frame, section, chunk), frame_link(section, chunk));
-    this->list = FRAME_LIST_NONE;
-    if (this->free_frames == LOAM_FRAME_CHUNK_FRAMES) {
-        /* Whoever has no lock puts aside what has nothing to give; that has all. */
-        loam_frame_damage(frame);
-        return;
-    }
-    this->fit = FRAME_FITS - 1;
-    loam_frame_chunk_cap_fit(this);
+    drop_current(frame_owner_of(frame, this), this, frame_zone_of_chunk(frame, section, chunk));
     loam_frame_lists_file(frame, section, chunk);
 }
 
@@ -107,29 +90,26 @@ void loam_frame_owner_disown(struct loam_frame *frame, struct loam_frame_cache *
 {
     struct frame_chunk *this = &frame_chunks(frame, section)[chunk];
     enum loam_frame_zone zone = frame_zone_of_chunk(frame, section, chunk);
-    uint64_t start = frame_chunk_start(section, chunk);
 
     if (this->state == FRAME_CHUNK_PARTIAL) {
         if (this->list == FRAME_LIST_CURRENT) {
-            drop_current(cache, zone, frame_link(section, chunk));
-            this->list = FRAME_LIST_NONE;
-            this->fit = FRAME_FITS - 1;
-            loam_frame_chunk_cap_fit(this);
+            drop_current(cache, this, zone);
         } else {
             loam_frame_lists_remove(frame, section, chunk);
         }
         frame_write(this->owner, 0);
-        move_free(frame, cache, section, chunk, this->free_frames, false);
-        if (this->free_frames == LOAM_FRAME_CHUNK_FRAMES) {
+        move_free(frame, cache, section, chunk, frame_free_frames(this), false);
+        if (frame_free_frames(this) == LOAM_FRAME_CHUNK_FRAMES) {
             loam_frame_buddy_give(frame, section, chunk, FRAME_CHUNK_ORDER);
         } else {
             loam_frame_lists_file(frame, section, chunk);
         }
-    } else if (this->state == FRAME_CHUNK_FREE && drop_spare(cache, zone, start)) {
+    } else if (this->state == FRAME_CHUNK_FREE) {
+        drop_spare(cache, zone, frame_chunk_start(section, chunk));
         frame_write(this->owner, 0);
         move_free(frame, cache, section, chunk, LOAM_FRAME_CHUNK_FRAMES, false);
         loam_frame_buddy_give(frame, section, chunk, FRAME_CHUNK_ORDER);
-    } else if (this->state == FRAME_CHUNK_WHOLE) {
+    } else {
         frame_write(this->owner, 0);
         this->before_frames = 0;
         this->block_frames = LOAM_FRAME_CHUNK_FRAMES;
@@ -137,8 +117,6 @@ void loam_frame_owner_disown(struct loam_frame *frame, struct loam_frame_cache *
         this->list = FRAME_LIST_NONE;
         this->tag = 0;
         this->released = 0;
-    } else {
-        loam_frame_damage(frame);
     }
 }
 
@@ -149,11 +127,7 @@ void loam_frame_owner_adopt(struct loam_frame *frame, struct loam_frame_cache *c
     uint64_t free_frames = LOAM_FRAME_CHUNK_FRAMES;
 
     if (this->state == FRAME_CHUNK_PARTIAL) {
-        free_frames = this->free_frames;
-        if (this->sum != frame_bits_sum(frame_map(frame, section, chunk))) {
-            loam_frame_damage(frame);
-            return;
-        }
+        free_frames = frame_free_frames(this);
         if (this->list != FRAME_LIST_NONE) {
             loam_frame_lists_remove(frame, section, chunk);
         }

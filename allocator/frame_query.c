@@ -67,25 +67,23 @@ struct loam_frame_info loam_frame_query(const struct loam_frame *frame, loam_pfn
 /* A frame that no section manages: in a section's prefix, or nowhere. */
 static int describe_unmanaged(const struct loam_frame *frame, uint64_t pfn, char *text, size_t bytes)
 {
-    struct loam_frame *locked = frame != NULL ? frame_lock(frame) : NULL;
-    const struct frame_section *section = NULL;
-    int64_t n = locked == NULL ? -1 : loam_frame_index_of(frame, pfn);
+    const struct frame_section *section;
+    bool in_prefix = false;
     uint32_t id = 0;
+    int64_t n;
 
-    if (locked == NULL) {
-        return snprintf(text, bytes, "frame 0x%llx: %s", (unsigned long long)pfn,
-                        frame != NULL ? "the allocator's constants were changed" : "no allocator is given");
+    if (frame == NULL) {
+        return snprintf(text, bytes, "frame 0x%llx: no allocator is given", (unsigned long long)pfn);
     }
+    frame_lock(frame);
+    n = loam_frame_index_of(frame, pfn);
     if (n >= 0) {
-        section = loam_frame_section_from_index(frame, (uint64_t)n);
-    }
-    if (section != NULL && pfn < section->start) {
+        section = frame_section_from_index(frame, (uint64_t)n);
+        in_prefix = pfn < section->start;
         id = section->id;
-    } else {
-        section = NULL;
     }
-    frame_unlock(locked, LOAM_OK);
-    if (section != NULL) {
+    frame_unlock((struct loam_frame *)(uintptr_t)frame, LOAM_OK);
+    if (in_prefix) {
         return snprintf(text, bytes, "frame 0x%llx holds the metadata of section %u", (unsigned long long)pfn, id);
     }
     return snprintf(text, bytes, "frame 0x%llx is in no section", (unsigned long long)pfn);
@@ -138,16 +136,15 @@ static enum loam_error section_from(const struct loam_frame *frame, uint64_t pfn
 {
     int64_t n = loam_frame_index_of(frame, pfn);
 
-    *section = n < 0 ? NULL : loam_frame_section_from_index(frame, (uint64_t)n);
+    *section = n < 0 ? NULL : frame_section_from_index(frame, (uint64_t)n);
     if (*section != NULL && pfn < (*section)->end) {
         return LOAM_OK;
     }
     if (n + 1 >= frame->section_count) {
         return LOAM_ERROR_NOT_FOUND;
     }
-    *section = loam_frame_section_from_index(frame, (uint64_t)(n + 1));
-    /* It ends above pfn, or the index is damaged, and whoever goes on from there would never come to an end. */
-    return *section == NULL || (*section)->end <= pfn ? LOAM_ERROR_CORRUPT : LOAM_OK;
+    *section = frame_section_from_index(frame, (uint64_t)(n + 1));
+    return LOAM_OK;
 }
 
 /*
@@ -191,9 +188,6 @@ enum loam_error loam_frame_next_free(const struct loam_frame *frame, loam_pfn fr
     while (error == LOAM_OK && range->count_frames == 0) {
         struct loam_frame *locked = frame_lock(frame);
 
-        if (locked == NULL) {
-            return LOAM_ERROR_CORRUPT;
-        }
         loam_frame_return_collect_all(locked);
         error = frame_unlock(locked, step_free(locked, &at, range));
     }
@@ -226,9 +220,6 @@ static enum loam_error step_chunks(const struct loam_frame *frame, uint64_t *fro
             range->start = loam_pfn_from_u64(frame_chunk_start(section, chunk));
             *released = this->released != 0;
         }
-        if (next <= chunk) {
-            return LOAM_ERROR_CORRUPT;
-        }
         range->count_frames += is_free ? (next - chunk) << FRAME_CHUNK_ORDER : 0;
     }
     *from = frame_min(frame_chunk_start(section, chunk), section->end);
@@ -252,9 +243,6 @@ enum loam_error loam_frame_next_free_chunks(const struct loam_frame *frame, loam
     while (error == LOAM_OK && range->count_frames == 0) {
         struct loam_frame *locked = frame_lock(frame);
 
-        if (locked == NULL) {
-            return LOAM_ERROR_CORRUPT;
-        }
         error = frame_unlock(locked, step_chunks(locked, &at, range, released));
     }
     return error;
@@ -283,7 +271,7 @@ enum loam_error loam_frame_largest_free(const struct loam_frame *frame, loam_pfn
             *range = found;
         }
     }
-    return error == LOAM_ERROR_CORRUPT ? error : range->count_frames == 0 ? LOAM_ERROR_NOT_FOUND : LOAM_OK;
+    return range->count_frames == 0 ? LOAM_ERROR_NOT_FOUND : LOAM_OK;
 }
 
 /* Add a maximal free range: how much of it lies in aligned blocks of each order. */
@@ -340,9 +328,6 @@ struct loam_frame_fragmentation loam_frame_fragmentation(const struct loam_frame
     while (error == LOAM_OK) {
         struct loam_frame *locked = frame_lock(frame);
 
-        if (locked == NULL) {
-            break;
-        }
         loam_frame_return_collect_all(locked);
         error = frame_unlock(locked, step_fragmentation(locked, &from, &sum));
     }
@@ -378,14 +363,12 @@ struct loam_frame_stats loam_frame_stats(const struct loam_frame *frame)
     stats.released_chunks = frame->released_chunks;
     stats.metadata_bytes = frame->metadata_bytes;
     for (uint32_t n = 0; n < frame->section_count; n++) {
-        const struct frame_section *section = loam_frame_section_from_index(frame, n);
+        const struct frame_section *section = frame_section_from_index(frame, n);
 
-        if (section != NULL) {
-            stats.total_frames += section->end - section->range_start;
-            stats.managed_frames += section->end - section->start;
-            stats.free_frames += section->free_frames;
-            stats.metadata_bytes += section->metadata_bytes;
-        }
+        stats.total_frames += section->end - section->range_start;
+        stats.managed_frames += section->end - section->start;
+        stats.free_frames += section->free_frames;
+        stats.metadata_bytes += section->metadata_bytes;
     }
     count_caches(frame, &stats);
     stats.free_frames += stats.cached_frames;

@@ -11,7 +11,7 @@ static struct frame_returned *slot_of(const struct loam_frame_cache *cache, cons
 {
     uint32_t slot = frame_read(chunk->slot);
 
-    return slot == 0 || slot > FRAME_RETURNED ? NULL : (struct frame_returned *)&cache->returned[slot - 1];
+    return slot == 0 ? NULL : (struct frame_returned *)&cache->returned[slot - 1];
 }
 
 /* Free the block that starts at offset, if it is one still: its owner may have freed it as well, at the same moment. */
@@ -53,8 +53,8 @@ static uint64_t collect_singles(struct loam_frame *frame, struct loam_frame_cach
     if (this->state != FRAME_CHUNK_PARTIAL || this->list != FRAME_LIST_CURRENT) {
         return marks;
     }
-    this->sum ^= frame_bits_clear(map, word, singles);
-    frame_write(this->free_frames, (uint16_t)(this->free_frames + count));
+    frame_bits_clear(map, word, singles);
+    frame_count(this, count * FRAME_COUNT_FREE - count * FRAME_COUNT_BLOCK);
     frame_write(*cached, *cached + count);
     return marks & ~singles;
 }
@@ -62,21 +62,16 @@ static uint64_t collect_singles(struct loam_frame *frame, struct loam_frame_cach
 /* Free what is marked in one slot, and leave the slot unused. */
 static void collect_slot(struct loam_frame *frame, struct loam_frame_cache *cache, struct frame_returned *returned)
 {
-    struct frame_section *section;
     uint64_t link = returned->link;
-    struct frame_chunk *this = loam_frame_chunk_from_link(frame, link, &section);
+    struct frame_section *section = frame_section_from_link(frame, link);
 
     returned->link = FRAME_LINK_NONE;
-    if (section == NULL || this->owner != cache->owner || slot_of(cache, this) != returned) {
-        loam_frame_damage(frame);
-        return;
-    }
-    frame_write(this->slot, 0);
+    frame_write(frame_chunk_from_link(frame, link)->slot, 0);
     for (uint32_t word = 0; word < FRAME_MAP_WORDS; word++) {
         uint64_t marks = frame_read(returned->starts[word]);
 
         marks = marks == 0 ? 0 : collect_singles(frame, cache, section, (uint32_t)link, word, marks);
-        for (; marks != 0 && !frame_read(frame->damaged); marks &= marks - 1) {
+        for (; marks != 0; marks &= marks - 1) {
             collect_block(frame, cache, section, (uint32_t)link, word * 64 + (uint32_t)__builtin_ctzll(marks));
         }
     }
@@ -113,7 +108,7 @@ void loam_frame_return_collect_all(struct loam_frame *frame)
     if (unseen == 0 || !loam_frame_stop_all(frame)) {
         return;
     }
-    for (uint32_t id = 0; id < frame->cache_top && !frame_read(frame->damaged); id++) {
+    for (uint32_t id = 0; id < frame->cache_top; id++) {
         if (frame_caches(frame)[id].forbidden != FRAME_UNUSED) {
             loam_frame_return_collect(frame, &frame_caches(frame)[id]);
         }
@@ -123,8 +118,7 @@ void loam_frame_return_collect_all(struct loam_frame *frame)
 bool loam_frame_return_marked(const struct loam_frame *frame, const struct frame_section *section, uint64_t start)
 {
     const struct frame_chunk *this = &frame_chunks(frame, section)[frame_chunk_index(section, start)];
-    const struct loam_frame_cache *cache = loam_frame_stop_owner_of(frame, this);
-    const struct frame_returned *returned = cache == NULL ? NULL : slot_of(cache, this);
+    const struct frame_returned *returned = slot_of(frame_owner_of(frame, this), this);
     uint32_t offset = frame_offset(start);
 
     return returned != NULL && ((frame_read(returned->starts[offset / 64]) >> (offset % 64)) & 1) != 0;
@@ -180,12 +174,12 @@ enum loam_error loam_frame_return_block(struct loam_frame *frame, struct frame_s
 {
     uint64_t chunk = frame_chunk_index(section, start);
     struct frame_chunk *this = &frame_chunks(frame, section)[chunk];
-    struct loam_frame_cache *cache = loam_frame_stop_owner_of(frame, this);
+    struct loam_frame_cache *cache = frame_owner_of(frame, this);
     uint32_t offset = frame_offset(start);
     struct frame_returned *returned;
     uint64_t *marks;
 
-    if (cache == NULL || count == 0 || count > LOAM_FRAME_CHUNK_FRAMES - offset) {
+    if (count == 0 || count > LOAM_FRAME_CHUNK_FRAMES - offset) {
         return LOAM_ERROR_INVALID;
     }
     if (!is_whole_block(frame, section, chunk, start, count)) {
@@ -222,13 +216,13 @@ bool loam_frame_return_run(struct loam_frame *frame, struct frame_section *secti
 {
     uint64_t chunk = frame_chunk_index(section, start), *marks;
     struct frame_chunk *this = &frame_chunks(frame, section)[chunk];
-    struct loam_frame_cache *cache = loam_frame_stop_owner_of(frame, this);
+    struct loam_frame_cache *cache = frame_owner_of(frame, this);
     uint32_t offset = frame_offset(start), word = offset / 64;
     uint64_t mask = UINT64_MAX >> (64 - count) << (offset % 64);
     struct frame_returned *returned;
     struct frame_word bits;
 
-    if (cache == NULL || loam_frame_stop_still(frame, cache) || frame_read(this->state) != FRAME_CHUNK_PARTIAL) {
+    if (loam_frame_stop_still(frame, cache) || frame_read(this->state) != FRAME_CHUNK_PARTIAL) {
         return false;
     }
     bits = frame_bits_read(frame_map(frame, section, chunk), word);

@@ -97,15 +97,11 @@ static bool search_partial(struct loam_frame *frame, const struct frame_lists *l
     /* The fits from order up, in each of the buckets. */
     uint64_t fits = ((UINT64_C(0x1ff) << order) & 0x1ff) * buckets;
 
-    while ((lists->mask[0] & fits) != 0 && !frame_read(frame->damaged)) {
-        uint32_t list = (uint32_t)__builtin_ctzll(lists->mask[0] & fits);
-        const struct frame_chunk *this = loam_frame_chunk_from_link(frame, lists->head[list], section);
-        uint64_t chunk = (uint32_t)lists->head[list];
+    while ((lists->mask[0] & fits) != 0) {
+        uint64_t link = lists->head[__builtin_ctzll(lists->mask[0] & fits)];
+        uint64_t chunk = (uint32_t)link;
 
-        if (*section == NULL || this->state != FRAME_CHUNK_PARTIAL || this->list != list) {
-            loam_frame_damage(frame);
-            return false;
-        }
+        *section = frame_section_from_link(frame, link);
         if (fit_in_chunk(frame_map(frame, *section, chunk), want, frame_chunk_start(*section, chunk), start)) {
             return true;
         }
@@ -121,14 +117,11 @@ static bool search_buddy(struct loam_frame *frame, const struct frame_lists *lis
     uint64_t fits = lists->mask[1] >> (order - FRAME_CHUNK_ORDER) << (order - FRAME_CHUNK_ORDER);
     uint64_t link;
 
-    if (fits == 0 || fits >> FRAME_BIG_ORDERS != 0) {
+    if (fits == 0) {
         return false;
     }
     link = lists->head[FRAME_LIST_FREE + __builtin_ctzll(fits)];
-    if (loam_frame_chunk_from_link(frame, link, section)->state != FRAME_CHUNK_FREE || *section == NULL) {
-        loam_frame_damage(frame);
-        return false;
-    }
+    *section = frame_section_from_link(frame, link);
     *start = frame_chunk_start(*section, (uint32_t)link);
     return true;
 }
@@ -219,8 +212,8 @@ static bool search_walk(struct loam_frame *frame, const struct frame_want *want,
                         uint64_t *start)
 {
     for (int64_t n = loam_frame_index_of(frame, want->ceiling - 1); n >= 0; n--) {
-        *section = loam_frame_section_from_index(frame, (uint64_t)n);
-        if (*section == NULL || (*section)->end <= want->floor) {
+        *section = frame_section_from_index(frame, (uint64_t)n);
+        if ((*section)->end <= want->floor) {
             break;
         }
         if ((*section)->free_frames >= want->count && search_section(frame, *section, want, start)) {
@@ -234,10 +227,7 @@ static bool search_walk(struct loam_frame *frame, const struct frame_want *want,
 
 static uint64_t highest_end(const struct loam_frame *frame)
 {
-    const struct frame_section *top =
-        frame->section_count == 0 ? NULL : loam_frame_section_from_index(frame, frame->section_count - 1);
-
-    return top == NULL ? 0 : top->end;
+    return frame->section_count == 0 ? 0 : frame_section_from_index(frame, frame->section_count - 1)->end;
 }
 
 /* In chunks of the kinds in view, by list where that decides. */

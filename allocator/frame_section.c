@@ -41,7 +41,7 @@ size_t loam_frame_section_bytes(const struct loam_frame *frame, loam_pfn start, 
 static enum loam_error find_gap(const struct loam_frame *frame, uint64_t start, uint64_t end, uint32_t *at)
 {
     int64_t n = loam_frame_index_of(frame, start);
-    const struct frame_section *below = n < 0 ? NULL : loam_frame_section_from_index(frame, (uint64_t)n);
+    const struct frame_section *below = n < 0 ? NULL : frame_section_from_index(frame, (uint64_t)n);
 
     *at = (uint32_t)(n + 1);
     if ((below != NULL && below->end > start) ||
@@ -56,7 +56,7 @@ static enum loam_error check_gap(struct loam_frame *frame, uint64_t start, uint6
 {
     uint32_t at;
 
-    if (frame_lock_to_change(frame) == NULL) {
+    if (!frame_lock_to_change(frame)) {
         return LOAM_ERROR_CORRUPT;
     }
     return frame_unlock(frame, find_gap(frame, start, end, &at));
@@ -68,12 +68,8 @@ static uint32_t take_id(struct loam_frame *frame)
 
     if (id == ID_NONE) {
         id = frame->id_top;
-        frame_write(frame->id_top, id + 1);
+        frame->id_top = id + 1;
         return id;
-    }
-    if (id >= frame->id_top) {
-        loam_frame_damage(frame);
-        return 0;
     }
     frame->unused_id = frame_sections(frame)[id].next_unused;
     return id;
@@ -83,7 +79,7 @@ static uint32_t take_id(struct loam_frame *frame)
 static void set_top_zone(struct loam_frame *frame)
 {
     const struct frame_section *top =
-        frame->section_count == 0 ? NULL : loam_frame_section_from_index(frame, frame->section_count - 1);
+        frame->section_count == 0 ? NULL : frame_section_from_index(frame, frame->section_count - 1);
     uint32_t zone = top != NULL && top->end > frame->zone_end ? LOAM_FRAME_ZONE_NORMAL : LOAM_FRAME_ZONE_DMA32;
 
     if (zone == frame->top_zone) {
@@ -103,9 +99,6 @@ static uint32_t insert_section(struct loam_frame *frame, const struct frame_sect
     struct frame_section *section = &frame_sections(frame)[id];
     struct frame_index *index = frame_indexes(frame);
 
-    if (frame_read(frame->damaged)) {
-        return 0;
-    }
     *section = *given;
     section->id = id;
     section->used = 1;
@@ -134,13 +127,12 @@ static enum loam_error add_section(struct loam_frame *frame, uint64_t range_star
     uint32_t at;
 
     given.seal = frame_seal_of_section(&given);
-    given.quick_seal = frame_quick_seal_of_section(&given);
     error = check_gap(frame, range_start, end);
     if (error != LOAM_OK) {
         return error;
     }
     loam_frame_chunk_prepare(frame, &given);
-    if (frame_lock_to_change(frame) == NULL) {
+    if (!frame_lock_to_change(frame)) {
         return LOAM_ERROR_CORRUPT;
     }
     error = find_gap(frame, range_start, end, &at);
@@ -218,9 +210,6 @@ static void delete_section(struct loam_frame *frame, struct frame_section *secti
     uint32_t id = section->id;
 
     loam_frame_chunk_retire(frame, section);
-    if (frame_read(frame->damaged)) {
-        return;
-    }
     frame->section_count--;
     memmove(&index[at], &index[at + 1], (frame->section_count - at) * sizeof *index);
     *section = (struct frame_section){.id = id, .next_unused = frame->unused_id};
@@ -261,7 +250,7 @@ enum loam_error loam_frame_section_remove(struct loam_frame *frame, uint32_t sec
     if (frame == NULL) {
         return LOAM_ERROR_INVALID;
     }
-    if (frame_lock_to_change(frame) == NULL) {
+    if (!frame_lock_to_change(frame)) {
         return LOAM_ERROR_CORRUPT;
     }
     found = loam_frame_section_from_id(frame, section);
@@ -315,10 +304,7 @@ enum loam_error loam_frame_section_at(const struct loam_frame *frame, uint32_t i
         return LOAM_ERROR_INVALID;
     }
     locked = frame_lock(frame);
-    if (locked == NULL) {
-        return LOAM_ERROR_CORRUPT;
-    }
-    found = index < frame->section_count ? loam_frame_section_from_index(frame, index) : NULL;
+    found = index < frame->section_count ? frame_section_from_index(frame, index) : NULL;
     return frame_unlock(locked, summarise(found, section));
 }
 
@@ -335,8 +321,5 @@ enum loam_error loam_frame_section_find(const struct loam_frame *frame, loam_pfn
         return LOAM_ERROR_INVALID;
     }
     locked = frame_lock(frame);
-    if (locked == NULL) {
-        return LOAM_ERROR_CORRUPT;
-    }
     return frame_unlock(locked, summarise(loam_frame_section_from_pfn(frame, pfn.value), section));
 }

@@ -19,61 +19,32 @@ bool loam_frame_stop_barrier_set(void)
     return atomic_load_explicit(&process_barrier, memory_order_acquire) != NULL;
 }
 
-struct loam_frame_cache *loam_frame_stop_owner_of(const struct loam_frame *frame, const struct frame_chunk *chunk)
-{
-    uint32_t owner = frame_read(chunk->owner);
-
-    if (owner == 0 || owner > frame_read(frame->cache_top)) {
-        loam_frame_damage(frame);
-        return NULL;
-    }
-    return &frame_caches(frame)[owner - 1];
-}
-
 /* --- What is ready --------------------------------------------------------------------------------------------- */
 
-/* What is ready or back in the current chunk of an order is free in its bitmaps again. The cache stands still. */
+/* What is ready or back in a window is free in its bitmaps again. The cache stands still. */
 static void settle_window(struct loam_frame *frame, struct loam_frame_cache *cache, uint32_t zone, uint32_t order)
 {
-    struct frame_current *current = &cache->current[zone][order];
     struct frame_window *window = &cache->window[order][zone];
-    uint64_t starts = window->ready | window->back, word = (window->base - current->base) / 64, frames;
-    struct frame_section *section;
-    struct frame_chunk *chunk;
-    struct frame_map *map;
+    uint64_t starts = window->ready | window->back, frames;
 
-    if (memcmp(window, &frame_window_none, sizeof *window) == 0) {
+    if (window->made == 0) {
         return;
     }
-    chunk = loam_frame_chunk_from_link(frame, current->link, &section);
-    if (section == NULL || window->ready_check != frame_window_check(window, window->ready) ||
-        window->back_check != frame_window_check(window, window->back) || word >= FRAME_MAP_WORDS ||
-        (starts & ~window->made) != 0 || (window->ready & window->back) != 0 ||
-        current->seal != frame_current_seal(current) || chunk->owner != cache->owner ||
-        chunk->list != FRAME_LIST_CURRENT || chunk->order != order) {
-        loam_frame_damage(frame);
-        return;
-    }
-    map = frame_map(frame, section, (uint32_t)current->link);
-    frames = frame_spread(starts, order);
-    if ((frame_bits_word(map, FRAME_BITS_USED, (uint32_t)word) & frames) != frames) {
-        loam_frame_damage(frame);
-        return;
-    }
-    chunk->sum ^= frame_bits_clear(map, (uint32_t)word, frames);
-    frame_write(chunk->free_frames, (uint16_t)(chunk->free_frames + __builtin_popcountll(frames)));
-    frame_write(cache->free_frames[zone], cache->free_frames[zone] + (uint64_t)__builtin_popcountll(frames));
+    frames = (uint64_t)__builtin_popcountll(starts) << order;
+    frame_bits_clear(frame_address(frame, window->map_offset_bytes), frame_offset(window->base) / 64,
+                     frame_spread(starts, order));
+    frame_count(frame_address(frame, window->chunk_offset_bytes),
+                (uint32_t)frames * FRAME_COUNT_FREE - (uint32_t)(frames >> order) * FRAME_COUNT_BLOCK);
+    frame_write(cache->free_frames[zone], cache->free_frames[zone] + frames);
     frame_window_reset(window);
-    frame_write(current->window_base, 0);
 }
 
-static bool settle(struct loam_frame *frame, struct loam_frame_cache *cache)
+void loam_frame_stop_settle(struct loam_frame *frame, struct loam_frame_cache *cache)
 {
-    for (uint32_t order = 0; order < FRAME_WINDOWS && cache->forbidden != FRAME_UNUSED; order++) {
+    for (uint32_t order = 0; order < FRAME_WINDOWS; order++) {
         settle_window(frame, cache, LOAM_FRAME_ZONE_DMA32, order);
         settle_window(frame, cache, LOAM_FRAME_ZONE_NORMAL, order);
     }
-    return !frame_read(frame->damaged);
 }
 
 /* Frames of a zone that are ready, as of a moment. */
@@ -93,16 +64,14 @@ bool loam_frame_stop_ready(const struct loam_frame *frame, const struct frame_se
                            uint64_t mask)
 {
     uint64_t chunk = frame_chunk_index(section, start);
-    const struct loam_frame_cache *cache = loam_frame_stop_owner_of(frame, &frame_chunks(frame, section)[chunk]);
+    const struct loam_frame_cache *cache = frame_owner_of(frame, &frame_chunks(frame, section)[chunk]);
     enum loam_frame_zone zone = frame_zone_of_chunk(frame, section, chunk);
-    uint64_t base = loam_align_down(start, 64);
 
-    for (uint32_t order = 0; order < FRAME_WINDOWS && cache != NULL; order++) {
-        const struct frame_current *current = &cache->current[zone][order];
+    for (uint32_t order = 0; order < FRAME_WINDOWS; order++) {
         const struct frame_window *window = &cache->window[order][zone];
 
-        if (frame_read(current->link) == frame_link(section, chunk) && frame_read(current->window_base) == base &&
-            frame_read(window->base) == base &&
+        if (frame_read(window->link) == frame_link(section, chunk) &&
+            frame_read(window->base) == loam_align_down(start, 64) &&
             (frame_spread(frame_read(window->ready) | frame_read(window->back), order) & mask) != 0) {
             return true;
         }
@@ -118,18 +87,13 @@ bool loam_frame_stop_still(const struct loam_frame *frame, const struct loam_fra
     return (cache->forbidden != FRAME_RUNNING && cache->forbidden != FRAME_STOPPING) || frame->holder == cache->id + 1;
 }
 
-/* Wait until the owner is out of the call under way. False: there is no telling, or it does not leave. */
-static bool wait_for(struct loam_frame *frame, const struct loam_frame_cache *cache)
+/* Wait until the owner is out of the call under way. False: it does not leave. */
+static bool wait_for(const struct loam_frame_cache *cache)
 {
     struct loam_lock_patience patience = {0};
-    uint32_t busy;
 
     /* Acquire: pairs with the release with which the owner leaves. */
-    while ((busy = __atomic_load_n(&cache->busy, __ATOMIC_ACQUIRE)) != 0) {
-        if (busy != 1) {
-            loam_frame_damage(frame);
-            return false;
-        }
+    while (__atomic_load_n(&cache->busy, __ATOMIC_ACQUIRE) != 0) {
         if (!loam_lock_pass_time(&patience)) {
             return false;
         }
@@ -144,9 +108,9 @@ static void forbid(struct loam_frame *frame, struct loam_frame_cache *cache)
 }
 
 /* Passed: whether all threads have passed a barrier since the cache was forbidden. If not, its owner goes on. */
-static bool stop(struct loam_frame *frame, struct loam_frame_cache *cache, bool passed)
+static bool stop(struct loam_frame_cache *cache, bool passed)
 {
-    bool stopped = passed && wait_for(frame, cache);
+    bool stopped = passed && wait_for(cache);
 
     /* Release: pairs with the owner's acquire. */
     __atomic_store_n(&cache->forbidden, stopped ? FRAME_STOPPED : FRAME_RUNNING, __ATOMIC_RELEASE);
@@ -165,14 +129,15 @@ bool loam_frame_stop_owner(struct loam_frame *frame, struct loam_frame_cache *ca
 {
     if (!loam_frame_stop_still(frame, cache)) {
         forbid(frame, cache);
-        if (!stop(frame, cache, pass_barrier())) {
+        if (!stop(cache, pass_barrier())) {
             return false;
         }
     }
-    return settle(frame, cache);
+    loam_frame_stop_settle(frame, cache);
+    return true;
 }
 
-bool loam_frame_stop_all(struct loam_frame *frame)
+bool loam_frame_stop_hold_all(struct loam_frame *frame)
 {
     bool any = false, all = true, passed;
 
@@ -186,8 +151,19 @@ bool loam_frame_stop_all(struct loam_frame *frame)
     for (uint32_t id = 0; id < frame->cache_top; id++) {
         struct loam_frame_cache *cache = &frame_caches(frame)[id];
 
-        if (cache->forbidden != FRAME_UNUSED) {
-            all = (loam_frame_stop_still(frame, cache) || stop(frame, cache, passed)) && settle(frame, cache) && all;
+        all = (loam_frame_stop_still(frame, cache) || stop(cache, passed)) && all;
+    }
+    return all;
+}
+
+bool loam_frame_stop_all(struct loam_frame *frame)
+{
+    bool all = loam_frame_stop_hold_all(frame);
+
+    for (uint32_t id = 0; id < frame->cache_top; id++) {
+        if (frame_caches(frame)[id].forbidden != FRAME_UNUSED &&
+            loam_frame_stop_still(frame, &frame_caches(frame)[id])) {
+            loam_frame_stop_settle(frame, &frame_caches(frame)[id]);
         }
     }
     return all;
@@ -214,7 +190,6 @@ void loam_frame_stop_resume(struct loam_frame *frame)
 bool loam_frame_stop_chunk(struct loam_frame *frame, const struct frame_section *section, uint64_t chunk)
 {
     const struct frame_chunk *this = &frame_chunks(frame, section)[chunk];
-    struct loam_frame_cache *cache = frame_read(this->owner) == 0 ? NULL : loam_frame_stop_owner_of(frame, this);
 
-    return cache == NULL || loam_frame_stop_owner(frame, cache);
+    return frame_read(this->owner) == 0 || loam_frame_stop_owner(frame, frame_owner_of(frame, this));
 }

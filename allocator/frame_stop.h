@@ -25,15 +25,18 @@
 /* Whether this process has set a barrier. */
 bool loam_frame_stop_barrier_set(void);
 
-/* The cache that owns the chunk; NULL: none does, which is damage. */
-struct loam_frame_cache *loam_frame_stop_owner_of(const struct loam_frame *frame, const struct frame_chunk *chunk);
+/* The cache that owns the chunk, which has an owner. */
+static inline struct loam_frame_cache *frame_owner_of(const struct loam_frame *frame, const struct frame_chunk *chunk)
+{
+    return &frame_caches(frame)[frame_read(chunk->owner) - 1];
+}
 
 /* Whether the caller has the cache's chunks to itself already. */
 bool loam_frame_stop_still(const struct loam_frame *frame, const struct loam_frame_cache *cache);
 
 /*
  * Has the cache to itself until the lock is given up; nothing is ready in it. False: the process has set no barrier, it
- * was refused, or the owner has not left its call for seconds; or what is ready contradicts itself.
+ * was refused, or the owner has not left its call for seconds.
  */
 bool loam_frame_stop_owner(struct loam_frame *frame, struct loam_frame_cache *cache);
 
@@ -43,7 +46,11 @@ bool loam_frame_stop_chunk(struct loam_frame *frame, const struct frame_section 
 /* The same of all caches, by one barrier. */
 bool loam_frame_stop_all(struct loam_frame *frame);
 
-/* Why an owner could not be stopped where there is no damage: LOAM_ERROR_UNINITIALISED, LOAM_ERROR_BUSY. */
+/* The same, and what is ready stays so: for who will look at it before he believes it, and settle it then. */
+bool loam_frame_stop_hold_all(struct loam_frame *frame);
+void loam_frame_stop_settle(struct loam_frame *frame, struct loam_frame_cache *cache);
+
+/* Why an owner could not be stopped: LOAM_ERROR_UNINITIALISED, LOAM_ERROR_BUSY. */
 enum loam_error loam_frame_stop_error(void);
 
 /* Let all go on that were stopped. */

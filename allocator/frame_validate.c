@@ -26,19 +26,25 @@ struct walk {
 
 /* --- What says where things lie -------------------------------------------------------------------------------- */
 
-static enum loam_error check_header(struct recount *recount)
+enum loam_error loam_frame_validate_header(const struct loam_frame *frame, struct loam_diag *diag)
 {
-    const struct loam_frame *frame = recount->frame;
-
-    if (frame->magic != FRAME_MAGIC) {
-        return CORRUPT(recount, "allocator: no frame allocator here (magic 0x%" PRIx64 ")", frame->magic);
+    if (frame->magic != FRAME_MAGIC || frame->version != FRAME_VERSION) {
+        return loam_fail(diag, LOAM_ERROR_CORRUPT, "allocator: no frame allocator here (magic 0x%" PRIx64 ")",
+                         frame->magic);
     }
     if (frame->seal != frame_seal_of_allocator(frame)) {
-        return CORRUPT(recount, "allocator: its constants were changed");
+        return loam_fail(diag, LOAM_ERROR_CORRUPT, "allocator: its constants were changed");
     }
-    if (frame->id_top > frame->section_capacity || frame->section_count > frame->id_top) {
-        return CORRUPT(recount, "allocator: %u sections, %u ids, capacity %u", frame->section_count, frame->id_top,
-                       frame->section_capacity);
+    if (frame->id_top > frame->section_capacity || frame->section_count > frame->id_top ||
+        frame->cache_top > frame->cache_capacity || (frame->suspect != 0 && frame->suspect != FRAME_SUSPECT)) {
+        return loam_fail(diag, LOAM_ERROR_CORRUPT, "allocator: %u sections, %u ids, %u caches, capacity %u and %u",
+                         frame->section_count, frame->id_top, frame->cache_top, frame->section_capacity,
+                         frame->cache_capacity);
+    }
+    for (uint32_t id = 0; id < frame->cache_capacity; id++) {
+        if (!loam_frame_validate_record(frame, id)) {
+            return loam_fail(diag, LOAM_ERROR_CORRUPT, "cache %u: its record is damaged", id);
+        }
     }
     return LOAM_OK;
 }
@@ -54,8 +60,7 @@ static enum loam_error check_ids(struct recount *recount)
         if (sections[id].id != id || sections[id].used > 1) {
             return CORRUPT(recount, "section %u: its record is damaged", id);
         }
-        if (sections[id].used && (sections[id].seal != frame_seal_of_section(&sections[id]) ||
-                                  sections[id].quick_seal != frame_quick_seal_of_section(&sections[id]))) {
+        if (sections[id].used && sections[id].seal != frame_seal_of_section(&sections[id])) {
             return CORRUPT(recount, "section %u: its constants were changed", id);
         }
         used += sections[id].used;
@@ -256,29 +261,27 @@ static const char *check_bits(const struct walk *walk, const struct frame_map *m
 static const char *check_filing(const struct frame_chunk *this, const struct frame_map *map)
 {
     uint32_t none = this->owner != 0 ? FRAME_LIST_FULL : FRAME_LIST_NONE;
+    uint32_t free_frames = frame_free_frames(this);
 
     if (this->owner != 0 && this->list == FRAME_LIST_CURRENT) {
         return NULL;
     }
-    if (this->free_frames == LOAM_FRAME_CHUNK_FRAMES) {
+    if (frame_free_frames(this) == LOAM_FRAME_CHUNK_FRAMES) {
         return "is wholly free, and not in the buddy";
     }
     if (this->fit >= FRAME_FITS ||
         (this->fit < FRAME_FITS - 1 && frame_bits_find_order(map, this->fit + 1u) < LOAM_FRAME_CHUNK_FRAMES)) {
         return "holds a larger free block than it is filed under";
     }
-    return this->list == (this->free_frames > 0 ? frame_partial_list(this->free_frames, this->fit) : none)
+    return this->list == (free_frames > 0 ? frame_partial_list(free_frames, this->fit) : none)
                ? NULL
                : "is on a list that is not its own";
 }
 
 static const char *check_partial_fields(const struct frame_chunk *this, const struct frame_map *map)
 {
-    if (frame_bits_count_free(map) != this->free_frames) {
-        return "its count of free frames is not what its bitmaps say";
-    }
-    if (frame_bits_sum(map) != this->sum) {
-        return "its bitmaps were changed: their sum is another";
+    if (frame_bits_count(map) != this->count) {
+        return "its count of free frames, blocks and tags is not what its bitmaps say";
     }
     return check_filing(this, map);
 }
@@ -299,10 +302,10 @@ static void count_partial(struct recount *recount, struct walk *walk, uint64_t c
 
     if (this->owner != 0) {
         recount->owned++;
-    } else if (this->free_frames > 0) {
-        walk->free_frames += this->free_frames;
+    } else if (frame_free_frames(this) > 0) {
+        walk->free_frames += frame_free_frames(this);
         walk->free_end = base + frame_bits_previous_end(map, FRAME_BITS_FREE, LOAM_FRAME_CHUNK_FRAMES);
-        recount->free_frames[zone] += this->free_frames;
+        recount->free_frames[zone] += frame_free_frames(this);
         recount->listed[zone][this->released & 1][this->list]++;
     }
 }
@@ -325,7 +328,7 @@ static enum loam_error check_partial(struct recount *recount, struct walk *walk,
     if (what == NULL) {
         what = check_partial_fields(this, map);
     }
-    if (what == NULL && to - from == LOAM_FRAME_CHUNK_FRAMES && this->free_frames == 0 &&
+    if (what == NULL && to - from == LOAM_FRAME_CHUNK_FRAMES && frame_free_frames(this) == 0 &&
         first_last >= LOAM_FRAME_CHUNK_FRAMES - 1) {
         what = "one block covers it, and it is not kept as whole";
     }
@@ -501,32 +504,30 @@ static enum loam_error check_zone(struct recount *recount, uint32_t zone)
 static uint32_t top_zone(const struct loam_frame *frame)
 {
     const struct frame_section *top =
-        frame->section_count == 0 ? NULL : loam_frame_section_from_index(frame, frame->section_count - 1);
+        frame->section_count == 0 ? NULL : frame_section_from_index(frame, frame->section_count - 1);
 
     return top != NULL && top->end > frame->zone_end ? LOAM_FRAME_ZONE_NORMAL : LOAM_FRAME_ZONE_DMA32;
 }
 
-enum loam_error loam_frame_validate_locked(const struct loam_frame *frame, struct loam_diag *diag)
+enum loam_error loam_frame_validate_locked(struct loam_frame *frame, struct loam_diag *diag)
 {
     struct recount recount = {.frame = frame, .diag = diag};
-    enum loam_error error = check_header(&recount);
+    enum loam_error error;
 
-    if (error == LOAM_OK && !loam_frame_stop_all((struct loam_frame *)(uintptr_t)frame)) {
-        return frame_read(frame->damaged)
-                   ? CORRUPT(&recount, "caches: one is neither busy nor not")
-                   : loam_fail(
-                         diag, loam_frame_stop_error(),
+    if (!loam_frame_stop_hold_all(frame)) {
+        return loam_fail(diag, loam_frame_stop_error(),
                          "caches: some are in use, and their owners could not be stopped: %s",
                          loam_frame_stop_barrier_set()
                              ? "the barrier, membarrier(2), was refused, or one stands still in a call: allow it, "
                                "or destroy the caches first"
                              : "this process has set no barrier: loam_frame_set_barrier");
     }
-    if (error == LOAM_OK) {
-        error = check_ids(&recount);
-    }
+    error = check_ids(&recount);
     if (error == LOAM_OK) {
         error = check_index(&recount);
+    }
+    if (error == LOAM_OK) {
+        error = loam_frame_validate_windows(&recount);
     }
     for (uint32_t n = 0; error == LOAM_OK && n < frame->section_count; n++) {
         error = check_section(&recount, &frame_sections(frame)[frame_indexes(frame)[n].id]);

@@ -7,6 +7,7 @@
 
 #include "allocator/frame_chunk.h"
 #include "allocator/frame_find.h"
+#include "allocator/frame_stop.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -37,25 +38,89 @@ static const struct frame_chunk *held(const struct recount *recount, const struc
     return this->owner == holding->cache->id + 1 ? this : NULL;
 }
 
-static enum loam_error check_currents(struct recount *recount, struct holding *holding, uint32_t zone)
+bool loam_frame_validate_record(const struct loam_frame *frame, uint32_t id)
 {
-    for (uint32_t order = 0; order < FRAME_CHUNK_ORDER; order++) {
-        const struct frame_current *current = &holding->cache->current[zone][order];
-        const struct frame_chunk *this;
+    const struct loam_frame_cache *cache = &frame_caches(frame)[id];
+    uint32_t forbidden = frame_read(cache->forbidden);
 
-        if (memcmp(current, &frame_current_none, sizeof *current) == 0) {
-            continue;
+    if (forbidden == FRAME_UNUSED) {
+        return true;
+    }
+    return (forbidden == FRAME_RUNNING || forbidden == FRAME_STOPPING || forbidden == FRAME_STOPPED) &&
+           id < frame->cache_top && frame_read(cache->busy) <= 1 && cache->id == id && cache->owner == id + 1 &&
+           cache->zone_end == frame->zone_end && cache->zone_open == frame_zone_open(frame) &&
+           frame_address(frame, cache->offset_bytes) == cache;
+}
+
+/* Nothing but blocks of the order that the bitmaps show as allocated is made, ready or back. */
+static bool made_in_order(const struct loam_frame *frame, const struct frame_window *window, uint32_t order)
+{
+    const struct frame_map *map = frame_address(frame, window->map_offset_bytes);
+    struct frame_word bits;
+    uint64_t made;
+
+    if (window->made == 0) {
+        return (window->ready | window->back | window->base) == 0;
+    }
+    if (order >= FRAME_WINDOWS || (window->made & ~frame_bits_starts(UINT64_MAX, order)) != 0 ||
+        window->base - window->chunk_base >= LOAM_FRAME_CHUNK_FRAMES || window->base % 64 != 0) {
+        return false;
+    }
+    bits = frame_bits_read(map, frame_offset(window->base) / 64);
+    made = frame_spread(window->made, order);
+    return (window->ready & window->back) == 0 && ((window->ready | window->back) & ~window->made) == 0 &&
+           (bits.allocated & made) == made && (bits.last & made) == frame_ends(window->made, order);
+}
+
+/* Whether the window is in the chunk that it says it is in, and that is one to take from. */
+static bool check_window(const struct recount *recount, const struct holding *holding, uint32_t zone, uint32_t order)
+{
+    const struct frame_window *window = &holding->cache->window[order][zone];
+    const struct frame_section *section;
+    const struct frame_chunk *this;
+
+    if (window->link == FRAME_LINK_NONE) {
+        return memcmp(window, &frame_window_none, sizeof *window) == 0;
+    }
+    this = held(recount, holding, window->link);
+    if (this == NULL) {
+        return false;
+    }
+    section = frame_section_from_link(recount->frame, window->link);
+    return this->state == FRAME_CHUNK_PARTIAL && this->list == FRAME_LIST_CURRENT && this->order == order &&
+           frame_zone_of_chunk(recount->frame, section, (uint32_t)window->link) == zone &&
+           window->chunk_base == frame_chunk_start(section, (uint32_t)window->link) &&
+           frame_address(recount->frame, window->chunk_offset_bytes) == this &&
+           frame_address(recount->frame, window->map_offset_bytes) ==
+               frame_map(recount->frame, section, (uint32_t)window->link) &&
+           made_in_order(recount->frame, window, order);
+}
+
+enum loam_error loam_frame_validate_windows(struct recount *recount)
+{
+    for (uint32_t id = 0; id < recount->frame->cache_top; id++) {
+        struct holding holding = {.cache = &frame_caches(recount->frame)[id]};
+
+        for (uint32_t n = 0; n < FRAME_CHUNK_ORDER * LOAM_FRAME_ZONE_COUNT; n++) {
+            if (!check_window(recount, &holding, n % LOAM_FRAME_ZONE_COUNT, n / LOAM_FRAME_ZONE_COUNT)) {
+                return bad_cache(recount, &holding, "what it takes from is not its current chunk");
+            }
         }
-        this = current->seal == frame_current_seal(current) ? held(recount, holding, current->link) : NULL;
-        if (this == NULL || this->state != FRAME_CHUNK_PARTIAL || this->list != FRAME_LIST_CURRENT ||
-            this->order != order || current->window_base != 0 ||
-            frame_address(recount->frame, current->chunk_offset_bytes) != this) {
-            return bad_cache(recount, holding, "what it takes from is not its current chunk");
-        }
-        holding->chunks++;
-        holding->free_frames[zone] += this->free_frames;
+        loam_frame_stop_settle(recount->frame, &frame_caches(recount->frame)[id]);
     }
     return LOAM_OK;
+}
+
+static void count_currents(const struct recount *recount, struct holding *holding, uint32_t zone)
+{
+    for (uint32_t order = 0; order < FRAME_CHUNK_ORDER; order++) {
+        uint64_t link = holding->cache->window[order][zone].link;
+
+        if (link != FRAME_LINK_NONE) {
+            holding->chunks++;
+            holding->free_frames[zone] += frame_free_frames(frame_chunk_from_link(recount->frame, link));
+        }
+    }
 }
 
 static enum loam_error check_spares(struct recount *recount, struct holding *holding, uint32_t zone)
@@ -99,7 +164,7 @@ static enum loam_error check_cache_lists(struct recount *recount, struct holding
         for (; steps > 0; steps--) {
             const struct frame_chunk *this = held(recount, holding, link);
 
-            holding->free_frames[zone] += this->free_frames;
+            holding->free_frames[zone] += frame_free_frames(this);
             link = frame_chunk_next(this);
         }
     }
@@ -145,14 +210,18 @@ static enum loam_error check_returned(struct recount *recount, const struct hold
 
 static enum loam_error check_memo(struct recount *recount, const struct holding *holding)
 {
-    const struct frame_memo *memo = &holding->cache->memo;
+    const struct loam_frame_cache *cache = holding->cache;
     const struct frame_section *section;
+    struct frame_memo memo;
 
-    if (memcmp(memo, &frame_memo_none, sizeof *memo) == 0) {
+    if (cache->memo.count == 0) {
         return LOAM_OK;
     }
-    section = memo->seal == frame_memo_seal(memo) ? loam_frame_section_from_id(recount->frame, memo->id) : NULL;
-    if (section == NULL || section->start != memo->start || section->end - section->start != memo->count) {
+    section = loam_frame_section_from_id(recount->frame, cache->memo.id);
+    if (section != NULL) {
+        memo = frame_memo_of(recount->frame, cache, section);
+    }
+    if (section == NULL || memcmp(&memo, &cache->memo, sizeof memo) != 0) {
         return bad_cache(recount, holding, "the section that it remembers is not there");
     }
     return LOAM_OK;
@@ -165,21 +234,12 @@ static enum loam_error check_cache(struct recount *recount, uint32_t id, uint64_
     uint64_t returned[LOAM_FRAME_ZONE_COUNT] = {0};
     enum loam_error error = LOAM_OK;
 
-    if ((cache->forbidden != FRAME_STOPPED && cache->forbidden != FRAME_UNUSED) ||
-        cache->seal != frame_cache_seal(cache->offset_bytes) || cache->id != id || cache->owner != id + 1 ||
-        (cache->forbidden != FRAME_UNUSED &&
-         (cache->zone_end != recount->frame->zone_end || cache->zone_open != frame_zone_open(recount->frame))) ||
-        frame_address(recount->frame, cache->offset_bytes) != cache) {
-        return CORRUPT(recount, "cache %u: its record is damaged", id);
-    }
     if (cache->forbidden != FRAME_UNUSED) {
         error = check_memo(recount, &holding);
     }
     for (uint32_t zone = 0; error == LOAM_OK && zone < LOAM_FRAME_ZONE_COUNT; zone++) {
-        error = check_currents(recount, &holding, zone);
-        if (error == LOAM_OK) {
-            error = check_spares(recount, &holding, zone);
-        }
+        count_currents(recount, &holding, zone);
+        error = check_spares(recount, &holding, zone);
         if (error == LOAM_OK) {
             error = check_cache_lists(recount, &holding, zone);
         }
@@ -205,11 +265,6 @@ enum loam_error loam_frame_validate_caches(struct recount *recount)
 
     for (uint32_t id = 0; error == LOAM_OK && id < frame->cache_top; id++) {
         error = check_cache(recount, id, &owned);
-    }
-    for (uint32_t id = frame->cache_top; error == LOAM_OK && id < frame->cache_capacity; id++) {
-        if (frame_caches(frame)[id].forbidden != FRAME_UNUSED) {
-            error = CORRUPT(recount, "cache %u: was never made, and says otherwise", id);
-        }
     }
     if (error == LOAM_OK && owned != recount->owned) {
         error = CORRUPT(recount, "caches: they hold %" PRIu64 " chunks, %" PRIu64 " say that they are in one", owned,

@@ -7,7 +7,7 @@
 
 /* What was counted so far. */
 struct recount {
-    const struct loam_frame *frame;
+    struct loam_frame *frame;
     struct loam_diag *diag;
     uint64_t listed[LOAM_FRAME_ZONE_COUNT][2][FRAME_LISTS]; /* chunks that say that they are on the list */
     uint64_t owned;                                         /* chunks with an owner, but those WHOLE */
@@ -23,7 +23,16 @@ struct recount {
 LOAM_MUST_USE enum loam_error loam_frame_validate_list(struct recount *recount, const struct frame_lists *lists,
                                                        uint32_t list, uint64_t most, uint64_t *steps);
 
-/* All caches stand still, and the sections are counted. */
+/* Whether what a cache says of itself, apart from its chunks, can be; its owner may be in a call. */
+bool loam_frame_validate_record(const struct loam_frame *frame, uint32_t id);
+
+/*
+ * All caches stand still, and the sections' records are in order. What lies ready in the caches is settled if it could
+ * lie there.
+ */
+LOAM_MUST_USE enum loam_error loam_frame_validate_windows(struct recount *recount);
+
+/* The same, and the sections are counted. */
 LOAM_MUST_USE enum loam_error loam_frame_validate_caches(struct recount *recount);
 
 #endif

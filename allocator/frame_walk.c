@@ -40,13 +40,7 @@ static uint64_t walk_up(const struct loam_frame *frame, const struct frame_secti
                 break;
             }
         } else {
-            uint64_t next = frame_chunk_start(section, chunk + loam_frame_buddy_chunks(frame, section, chunk));
-
-            if (next <= pfn) {
-                loam_frame_damage(frame);
-                return to;
-            }
-            pfn = next;
+            pfn = frame_chunk_start(section, chunk + loam_frame_buddy_chunks(frame, section, chunk));
         }
     }
     /* Frames beyond the end are marked as used. */
@@ -67,7 +61,7 @@ static uint64_t walk_down(const struct loam_frame *frame, const struct frame_sec
         if (looks == wanted) {
             return end;
         }
-        if (looks == LOOKS_MIXED && (kind == FRAME_BITS_USED || frame_read(this->free_frames) > 0)) {
+        if (looks == LOOKS_MIXED && (kind == FRAME_BITS_USED || frame_free_frames(this) > 0)) {
             uint32_t below = (uint32_t)frame_min(end - base, LOAM_FRAME_CHUNK_FRAMES);
             uint32_t offset = frame_bits_previous_end(frame_map(frame, section, chunk), kind, below);
 

@@ -20,10 +20,10 @@
  *
  * NULL where an object or an output is wanted is LOAM_ERROR_INVALID; what cannot fail answers 0, false or nothing.
  * Misuse (double free, free inside a block, wrong count, foreign frame, free of what lies free in a cache) is always
- * detected and refused with an error, the state unchanged; loam_frame_check says in a line what was found. A call that
- * meets damaged metadata stops with LOAM_ERROR_CORRUPT, and from then on every call that would change something does:
- * loam_frame_validate says where. After a thread has died in a call, perhaps one of another process that shares the
- * allocator, the same, until loam_frame_validate has found everything in order.
+ * detected and refused with an error, the state unchanged; loam_frame_check says in a line what was found. Metadata that
+ * was damaged is found by loam_frame_validate; the other calls trust it. After a thread has died in a call, perhaps one of
+ * another process that shares the allocator, every call that would change something answers LOAM_ERROR_CORRUPT until
+ * loam_frame_validate has found everything in order.
  */
 #ifndef LOAM_FRAME_H
 #define LOAM_FRAME_H
