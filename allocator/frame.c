@@ -4,7 +4,7 @@
  * (frame_query.c). Below it, each using only those before:
  *     frame_bits      the two bitmaps of a chunk
  *     frame_layout    what lies where in the metadata
- *     frame_find      from ids, links and frames to records
+ *     frame_spot      from frames, links and ids to records
  *     frame_lists     lists of chunks
  *     frame_buddy     whole chunks
  *     frame_chunk     partly used chunks, blocks
@@ -20,10 +20,8 @@
 #include "loam/frame.h"
 
 #include "allocator/frame_block.h"
-#include "allocator/frame_buddy.h"
 #include "allocator/frame_chunk.h"
 #include "allocator/frame_claim.h"
-#include "allocator/frame_find.h"
 #include "allocator/frame_lists.h"
 #include "allocator/frame_lock.h"
 #include "allocator/frame_stop.h"
@@ -347,6 +345,7 @@ enum loam_error loam_frame_tag_set(struct loam_frame *frame, loam_pfn start, enu
     enum loam_error error = LOAM_ERROR_INVALID;
     struct frame_section *section;
     struct frame_span block = {0};
+    struct frame_spot spot;
 
     if (frame == NULL || (tag != LOAM_FRAME_TAG_NONE && tag != LOAM_FRAME_TAG_SLAB)) {
         return LOAM_ERROR_INVALID;
@@ -354,14 +353,13 @@ enum loam_error loam_frame_tag_set(struct loam_frame *frame, loam_pfn start, enu
     if (!frame_lock_to_change(frame)) {
         return LOAM_ERROR_CORRUPT;
     }
-    section = loam_frame_section_from_pfn(frame, start.value);
-    if (section != NULL &&
-        !loam_frame_stop_chunk(frame, section,
-                               loam_frame_buddy_head(frame, section, frame_chunk_index(section, start.value)))) {
-        error = loam_frame_stop_error();
-    } else if (section != NULL && loam_frame_block_at(frame, section, start.value, &block) &&
-               block.start == start.value) {
-        error = loam_frame_block_find(frame, block.start, block.count, &section);
+    if (loam_frame_spot_find(frame, start.value, &spot)) {
+        spot = loam_frame_spot_head(frame, spot.section, spot.index);
+        if (!loam_frame_stop_chunk(frame, &spot)) {
+            error = loam_frame_stop_error();
+        } else if (loam_frame_block_at(frame, &spot, start.value, &block) && block.start == start.value) {
+            error = loam_frame_block_find(frame, block.start, block.count, &section);
+        }
     }
     if (error == LOAM_OK) {
         loam_frame_chunk_set_tag(frame, section, block, tag);
@@ -376,20 +374,20 @@ static void set_released(struct loam_frame *frame, struct frame_section *section
                          uint8_t released)
 {
     uint64_t end = frame_chunk_index(section, start + count - 1) + 1;
-    uint64_t chunk = frame_chunk_index(section, start);
+    uint64_t index = frame_chunk_index(section, start);
 
-    while (chunk < end) {
-        struct frame_chunk *this = &frame_chunks(frame, section)[chunk];
-        bool listed = this->state == FRAME_CHUNK_PARTIAL && this->list != FRAME_LIST_NONE;
+    while (index < end) {
+        struct frame_spot spot = frame_spot_at(frame, section, index);
+        bool listed = spot.chunk->state == FRAME_CHUNK_PARTIAL && spot.chunk->list != FRAME_LIST_NONE;
 
         if (listed) {
-            loam_frame_lists_remove(frame, section, chunk);
+            loam_frame_lists_remove(frame, &spot);
         }
-        this->released = released;
+        spot.chunk->released = released;
         if (listed) {
-            loam_frame_lists_file(frame, section, chunk);
+            loam_frame_lists_file(frame, &spot);
         }
-        chunk += loam_frame_buddy_chunks(frame, section, chunk);
+        index += frame_spot_chunks(&spot);
     }
 }
 

@@ -2,10 +2,8 @@
 #include "allocator/frame_block.h"
 
 #include "allocator/check.h"
-#include "allocator/frame_buddy.h"
 #include "allocator/frame_chunk.h"
 #include "allocator/frame_claim.h"
-#include "allocator/frame_find.h"
 #include "allocator/frame_return.h"
 #include "allocator/frame_search.h"
 #include "allocator/frame_stop.h"
@@ -68,11 +66,12 @@ static enum loam_error check_at(struct loam_frame *frame, const struct loam_fram
                                 struct frame_section **section)
 {
     uint64_t at = request->at.value, end = at + request->count_frames;
+    struct frame_spot spot;
 
-    *section = loam_frame_section_from_pfn(frame, at);
-    if (*section == NULL || end > (*section)->end) {
+    if (!loam_frame_spot_find(frame, at, &spot) || end > spot.section->end) {
         return LOAM_ERROR_NOT_FOUND;
     }
+    *section = spot.section;
     if ((request->flags & LOAM_FRAME_IN_SECTION) != 0 && (*section)->id != request->section) {
         return LOAM_ERROR_INVALID;
     }
@@ -101,7 +100,7 @@ static enum loam_error find_place(struct loam_frame *frame, const struct loam_fr
         want.floor = reserve_floor(frame, want.count);
     }
     if ((request->flags & LOAM_FRAME_IN_SECTION) != 0) {
-        *section = loam_frame_section_from_id(frame, request->section);
+        *section = loam_frame_spot_section(frame, request->section);
         if (*section == NULL) {
             return LOAM_ERROR_NOT_FOUND;
         }
@@ -125,8 +124,7 @@ static enum loam_error find_anywhere(struct loam_frame *frame, const struct loam
 
     if ((request->flags & LOAM_FRAME_AT) != 0) {
         *start = request->at.value;
-        if ((request->flags & LOAM_FRAME_IN_SECTION) != 0 &&
-            loam_frame_section_from_id(frame, request->section) == NULL) {
+        if ((request->flags & LOAM_FRAME_IN_SECTION) != 0 && loam_frame_spot_section(frame, request->section) == NULL) {
             return LOAM_ERROR_NOT_FOUND;
         }
         return check_at(frame, request, section);
@@ -164,63 +162,78 @@ enum loam_error loam_frame_block_alloc(struct loam_frame *frame, const struct lo
 
 /* --- Blocks that are there ------------------------------------------------------------------------------------- */
 
-bool loam_frame_block_at(const struct loam_frame *frame, const struct frame_section *section, uint64_t pfn,
+bool loam_frame_block_at(const struct loam_frame *frame, const struct frame_spot *spot, uint64_t pfn,
                          struct frame_span *block)
 {
-    uint64_t chunk;
+    const struct frame_section *section = spot->section;
+    struct frame_spot first;
 
-    if (!loam_frame_chunk_block(frame, section, pfn, block) ||
+    if (!loam_frame_chunk_block(frame, spot, pfn, block) ||
         !loam_fits(block->start - section->start, block->count, section->end - section->start)) {
         return false;
     }
-    chunk = loam_frame_buddy_head(frame, section, frame_chunk_index(section, block->start));
-    return frame_read(frame_chunks(frame, section)[chunk].owner) == 0 ||
-           (!loam_frame_return_marked(frame, section, block->start) &&
-            !loam_frame_stop_ready(frame, section, block->start, UINT64_C(1) << (block->start % 64)));
+    first = loam_frame_spot_head(frame, spot->section, frame_chunk_index(section, block->start));
+    return frame_read(first.chunk->owner) == 0 ||
+           (!loam_frame_return_marked(frame, &first, block->start) &&
+            !loam_frame_stop_ready(frame, &first, block->start, UINT64_C(1) << (block->start % 64)));
+}
+
+/* Whether exactly [start, start + count) is an allocated block. */
+static bool is_block(const struct loam_frame *frame, struct frame_section *section, uint64_t start, uint64_t count)
+{
+    struct frame_spot head = loam_frame_spot_head(frame, section, frame_chunk_index(section, start));
+    struct frame_span block;
+
+    return loam_frame_block_at(frame, &head, start, &block) && block.start == start && block.count == count;
+}
+
+/* The same as loam_frame_block_find, of a frame whose piece is found. */
+static enum loam_error find_block(struct loam_frame *frame, const struct frame_spot *head, uint64_t start,
+                                  uint64_t count)
+{
+    bool owned = frame_read(head->chunk->owner) != 0;
+
+    if (!loam_frame_stop_chunk(frame, head)) {
+        return loam_frame_stop_error();
+    }
+    if (!is_block(frame, head->section, start, count)) {
+        return LOAM_ERROR_INVALID;
+    }
+    if (!loam_frame_claim_range(frame, head->section, start, count)) {
+        return loam_frame_stop_error();
+    }
+    /* An owner may have freed it just before it was stopped. */
+    return !owned || is_block(frame, head->section, start, count) ? LOAM_OK : LOAM_ERROR_INVALID;
 }
 
 enum loam_error loam_frame_block_find(struct loam_frame *frame, uint64_t start, uint64_t count,
                                       struct frame_section **section)
 {
-    struct frame_span block;
+    struct frame_spot spot;
 
-    *section = loam_frame_section_from_pfn(frame, start);
-    if (*section == NULL) {
+    if (!loam_frame_spot_find(frame, start, &spot)) {
         return LOAM_ERROR_NOT_FOUND;
     }
-    if (!loam_frame_stop_chunk(frame, *section,
-                               loam_frame_buddy_head(frame, *section, frame_chunk_index(*section, start)))) {
-        return loam_frame_stop_error();
-    }
-    if (!loam_frame_block_at(frame, *section, start, &block) || block.start != start || block.count != count) {
-        return LOAM_ERROR_INVALID;
-    }
-    if (!loam_frame_claim_range(frame, *section, start, count)) {
-        return loam_frame_stop_error();
-    }
-    /* An owner may have freed it just before it was stopped. */
-    return loam_frame_block_at(frame, *section, start, &block) && block.start == start && block.count == count
-               ? LOAM_OK
-               : LOAM_ERROR_INVALID;
+    *section = spot.section;
+    spot = loam_frame_spot_head(frame, spot.section, spot.index);
+    return find_block(frame, &spot, start, count);
 }
 
 enum loam_error loam_frame_block_free(struct loam_frame *frame, uint64_t start, uint64_t count)
 {
-    struct frame_section *section = loam_frame_section_from_pfn(frame, start);
+    struct frame_spot spot;
     enum loam_error error;
-    uint64_t chunk;
 
-    if (section == NULL) {
+    if (!loam_frame_spot_find(frame, start, &spot)) {
         return LOAM_ERROR_NOT_FOUND;
     }
-    chunk = loam_frame_buddy_head(frame, section, frame_chunk_index(section, start));
-    if (frame_read(frame_chunks(frame, section)[chunk].owner) != 0 &&
-        count <= LOAM_FRAME_CHUNK_FRAMES - frame_offset(start)) {
-        return loam_frame_return_block(frame, section, start, count);
+    spot = loam_frame_spot_head(frame, spot.section, spot.index);
+    if (frame_read(spot.chunk->owner) != 0 && count <= LOAM_FRAME_CHUNK_FRAMES - frame_offset(start)) {
+        return loam_frame_return_block(frame, &spot, start, count);
     }
-    error = loam_frame_block_find(frame, start, count, &section);
+    error = find_block(frame, &spot, start, count);
     if (error == LOAM_OK) {
-        loam_frame_chunk_release(frame, section, start, count);
+        loam_frame_chunk_release(frame, spot.section, start, count);
     }
     return error;
 }
@@ -241,18 +254,15 @@ static uint32_t run_of(const struct frame_section *section, const loam_pfn *star
 /* A run of single frames from the first on that was freed at once; 0: none was. */
 static uint32_t free_run(struct loam_frame *frame, const loam_pfn *starts, size_t count)
 {
-    struct frame_section *section = loam_frame_section_from_pfn(frame, starts[0].value);
+    struct frame_spot spot;
     uint32_t run;
-    uint64_t chunk;
 
-    if (section == NULL) {
+    if (!loam_frame_spot_find(frame, starts[0].value, &spot)) {
         return 0;
     }
-    chunk = frame_chunk_index(section, starts[0].value);
-    run = run_of(section, starts, count);
-    return run > 1 && frame_read(frame_chunks(frame, section)[chunk].state) == FRAME_CHUNK_PARTIAL &&
-                   frame_read(frame_chunks(frame, section)[chunk].owner) != 0 &&
-                   loam_frame_return_run(frame, section, starts[0].value, run)
+    run = run_of(spot.section, starts, count);
+    return run > 1 && frame_read(spot.chunk->state) == FRAME_CHUNK_PARTIAL && frame_read(spot.chunk->owner) != 0 &&
+                   loam_frame_return_run(frame, &spot, starts[0].value, run)
                ? run
                : 0;
 }

@@ -6,7 +6,7 @@
 #ifndef LOAM_FRAME_BLOCK_H
 #define LOAM_FRAME_BLOCK_H
 
-#include "allocator/frame_layout.h"
+#include "allocator/frame_spot.h"
 
 /* 2^order frames at their natural alignment, backed; order too large: a request that is refused. */
 static inline struct loam_frame_request frame_request_of_order(uint32_t order, loam_pfn limit)
@@ -40,8 +40,11 @@ void loam_frame_block_free_again(struct loam_frame *frame, uint32_t order, loam_
 enum loam_error loam_frame_block_find(struct loam_frame *frame, uint64_t start, uint64_t count,
                                       struct frame_section **section);
 
-/* Whether pfn is allocated, what is marked as returned in a cache not counted, and the block that holds it. */
-bool loam_frame_block_at(const struct loam_frame *frame, const struct frame_section *section, uint64_t pfn,
+/*
+ * Whether pfn is allocated, what is marked as returned in a cache not counted, and the block that holds it. spot: the
+ * head of its piece.
+ */
+bool loam_frame_block_at(const struct loam_frame *frame, const struct frame_spot *spot, uint64_t pfn,
                          struct frame_span *block);
 
 /*

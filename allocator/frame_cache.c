@@ -6,7 +6,6 @@
 #include "allocator/frame_block.h"
 #include "allocator/frame_buddy.h"
 #include "allocator/frame_claim.h"
-#include "allocator/frame_find.h"
 #include "allocator/frame_lock.h"
 #include "allocator/frame_owner.h"
 #include "allocator/frame_return.h"
@@ -133,24 +132,22 @@ bool loam_frame_cache_take_own(struct loam_frame_cache *cache, uint64_t zone, ui
 
 /* --- A new current chunk, with the lock ------------------------------------------------------------------------ */
 
-static void make_current(struct loam_frame *frame, struct loam_frame_cache *cache, struct frame_section *section,
-                         uint64_t chunk, uint32_t zone, uint32_t order)
+static void make_current(struct loam_frame *frame, struct loam_frame_cache *cache, const struct frame_spot *spot,
+                         uint32_t order)
 {
-    struct frame_chunk *this = &frame_chunks(frame, section)[chunk];
-    struct frame_window window;
-
-    if (this->list != FRAME_LIST_NONE) {
-        loam_frame_lists_remove(frame, section, chunk);
-    }
-    this->list = FRAME_LIST_CURRENT;
-    this->order = (uint8_t)order;
-    window = (struct frame_window){
-        .chunk_base = frame_chunk_start(section, chunk),
-        .chunk_offset_bytes = (uintptr_t)this - (uintptr_t)frame,
-        .map_offset_bytes = (uintptr_t)frame_map(frame, section, chunk) - (uintptr_t)frame,
-        .link = frame_link(section, chunk),
+    const struct frame_window window = {
+        .chunk_base = spot->start,
+        .chunk_offset_bytes = (uintptr_t)spot->chunk - (uintptr_t)frame,
+        .map_offset_bytes = (uintptr_t)spot->map - (uintptr_t)frame,
+        .link = frame_spot_link(spot),
     };
-    frame_window_move(&cache->window[order][zone], &window);
+
+    if (spot->chunk->list != FRAME_LIST_NONE) {
+        loam_frame_lists_remove(frame, spot);
+    }
+    spot->chunk->list = FRAME_LIST_CURRENT;
+    spot->chunk->order = (uint8_t)order;
+    frame_window_move(&cache->window[order][spot->zone], &window);
 }
 
 /* The current chunk has no block of the order: it goes among the others. */
@@ -159,7 +156,9 @@ static void put_current_aside(struct loam_frame *frame, struct loam_frame_cache 
     uint64_t link = cache->window[order][zone].link;
 
     if (link != FRAME_LINK_NONE) {
-        loam_frame_owner_put_aside(frame, frame_section_from_link(frame, link), (uint32_t)link);
+        struct frame_spot spot = frame_spot_from_link(frame, link);
+
+        loam_frame_owner_put_aside(frame, &spot);
     }
 }
 
@@ -169,52 +168,46 @@ static void put_current_aside(struct loam_frame *frame, struct loam_frame_cache 
  */
 static bool adopt_piece(struct loam_frame *frame, struct loam_frame_cache *cache, uint32_t zone)
 {
-    struct frame_section *section;
-    uint64_t chunk, count;
+    struct frame_spot first, spot;
+    uint64_t count;
 
-    if (!loam_frame_search_piece(frame, zone, &section, &chunk)) {
+    if (!loam_frame_search_piece(frame, zone, &first)) {
         return false;
     }
-    count = frame_min(2, loam_frame_buddy_chunks(frame, section, chunk));
+    count = frame_min(2, frame_spot_chunks(&first));
     while (count-- > 0) {
-        loam_frame_buddy_take_one(frame, section, chunk + count);
-        loam_frame_owner_adopt(frame, cache, section, chunk + count);
+        spot = frame_spot_at(frame, first.section, first.index + count);
+        loam_frame_buddy_take_one(frame, &spot);
+        loam_frame_owner_adopt(frame, cache, &spot);
     }
     return true;
 }
 
 /*
- * The section of a spare chunk. Without the lock only that of the memo can be told: the index may be changing, but a
- * section stays while a chunk of it is the cache's. NULL: take the lock.
+ * The place of a spare chunk. Without the lock only one in the memo's section can be told: the index may be changing,
+ * but a section stays while a chunk of it is the cache's. False: take the lock.
  */
-static struct frame_section *section_of_spare(struct loam_frame *frame, struct loam_frame_cache *cache, uint64_t start)
+static bool find_spare(const struct loam_frame *frame, const struct loam_frame_cache *cache, uint64_t start,
+                       struct frame_spot *spot)
 {
-    const struct frame_memo *memo = &cache->memo;
-
-    if (start - memo->start < memo->count) {
-        return &frame_sections(frame)[memo->id];
+    if (start - cache->memo.start < cache->memo.count) {
+        *spot = frame_spot_of(frame, &frame_sections(frame)[cache->memo.id], start);
+        return true;
     }
-    return frame_read(frame->holder) == cache->owner ? loam_frame_section_from_pfn(frame, start) : NULL;
+    return frame_read(frame->holder) == cache->owner && loam_frame_spot_find(frame, start, spot);
 }
 
 /* A spare chunk of the cache becomes partly used. */
-static bool open_spare(struct loam_frame *frame, struct loam_frame_cache *cache, uint32_t zone,
-                       struct frame_section **section, uint64_t *chunk)
+static bool open_spare(struct loam_frame *frame, struct loam_frame_cache *cache, uint32_t zone, struct frame_spot *spot)
 {
-    uint64_t count = cache->spare_count[zone], start;
+    uint64_t count = cache->spare_count[zone];
 
-    if (count == 0) {
-        return false;
-    }
-    start = cache->spare[zone][count - 1];
-    *section = section_of_spare(frame, cache, start);
-    if (*section == NULL) {
+    if (count == 0 || !find_spare(frame, cache, cache->spare[zone][count - 1], spot)) {
         return false;
     }
     cache->spare_count[zone] = count - 1;
-    *chunk = frame_chunk_index(*section, start);
-    loam_frame_chunk_make_partial(frame, *section, *chunk);
-    frame_write(frame_chunks(frame, *section)[*chunk].crossed, 0);
+    loam_frame_chunk_make_partial(spot);
+    frame_write(spot->chunk->crossed, 0);
     return true;
 }
 
@@ -224,41 +217,38 @@ static bool open_spare(struct loam_frame *frame, struct loam_frame_cache *cache,
  */
 static bool refill_own(struct loam_frame *frame, struct loam_frame_cache *cache, uint32_t zone, uint32_t order)
 {
-    struct frame_section *section;
-    uint64_t chunk;
+    struct frame_spot spot;
 
     put_current_aside(frame, cache, zone, order);
-    if (!loam_frame_search_lists(frame, &cache->lists[zone], order, &section, &chunk) &&
-        !open_spare(frame, cache, zone, &section, &chunk)) {
+    if (!loam_frame_search_lists(frame, &cache->lists[zone], order, &spot) && !open_spare(frame, cache, zone, &spot)) {
         return false;
     }
-    make_current(frame, cache, section, chunk, zone, order);
+    make_current(frame, cache, &spot, order);
     return true;
 }
 
 /* The same, out of what the allocator has as well: the fullest chunk that will do, or wholly free ones. */
 static bool refill(struct loam_frame *frame, struct loam_frame_cache *cache, uint32_t zone, uint32_t order)
 {
-    struct frame_section *section;
-    uint64_t chunk;
+    struct frame_spot spot;
 
     if (refill_own(frame, cache, zone, order)) {
         return true;
     }
-    if (!loam_frame_search_chunk(frame, zone, order, &section, &chunk)) {
+    if (!loam_frame_search_chunk(frame, zone, order, &spot)) {
         return adopt_piece(frame, cache, zone) && refill_own(frame, cache, zone, order);
     }
-    loam_frame_owner_adopt(frame, cache, section, chunk);
-    make_current(frame, cache, section, chunk, zone, order);
+    loam_frame_owner_adopt(frame, cache, &spot);
+    make_current(frame, cache, &spot, order);
     return true;
 }
 
 void loam_frame_cache_remember(struct loam_frame *frame, struct loam_frame_cache *cache, uint64_t pfn)
 {
-    const struct frame_section *section = loam_frame_section_from_pfn(frame, pfn);
+    struct frame_spot spot;
 
-    if (section != NULL) {
-        cache->memo = frame_memo_of(frame, cache, section);
+    if (loam_frame_spot_find(frame, pfn, &spot)) {
+        cache->memo = frame_memo_of(frame, cache, spot.section);
     }
 }
 
@@ -378,16 +368,15 @@ static bool give_aside(struct loam_frame_cache *cache, struct frame_chunk *chunk
                        uint64_t zone)
 {
     struct loam_frame *frame = frame_of_cache(cache);
-    const struct frame_section *section = &frame_sections(frame)[cache->memo.id];
-    uint64_t index = frame_chunk_index(section, start);
+    struct frame_spot spot = frame_spot_of(frame, &frame_sections(frame)[cache->memo.id], start);
 
     if (frame_free_frames(chunk) + count == LOAM_FRAME_CHUNK_FRAMES && cache->spare_count[zone] == FRAME_SPARE_CHUNKS) {
         return false;
     }
-    if (loam_frame_chunk_release_part(frame, section, index, frame_offset(start), count)) {
+    if (loam_frame_chunk_release_part(frame, &spot, frame_offset(start), count)) {
         chunk->order = FRAME_ORDER_OWNED;
         frame_write(chunk->state, FRAME_CHUNK_FREE);
-        cache->spare[zone][cache->spare_count[zone]++] = loam_align_down(start, LOAM_FRAME_CHUNK_FRAMES);
+        cache->spare[zone][cache->spare_count[zone]++] = spot.start;
     }
     frame_write(cache->free_frames[zone], cache->free_frames[zone] + count);
     return true;

@@ -23,33 +23,28 @@ void loam_frame_chunk_cap_fit(struct frame_chunk *chunk)
     }
 }
 
-void loam_frame_chunk_make_partial(struct loam_frame *frame, const struct frame_section *section, uint64_t chunk)
+void loam_frame_chunk_make_partial(const struct frame_spot *spot)
 {
-    struct frame_chunk *this = &frame_chunks(frame, section)[chunk];
-
-    frame_bits_zero(frame_map(frame, section, chunk));
-    this->fit = FRAME_FITS - 1;
-    this->list = FRAME_LIST_NONE;
-    frame_write(this->slot, 0);
-    frame_write(this->count, LOAM_FRAME_CHUNK_FRAMES * FRAME_COUNT_FREE);
-    frame_write(this->state, FRAME_CHUNK_PARTIAL);
+    frame_bits_zero(spot->map);
+    spot->chunk->fit = FRAME_FITS - 1;
+    spot->chunk->list = FRAME_LIST_NONE;
+    frame_write(spot->chunk->slot, 0);
+    frame_write(spot->chunk->count, LOAM_FRAME_CHUNK_FRAMES * FRAME_COUNT_FREE);
+    frame_write(spot->chunk->state, FRAME_CHUNK_PARTIAL);
 }
 
 /* Take count frames, fewer than the whole, from offset on. ends: the block's last frame is among them. */
-static bool take_part(struct loam_frame *frame, const struct frame_section *section, uint64_t chunk, uint32_t offset,
-                      uint32_t count, bool ends)
+static bool take_part(struct loam_frame *frame, const struct frame_spot *spot, uint32_t offset, uint32_t count,
+                      bool ends)
 {
-    struct frame_chunk *this = &frame_chunks(frame, section)[chunk];
-    struct frame_map *map = frame_map(frame, section, chunk);
-
-    if (this->state != FRAME_CHUNK_PARTIAL) {
-        loam_frame_buddy_take_one(frame, section, chunk);
-        loam_frame_chunk_make_partial(frame, section, chunk);
+    if (spot->chunk->state != FRAME_CHUNK_PARTIAL) {
+        loam_frame_buddy_take_one(frame, spot);
+        loam_frame_chunk_make_partial(spot);
     }
-    frame_count(this, frame_bits_take(map, offset, count, ends));
-    loam_frame_chunk_cap_fit(this);
-    loam_frame_lists_file(frame, section, chunk);
-    return this->released;
+    frame_count(spot->chunk, frame_bits_take(spot->map, offset, count, ends));
+    loam_frame_chunk_cap_fit(spot->chunk);
+    loam_frame_lists_file(frame, spot);
+    return spot->chunk->released;
 }
 
 /* The order of the largest naturally aligned free block that the frames just freed are part of, or a bound on it. */
@@ -70,43 +65,40 @@ static uint32_t freed_fit(const struct frame_map *map, uint32_t offset, uint32_t
     return order;
 }
 
-bool loam_frame_chunk_release_part(struct loam_frame *frame, const struct frame_section *section, uint64_t chunk,
-                                   uint32_t offset, uint32_t count)
+bool loam_frame_chunk_release_part(struct loam_frame *frame, const struct frame_spot *spot, uint32_t offset,
+                                   uint32_t count)
 {
-    struct frame_chunk *this = &frame_chunks(frame, section)[chunk];
-    struct frame_map *map = frame_map(frame, section, chunk);
+    struct frame_chunk *this = spot->chunk;
+    uint32_t free_frames;
 
-    frame_count(this, frame_bits_release(map, offset, count));
+    frame_count(this, frame_bits_release(spot->map, offset, count));
     if (this->list == FRAME_LIST_CURRENT) {
         return false;
     }
-    if (frame_free_frames(this) == LOAM_FRAME_CHUNK_FRAMES) {
+    free_frames = frame_free_frames(this);
+    if (free_frames == LOAM_FRAME_CHUNK_FRAMES) {
         if (this->list != FRAME_LIST_NONE) {
-            loam_frame_lists_remove(frame, section, chunk);
+            loam_frame_lists_remove(frame, spot);
         }
         return true;
     }
-    this->fit = (uint8_t)frame_max(frame_free_frames(this) == count ? 0 : this->fit, freed_fit(map, offset, count));
+    this->fit = (uint8_t)frame_max(free_frames == count ? 0 : this->fit, freed_fit(spot->map, offset, count));
     loam_frame_chunk_cap_fit(this);
-    loam_frame_lists_file(frame, section, chunk);
+    loam_frame_lists_file(frame, spot);
     return false;
 }
 
-static void release_part(struct loam_frame *frame, const struct frame_section *section, uint64_t chunk, uint32_t offset,
-                         uint32_t count)
+static void release_part(struct loam_frame *frame, const struct frame_spot *spot, uint32_t offset, uint32_t count)
 {
-    if (loam_frame_chunk_release_part(frame, section, chunk, offset, count)) {
-        loam_frame_buddy_give(frame, section, chunk, FRAME_CHUNK_ORDER);
+    if (loam_frame_chunk_release_part(frame, spot, offset, count)) {
+        loam_frame_buddy_give(frame, spot, FRAME_CHUNK_ORDER);
     }
 }
 
-void loam_frame_chunk_lower_fit(struct loam_frame *frame, const struct frame_section *section, uint64_t chunk,
-                                uint32_t order)
+void loam_frame_chunk_lower_fit(struct loam_frame *frame, const struct frame_spot *spot, uint32_t order)
 {
-    struct frame_chunk *this = &frame_chunks(frame, section)[chunk];
-
-    this->fit = (uint8_t)(order - 1);
-    loam_frame_lists_file(frame, section, chunk);
+    spot->chunk->fit = (uint8_t)(order - 1);
+    loam_frame_lists_file(frame, spot);
 }
 
 /* --- Blocks ---------------------------------------------------------------------------------------------------- */
@@ -182,16 +174,19 @@ void loam_frame_chunk_count(struct loam_frame *frame, struct frame_section *sect
 bool loam_frame_chunk_take(struct loam_frame *frame, struct frame_section *section, uint64_t start, uint64_t count)
 {
     struct cut cut = cut_block(section, start, count);
+    struct frame_spot spot;
     bool released = false;
 
     if (cut.head_frames != 0) {
-        released |= take_part(frame, section, cut.head, cut.head_offset, cut.head_frames, cut.head_frames == count);
+        spot = frame_spot_at(frame, section, cut.head);
+        released |= take_part(frame, &spot, cut.head_offset, cut.head_frames, cut.head_frames == count);
     }
     if (cut.from < cut.to) {
         released |= loam_frame_buddy_take(frame, section, cut.from, cut.to, (struct frame_span){start, count});
     }
     if (cut.tail_frames != 0) {
-        released |= take_part(frame, section, cut.to, 0, cut.tail_frames, true);
+        spot = frame_spot_at(frame, section, cut.to);
+        released |= take_part(frame, &spot, 0, cut.tail_frames, true);
     }
     loam_frame_chunk_count(frame, section, start, count, false);
     return released;
@@ -200,18 +195,23 @@ bool loam_frame_chunk_take(struct loam_frame *frame, struct frame_section *secti
 void loam_frame_chunk_release(struct loam_frame *frame, struct frame_section *section, uint64_t start, uint64_t count)
 {
     struct cut cut = cut_block(section, start, count);
+    struct frame_spot spot;
 
     if (cut.head_frames != 0) {
-        release_part(frame, section, cut.head, cut.head_offset, cut.head_frames);
+        spot = frame_spot_at(frame, section, cut.head);
+        release_part(frame, &spot, cut.head_offset, cut.head_frames);
     }
     while (cut.from < cut.to) {
-        uint64_t size_chunks = loam_frame_buddy_chunks(frame, section, cut.from);
+        uint64_t size_chunks;
 
-        loam_frame_buddy_give(frame, section, cut.from, FRAME_CHUNK_ORDER + frame_log2_floor(size_chunks));
+        spot = frame_spot_at(frame, section, cut.from);
+        size_chunks = frame_spot_chunks(&spot);
+        loam_frame_buddy_give(frame, &spot, FRAME_CHUNK_ORDER + frame_log2_floor(size_chunks));
         cut.from += size_chunks;
     }
     if (cut.tail_frames != 0) {
-        release_part(frame, section, cut.to, 0, cut.tail_frames);
+        spot = frame_spot_at(frame, section, cut.to);
+        release_part(frame, &spot, 0, cut.tail_frames);
     }
     loam_frame_chunk_count(frame, section, start, count, true);
 }
@@ -219,152 +219,140 @@ void loam_frame_chunk_release(struct loam_frame *frame, struct frame_section *se
 /* --- Which block holds a frame --------------------------------------------------------------------------------- */
 
 /* The block of a WHOLE piece. */
-static struct frame_span whole_block(const struct loam_frame *frame, const struct frame_section *section,
-                                     uint64_t chunk)
+static struct frame_span whole_block(const struct frame_spot *spot)
 {
-    const struct frame_chunk *this = &frame_chunks(frame, section)[chunk];
-    uint64_t start = frame_chunk_start(section, chunk);
-
-    if (frame_read(this->owner) != 0) {
-        return (struct frame_span){start, LOAM_FRAME_CHUNK_FRAMES};
+    if (frame_read(spot->chunk->owner) != 0) {
+        return (struct frame_span){spot->start, LOAM_FRAME_CHUNK_FRAMES};
     }
-    return (struct frame_span){start - this->before_frames, this->block_frames};
+    return (struct frame_span){spot->start - spot->chunk->before_frames, spot->chunk->block_frames};
 }
 
-/* Where the block that holds the first frame of chunk begins, which is a frame of the chunk before, or that frame. */
-static uint64_t start_before(const struct loam_frame *frame, const struct frame_section *section, uint64_t chunk)
+/* Where the block that holds the first frame of the chunk begins: that frame, or one of the chunks before. */
+static uint64_t start_before(const struct loam_frame *frame, const struct frame_spot *spot)
 {
-    uint64_t border = frame_chunk_start(section, chunk);
-    uint64_t head;
+    uint64_t border = spot->start;
+    struct frame_spot head;
     uint8_t state;
 
-    if (chunk == 0) {
+    if (spot->index == 0) {
         return border;
     }
-    head = loam_frame_buddy_head(frame, section, chunk - 1);
-    state = frame_read(frame_chunks(frame, section)[head].state);
+    head = loam_frame_spot_head(frame, spot->section, spot->index - 1);
+    state = frame_read(head.chunk->state);
     if (state == FRAME_CHUNK_WHOLE) {
-        struct frame_span block = whole_block(frame, section, head);
+        struct frame_span block = whole_block(&head);
 
         return block.start + block.count > border ? block.start : border;
     }
-    if (frame_read(frame_chunks(frame, section)[head].owner) != 0 &&
-        (frame_read(frame_chunks(frame, section)[head].crossed) & FRAME_LEFT) != FRAME_LEFT) {
+    if (frame_read(head.chunk->owner) != 0 && (frame_read(head.chunk->crossed) & FRAME_LEFT) != FRAME_LEFT) {
         /* Its owner may be writing the bits there; no block comes out of it, whatever they look like. */
         return border;
     }
-    if (state == FRAME_CHUNK_PARTIAL) {
-        return frame_chunk_start(section, head) +
-               frame_bits_previous_end(frame_map(frame, section, head), FRAME_BITS_ENDS, LOAM_FRAME_CHUNK_FRAMES);
-    }
-    return border;
+    return state == FRAME_CHUNK_PARTIAL
+               ? head.start + frame_bits_previous_end(head.map, FRAME_BITS_ENDS, LOAM_FRAME_CHUNK_FRAMES)
+               : border;
 }
 
-uint8_t loam_frame_chunk_crossed(const struct loam_frame *frame, const struct frame_section *section, uint64_t chunk)
+uint8_t loam_frame_chunk_crossed(const struct loam_frame *frame, const struct frame_spot *spot)
 {
-    struct frame_word top = frame_bits_read(frame_map(frame, section, chunk), FRAME_MAP_WORDS - 1);
-    bool entered = start_before(frame, section, chunk) != frame_chunk_start(section, chunk);
+    struct frame_word top = frame_bits_read(spot->map, FRAME_MAP_WORDS - 1);
+    bool entered = start_before(frame, spot) != spot->start;
     bool left = (top.allocated & ~top.last) >> 63;
 
     return (uint8_t)((entered ? FRAME_ENTERED : 0) | (left ? FRAME_LEFT : 0));
 }
 
-/* Where the block that goes on into chunk ends. */
-static uint64_t end_behind(const struct loam_frame *frame, const struct frame_section *section, uint64_t chunk)
+/* Where the block that goes on behind the chunk ends. */
+static uint64_t end_behind(const struct loam_frame *frame, const struct frame_spot *spot)
 {
-    uint64_t border = frame_chunk_start(section, chunk);
+    struct frame_spot next;
 
-    if (chunk == section->chunk_count) {
+    if (spot->index + 1 == spot->section->chunk_count) {
         /* Only where an owner freed the block in between: it could not be stopped. */
-        return border;
+        return spot->start + LOAM_FRAME_CHUNK_FRAMES;
     }
-    if (frame_read(frame_chunks(frame, section)[chunk].state) == FRAME_CHUNK_WHOLE) {
-        struct frame_span block = whole_block(frame, section, chunk);
+    next = frame_spot_at(frame, spot->section, spot->index + 1);
+    if (frame_read(next.chunk->state) == FRAME_CHUNK_WHOLE) {
+        struct frame_span block = whole_block(&next);
 
         return block.start + block.count;
     }
-    return border + frame_bits_next(frame_map(frame, section, chunk), FRAME_BITS_LAST, 0) + 1;
+    return next.start + frame_bits_next(next.map, FRAME_BITS_LAST, 0) + 1;
 }
 
-bool loam_frame_chunk_block(const struct loam_frame *frame, const struct frame_section *section, uint64_t pfn,
+bool loam_frame_chunk_block(const struct loam_frame *frame, const struct frame_spot *spot, uint64_t pfn,
                             struct frame_span *block)
 {
-    uint64_t chunk = loam_frame_buddy_head(frame, section, frame_chunk_index(section, pfn));
-    const struct frame_map *map = frame_map(frame, section, chunk);
-    uint8_t state = frame_read(frame_chunks(frame, section)[chunk].state);
-    uint64_t base = frame_chunk_start(section, chunk);
-    uint32_t first, last;
+    uint8_t state = frame_read(spot->chunk->state);
+    uint32_t first, last, offset = frame_offset(pfn);
 
     *block = (struct frame_span){0, 0};
     if (state == FRAME_CHUNK_WHOLE) {
-        *block = whole_block(frame, section, chunk);
+        *block = whole_block(spot);
         return true;
     }
-    if (state != FRAME_CHUNK_PARTIAL || frame_bits_at(map, FRAME_BITS_FREE, frame_offset(pfn))) {
+    if (state != FRAME_CHUNK_PARTIAL || frame_bits_at(spot->map, FRAME_BITS_FREE, offset)) {
         return false;
     }
-    first = frame_bits_previous_end(map, FRAME_BITS_ENDS, frame_offset(pfn));
-    last = frame_bits_next(map, FRAME_BITS_LAST, frame_offset(pfn));
-    block->start = first == 0 ? start_before(frame, section, chunk) : base + first;
-    block->count =
-        (last < LOAM_FRAME_CHUNK_FRAMES ? base + last + 1 : end_behind(frame, section, chunk + 1)) - block->start;
+    first = frame_bits_previous_end(spot->map, FRAME_BITS_ENDS, offset);
+    last = frame_bits_next(spot->map, FRAME_BITS_LAST, offset);
+    block->start = first == 0 ? start_before(frame, spot) : spot->start + first;
+    block->count = (last < LOAM_FRAME_CHUNK_FRAMES ? spot->start + last + 1 : end_behind(frame, spot)) - block->start;
     return true;
 }
 
 /* --- Tags ------------------------------------------------------------------------------------------------------ */
 
-enum loam_frame_tag loam_frame_chunk_tag(const struct loam_frame *frame, const struct frame_section *section,
-                                         struct frame_span block)
+/* The piece that holds the last frame of the block. */
+static struct frame_spot end_of(const struct loam_frame *frame, struct frame_section *section, struct frame_span block)
 {
-    uint64_t last = block.start + block.count - 1;
-    uint64_t chunk = loam_frame_buddy_head(frame, section, frame_chunk_index(section, last));
-    const struct frame_chunk *this = &frame_chunks(frame, section)[chunk];
-    uint32_t offset = frame_offset(last);
-
-    if (frame_read(this->state) == FRAME_CHUNK_WHOLE) {
-        return frame_read(this->owner) == 0 && this->tag != 0 ? LOAM_FRAME_TAG_SLAB : LOAM_FRAME_TAG_NONE;
-    }
-    return (frame_bits_read(frame_map(frame, section, chunk), offset / 64).allocated >> (offset % 64)) & 1
-               ? LOAM_FRAME_TAG_NONE
-               : LOAM_FRAME_TAG_SLAB;
+    return loam_frame_spot_head(frame, section, frame_chunk_index(section, block.start + block.count - 1));
 }
 
-void loam_frame_chunk_set_tag(struct loam_frame *frame, const struct frame_section *section, struct frame_span block,
+enum loam_frame_tag loam_frame_chunk_tag(const struct loam_frame *frame, struct frame_section *section,
+                                         struct frame_span block)
+{
+    struct frame_spot spot = end_of(frame, section, block);
+    uint32_t offset = frame_offset(block.start + block.count - 1);
+
+    if (frame_read(spot.chunk->state) == FRAME_CHUNK_WHOLE) {
+        return frame_read(spot.chunk->owner) == 0 && spot.chunk->tag != 0 ? LOAM_FRAME_TAG_SLAB : LOAM_FRAME_TAG_NONE;
+    }
+    return (frame_bits_read(spot.map, offset / 64).allocated >> (offset % 64)) & 1 ? LOAM_FRAME_TAG_NONE
+                                                                                   : LOAM_FRAME_TAG_SLAB;
+}
+
+void loam_frame_chunk_set_tag(struct loam_frame *frame, struct frame_section *section, struct frame_span block,
                               enum loam_frame_tag tag)
 {
-    uint64_t last = block.start + block.count - 1;
-    uint64_t chunk = loam_frame_buddy_head(frame, section, frame_chunk_index(section, last));
-    struct frame_chunk *this = &frame_chunks(frame, section)[chunk];
-    uint32_t word = frame_offset(last) / 64;
-    uint64_t *bits = &frame_map(frame, section, chunk)->word[word].allocated;
-    uint64_t bit = UINT64_C(1) << (frame_offset(last) % 64);
+    struct frame_spot spot = end_of(frame, section, block);
+    uint32_t offset = frame_offset(block.start + block.count - 1);
+    uint64_t *bits = &spot.map->word[offset / 64].allocated, bit = UINT64_C(1) << offset % 64;
 
-    if (this->state == FRAME_CHUNK_WHOLE) {
-        this->tag = tag == LOAM_FRAME_TAG_SLAB ? FRAME_YES : 0;
+    if (spot.chunk->state == FRAME_CHUNK_WHOLE) {
+        spot.chunk->tag = tag == LOAM_FRAME_TAG_SLAB ? FRAME_YES : 0;
     } else if (((*bits & bit) == 0) != (tag == LOAM_FRAME_TAG_SLAB)) {
         frame_write(*bits, *bits ^ bit);
-        frame_count(this, tag == LOAM_FRAME_TAG_SLAB ? FRAME_COUNT_TAG : -FRAME_COUNT_TAG);
+        frame_count(spot.chunk, tag == LOAM_FRAME_TAG_SLAB ? FRAME_COUNT_TAG : -FRAME_COUNT_TAG);
     }
 }
 
 /* --- Sections -------------------------------------------------------------------------------------------------- */
 
 /* A chunk at a ragged end: the frames outside [start, end) are used for ever, each a block of its own. */
-static void prepare_edge(struct loam_frame *frame, const struct frame_section *section, uint64_t chunk)
+static void prepare_edge(struct loam_frame *frame, struct frame_section *section, uint64_t index)
 {
-    struct frame_chunk *this = &frame_chunks(frame, section)[chunk];
-    struct frame_map *map = frame_map(frame, section, chunk);
-    uint64_t base = frame_chunk_start(section, chunk);
-    uint32_t from = (uint32_t)(frame_max(section->start, base) - base);
-    uint32_t to = (uint32_t)(frame_min(section->end, base + LOAM_FRAME_CHUNK_FRAMES) - base);
+    struct frame_spot spot = frame_spot_at(frame, section, index);
+    uint32_t from = (uint32_t)(frame_max(section->start, spot.start) - spot.start);
+    uint32_t to = (uint32_t)(frame_min(section->end, spot.start + LOAM_FRAME_CHUNK_FRAMES) - spot.start);
 
-    memset(map, 0xff, sizeof *map);
-    frame_bits_release(map, from, to - from);
-    this->count = frame_bits_count(map);
-    this->state = FRAME_CHUNK_PARTIAL;
-    this->fit = FRAME_FITS - 1;
-    this->list = FRAME_LIST_NONE;
-    loam_frame_chunk_cap_fit(this);
+    memset(spot.map, 0xff, sizeof *spot.map);
+    frame_bits_release(spot.map, from, to - from);
+    spot.chunk->count = frame_bits_count(spot.map);
+    spot.chunk->state = FRAME_CHUNK_PARTIAL;
+    spot.chunk->fit = FRAME_FITS - 1;
+    spot.chunk->list = FRAME_LIST_NONE;
+    loam_frame_chunk_cap_fit(spot.chunk);
 }
 
 /* The chunks [*from, *to) that are managed whole. */
@@ -391,6 +379,13 @@ void loam_frame_chunk_prepare(struct loam_frame *frame, struct frame_section *se
     }
 }
 
+static void file_edge(struct loam_frame *frame, struct frame_section *section, uint64_t index)
+{
+    struct frame_spot spot = frame_spot_at(frame, section, index);
+
+    loam_frame_lists_file(frame, &spot);
+}
+
 void loam_frame_chunk_add(struct loam_frame *frame, struct frame_section *section)
 {
     uint64_t from, to;
@@ -400,28 +395,27 @@ void loam_frame_chunk_add(struct loam_frame *frame, struct frame_section *sectio
     section->free_top = section->end;
     loam_frame_chunk_count(frame, section, section->start, section->end - section->start, true);
     if (from > 0) {
-        loam_frame_lists_file(frame, section, 0);
+        file_edge(frame, section, 0);
     }
     if (to < section->chunk_count && section->chunk_count > from) {
-        loam_frame_lists_file(frame, section, to);
+        file_edge(frame, section, to);
     }
     loam_frame_buddy_add(frame, section, from, to);
 }
 
 void loam_frame_chunk_retire(struct loam_frame *frame, struct frame_section *section)
 {
-    struct frame_chunk *chunks = frame_chunks(frame, section);
-    uint64_t chunk = 0;
+    uint64_t index = 0;
 
     loam_frame_chunk_count(frame, section, section->start, section->end - section->start, false);
-    while (chunk < section->chunk_count) {
-        uint64_t size_chunks = loam_frame_buddy_chunks(frame, section, chunk);
+    while (index < section->chunk_count) {
+        struct frame_spot spot = frame_spot_at(frame, section, index);
 
-        if (chunks[chunk].state == FRAME_CHUNK_PARTIAL) {
-            loam_frame_lists_remove(frame, section, chunk);
+        index += frame_spot_chunks(&spot);
+        if (spot.chunk->state == FRAME_CHUNK_PARTIAL) {
+            loam_frame_lists_remove(frame, &spot);
         } else {
-            loam_frame_buddy_remove(frame, section, chunk);
+            loam_frame_buddy_remove(frame, &spot);
         }
-        chunk += size_chunks;
     }
 }

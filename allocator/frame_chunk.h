@@ -6,7 +6,7 @@
 #ifndef LOAM_FRAME_CHUNK_H
 #define LOAM_FRAME_CHUNK_H
 
-#include "allocator/frame_layout.h"
+#include "allocator/frame_spot.h"
 
 /* Write the descriptors of a new section, all frames free, without listing any. Needs no lock: nobody knows of it. */
 void loam_frame_chunk_prepare(struct loam_frame *frame, struct frame_section *section);
@@ -42,37 +42,36 @@ void loam_frame_chunk_reset_pressure(struct loam_frame *frame, struct frame_pres
 /* --- One chunk --- */
 
 /* A chunk that was taken out of the buddy becomes partly used: all free, on no list. */
-void loam_frame_chunk_make_partial(struct loam_frame *frame, const struct frame_section *section, uint64_t chunk);
+void loam_frame_chunk_make_partial(const struct frame_spot *spot);
 
 /*
  * Free a block, or the part of one that lies in the chunk, and file the chunk anew. True: it is wholly free now and on
  * no list, and its state is the caller's to change. A current chunk stays what it is. The chunk may have an owner, if
  * the caller has it to itself.
  */
-bool loam_frame_chunk_release_part(struct loam_frame *frame, const struct frame_section *section, uint64_t chunk,
-                                   uint32_t offset, uint32_t count);
+bool loam_frame_chunk_release_part(struct loam_frame *frame, const struct frame_spot *spot, uint32_t offset,
+                                   uint32_t count);
 
 /* A partly used chunk on a list has no free block of this order or above: file it where it will not be asked again. */
-void loam_frame_chunk_lower_fit(struct loam_frame *frame, const struct frame_section *section, uint64_t chunk,
-                                uint32_t order);
+void loam_frame_chunk_lower_fit(struct loam_frame *frame, const struct frame_spot *spot, uint32_t order);
 
 /* No block is larger than the free frames allow. */
 void loam_frame_chunk_cap_fit(struct frame_chunk *chunk);
 
 /* What blocks cross the borders of a partly used chunk without an owner: FRAME_ENTERED, FRAME_LEFT. */
-uint8_t loam_frame_chunk_crossed(const struct loam_frame *frame, const struct frame_section *section, uint64_t chunk);
+uint8_t loam_frame_chunk_crossed(const struct loam_frame *frame, const struct frame_spot *spot);
 
 /* --- Questions: the chunk may have an owner that goes on --- */
 
-/* Whether pfn is allocated, and the whole block that holds it then. */
-bool loam_frame_chunk_block(const struct loam_frame *frame, const struct frame_section *section, uint64_t pfn,
+/* Whether pfn is allocated, and the whole block that holds it then. spot: the head of its piece. */
+bool loam_frame_chunk_block(const struct loam_frame *frame, const struct frame_spot *spot, uint64_t pfn,
                             struct frame_span *block);
 
-enum loam_frame_tag loam_frame_chunk_tag(const struct loam_frame *frame, const struct frame_section *section,
+enum loam_frame_tag loam_frame_chunk_tag(const struct loam_frame *frame, struct frame_section *section,
                                          struct frame_span block);
 
 /* None of the block's chunks has an owner. */
-void loam_frame_chunk_set_tag(struct loam_frame *frame, const struct frame_section *section, struct frame_span block,
+void loam_frame_chunk_set_tag(struct loam_frame *frame, struct frame_section *section, struct frame_span block,
                               enum loam_frame_tag tag);
 
 #endif

@@ -1,28 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "allocator/frame_claim.h"
 
-#include "allocator/frame_buddy.h"
-#include "allocator/frame_find.h"
+#include "allocator/check.h"
 #include "allocator/frame_owner.h"
 #include "allocator/frame_return.h"
 #include "allocator/frame_stop.h"
 
 /* No chunk here but by way of its head: every other chunk of a piece has no owner. */
-static bool claim_chunk(struct loam_frame *frame, struct frame_section *section, uint64_t chunk)
+static bool claim_chunk(struct loam_frame *frame, const struct frame_spot *spot)
 {
-    struct frame_chunk *this = &frame_chunks(frame, section)[chunk];
     struct loam_frame_cache *cache;
 
-    if (frame_read(this->owner) == 0) {
+    if (frame_read(spot->chunk->owner) == 0) {
         return true;
     }
-    cache = frame_owner_of(frame, this);
+    cache = frame_owner_of(frame, spot->chunk);
     if (!loam_frame_stop_owner(frame, cache)) {
         return false;
     }
     loam_frame_return_collect(frame, cache);
-    if (frame_read(this->owner) != 0) {
-        loam_frame_owner_disown(frame, cache, section, chunk);
+    if (frame_read(spot->chunk->owner) != 0) {
+        loam_frame_owner_disown(frame, cache, spot);
     }
     return true;
 }
@@ -30,28 +28,33 @@ static bool claim_chunk(struct loam_frame *frame, struct frame_section *section,
 bool loam_frame_claim_range(struct loam_frame *frame, struct frame_section *section, uint64_t start, uint64_t count)
 {
     uint64_t end = frame_chunk_index(section, start + count - 1) + 1;
-    uint64_t chunk = loam_frame_buddy_head(frame, section, frame_chunk_index(section, start));
+    uint64_t index = frame_chunk_index(section, start);
 
-    while (chunk < end) {
-        /* The chunk may become part of a larger piece, so the next one is looked up anew. */
-        if (!claim_chunk(frame, section, chunk)) {
+    while (index < end) {
+        struct frame_spot spot = loam_frame_spot_head(frame, section, index);
+
+        if (!claim_chunk(frame, &spot)) {
             return false;
         }
-        chunk = loam_frame_buddy_head(frame, section, chunk);
-        chunk += loam_frame_buddy_chunks(frame, section, chunk);
+        /* The chunk may be part of a larger piece by now. */
+        spot = loam_frame_spot_head(frame, section, index);
+        index = spot.index + frame_spot_chunks(&spot);
     }
     return true;
 }
 
 static void disown_link(struct loam_frame *frame, struct loam_frame_cache *cache, uint64_t link)
 {
-    loam_frame_owner_disown(frame, cache, frame_section_from_link(frame, link), (uint32_t)link);
+    struct frame_spot spot = frame_spot_from_link(frame, link);
+
+    loam_frame_owner_disown(frame, cache, &spot);
 }
 
 /* All chunks that the cache names: those it takes from, those that lie spare, those on its lists. */
 static void drain_zone(struct loam_frame *frame, struct loam_frame_cache *cache, enum loam_frame_zone zone)
 {
     const struct frame_lists *lists = &cache->lists[zone];
+    struct frame_spot spot;
 
     for (uint32_t order = 0; order < FRAME_CHUNK_ORDER; order++) {
         if (cache->window[order][zone].link != FRAME_LINK_NONE) {
@@ -59,10 +62,8 @@ static void drain_zone(struct loam_frame *frame, struct loam_frame_cache *cache,
         }
     }
     while (cache->spare_count[zone] > 0) {
-        uint64_t start = cache->spare[zone][cache->spare_count[zone] - 1];
-        struct frame_section *section = loam_frame_section_from_pfn(frame, start);
-
-        loam_frame_owner_disown(frame, cache, section, frame_chunk_index(section, start));
+        CHECK(loam_frame_spot_find(frame, cache->spare[zone][cache->spare_count[zone] - 1], &spot));
+        loam_frame_owner_disown(frame, cache, &spot);
     }
     while (lists->mask[0] != 0) {
         disown_link(frame, cache, lists->head[__builtin_ctzll(lists->mask[0])]);

@@ -5,7 +5,7 @@
 #ifndef LOAM_FRAME_CLAIM_H
 #define LOAM_FRAME_CLAIM_H
 
-#include "allocator/frame_layout.h"
+#include "allocator/frame_spot.h"
 
 /* No chunk that the managed range touches has an owner any more. False: an owner cannot be stopped. */
 bool loam_frame_claim_range(struct loam_frame *frame, struct frame_section *section, uint64_t start, uint64_t count);

@@ -9,13 +9,17 @@ void loam_frame_lists_init(struct frame_lists *lists)
     memset(lists->head, 0xff, sizeof lists->head); /* FRAME_LINK_NONE */
 }
 
-struct frame_lists *loam_frame_lists_of(struct loam_frame *frame, const struct frame_section *section, uint64_t chunk)
+struct frame_lists *loam_frame_lists_of(struct loam_frame *frame, const struct frame_spot *spot)
 {
-    const struct frame_chunk *this = &frame_chunks(frame, section)[chunk];
-    enum loam_frame_zone zone = frame_zone(frame, frame_chunk_start(section, chunk));
-    uint32_t owner = frame_read(this->owner);
+    uint32_t owner = frame_read(spot->chunk->owner);
 
-    return owner != 0 ? &frame_caches(frame)[owner - 1].lists[zone] : &frame->lists[zone][this->released & 1];
+    return owner != 0 ? &frame_caches(frame)[owner - 1].lists[spot->zone]
+                      : &frame->lists[spot->zone][spot->chunk->released & 1];
+}
+
+static struct frame_chunk *linked(const struct loam_frame *frame, uint64_t link)
+{
+    return &frame_chunks(frame, &frame_sections(frame)[link >> 32])[(uint32_t)link];
 }
 
 static void set_previous(struct frame_chunk *chunk, uint64_t link)
@@ -30,40 +34,39 @@ static void set_next(struct frame_chunk *chunk, uint64_t link)
     chunk->next_chunk = (uint32_t)link;
 }
 
-void loam_frame_lists_push(struct loam_frame *frame, const struct frame_section *section, uint64_t chunk, uint32_t list)
+void loam_frame_lists_push(struct loam_frame *frame, const struct frame_spot *spot, uint32_t list)
 {
-    struct frame_chunk *this = &frame_chunks(frame, section)[chunk];
-    struct frame_lists *lists = loam_frame_lists_of(frame, section, chunk);
-    uint64_t link = frame_link(section, chunk);
+    struct frame_lists *lists = loam_frame_lists_of(frame, spot);
+    uint64_t link = frame_spot_link(spot);
 
-    set_previous(this, FRAME_LINK_NONE);
-    set_next(this, lists->head[list]);
-    this->list = (uint8_t)list;
+    set_previous(spot->chunk, FRAME_LINK_NONE);
+    set_next(spot->chunk, lists->head[list]);
+    spot->chunk->list = (uint8_t)list;
     if (lists->head[list] != FRAME_LINK_NONE) {
-        set_previous(frame_chunk_from_link(frame, lists->head[list]), link);
+        set_previous(linked(frame, lists->head[list]), link);
     }
     lists->head[list] = link;
     lists->mask[list / 64] |= UINT64_C(1) << (list % 64);
 }
 
-void loam_frame_lists_remove(struct loam_frame *frame, const struct frame_section *section, uint64_t chunk)
+void loam_frame_lists_remove(struct loam_frame *frame, const struct frame_spot *spot)
 {
-    struct frame_chunk *this = &frame_chunks(frame, section)[chunk];
-    struct frame_lists *lists = loam_frame_lists_of(frame, section, chunk);
-    uint64_t previous = frame_chunk_previous(this), next = frame_chunk_next(this);
+    struct frame_lists *lists = loam_frame_lists_of(frame, spot);
+    uint64_t previous = frame_chunk_previous(spot->chunk), next = frame_chunk_next(spot->chunk);
+    uint32_t list = spot->chunk->list;
 
     if (next != FRAME_LINK_NONE) {
-        set_previous(frame_chunk_from_link(frame, next), previous);
+        set_previous(linked(frame, next), previous);
     }
     if (previous != FRAME_LINK_NONE) {
-        set_next(frame_chunk_from_link(frame, previous), next);
+        set_next(linked(frame, previous), next);
     } else {
-        lists->head[this->list] = next;
+        lists->head[list] = next;
         if (next == FRAME_LINK_NONE) {
-            lists->mask[this->list / 64] &= ~(UINT64_C(1) << (this->list % 64));
+            lists->mask[list / 64] &= ~(UINT64_C(1) << (list % 64));
         }
     }
-    this->list = FRAME_LIST_NONE;
+    spot->chunk->list = FRAME_LIST_NONE;
 }
 
 static uint32_t list_of_partial(const struct frame_chunk *chunk)
@@ -76,18 +79,17 @@ static uint32_t list_of_partial(const struct frame_chunk *chunk)
     return chunk->owner != 0 ? FRAME_LIST_FULL : FRAME_LIST_NONE;
 }
 
-void loam_frame_lists_file(struct loam_frame *frame, const struct frame_section *section, uint64_t chunk)
+void loam_frame_lists_file(struct loam_frame *frame, const struct frame_spot *spot)
 {
-    struct frame_chunk *this = &frame_chunks(frame, section)[chunk];
-    uint32_t list = list_of_partial(this);
+    uint32_t list = list_of_partial(spot->chunk);
 
-    if (list == this->list) {
+    if (list == spot->chunk->list) {
         return;
     }
-    if (this->list != FRAME_LIST_NONE) {
-        loam_frame_lists_remove(frame, section, chunk);
+    if (spot->chunk->list != FRAME_LIST_NONE) {
+        loam_frame_lists_remove(frame, spot);
     }
     if (list != FRAME_LIST_NONE) {
-        loam_frame_lists_push(frame, section, chunk, list);
+        loam_frame_lists_push(frame, spot, list);
     }
 }

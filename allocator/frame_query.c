@@ -4,10 +4,8 @@
  * STEP_FRAMES, so that nobody waits long for it; what they say is put together from several moments then.
  */
 #include "allocator/frame_block.h"
-#include "allocator/frame_buddy.h"
 #include "allocator/frame_chunk.h"
 #include "allocator/frame_claim.h"
-#include "allocator/frame_find.h"
 #include "allocator/frame_lock.h"
 #include "allocator/frame_return.h"
 #include "allocator/frame_stop.h"
@@ -21,27 +19,26 @@
 
 /* --- One frame ------------------------------------------------------------------------------------------------- */
 
-/* Of a frame that the section manages. */
-static struct loam_frame_info info_of(struct loam_frame *frame, const struct frame_section *section, uint64_t pfn)
+/* Of a frame in the piece at its head. */
+static struct loam_frame_info info_of(struct loam_frame *frame, const struct frame_spot *spot, uint64_t pfn)
 {
-    uint64_t chunk = loam_frame_buddy_head(frame, section, frame_chunk_index(section, pfn));
-    bool owned = frame_read(frame_chunks(frame, section)[chunk].owner) != 0;
-    struct loam_frame_info info = {.state = LOAM_FRAME_FREE, .section = section->id};
+    bool owned = frame_read(spot->chunk->owner) != 0;
+    struct loam_frame_info info = {.state = LOAM_FRAME_FREE, .section = spot->section->id};
     struct frame_span block;
 
     /* A block that its owner makes or frees meanwhile would be seen in part. */
-    loam_frame_stop_chunk(frame, section, chunk);
-    info.released = !owned && frame_chunks(frame, section)[chunk].released != 0;
-    if (!loam_frame_block_at(frame, section, pfn, &block)) {
+    loam_frame_stop_chunk(frame, spot);
+    info.released = !owned && spot->chunk->released != 0;
+    if (!loam_frame_block_at(frame, spot, pfn, &block)) {
         info.cached = owned;
         return info;
     }
     info.state = LOAM_FRAME_ALLOCATED;
-    info.tag = loam_frame_chunk_tag(frame, section, block);
+    info.tag = loam_frame_chunk_tag(frame, spot->section, block);
     info.block.start = loam_pfn_from_u64(block.start);
     info.block.count_frames = block.count;
-    info.block.section = section->id;
-    if (loam_frame_walk_released(frame, section, block.start, block.count)) {
+    info.block.section = spot->section->id;
+    if (loam_frame_walk_released(frame, spot->section, block.start, block.count)) {
         info.block.flags = LOAM_FRAME_BLOCK_RELEASED;
     }
     return info;
@@ -49,16 +46,17 @@ static struct loam_frame_info info_of(struct loam_frame *frame, const struct fra
 
 struct loam_frame_info loam_frame_query(const struct loam_frame *frame, loam_pfn pfn)
 {
-    struct loam_frame *locked = frame != NULL ? frame_lock(frame) : NULL;
     struct loam_frame_info info = {.state = LOAM_FRAME_UNMANAGED};
-    const struct frame_section *section;
+    struct loam_frame *locked;
+    struct frame_spot spot;
 
-    if (locked == NULL) {
+    if (frame == NULL) {
         return info;
     }
-    section = loam_frame_section_from_pfn(frame, pfn.value);
-    if (section != NULL) {
-        info = info_of(locked, section, pfn.value);
+    locked = frame_lock(frame);
+    if (loam_frame_spot_find(frame, pfn.value, &spot)) {
+        spot = loam_frame_spot_head(frame, spot.section, spot.index);
+        info = info_of(locked, &spot, pfn.value);
     }
     frame_unlock(locked, LOAM_OK);
     return info;
@@ -76,9 +74,9 @@ static int describe_unmanaged(const struct loam_frame *frame, uint64_t pfn, char
         return snprintf(text, bytes, "frame 0x%llx: no allocator is given", (unsigned long long)pfn);
     }
     frame_lock(frame);
-    n = loam_frame_index_of(frame, pfn);
+    n = loam_frame_spot_index(frame, pfn);
     if (n >= 0) {
-        section = frame_section_from_index(frame, (uint64_t)n);
+        section = frame_spot_indexed(frame, (uint64_t)n);
         in_prefix = pfn < section->start;
         id = section->id;
     }
@@ -132,18 +130,18 @@ enum loam_error loam_frame_check(const struct loam_frame *frame, loam_pfn start,
 /* --- Free ranges ----------------------------------------------------------------------------------------------- */
 
 /* The section that holds pfn, or the next above. LOAM_ERROR_NOT_FOUND: there is none. */
-static enum loam_error section_from(const struct loam_frame *frame, uint64_t pfn, const struct frame_section **section)
+static enum loam_error section_from(const struct loam_frame *frame, uint64_t pfn, struct frame_section **section)
 {
-    int64_t n = loam_frame_index_of(frame, pfn);
+    int64_t n = loam_frame_spot_index(frame, pfn);
 
-    *section = n < 0 ? NULL : frame_section_from_index(frame, (uint64_t)n);
+    *section = n < 0 ? NULL : frame_spot_indexed(frame, (uint64_t)n);
     if (*section != NULL && pfn < (*section)->end) {
         return LOAM_OK;
     }
     if (n + 1 >= frame->section_count) {
         return LOAM_ERROR_NOT_FOUND;
     }
-    *section = frame_section_from_index(frame, (uint64_t)(n + 1));
+    *section = frame_spot_indexed(frame, (uint64_t)(n + 1));
     return LOAM_OK;
 }
 
@@ -153,7 +151,7 @@ static enum loam_error section_from(const struct loam_frame *frame, uint64_t pfn
  */
 static enum loam_error step_free(const struct loam_frame *frame, uint64_t *from, struct loam_frame_range *range)
 {
-    const struct frame_section *section;
+    struct frame_section *section;
     enum loam_error error = section_from(frame, *from, &section);
     uint64_t start, stop, end;
 
@@ -198,7 +196,7 @@ enum loam_error loam_frame_next_free(const struct loam_frame *frame, loam_pfn fr
 static enum loam_error step_chunks(const struct loam_frame *frame, uint64_t *from, struct loam_frame_range *range,
                                    bool *released)
 {
-    const struct frame_section *section;
+    struct frame_section *section;
     enum loam_error error = section_from(frame, *from, &section);
     uint64_t chunk, stop;
 
@@ -208,17 +206,16 @@ static enum loam_error step_chunks(const struct loam_frame *frame, uint64_t *fro
     chunk = frame_chunk_index(section, frame_max(*from, section->start));
     stop = frame_min(chunk + STEP_FRAMES / LOAM_FRAME_CHUNK_FRAMES, section->chunk_count);
     for (uint64_t next; chunk < section->chunk_count && (chunk < stop || range->count_frames != 0); chunk = next) {
-        uint64_t head = loam_frame_buddy_head(frame, section, chunk);
-        const struct frame_chunk *this = &frame_chunks(frame, section)[head];
-        bool is_free = frame_read(this->owner) == 0 && frame_read(this->state) == FRAME_CHUNK_FREE;
+        struct frame_spot head = loam_frame_spot_head(frame, section, chunk);
+        bool is_free = frame_read(head.chunk->owner) == 0 && frame_read(head.chunk->state) == FRAME_CHUNK_FREE;
 
-        next = head + loam_frame_buddy_chunks(frame, section, head);
-        if (range->count_frames != 0 && (!is_free || (this->released != 0) != *released)) {
+        next = head.index + frame_spot_chunks(&head);
+        if (range->count_frames != 0 && (!is_free || (head.chunk->released != 0) != *released)) {
             break;
         }
         if (is_free && range->count_frames == 0) {
             range->start = loam_pfn_from_u64(frame_chunk_start(section, chunk));
-            *released = this->released != 0;
+            *released = head.chunk->released != 0;
         }
         range->count_frames += is_free ? (next - chunk) << FRAME_CHUNK_ORDER : 0;
     }
@@ -293,7 +290,7 @@ static void add_usable(struct loam_frame_fragmentation *sum, uint64_t start, uin
 static enum loam_error step_fragmentation(const struct loam_frame *frame, uint64_t *from,
                                           struct loam_frame_fragmentation *sum)
 {
-    const struct frame_section *section;
+    struct frame_section *section;
     enum loam_error error = section_from(frame, *from, &section);
     uint64_t at, stop;
 
@@ -363,7 +360,7 @@ struct loam_frame_stats loam_frame_stats(const struct loam_frame *frame)
     stats.released_chunks = frame->released_chunks;
     stats.metadata_bytes = frame->metadata_bytes;
     for (uint32_t n = 0; n < frame->section_count; n++) {
-        const struct frame_section *section = frame_section_from_index(frame, n);
+        const struct frame_section *section = frame_spot_indexed(frame, n);
 
         stats.total_frames += section->end - section->range_start;
         stats.managed_frames += section->end - section->start;

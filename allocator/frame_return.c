@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "allocator/frame_return.h"
 
-#include "allocator/frame_find.h"
 #include "allocator/frame_owner.h"
 #include "allocator/frame_stop.h"
 
@@ -15,46 +14,43 @@ static struct frame_returned *slot_of(const struct loam_frame_cache *cache, cons
 }
 
 /* Free the block that starts at offset, if it is one still: its owner may have freed it as well, at the same moment. */
-static void collect_block(struct loam_frame *frame, struct loam_frame_cache *cache, struct frame_section *section,
-                          uint64_t chunk, uint32_t offset)
+static void collect_block(struct loam_frame *frame, struct loam_frame_cache *cache, const struct frame_spot *spot,
+                          uint32_t offset)
 {
-    const struct frame_chunk *this = &frame_chunks(frame, section)[chunk];
-    const struct frame_map *map = frame_map(frame, section, chunk);
+    const struct frame_chunk *this = spot->chunk;
     uint32_t last = LOAM_FRAME_CHUNK_FRAMES - 1;
 
     if (this->state == FRAME_CHUNK_PARTIAL) {
-        last = frame_bits_next(map, FRAME_BITS_LAST, offset);
+        last = frame_bits_next(spot->map, FRAME_BITS_LAST, offset);
         if (last == LOAM_FRAME_CHUNK_FRAMES ||
-            !frame_bits_is_block(map, offset, last - offset + 1, (frame_read(this->crossed) & 1) != 0)) {
+            !frame_bits_is_block(spot->map, offset, last - offset + 1, (frame_read(this->crossed) & 1) != 0)) {
             return;
         }
     } else if (this->state != FRAME_CHUNK_WHOLE || offset != 0) {
         return;
     }
-    loam_frame_owner_release(frame, cache, section, chunk, offset, last - offset + 1);
+    loam_frame_owner_release(frame, cache, spot, offset, last - offset + 1);
 }
 
 /*
  * Free the single frames of a word that are marked, all at once, as far as the chunk keeps a used frame; returns the
  * marks that are left. The chunk is filed anew by whoever frees the rest.
  */
-static uint64_t collect_singles(struct loam_frame *frame, struct loam_frame_cache *cache, struct frame_section *section,
-                                uint64_t chunk, uint32_t word, uint64_t marks)
+static uint64_t collect_singles(struct loam_frame_cache *cache, const struct frame_spot *spot, uint32_t word,
+                                uint64_t marks)
 {
-    struct frame_chunk *this = &frame_chunks(frame, section)[chunk];
-    struct frame_map *map = frame_map(frame, section, chunk);
-    struct frame_word bits = frame_bits_read(map, word);
+    struct frame_word bits = frame_bits_read(spot->map, word);
     /* Untagged, last of their block, and behind a frame that ends one: blocks of one frame. */
     uint64_t begin = (~bits.allocated | bits.last) << 1;
     uint64_t singles = marks & bits.allocated & bits.last & begin;
     uint32_t count = (uint32_t)__builtin_popcountll(singles);
-    uint64_t *cached = &cache->free_frames[frame_zone_of_chunk(frame, section, chunk)];
+    uint64_t *cached = &cache->free_frames[spot->zone];
 
-    if (this->state != FRAME_CHUNK_PARTIAL || this->list != FRAME_LIST_CURRENT) {
+    if (spot->chunk->state != FRAME_CHUNK_PARTIAL || spot->chunk->list != FRAME_LIST_CURRENT) {
         return marks;
     }
-    frame_bits_clear(map, word, singles);
-    frame_count(this, count * FRAME_COUNT_FREE - count * FRAME_COUNT_BLOCK);
+    frame_bits_clear(spot->map, word, singles);
+    frame_count(spot->chunk, count * FRAME_COUNT_FREE - count * FRAME_COUNT_BLOCK);
     frame_write(*cached, *cached + count);
     return marks & ~singles;
 }
@@ -62,17 +58,16 @@ static uint64_t collect_singles(struct loam_frame *frame, struct loam_frame_cach
 /* Free what is marked in one slot, and leave the slot unused. */
 static void collect_slot(struct loam_frame *frame, struct loam_frame_cache *cache, struct frame_returned *returned)
 {
-    uint64_t link = returned->link;
-    struct frame_section *section = frame_section_from_link(frame, link);
+    struct frame_spot spot = frame_spot_from_link(frame, returned->link);
 
     returned->link = FRAME_LINK_NONE;
-    frame_write(frame_chunk_from_link(frame, link)->slot, 0);
+    frame_write(spot.chunk->slot, 0);
     for (uint32_t word = 0; word < FRAME_MAP_WORDS; word++) {
         uint64_t marks = frame_read(returned->starts[word]);
 
-        marks = marks == 0 ? 0 : collect_singles(frame, cache, section, (uint32_t)link, word, marks);
+        marks = marks == 0 ? 0 : collect_singles(cache, &spot, word, marks);
         for (; marks != 0; marks &= marks - 1) {
-            collect_block(frame, cache, section, (uint32_t)link, word * 64 + (uint32_t)__builtin_ctzll(marks));
+            collect_block(frame, cache, &spot, word * 64 + (uint32_t)__builtin_ctzll(marks));
         }
     }
     memset(returned->starts, 0, sizeof returned->starts);
@@ -115,10 +110,9 @@ void loam_frame_return_collect_all(struct loam_frame *frame)
     }
 }
 
-bool loam_frame_return_marked(const struct loam_frame *frame, const struct frame_section *section, uint64_t start)
+bool loam_frame_return_marked(const struct loam_frame *frame, const struct frame_spot *spot, uint64_t start)
 {
-    const struct frame_chunk *this = &frame_chunks(frame, section)[frame_chunk_index(section, start)];
-    const struct frame_returned *returned = slot_of(frame_owner_of(frame, this), this);
+    const struct frame_returned *returned = slot_of(frame_owner_of(frame, spot->chunk), spot->chunk);
     uint32_t offset = frame_offset(start);
 
     return returned != NULL && ((frame_read(returned->starts[offset / 64]) >> (offset % 64)) & 1) != 0;
@@ -133,114 +127,111 @@ static void note_returned(struct loam_frame_cache *cache)
 }
 
 /* A slot for the chunk; NULL: all are used. */
-static struct frame_returned *take_slot(struct loam_frame_cache *cache, const struct frame_section *section,
-                                        uint64_t chunk, struct frame_chunk *this)
+static struct frame_returned *take_slot(struct loam_frame_cache *cache, const struct frame_spot *spot)
 {
-    struct frame_returned *returned = slot_of(cache, this);
+    struct frame_returned *returned = slot_of(cache, spot->chunk);
 
     for (uint32_t n = 0; returned == NULL && n < FRAME_RETURNED; n++) {
         if (cache->returned[n].link == FRAME_LINK_NONE) {
             returned = &cache->returned[n];
-            returned->link = frame_link(section, chunk);
-            frame_write(this->slot, (uint8_t)(n + 1));
+            returned->link = frame_spot_link(spot);
+            frame_write(spot->chunk->slot, (uint8_t)(n + 1));
         }
     }
     return returned;
 }
 
-static bool is_block(const struct loam_frame *frame, const struct frame_section *section, uint64_t chunk,
-                     uint64_t start, uint64_t count)
+/* Note the blocks at mask, of count frames together, in the word that holds start. */
+static void note(struct loam_frame_cache *cache, struct frame_returned *returned, const struct frame_spot *spot,
+                 uint64_t start, uint64_t mask, uint64_t count)
 {
-    const struct frame_chunk *this = &frame_chunks(frame, section)[chunk];
-    uint8_t state = frame_read(this->state);
+    uint64_t *marks = &returned->starts[frame_offset(start) / 64];
+
+    frame_write(*marks, *marks | mask);
+    cache->returned_frames[spot->zone] += count;
+    note_returned(cache);
+}
+
+static bool is_block(const struct frame_spot *spot, uint64_t start, uint64_t count)
+{
+    uint8_t state = frame_read(spot->chunk->state);
 
     if (state == FRAME_CHUNK_WHOLE) {
         return frame_offset(start) == 0 && count == LOAM_FRAME_CHUNK_FRAMES;
     }
-    return state == FRAME_CHUNK_PARTIAL && frame_bits_is_block(frame_map(frame, section, chunk), frame_offset(start),
-                                                               (uint32_t)count, (frame_read(this->crossed) & 1) != 0);
+    return state == FRAME_CHUNK_PARTIAL && frame_bits_is_block(spot->map, frame_offset(start), (uint32_t)count,
+                                                               (frame_read(spot->chunk->crossed) & 1) != 0);
 }
 
 /* The same, and neither returned nor ready. */
-static bool is_whole_block(const struct loam_frame *frame, const struct frame_section *section, uint64_t chunk,
-                           uint64_t start, uint64_t count)
+static bool is_whole_block(const struct loam_frame *frame, const struct frame_spot *spot, uint64_t start,
+                           uint64_t count)
 {
-    return is_block(frame, section, chunk, start, count) && !loam_frame_return_marked(frame, section, start) &&
-           !loam_frame_stop_ready(frame, section, start, UINT64_C(1) << (start % 64));
+    return is_block(spot, start, count) && !loam_frame_return_marked(frame, spot, start) &&
+           !loam_frame_stop_ready(frame, spot, start, UINT64_C(1) << (start % 64));
 }
 
-enum loam_error loam_frame_return_block(struct loam_frame *frame, struct frame_section *section, uint64_t start,
-                                        uint64_t count)
+/* Free a block of an owner who stands still, unless he freed it himself a moment ago. */
+static enum loam_error free_stopped(struct loam_frame *frame, struct loam_frame_cache *cache,
+                                    const struct frame_spot *spot, uint64_t start, uint64_t count)
 {
-    uint64_t chunk = frame_chunk_index(section, start);
-    struct frame_chunk *this = &frame_chunks(frame, section)[chunk];
-    struct loam_frame_cache *cache = frame_owner_of(frame, this);
-    uint32_t offset = frame_offset(start);
-    struct frame_returned *returned;
-    uint64_t *marks;
-
-    if (count == 0 || count > LOAM_FRAME_CHUNK_FRAMES - offset) {
+    if (!loam_frame_stop_owner(frame, cache)) {
+        return loam_frame_stop_error();
+    }
+    loam_frame_return_collect(frame, cache);
+    /* The chunk may have gone with it. */
+    if (frame_read(spot->chunk->owner) != cache->owner || !is_block(spot, start, count)) {
         return LOAM_ERROR_INVALID;
     }
-    if (!is_whole_block(frame, section, chunk, start, count)) {
-        /* Its owner may have been writing next to it: only when it stands still is what is seen all there is. */
-        if (!loam_frame_stop_owner(frame, cache)) {
-            return loam_frame_stop_error();
-        }
-        loam_frame_return_collect(frame, cache);
-        if (frame_read(this->owner) != cache->owner || !is_whole_block(frame, section, chunk, start, count)) {
-            return LOAM_ERROR_INVALID;
-        }
-    }
-    returned = loam_frame_stop_still(frame, cache) ? NULL : take_slot(cache, section, chunk, this);
-    if (returned == NULL) {
-        if (!loam_frame_stop_owner(frame, cache)) {
-            return loam_frame_stop_error();
-        }
-        loam_frame_return_collect(frame, cache);
-        /* Its owner may have freed it a moment ago, and the chunk may have gone with it. */
-        if (frame_read(this->owner) != cache->id + 1 || !is_block(frame, section, chunk, start, count)) {
-            return LOAM_ERROR_INVALID;
-        }
-        loam_frame_owner_release(frame, cache, section, chunk, offset, (uint32_t)count);
-        return LOAM_OK;
-    }
-    marks = &returned->starts[offset / 64];
-    frame_write(*marks, *marks | UINT64_C(1) << (offset % 64));
-    cache->returned_frames[frame_zone_of_chunk(frame, section, chunk)] += count;
-    note_returned(cache);
+    loam_frame_owner_release(frame, cache, spot, frame_offset(start), (uint32_t)count);
     return LOAM_OK;
 }
 
-bool loam_frame_return_run(struct loam_frame *frame, struct frame_section *section, uint64_t start, uint32_t count)
+enum loam_error loam_frame_return_block(struct loam_frame *frame, const struct frame_spot *spot, uint64_t start,
+                                        uint64_t count)
 {
-    uint64_t chunk = frame_chunk_index(section, start), *marks;
-    struct frame_chunk *this = &frame_chunks(frame, section)[chunk];
-    struct loam_frame_cache *cache = frame_owner_of(frame, this);
-    uint32_t offset = frame_offset(start), word = offset / 64;
-    uint64_t mask = UINT64_MAX >> (64 - count) << (offset % 64);
+    struct loam_frame_cache *cache = frame_owner_of(frame, spot->chunk);
+    struct frame_returned *returned;
+
+    if (count == 0 || count > LOAM_FRAME_CHUNK_FRAMES - frame_offset(start)) {
+        return LOAM_ERROR_INVALID;
+    }
+    /* Its owner may have been writing next to it: only when it stands still is what is seen all there is. */
+    if (loam_frame_stop_still(frame, cache) || !is_whole_block(frame, spot, start, count)) {
+        return free_stopped(frame, cache, spot, start, count);
+    }
+    returned = take_slot(cache, spot);
+    if (returned == NULL) {
+        return free_stopped(frame, cache, spot, start, count);
+    }
+    note(cache, returned, spot, start, UINT64_C(1) << start % 64, count);
+    return LOAM_OK;
+}
+
+bool loam_frame_return_run(struct loam_frame *frame, const struct frame_spot *spot, uint64_t start, uint32_t count)
+{
+    struct loam_frame_cache *cache = frame_owner_of(frame, spot->chunk);
+    uint32_t word = frame_offset(start) / 64;
+    uint64_t mask = UINT64_MAX >> (64 - count) << (start % 64);
     struct frame_returned *returned;
     struct frame_word bits;
 
-    if (loam_frame_stop_still(frame, cache) || frame_read(this->state) != FRAME_CHUNK_PARTIAL) {
+    if (loam_frame_stop_still(frame, cache) || frame_read(spot->chunk->state) != FRAME_CHUNK_PARTIAL) {
         return false;
     }
-    bits = frame_bits_read(frame_map(frame, section, chunk), word);
-    if ((bits.allocated & bits.last & mask) != mask || !is_block(frame, section, chunk, start, 1) ||
-        loam_frame_stop_ready(frame, section, start, mask)) {
+    bits = frame_bits_read(spot->map, word);
+    if ((bits.allocated & bits.last & mask) != mask || !is_block(spot, start, 1) ||
+        loam_frame_stop_ready(frame, spot, start, mask)) {
         return false;
     }
-    returned = slot_of(cache, this);
+    returned = slot_of(cache, spot->chunk);
     if (returned != NULL && (frame_read(returned->starts[word]) & mask) != 0) {
         return false;
     }
-    returned = take_slot(cache, section, chunk, this);
+    returned = take_slot(cache, spot);
     if (returned == NULL) {
         return false;
     }
-    marks = &returned->starts[word];
-    frame_write(*marks, *marks | mask);
-    cache->returned_frames[frame_zone_of_chunk(frame, section, chunk)] += count;
-    note_returned(cache);
+    note(cache, returned, spot, start, mask, count);
     return true;
 }

@@ -7,23 +7,23 @@
 #ifndef LOAM_FRAME_RETURN_H
 #define LOAM_FRAME_RETURN_H
 
-#include "allocator/frame_layout.h"
+#include "allocator/frame_spot.h"
 
 /*
  * Free a block in a chunk that has an owner. If the owner runs, the block is marked as returned.
  * LOAM_ERROR_INVALID: it is not exactly one block, or returned already. LOAM_ERROR_UNINITIALISED: no barrier.
  */
-enum loam_error loam_frame_return_block(struct loam_frame *frame, struct frame_section *section, uint64_t start,
+enum loam_error loam_frame_return_block(struct loam_frame *frame, const struct frame_spot *spot, uint64_t start,
                                         uint64_t count);
 
 /*
  * Mark count blocks of one frame from start on, within a word and managed, in a chunk of an owner who runs, as
  * returned. False: not all at once; nothing is changed.
  */
-bool loam_frame_return_run(struct loam_frame *frame, struct frame_section *section, uint64_t start, uint32_t count);
+bool loam_frame_return_run(struct loam_frame *frame, const struct frame_spot *spot, uint64_t start, uint32_t count);
 
 /* Whether the block that starts at start, in a chunk that has an owner, is marked as returned. */
-bool loam_frame_return_marked(const struct loam_frame *frame, const struct frame_section *section, uint64_t start);
+bool loam_frame_return_marked(const struct loam_frame *frame, const struct frame_spot *spot, uint64_t start);
 
 /* Free for good what is marked as returned. The cache's owner holds the lock or is stopped. */
 void loam_frame_return_collect(struct loam_frame *frame, struct loam_frame_cache *cache);

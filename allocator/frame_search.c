@@ -92,37 +92,31 @@ static bool fit_in_chunk(const struct frame_map *map, const struct frame_want *w
  * lower, and rises only when frames in it are freed: so failures are paid for by frees.
  */
 static bool search_partial(struct loam_frame *frame, const struct frame_lists *lists, const struct frame_want *want,
-                           uint32_t order, uint64_t buckets, struct frame_section **section, uint64_t *start)
+                           uint32_t order, uint64_t buckets, struct frame_spot *spot, uint64_t *start)
 {
     /* The fits from order up, in each of the buckets. */
     uint64_t fits = ((UINT64_C(0x1ff) << order) & 0x1ff) * buckets;
 
     while ((lists->mask[0] & fits) != 0) {
-        uint64_t link = lists->head[__builtin_ctzll(lists->mask[0] & fits)];
-        uint64_t chunk = (uint32_t)link;
-
-        *section = frame_section_from_link(frame, link);
-        if (fit_in_chunk(frame_map(frame, *section, chunk), want, frame_chunk_start(*section, chunk), start)) {
+        *spot = frame_spot_from_link(frame, lists->head[__builtin_ctzll(lists->mask[0] & fits)]);
+        if (fit_in_chunk(spot->map, want, spot->start, start)) {
             return true;
         }
-        loam_frame_chunk_lower_fit(frame, *section, chunk, order);
+        loam_frame_chunk_lower_fit(frame, spot, order);
     }
     return false;
 }
 
 /* The smallest free block of whole chunks that holds the order. */
-static bool search_buddy(struct loam_frame *frame, const struct frame_lists *lists, uint32_t order,
-                         struct frame_section **section, uint64_t *start)
+static bool search_buddy(const struct loam_frame *frame, const struct frame_lists *lists, uint32_t order,
+                         struct frame_spot *spot)
 {
     uint64_t fits = lists->mask[1] >> (order - FRAME_CHUNK_ORDER) << (order - FRAME_CHUNK_ORDER);
-    uint64_t link;
 
     if (fits == 0) {
         return false;
     }
-    link = lists->head[FRAME_LIST_FREE + __builtin_ctzll(fits)];
-    *section = frame_section_from_link(frame, link);
-    *start = frame_chunk_start(*section, (uint32_t)link);
+    *spot = frame_spot_from_link(frame, lists->head[FRAME_LIST_FREE + __builtin_ctzll(fits)]);
     return true;
 }
 
@@ -132,13 +126,20 @@ static bool search_set(struct loam_frame *frame, const struct frame_want *want, 
 {
     const struct frame_lists *lists = &frame->lists[zone][released];
     uint32_t order = list_order(want);
+    struct frame_spot spot;
 
-    if (order < FRAME_CHUNK_ORDER && search_partial(frame, lists, want, order, ALL_BUCKETS, section, start)) {
+    if (order < FRAME_CHUNK_ORDER && search_partial(frame, lists, want, order, ALL_BUCKETS, &spot, start)) {
+        *section = spot.section;
         return true;
     }
     order = (uint32_t)frame_max(order, FRAME_CHUNK_ORDER);
-    return search_buddy(frame, lists, order, section, start) ||
-           (loam_frame_buddy_merge_spare(frame, zone) && search_buddy(frame, lists, order, section, start));
+    if (!search_buddy(frame, lists, order, &spot) &&
+        !(loam_frame_buddy_merge_spare(frame, zone) && search_buddy(frame, lists, order, &spot))) {
+        return false;
+    }
+    *section = spot.section;
+    *start = spot.start;
+    return true;
 }
 
 static bool search_lists(struct loam_frame *frame, const struct frame_want *want, enum loam_frame_zone zone,
@@ -149,36 +150,25 @@ static bool search_lists(struct loam_frame *frame, const struct frame_want *want
 }
 
 bool loam_frame_search_lists(struct loam_frame *frame, const struct frame_lists *lists, uint32_t order,
-                             struct frame_section **section, uint64_t *chunk)
+                             struct frame_spot *spot)
 {
     const struct frame_want want = {.count = UINT64_C(1) << order, .align = UINT64_C(1) << order};
     uint64_t start;
 
     /* One with a few free frames is soon full again: it is left to gather more while there are others. */
-    if (!search_partial(frame, lists, &want, order, ALL_BUCKETS - FIRST_BUCKET, section, &start) &&
-        !search_partial(frame, lists, &want, order, FIRST_BUCKET, section, &start)) {
-        return false;
-    }
-    *chunk = frame_chunk_index(*section, start);
-    return true;
+    return search_partial(frame, lists, &want, order, ALL_BUCKETS - FIRST_BUCKET, spot, &start) ||
+           search_partial(frame, lists, &want, order, FIRST_BUCKET, spot, &start);
 }
 
 bool loam_frame_search_chunk(struct loam_frame *frame, enum loam_frame_zone zone, uint32_t order,
-                             struct frame_section **section, uint64_t *chunk)
+                             struct frame_spot *spot)
 {
-    return loam_frame_search_lists(frame, &frame->lists[zone][0], order, section, chunk);
+    return loam_frame_search_lists(frame, &frame->lists[zone][0], order, spot);
 }
 
-bool loam_frame_search_piece(struct loam_frame *frame, enum loam_frame_zone zone, struct frame_section **section,
-                             uint64_t *chunk)
+bool loam_frame_search_piece(struct loam_frame *frame, enum loam_frame_zone zone, struct frame_spot *spot)
 {
-    uint64_t start;
-
-    if (!search_buddy(frame, &frame->lists[zone][0], FRAME_CHUNK_ORDER, section, &start)) {
-        return false;
-    }
-    *chunk = frame_chunk_index(*section, start);
-    return true;
+    return search_buddy(frame, &frame->lists[zone][0], FRAME_CHUNK_ORDER, spot);
 }
 
 /* --- By walk --------------------------------------------------------------------------------------------------- */
@@ -211,8 +201,8 @@ static bool search_section(const struct loam_frame *frame, struct frame_section 
 static bool search_walk(struct loam_frame *frame, const struct frame_want *want, struct frame_section **section,
                         uint64_t *start)
 {
-    for (int64_t n = loam_frame_index_of(frame, want->ceiling - 1); n >= 0; n--) {
-        *section = frame_section_from_index(frame, (uint64_t)n);
+    for (int64_t n = loam_frame_spot_index(frame, want->ceiling - 1); n >= 0; n--) {
+        *section = frame_spot_indexed(frame, (uint64_t)n);
         if ((*section)->end <= want->floor) {
             break;
         }
@@ -227,7 +217,7 @@ static bool search_walk(struct loam_frame *frame, const struct frame_want *want,
 
 static uint64_t highest_end(const struct loam_frame *frame)
 {
-    return frame->section_count == 0 ? 0 : frame_section_from_index(frame, frame->section_count - 1)->end;
+    return frame->section_count == 0 ? 0 : frame_spot_indexed(frame, frame->section_count - 1)->end;
 }
 
 /* In chunks of the kinds in view, by list where that decides. */

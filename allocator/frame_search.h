@@ -8,7 +8,6 @@
 #ifndef LOAM_FRAME_SEARCH_H
 #define LOAM_FRAME_SEARCH_H
 
-#include "allocator/frame_layout.h"
 #include "allocator/frame_walk.h"
 
 /* A request, checked, in one form. A block [s, s + count) serves it if floor <= s and s + count <= ceiling. */
@@ -34,14 +33,13 @@ bool loam_frame_search_section(const struct loam_frame *frame, struct frame_sect
  * none.
  */
 bool loam_frame_search_chunk(struct loam_frame *frame, enum loam_frame_zone zone, uint32_t order,
-                             struct frame_section **section, uint64_t *chunk);
+                             struct frame_spot *spot);
 
 /* The smallest free piece of whole chunks that is backed; its first chunk. */
-bool loam_frame_search_piece(struct loam_frame *frame, enum loam_frame_zone zone, struct frame_section **section,
-                             uint64_t *chunk);
+bool loam_frame_search_piece(struct loam_frame *frame, enum loam_frame_zone zone, struct frame_spot *spot);
 
 /* The same among the lists of a cache. */
 bool loam_frame_search_lists(struct loam_frame *frame, const struct frame_lists *lists, uint32_t order,
-                             struct frame_section **section, uint64_t *chunk);
+                             struct frame_spot *spot);
 
 #endif

@@ -6,7 +6,6 @@
 #include "allocator/frame_buddy.h"
 #include "allocator/frame_chunk.h"
 #include "allocator/frame_claim.h"
-#include "allocator/frame_find.h"
 #include "allocator/frame_lists.h"
 #include "allocator/frame_lock.h"
 #include "allocator/frame_walk.h"
@@ -40,8 +39,8 @@ size_t loam_frame_section_bytes(const struct loam_frame *frame, loam_pfn start, 
 /* Whether a section [start, end) can be added; *at receives its place in the index. */
 static enum loam_error find_gap(const struct loam_frame *frame, uint64_t start, uint64_t end, uint32_t *at)
 {
-    int64_t n = loam_frame_index_of(frame, start);
-    const struct frame_section *below = n < 0 ? NULL : frame_section_from_index(frame, (uint64_t)n);
+    int64_t n = loam_frame_spot_index(frame, start);
+    const struct frame_section *below = n < 0 ? NULL : frame_spot_indexed(frame, (uint64_t)n);
 
     *at = (uint32_t)(n + 1);
     if ((below != NULL && below->end > start) ||
@@ -79,7 +78,7 @@ static uint32_t take_id(struct loam_frame *frame)
 static void set_top_zone(struct loam_frame *frame)
 {
     const struct frame_section *top =
-        frame->section_count == 0 ? NULL : frame_section_from_index(frame, frame->section_count - 1);
+        frame->section_count == 0 ? NULL : frame_spot_indexed(frame, frame->section_count - 1);
     uint32_t zone = top != NULL && top->end > frame->zone_end ? LOAM_FRAME_ZONE_NORMAL : LOAM_FRAME_ZONE_DMA32;
 
     if (zone == frame->top_zone) {
@@ -206,7 +205,7 @@ enum loam_error loam_frame_section_add_in_prefix(struct loam_frame *frame, void 
 static void delete_section(struct loam_frame *frame, struct frame_section *section)
 {
     struct frame_index *index = frame_indexes(frame);
-    uint32_t at = (uint32_t)loam_frame_index_of(frame, section->start);
+    uint32_t at = (uint32_t)loam_frame_spot_index(frame, section->start);
     uint32_t id = section->id;
 
     loam_frame_chunk_retire(frame, section);
@@ -253,7 +252,7 @@ enum loam_error loam_frame_section_remove(struct loam_frame *frame, uint32_t sec
     if (!frame_lock_to_change(frame)) {
         return LOAM_ERROR_CORRUPT;
     }
-    found = loam_frame_section_from_id(frame, section);
+    found = loam_frame_spot_section(frame, section);
     if (found != NULL) {
         error = try_remove(frame, found, &used);
     }
@@ -304,7 +303,7 @@ enum loam_error loam_frame_section_at(const struct loam_frame *frame, uint32_t i
         return LOAM_ERROR_INVALID;
     }
     locked = frame_lock(frame);
-    found = index < frame->section_count ? frame_section_from_index(frame, index) : NULL;
+    found = index < frame->section_count ? frame_spot_indexed(frame, index) : NULL;
     return frame_unlock(locked, summarise(found, section));
 }
 
@@ -312,6 +311,7 @@ enum loam_error loam_frame_section_find(const struct loam_frame *frame, loam_pfn
                                         struct loam_frame_section *section)
 {
     struct loam_frame *locked;
+    struct frame_spot spot;
 
     if (section == NULL) {
         return LOAM_ERROR_INVALID;
@@ -321,5 +321,6 @@ enum loam_error loam_frame_section_find(const struct loam_frame *frame, loam_pfn
         return LOAM_ERROR_INVALID;
     }
     locked = frame_lock(frame);
-    return frame_unlock(locked, summarise(loam_frame_section_from_pfn(frame, pfn.value), section));
+    return frame_unlock(locked,
+                        summarise(loam_frame_spot_find(frame, pfn.value, &spot) ? spot.section : NULL, section));
 }

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "allocator/frame_stop.h"
 
-#include "allocator/frame_find.h"
 #include "allocator/frame_lock.h"
 
 #include <string.h>
@@ -60,18 +59,15 @@ uint64_t loam_frame_stop_ready_frames(const struct loam_frame_cache *cache, enum
     return sum;
 }
 
-bool loam_frame_stop_ready(const struct loam_frame *frame, const struct frame_section *section, uint64_t start,
-                           uint64_t mask)
+bool loam_frame_stop_ready(const struct loam_frame *frame, const struct frame_spot *spot, uint64_t start, uint64_t mask)
 {
-    uint64_t chunk = frame_chunk_index(section, start);
-    const struct loam_frame_cache *cache = frame_owner_of(frame, &frame_chunks(frame, section)[chunk]);
-    enum loam_frame_zone zone = frame_zone_of_chunk(frame, section, chunk);
+    const struct loam_frame_cache *cache = frame_owner_of(frame, spot->chunk);
+    uint64_t link = frame_spot_link(spot);
 
     for (uint32_t order = 0; order < FRAME_WINDOWS; order++) {
-        const struct frame_window *window = &cache->window[order][zone];
+        const struct frame_window *window = &cache->window[order][spot->zone];
 
-        if (frame_read(window->link) == frame_link(section, chunk) &&
-            frame_read(window->base) == loam_align_down(start, 64) &&
+        if (frame_read(window->link) == link && frame_read(window->base) == loam_align_down(start, 64) &&
             (frame_spread(frame_read(window->ready) | frame_read(window->back), order) & mask) != 0) {
             return true;
         }
@@ -187,9 +183,7 @@ void loam_frame_stop_resume(struct loam_frame *frame)
     frame->stopped = 0;
 }
 
-bool loam_frame_stop_chunk(struct loam_frame *frame, const struct frame_section *section, uint64_t chunk)
+bool loam_frame_stop_chunk(struct loam_frame *frame, const struct frame_spot *spot)
 {
-    const struct frame_chunk *this = &frame_chunks(frame, section)[chunk];
-
-    return frame_read(this->owner) == 0 || loam_frame_stop_owner(frame, frame_owner_of(frame, this));
+    return frame_read(spot->chunk->owner) == 0 || loam_frame_stop_owner(frame, frame_owner_of(frame, spot->chunk));
 }

@@ -20,7 +20,7 @@
 #ifndef LOAM_FRAME_STOP_H
 #define LOAM_FRAME_STOP_H
 
-#include "allocator/frame_layout.h"
+#include "allocator/frame_spot.h"
 
 /* Whether this process has set a barrier. */
 bool loam_frame_stop_barrier_set(void);
@@ -41,7 +41,7 @@ bool loam_frame_stop_still(const struct loam_frame *frame, const struct loam_fra
 bool loam_frame_stop_owner(struct loam_frame *frame, struct loam_frame_cache *cache);
 
 /* The same of the cache that owns the chunk, if one does. */
-bool loam_frame_stop_chunk(struct loam_frame *frame, const struct frame_section *section, uint64_t chunk);
+bool loam_frame_stop_chunk(struct loam_frame *frame, const struct frame_spot *spot);
 
 /* The same of all caches, by one barrier. */
 bool loam_frame_stop_all(struct loam_frame *frame);
@@ -60,7 +60,7 @@ void loam_frame_stop_resume(struct loam_frame *frame);
  * Whether one of the frames at mask, in the word of a bitmap that holds start, in a chunk that has an owner, is ready
  * or back: free, though marked as allocated.
  */
-bool loam_frame_stop_ready(const struct loam_frame *frame, const struct frame_section *section, uint64_t start,
+bool loam_frame_stop_ready(const struct loam_frame *frame, const struct frame_spot *spot, uint64_t start,
                            uint64_t mask);
 
 /* Frames of a zone that are ready or back, as of a moment. */

@@ -7,7 +7,6 @@
 #include "allocator/frame_validate_cache.h"
 
 #include "allocator/frame_chunk.h"
-#include "allocator/frame_find.h"
 #include "allocator/frame_lists.h"
 #include "allocator/frame_stop.h"
 
@@ -408,25 +407,28 @@ static enum loam_error check_section(struct recount *recount, const struct frame
 
 /* --- Lists and sums -------------------------------------------------------------------------------------------- */
 
+bool loam_frame_validate_link(const struct recount *recount, uint64_t link)
+{
+    const struct frame_section *section = loam_frame_spot_section(recount->frame, link >> 32);
+
+    return section != NULL && (uint32_t)link < section->chunk_count;
+}
+
 /* Whether link points to a chunk that is on the list, behind previous. */
 static const struct frame_chunk *follow(const struct recount *recount, const struct frame_lists *lists, uint32_t list,
                                         uint64_t link, uint64_t previous)
 {
-    const struct loam_frame *frame = recount->frame;
-    const struct frame_section *section;
     const struct frame_chunk *this;
+    struct frame_spot spot;
 
-    if (link >> 32 >= frame->id_top) {
+    if (!loam_frame_validate_link(recount, link)) {
         return NULL;
     }
-    section = &frame_sections(frame)[link >> 32];
-    if (!section->used || (uint32_t)link >= section->chunk_count) {
-        return NULL;
-    }
-    this = &frame_chunks(frame, section)[(uint32_t)link];
+    spot = frame_spot_from_link(recount->frame, link);
+    this = spot.chunk;
     if (this->state != (list < FRAME_LIST_FREE ? FRAME_CHUNK_PARTIAL : FRAME_CHUNK_FREE) || this->list != list ||
-        frame_chunk_previous(this) != previous || this->owner > frame->cache_top ||
-        loam_frame_lists_of((struct loam_frame *)(uintptr_t)frame, section, (uint32_t)link) != lists) {
+        frame_chunk_previous(this) != previous || this->owner > recount->frame->cache_top ||
+        loam_frame_lists_of(recount->frame, &spot) != lists) {
         return NULL;
     }
     return this;
@@ -504,7 +506,7 @@ static enum loam_error check_zone(struct recount *recount, uint32_t zone)
 static uint32_t top_zone(const struct loam_frame *frame)
 {
     const struct frame_section *top =
-        frame->section_count == 0 ? NULL : frame_section_from_index(frame, frame->section_count - 1);
+        frame->section_count == 0 ? NULL : frame_spot_indexed(frame, frame->section_count - 1);
 
     return top != NULL && top->end > frame->zone_end ? LOAM_FRAME_ZONE_NORMAL : LOAM_FRAME_ZONE_DMA32;
 }

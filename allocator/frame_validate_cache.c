@@ -6,7 +6,6 @@
 #include "allocator/frame_validate_cache.h"
 
 #include "allocator/frame_chunk.h"
-#include "allocator/frame_find.h"
 #include "allocator/frame_stop.h"
 
 #include <inttypes.h>
@@ -24,18 +23,14 @@ static enum loam_error bad_cache(struct recount *recount, const struct holding *
     return CORRUPT(recount, "cache %" PRIu64 ": %s", holding->cache->id, what);
 }
 
-/* The chunk of a link if the cache owns it; NULL: it does not. */
-static const struct frame_chunk *held(const struct recount *recount, const struct holding *holding, uint64_t link)
+/* Whether a link leads to a chunk that the cache owns; *spot receives it. */
+static bool held(const struct recount *recount, const struct holding *holding, uint64_t link, struct frame_spot *spot)
 {
-    const struct frame_section *section =
-        link >> 32 < recount->frame->id_top ? &frame_sections(recount->frame)[link >> 32] : NULL;
-    const struct frame_chunk *this;
-
-    if (section == NULL || !section->used || (uint32_t)link >= section->chunk_count) {
-        return NULL;
+    if (!loam_frame_validate_link(recount, link)) {
+        return false;
     }
-    this = &frame_chunks(recount->frame, section)[(uint32_t)link];
-    return this->owner == holding->cache->id + 1 ? this : NULL;
+    *spot = frame_spot_from_link(recount->frame, link);
+    return spot->chunk->owner == holding->cache->id + 1;
 }
 
 bool loam_frame_validate_record(const struct loam_frame *frame, uint32_t id)
@@ -76,23 +71,16 @@ static bool made_in_order(const struct loam_frame *frame, const struct frame_win
 static bool check_window(const struct recount *recount, const struct holding *holding, uint32_t zone, uint32_t order)
 {
     const struct frame_window *window = &holding->cache->window[order][zone];
-    const struct frame_section *section;
-    const struct frame_chunk *this;
+    struct frame_spot spot;
 
     if (window->link == FRAME_LINK_NONE) {
         return memcmp(window, &frame_window_none, sizeof *window) == 0;
     }
-    this = held(recount, holding, window->link);
-    if (this == NULL) {
-        return false;
-    }
-    section = frame_section_from_link(recount->frame, window->link);
-    return this->state == FRAME_CHUNK_PARTIAL && this->list == FRAME_LIST_CURRENT && this->order == order &&
-           frame_zone_of_chunk(recount->frame, section, (uint32_t)window->link) == zone &&
-           window->chunk_base == frame_chunk_start(section, (uint32_t)window->link) &&
-           frame_address(recount->frame, window->chunk_offset_bytes) == this &&
-           frame_address(recount->frame, window->map_offset_bytes) ==
-               frame_map(recount->frame, section, (uint32_t)window->link) &&
+    return held(recount, holding, window->link, &spot) && spot.chunk->state == FRAME_CHUNK_PARTIAL &&
+           spot.chunk->list == FRAME_LIST_CURRENT && spot.chunk->order == order && spot.zone == zone &&
+           window->chunk_base == spot.start &&
+           frame_address(recount->frame, window->chunk_offset_bytes) == spot.chunk &&
+           frame_address(recount->frame, window->map_offset_bytes) == spot.map &&
            made_in_order(recount->frame, window, order);
 }
 
@@ -118,7 +106,7 @@ static void count_currents(const struct recount *recount, struct holding *holdin
 
         if (link != FRAME_LINK_NONE) {
             holding->chunks++;
-            holding->free_frames[zone] += frame_free_frames(frame_chunk_from_link(recount->frame, link));
+            holding->free_frames[zone] += frame_free_frames(frame_spot_from_link(recount->frame, link).chunk);
         }
     }
 }
@@ -131,13 +119,10 @@ static enum loam_error check_spares(struct recount *recount, struct holding *hol
         return bad_cache(recount, holding, "it holds more spare chunks than there is room for");
     }
     for (uint64_t n = 0; n < cache->spare_count[zone]; n++) {
-        const struct frame_section *section = loam_frame_section_from_pfn(recount->frame, cache->spare[zone][n]);
-        const struct frame_chunk *this =
-            section == NULL
-                ? NULL
-                : held(recount, holding, frame_link(section, frame_chunk_index(section, cache->spare[zone][n])));
+        struct frame_spot spot;
 
-        if (this == NULL || this->state != FRAME_CHUNK_FREE || frame_offset(cache->spare[zone][n]) != 0) {
+        if (!loam_frame_spot_find(recount->frame, cache->spare[zone][n], &spot) || spot.chunk->owner != cache->id + 1 ||
+            spot.chunk->state != FRAME_CHUNK_FREE || spot.start != cache->spare[zone][n]) {
             return bad_cache(recount, holding, "a spare chunk of it is none");
         }
         holding->chunks++;
@@ -162,7 +147,7 @@ static enum loam_error check_cache_lists(struct recount *recount, struct holding
         }
         holding->chunks += steps;
         for (; steps > 0; steps--) {
-            const struct frame_chunk *this = held(recount, holding, link);
+            const struct frame_chunk *this = frame_spot_from_link(recount->frame, link).chunk;
 
             holding->free_frames[zone] += frame_free_frames(this);
             link = frame_chunk_next(this);
@@ -176,9 +161,8 @@ static enum loam_error check_returned(struct recount *recount, const struct hold
                                       uint64_t sums[LOAM_FRAME_ZONE_COUNT])
 {
     const struct frame_returned *returned = &holding->cache->returned[n];
-    const struct frame_chunk *this;
-    const struct frame_section *section;
     struct frame_span block;
+    struct frame_spot spot;
 
     if (returned->link == FRAME_LINK_NONE) {
         for (uint32_t word = 0; word < FRAME_MAP_WORDS; word++) {
@@ -188,22 +172,20 @@ static enum loam_error check_returned(struct recount *recount, const struct hold
         }
         return LOAM_OK;
     }
-    this = held(recount, holding, returned->link);
-    if (this == NULL || this->slot != n + 1) {
+    if (!held(recount, holding, returned->link, &spot) || spot.chunk->slot != n + 1) {
         return bad_cache(recount, holding, "a slot for returned blocks names a chunk that does not know of it");
     }
-    section = &frame_sections(recount->frame)[returned->link >> 32];
     for (uint32_t offset = 0; offset < LOAM_FRAME_CHUNK_FRAMES; offset++) {
-        uint64_t pfn = frame_chunk_start(section, (uint32_t)returned->link) + offset;
+        uint64_t pfn = spot.start + offset;
 
         if (((returned->starts[offset / 64] >> (offset % 64)) & 1) == 0) {
             continue;
         }
-        if (pfn < section->start || pfn >= section->end ||
-            !loam_frame_chunk_block(recount->frame, section, pfn, &block) || block.start != pfn) {
+        if (pfn < spot.section->start || pfn >= spot.section->end ||
+            !loam_frame_chunk_block(recount->frame, &spot, pfn, &block) || block.start != pfn) {
             return bad_cache(recount, holding, "what is marked as returned is no block");
         }
-        sums[frame_zone(recount->frame, pfn)] += block.count;
+        sums[spot.zone] += block.count;
     }
     return LOAM_OK;
 }
@@ -217,7 +199,7 @@ static enum loam_error check_memo(struct recount *recount, const struct holding 
     if (cache->memo.count == 0) {
         return LOAM_OK;
     }
-    section = loam_frame_section_from_id(recount->frame, cache->memo.id);
+    section = loam_frame_spot_section(recount->frame, cache->memo.id);
     if (section != NULL) {
         memo = frame_memo_of(recount->frame, cache, section);
     }

@@ -3,7 +3,7 @@
 #ifndef LOAM_FRAME_VALIDATE_CACHE_H
 #define LOAM_FRAME_VALIDATE_CACHE_H
 
-#include "allocator/frame_layout.h"
+#include "allocator/frame_spot.h"
 
 /* What was counted so far. */
 struct recount {
@@ -18,6 +18,9 @@ struct recount {
 };
 
 #define CORRUPT(recount, ...) loam_fail((recount)->diag, LOAM_ERROR_CORRUPT, __VA_ARGS__)
+
+/* Whether a link leads to a chunk. */
+bool loam_frame_validate_link(const struct recount *recount, uint64_t link);
 
 /* Follow a list; *steps receives its length. At most most steps are made. */
 LOAM_MUST_USE enum loam_error loam_frame_validate_list(struct recount *recount, const struct frame_lists *lists,

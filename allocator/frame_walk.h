@@ -8,7 +8,7 @@
 #ifndef LOAM_FRAME_WALK_H
 #define LOAM_FRAME_WALK_H
 
-#include "allocator/frame_layout.h"
+#include "allocator/frame_spot.h"
 
 enum {
     FRAME_VIEW_BACKED = 1u << 0,
@@ -19,19 +19,19 @@ enum {
 };
 
 /* The lowest free (used) frame in [pfn, to); to: none. At most to the section's end. */
-uint64_t loam_frame_walk_free(const struct loam_frame *frame, const struct frame_section *section, uint64_t pfn,
-                              uint64_t to, uint32_t view);
-uint64_t loam_frame_walk_used(const struct loam_frame *frame, const struct frame_section *section, uint64_t pfn,
-                              uint64_t to, uint32_t view);
+uint64_t loam_frame_walk_free(const struct loam_frame *frame, struct frame_section *section, uint64_t pfn, uint64_t to,
+                              uint32_t view);
+uint64_t loam_frame_walk_used(const struct loam_frame *frame, struct frame_section *section, uint64_t pfn, uint64_t to,
+                              uint32_t view);
 
 /* One above the highest free (used) frame below end; section->start: none. */
-uint64_t loam_frame_walk_free_down(const struct loam_frame *frame, const struct frame_section *section, uint64_t end,
+uint64_t loam_frame_walk_free_down(const struct loam_frame *frame, struct frame_section *section, uint64_t end,
                                    uint32_t view);
-uint64_t loam_frame_walk_used_down(const struct loam_frame *frame, const struct frame_section *section, uint64_t end,
+uint64_t loam_frame_walk_used_down(const struct loam_frame *frame, struct frame_section *section, uint64_t end,
                                    uint32_t view);
 
 /* Whether a chunk that [start, start + count) touches is released. */
-bool loam_frame_walk_released(const struct loam_frame *frame, const struct frame_section *section, uint64_t start,
+bool loam_frame_walk_released(const struct loam_frame *frame, struct frame_section *section, uint64_t start,
                               uint64_t count);
 
 #endif
