@@ -152,7 +152,11 @@ int __wrap_sched_getaffinity(pid_t process, size_t bytes, cpu_set_t *set)
 
 int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *how, void *(*run)(void *), void *argument)
 {
-    return fails() ? failure : __real_pthread_create(thread, how, run, argument);
+    if (fails()) {
+        errno = 0; /* pthread_create says it by its result alone */
+        return failure;
+    }
+    return __real_pthread_create(thread, how, run, argument);
 }
 
 /* Address space with nothing in it. */
