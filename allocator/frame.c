@@ -15,13 +15,16 @@
  *     frame_claim     chunks and frames taken back from caches
  *     frame_search    where a request can be served
  *     frame_block     requests and frees
+ *     frame_front     the cache behind plain calls
  *     frame_validate  everything recounted
  */
 #include "loam/frame.h"
 
+#include "allocator/check.h"
 #include "allocator/frame_block.h"
 #include "allocator/frame_chunk.h"
 #include "allocator/frame_claim.h"
+#include "allocator/frame_front.h"
 #include "allocator/frame_lists.h"
 #include "allocator/frame_lock.h"
 #include "allocator/frame_stop.h"
@@ -107,6 +110,9 @@ enum loam_error loam_frame_init(void *memory, size_t bytes, const struct loam_fr
     for (uint32_t zone = 0; zone < LOAM_FRAME_ZONE_COUNT; zone++) {
         loam_frame_lists_init(&made->lists[zone][0]);
         loam_frame_lists_init(&made->lists[zone][1]);
+        for (uint32_t order = 0; order < FRAME_WINDOWS; order++) {
+            made->front.window[order][zone] = frame_window_none;
+        }
     }
     for (uint32_t id = 0; id < config.cache_capacity; id++) {
         frame_caches(made)[id].forbidden = FRAME_UNUSED;
@@ -163,9 +169,32 @@ bool loam_frame_pressure(const struct loam_frame *frame, enum loam_frame_zone zo
 
 /* --- Allocation ------------------------------------------------------------------------------------------------ */
 
+/* The order of a request of ordinary shape, which the front may serve; above LOAM_FRAME_ORDER_MAX: it has another. */
+static uint32_t plain_order(const struct loam_frame_request *request)
+{
+    uint64_t count = request->count_frames, align = request->align_frames;
+
+    return (request->flags & ~(uint32_t)LOAM_FRAME_BACKED) == 0 && loam_is_power_of_two(count) &&
+                   (align == 0 || (loam_is_power_of_two(align) && align <= count)) &&
+                   (request->boundary_frames | request->section | request->at.value) == 0
+               ? (uint32_t)__builtin_ctzll(count)
+               : UINT32_MAX;
+}
+
+/* With the lock, taken plainly: out of what is left once the front is flushed. */
+static enum loam_error alloc_flushed(struct loam_frame *frame, const struct loam_frame_request *request,
+                                     struct loam_frame_block *block)
+{
+    loam_frame_front_flush(frame);
+    return loam_frame_block_alloc(frame, request, block);
+}
+
 enum loam_error loam_frame_alloc(struct loam_frame *frame, const struct loam_frame_request *request,
                                  struct loam_frame_block *block)
 {
+    struct frame_spot spot;
+    uint64_t start;
+
     if (block == NULL) {
         return LOAM_ERROR_INVALID;
     }
@@ -173,10 +202,18 @@ enum loam_error loam_frame_alloc(struct loam_frame *frame, const struct loam_fra
     if (frame == NULL || request == NULL) {
         return LOAM_ERROR_INVALID;
     }
-    if (!frame_lock_to_change(frame)) {
+    if (!frame_lock_plainly(frame)) {
         return LOAM_ERROR_CORRUPT;
     }
-    return frame_unlock(frame, loam_frame_block_alloc(frame, request, block));
+    if (!frame_front_take(frame, plain_order(request), request->limit.value, &start)) {
+        return frame_unlock(frame, alloc_flushed(frame, request, block));
+    }
+    CHECK(loam_frame_spot_find(frame, start, &spot));
+    *block = (struct loam_frame_block){.start = loam_pfn_from_u64(start),
+                                       .count_frames = request->count_frames,
+                                       .section = spot.section->id,
+                                       .flags = loam_frame_block_flags(frame, start, false)};
+    return frame_unlock(frame, LOAM_OK);
 }
 
 enum loam_error loam_frame_alloc_order(struct loam_frame *frame, uint32_t order, loam_pfn *start)
@@ -184,29 +221,64 @@ enum loam_error loam_frame_alloc_order(struct loam_frame *frame, uint32_t order,
     return loam_frame_alloc_order_below(frame, order, loam_pfn_from_u64(0), start);
 }
 
-enum loam_error loam_frame_alloc_order_below(struct loam_frame *frame, uint32_t order, loam_pfn limit, loam_pfn *start)
+/* With the lock, which is given up. */
+__attribute__((noinline)) static enum loam_error alloc_order_flushed(struct loam_frame *frame, uint32_t order,
+                                                                     loam_pfn limit, loam_pfn *start)
 {
     struct loam_frame_request request = frame_request_of_order(order, limit);
     struct loam_frame_block block;
-    enum loam_error error;
+    enum loam_error error = alloc_flushed(frame, &request, &block);
 
-    if (start == NULL) {
+    *start = block.start;
+    return frame_unlock(frame, error);
+}
+
+enum loam_error loam_frame_alloc_order_below(struct loam_frame *frame, uint32_t order, loam_pfn limit, loam_pfn *start)
+{
+    if (UNLIKELY(start == NULL)) {
         return LOAM_ERROR_INVALID;
     }
-    error = loam_frame_alloc(frame, &request, &block);
-    *start = block.start;
-    return error;
+    if (UNLIKELY(frame == NULL)) {
+        *start = loam_pfn_from_u64(0);
+        return LOAM_ERROR_INVALID;
+    }
+    if (UNLIKELY(!frame_lock_plainly(frame))) {
+        *start = loam_pfn_from_u64(0);
+        return LOAM_ERROR_CORRUPT;
+    }
+    if (LIKELY(frame_front_take(frame, order, limit.value, &start->value))) {
+        loam_lock_give(&frame->lock);
+        return LOAM_OK;
+    }
+    return alloc_order_flushed(frame, order, limit, start);
+}
+
+/* With the lock, which is given up: a block that the front knows nothing of. */
+__attribute__((noinline)) static enum loam_error free_in_bitmaps(struct loam_frame *frame, uint64_t start,
+                                                                 uint64_t count)
+{
+    return frame_unlock(frame, loam_frame_block_free(frame, start, count));
 }
 
 enum loam_error loam_frame_free(struct loam_frame *frame, loam_pfn start, uint64_t count_frames)
 {
-    if (frame == NULL) {
+    uint64_t order = (uint64_t)(unsigned)__builtin_ctzll(count_frames | UINT64_C(1) << 63);
+    enum loam_error error;
+
+    if (UNLIKELY(frame == NULL)) {
         return LOAM_ERROR_INVALID;
     }
-    if (!frame_lock_to_change(frame)) {
+    if (UNLIKELY(!frame_lock_plainly(frame))) {
         return LOAM_ERROR_CORRUPT;
     }
-    return frame_unlock(frame, loam_frame_block_free(frame, start.value, count_frames));
+    if (LIKELY((count_frames & (count_frames - 1)) == 0)) {
+        error = frame_front_give(frame, start.value, order);
+        if (LIKELY(error != LOAM_ERROR_NOT_FOUND)) {
+            loam_lock_give(&frame->lock);
+            return error;
+        }
+    }
+    return free_in_bitmaps(frame, start.value, count_frames);
 }
 
 enum loam_error loam_frame_alloc_batch(struct loam_frame *frame, uint32_t order, loam_pfn limit, loam_pfn *starts,
@@ -224,13 +296,15 @@ enum loam_error loam_frame_alloc_batch(struct loam_frame *frame, uint32_t order,
     for (size_t n = 0; n < count; n++) {
         starts[n] = loam_pfn_from_u64(0);
     }
-    if (!frame_lock_to_change(frame)) {
+    if (!frame_lock_plainly(frame)) {
         return LOAM_ERROR_CORRUPT;
     }
     pressure = loam_frame_chunk_pressure(frame);
     while (error == LOAM_OK && done < count) {
-        error = loam_frame_block_alloc(frame, &request, &block);
-        starts[done] = block.start;
+        if (!frame_front_take(frame, order, limit.value, &starts[done].value)) {
+            error = alloc_flushed(frame, &request, &block);
+            starts[done] = block.start;
+        }
         done += error == LOAM_OK;
     }
     if (error != LOAM_OK) {
@@ -458,7 +532,7 @@ enum loam_error loam_frame_validate(const struct loam_frame *frame, struct loam_
     if (frame == NULL) {
         return loam_fail(diag, LOAM_ERROR_INVALID, "allocator: NULL given");
     }
-    locked = frame_lock(frame);
+    locked = frame_lock_bare(frame);
     error = loam_frame_validate_header(locked, diag);
     if (error != LOAM_OK) {
         /* Not even owners are let go on: there is no telling where they are. */

@@ -219,8 +219,22 @@ enum loam_error loam_frame_block_find(struct loam_frame *frame, uint64_t start, 
     return find_block(frame, &spot, start, count);
 }
 
+/* Free a block within one partly used chunk without an owner: its bitmaps alone decide whether it is one. */
+static enum loam_error free_within(struct loam_frame *frame, const struct frame_spot *spot, uint64_t start,
+                                   uint32_t count)
+{
+    bool entered = start == spot->start && (loam_frame_chunk_crossed(frame, spot) & 1) != 0;
+
+    if (!frame_bits_is_block(spot->map, frame_offset(start), count, entered)) {
+        return LOAM_ERROR_INVALID;
+    }
+    loam_frame_chunk_release_within(frame, spot, start, count);
+    return LOAM_OK;
+}
+
 enum loam_error loam_frame_block_free(struct loam_frame *frame, uint64_t start, uint64_t count)
 {
+    uint64_t room = LOAM_FRAME_CHUNK_FRAMES - frame_offset(start);
     struct frame_spot spot;
     enum loam_error error;
 
@@ -228,8 +242,11 @@ enum loam_error loam_frame_block_free(struct loam_frame *frame, uint64_t start, 
         return LOAM_ERROR_NOT_FOUND;
     }
     spot = loam_frame_spot_head(frame, spot.section, spot.index);
-    if (frame_read(spot.chunk->owner) != 0 && count <= LOAM_FRAME_CHUNK_FRAMES - frame_offset(start)) {
+    if (frame_read(spot.chunk->owner) != 0 && count <= room) {
         return loam_frame_return_block(frame, &spot, start, count);
+    }
+    if (frame_read(spot.chunk->state) == FRAME_CHUNK_PARTIAL && count - 1 < room) {
+        return free_within(frame, &spot, start, (uint32_t)count);
     }
     error = find_block(frame, &spot, start, count);
     if (error == LOAM_OK) {

@@ -19,10 +19,6 @@
 
 #include <string.h>
 
-#define LIKELY(condition)   __builtin_expect(!!(condition), 1)
-#define UNLIKELY(condition) __builtin_expect(!!(condition), 0)
-#define FRAME_HOT           static inline __attribute__((always_inline))
-
 /* With the lock, as the cache's owner: the allocator has been asked for nothing yet. Errors as the public call's. */
 enum loam_error loam_frame_cache_alloc_locked(struct loam_frame *frame, struct loam_frame_cache *cache, uint32_t order,
                                               loam_pfn limit, uint64_t *start);

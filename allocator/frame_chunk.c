@@ -216,6 +216,13 @@ void loam_frame_chunk_release(struct loam_frame *frame, struct frame_section *se
     loam_frame_chunk_count(frame, section, start, count, true);
 }
 
+void loam_frame_chunk_release_within(struct loam_frame *frame, const struct frame_spot *spot, uint64_t start,
+                                     uint32_t count)
+{
+    release_part(frame, spot, frame_offset(start), count);
+    loam_frame_chunk_count(frame, spot->section, start, count, true);
+}
+
 /* --- Which block holds a frame --------------------------------------------------------------------------------- */
 
 /* The block of a WHOLE piece. */

@@ -25,6 +25,10 @@ bool loam_frame_chunk_take(struct loam_frame *frame, struct frame_section *secti
 /* The reverse; the range is exactly one block. */
 void loam_frame_chunk_release(struct loam_frame *frame, struct frame_section *section, uint64_t start, uint64_t count);
 
+/* The same of a block within one partly used chunk. */
+void loam_frame_chunk_release_within(struct loam_frame *frame, const struct frame_spot *spot, uint64_t start,
+                                     uint32_t count);
+
 /* Count frames that came to or left the chunks without an owner. */
 void loam_frame_chunk_count(struct loam_frame *frame, struct frame_section *section, uint64_t start, uint64_t count,
                             bool freed);

@@ -27,6 +27,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#define LIKELY(condition)   __builtin_expect(!!(condition), 1)
+#define UNLIKELY(condition) __builtin_expect(!!(condition), 0)
+#define FRAME_HOT           static inline __attribute__((always_inline))
+
 #define FRAME_CHUNK_ORDER 9
 #define FRAME_BIG_ORDERS  (LOAM_FRAME_ORDER_MAX - FRAME_CHUNK_ORDER + 1) /* orders of whole chunks */
 
@@ -43,6 +47,7 @@ static_assert(LOAM_FRAME_CHUNK_FRAMES == 1 << FRAME_CHUNK_ORDER, "a chunk is one
 #define FRAME_LIST_FULL    63
 #define FRAME_LIST_FREE    64
 #define FRAME_LISTS        (FRAME_LIST_FREE + FRAME_BIG_ORDERS)
+#define FRAME_LIST_FRONT   253 /* none: a WHOLE chunk that came back, and is kept for the next who wants one */
 #define FRAME_LIST_CURRENT 254 /* none: it is what a cache takes from */
 #define FRAME_LIST_NONE    255
 #define FRAME_LINK_NONE    UINT64_MAX
@@ -207,8 +212,16 @@ struct loam_frame_cache {
     struct frame_returned returned[FRAME_RETURNED];
 };
 
+/* The cache behind plain calls: frame_front.h. */
+struct frame_front {
+    uint32_t live; /* a bit for each window in which something is made, and what is below */
+    uint32_t chunk_count[LOAM_FRAME_ZONE_COUNT]; /* WHOLE chunks on FRAME_LIST_FRONT, by links */
+    uint64_t chunk[LOAM_FRAME_ZONE_COUNT][FRAME_SPARE_CHUNKS];
+    struct frame_window window[FRAME_WINDOWS][LOAM_FRAME_ZONE_COUNT]; /* of links, base and bits alone */
+};
+
 /*
- * free_frames[z] == sum over sections of their free frames in zone z
+ * free_frames[z] == sum over sections of their free frames in zone z, and what is ready or back in the front
  * free_chunks == sum over free blocks of whole chunks of their chunks; released_chunks of those released
  * no two free pieces of chunks that would make one larger piece stand apart, unless one of them is spare[zone]
  * section_count == sections in use == entries of the index; unused ids form a list, those from id_top up are untouched
@@ -243,6 +256,7 @@ struct loam_frame {
     uint64_t released_ever;                /* 1: a chunk was released once */
     uint64_t spare[LOAM_FRAME_ZONE_COUNT]; /* the piece freed last, not merged yet; FRAME_LINK_NONE: none */
     struct frame_lists lists[LOAM_FRAME_ZONE_COUNT][2]; /* [1]: released chunks */
+    struct frame_front front;
 };
 
 #define FRAME_MAGIC   UINT64_C(0x656d617266204c31)

@@ -8,6 +8,7 @@
 #ifndef LOAM_FRAME_LOCK_H
 #define LOAM_FRAME_LOCK_H
 
+#include "allocator/frame_front.h"
 #include "allocator/frame_stop.h"
 
 /* Give the lock up; owners that were stopped go on. Returns error. */
@@ -21,12 +22,15 @@ static inline enum loam_error frame_unlock(struct loam_frame *frame, enum loam_e
     return error;
 }
 
-/* Take the lock. Questions take it too, so the allocator is not const to the one who has it. */
-static inline struct loam_frame *frame_lock(const struct loam_frame *frame)
+/*
+ * Take the lock, and leave the front as it is: for plain calls, and for validate. Questions take it too, so the allocator
+ * is not const to the one who has it.
+ */
+static inline struct loam_frame *frame_lock_bare(const struct loam_frame *frame)
 {
     struct loam_frame *locked = (struct loam_frame *)(uintptr_t)frame;
 
-    if (!loam_lock_take(&locked->lock)) {
+    if (UNLIKELY(!loam_lock_take(&locked->lock))) {
         locked->suspect = FRAME_SUSPECT;
         locked->holder = 0;
     }
@@ -34,14 +38,35 @@ static inline struct loam_frame *frame_lock(const struct loam_frame *frame)
 }
 
 /* The same for who will change something. False, and no lock: a holder died, and validate has not looked since. */
-static inline bool frame_lock_to_change(struct loam_frame *frame)
+static inline bool frame_lock_plainly(struct loam_frame *frame)
 {
-    frame_lock(frame);
-    if (__builtin_expect(frame->suspect != 0, 0)) {
-        frame_unlock(frame, LOAM_OK);
+    frame_lock_bare(frame);
+    if (UNLIKELY(frame->suspect != 0)) {
+        loam_lock_give(&frame->lock);
         return false;
     }
     return true;
+}
+
+/* Take the lock; nothing is in the front. */
+static inline struct loam_frame *frame_lock(const struct loam_frame *frame)
+{
+    struct loam_frame *locked = frame_lock_bare(frame);
+
+    if (locked->front.live != 0 && locked->suspect == 0) {
+        loam_frame_front_flush(locked);
+    }
+    return locked;
+}
+
+static inline bool frame_lock_to_change(struct loam_frame *frame)
+{
+    bool locked = frame_lock_plainly(frame);
+
+    if (locked && frame->front.live != 0) {
+        loam_frame_front_flush(frame);
+    }
+    return locked;
 }
 
 #endif

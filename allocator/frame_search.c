@@ -149,6 +149,14 @@ static bool search_lists(struct loam_frame *frame, const struct frame_want *want
            ((want->view & FRAME_VIEW_RELEASED) != 0 && search_set(frame, want, zone, true, section, start));
 }
 
+bool loam_frame_search_order(struct loam_frame *frame, enum loam_frame_zone zone, uint32_t order,
+                             struct frame_section **section, uint64_t *start)
+{
+    const struct frame_want want = {.count = UINT64_C(1) << order, .align = UINT64_C(1) << order};
+
+    return search_set(frame, &want, zone, false, section, start);
+}
+
 bool loam_frame_search_lists(struct loam_frame *frame, const struct frame_lists *lists, uint32_t order,
                              struct frame_spot *spot)
 {

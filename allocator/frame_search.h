@@ -35,6 +35,10 @@ bool loam_frame_search_section(const struct loam_frame *frame, struct frame_sect
 bool loam_frame_search_chunk(struct loam_frame *frame, enum loam_frame_zone zone, uint32_t order,
                              struct frame_spot *spot);
 
+/* A naturally aligned block of the order that is free in the zone and backed, by its lists alone. */
+bool loam_frame_search_order(struct loam_frame *frame, enum loam_frame_zone zone, uint32_t order,
+                             struct frame_section **section, uint64_t *start);
+
 /* The smallest free piece of whole chunks that is backed; its first chunk. */
 bool loam_frame_search_piece(struct loam_frame *frame, enum loam_frame_zone zone, struct frame_spot *spot);
 

@@ -182,7 +182,7 @@ static enum loam_error check_whole_piece(struct recount *recount, struct walk *w
     }
     block_start = start - this->before_frames;
     block_end = block_start + this->block_frames;
-    if (this->list != FRAME_LIST_NONE || block_end < end) {
+    if ((this->list != FRAME_LIST_NONE && this->list != FRAME_LIST_FRONT) || block_end < end) {
         return bad_chunk(recount, walk, chunk, "is allocated, and its block ends inside it or it is listed as free");
     }
     if (block_start != (walk->open ? walk->open_start : start) ||
@@ -192,6 +192,7 @@ static enum loam_error check_whole_piece(struct recount *recount, struct walk *w
     if ((this->tag != 0 && this->tag != FRAME_YES) || (this->tag != 0 && block_end != end)) {
         return bad_chunk(recount, walk, chunk, "bears a tag that it cannot have");
     }
+    recount->kept += this->list == FRAME_LIST_FRONT;
     walk->open = block_end > end;
     walk->open_start = block_start;
     walk->open_end = block_end;
@@ -456,6 +457,79 @@ enum loam_error loam_frame_validate_list(struct recount *recount, const struct f
     return LOAM_OK;
 }
 
+/* --- The front ------------------------------------------------------------------------------------------------- */
+
+static enum loam_error check_front_window(struct recount *recount, uint32_t zone, uint32_t order)
+{
+    const struct frame_window *window = &recount->frame->front.window[order][zone];
+    bool live = (recount->frame->front.live >> (order * LOAM_FRAME_ZONE_COUNT + zone)) & 1;
+    struct frame_spot spot;
+
+    if (!live && memcmp(window, &frame_window_none, sizeof *window) == 0) {
+        return LOAM_OK;
+    }
+    if (live && loam_frame_validate_link(recount, window->link)) {
+        spot = frame_spot_from_link(recount->frame, window->link);
+        if (spot.chunk->state == FRAME_CHUNK_PARTIAL && spot.chunk->owner == 0 && !spot.chunk->released &&
+            spot.zone == zone && window->made != 0 && loam_frame_validate_made(&spot, window, order)) {
+            recount->free_frames[zone] += (uint64_t)__builtin_popcountll(window->ready | window->back) << order;
+            return LOAM_OK;
+        }
+    }
+    return CORRUPT(recount, "front, zone %u, order %u: what it takes from is not a chunk's", zone, order);
+}
+
+static enum loam_error check_front_chunks(struct recount *recount, uint32_t zone)
+{
+    const struct frame_front *front = &recount->frame->front;
+
+    if (front->chunk_count[zone] > FRAME_SPARE_CHUNKS ||
+        (front->chunk_count[zone] > 0 && (front->live >> (FRAME_WINDOWS * LOAM_FRAME_ZONE_COUNT + zone) & 1) == 0)) {
+        return CORRUPT(recount, "front, zone %u: its count of chunks cannot be", zone);
+    }
+    for (uint32_t n = 0; n < front->chunk_count[zone]; n++) {
+        bool again = false;
+        struct frame_spot spot;
+
+        for (uint32_t before = 0; before < n; before++) {
+            again |= front->chunk[zone][before] == front->chunk[zone][n];
+        }
+        if (again || !loam_frame_validate_link(recount, front->chunk[zone][n])) {
+            return CORRUPT(recount, "front, zone %u: a chunk of it is none, or there twice", zone);
+        }
+        spot = frame_spot_from_link(recount->frame, front->chunk[zone][n]);
+        if (spot.chunk->list != FRAME_LIST_FRONT || spot.chunk->state != FRAME_CHUNK_WHOLE || spot.zone != zone ||
+            spot.chunk->owner != 0 || spot.chunk->block_frames != LOAM_FRAME_CHUNK_FRAMES) {
+            return CORRUPT(recount, "front, zone %u: a chunk of it is another's", zone);
+        }
+        recount->kept--;
+        recount->free_frames[zone] += LOAM_FRAME_CHUNK_FRAMES;
+    }
+    return LOAM_OK;
+}
+
+/* The sections are counted. */
+static enum loam_error check_front(struct recount *recount)
+{
+    enum loam_error error = LOAM_OK;
+
+    for (uint32_t zone = 0; error == LOAM_OK && zone < LOAM_FRAME_ZONE_COUNT; zone++) {
+        for (uint32_t order = 0; error == LOAM_OK && order < FRAME_WINDOWS; order++) {
+            error = check_front_window(recount, zone, order);
+        }
+        if (error == LOAM_OK) {
+            error = check_front_chunks(recount, zone);
+        }
+    }
+    if (error == LOAM_OK &&
+        (recount->kept != 0 || recount->frame->front.live >> ((FRAME_WINDOWS + 1) * LOAM_FRAME_ZONE_COUNT) != 0)) {
+        error = CORRUPT(recount, "front: it does not hold what says that it is there");
+    }
+    return error;
+}
+
+/* --- Zones ----------------------------------------------------------------------------------------------------- */
+
 static enum loam_error check_lists(struct recount *recount, uint32_t zone, uint32_t released)
 {
     const struct frame_lists *lists = &recount->frame->lists[zone][released];
@@ -533,6 +607,9 @@ enum loam_error loam_frame_validate_locked(struct loam_frame *frame, struct loam
     }
     for (uint32_t n = 0; error == LOAM_OK && n < frame->section_count; n++) {
         error = check_section(&recount, &frame_sections(frame)[frame_indexes(frame)[n].id]);
+    }
+    if (error == LOAM_OK) {
+        error = check_front(&recount);
     }
     for (uint32_t zone = 0; error == LOAM_OK && zone < LOAM_FRAME_ZONE_COUNT; zone++) {
         error = check_zone(&recount, zone);

@@ -47,10 +47,8 @@ bool loam_frame_validate_record(const struct loam_frame *frame, uint32_t id)
            frame_address(frame, cache->offset_bytes) == cache;
 }
 
-/* Nothing but blocks of the order that the bitmaps show as allocated is made, ready or back. */
-static bool made_in_order(const struct loam_frame *frame, const struct frame_window *window, uint32_t order)
+bool loam_frame_validate_made(const struct frame_spot *spot, const struct frame_window *window, uint32_t order)
 {
-    const struct frame_map *map = frame_address(frame, window->map_offset_bytes);
     struct frame_word bits;
     uint64_t made;
 
@@ -58,10 +56,10 @@ static bool made_in_order(const struct loam_frame *frame, const struct frame_win
         return (window->ready | window->back | window->base) == 0;
     }
     if (order >= FRAME_WINDOWS || (window->made & ~frame_bits_starts(UINT64_MAX, order)) != 0 ||
-        window->base - window->chunk_base >= LOAM_FRAME_CHUNK_FRAMES || window->base % 64 != 0) {
+        window->base - spot->start >= LOAM_FRAME_CHUNK_FRAMES || window->base % 64 != 0) {
         return false;
     }
-    bits = frame_bits_read(map, frame_offset(window->base) / 64);
+    bits = frame_bits_read(spot->map, frame_offset(window->base) / 64);
     made = frame_spread(window->made, order);
     return (window->ready & window->back) == 0 && ((window->ready | window->back) & ~window->made) == 0 &&
            (bits.allocated & made) == made && (bits.last & made) == frame_ends(window->made, order);
@@ -81,7 +79,7 @@ static bool check_window(const struct recount *recount, const struct holding *ho
            window->chunk_base == spot.start &&
            frame_address(recount->frame, window->chunk_offset_bytes) == spot.chunk &&
            frame_address(recount->frame, window->map_offset_bytes) == spot.map &&
-           made_in_order(recount->frame, window, order);
+           loam_frame_validate_made(&spot, window, order);
 }
 
 enum loam_error loam_frame_validate_windows(struct recount *recount)

@@ -11,6 +11,7 @@ struct recount {
     struct loam_diag *diag;
     uint64_t listed[LOAM_FRAME_ZONE_COUNT][2][FRAME_LISTS]; /* chunks that say that they are on the list */
     uint64_t owned;                                         /* chunks with an owner, but those WHOLE */
+    uint64_t kept;                                          /* WHOLE chunks that say that they are in the front */
     uint64_t free_frames[LOAM_FRAME_ZONE_COUNT];
     uint64_t free_chunks;
     uint64_t released_chunks;
@@ -21,6 +22,9 @@ struct recount {
 
 /* Whether a link leads to a chunk. */
 bool loam_frame_validate_link(const struct recount *recount, uint64_t link);
+
+/* Nothing but blocks of the order that the chunk's bitmaps show as allocated is made, ready or back. */
+bool loam_frame_validate_made(const struct frame_spot *spot, const struct frame_window *window, uint32_t order);
 
 /* Follow a list; *steps receives its length. At most most steps are made. */
 LOAM_MUST_USE enum loam_error loam_frame_validate_list(struct recount *recount, const struct frame_lists *lists,

@@ -40,6 +40,17 @@ static const struct subject_sections usual = {.frames = 8 * GIB_FRAMES, .in_pref
         return name(bench, &subject_seed);                                                                             \
     }
 
+/* The same for those without a cache, beside the reference under a lock. */
+#define SHARED_ROUNDS(name)                                                                                            \
+    static double name##_shared_loam(const struct bench_case *bench)                                                   \
+    {                                                                                                                  \
+        return name(bench, &subject_shared);                                                                           \
+    }                                                                                                                  \
+    static double name##_shared_seed(const struct bench_case *bench)                                                   \
+    {                                                                                                                  \
+        return name(bench, &subject_locked);                                                                           \
+    }
+
 static void expect(bool served, const struct bench_case *bench)
 {
     if (!served) {
@@ -75,11 +86,7 @@ SUBJECT_INLINE double pair(const struct bench_case *bench, const struct subject_
 }
 
 ROUNDS(pair)
-
-static double pair_shared(const struct bench_case *bench)
-{
-    return pairs(bench, &subject_shared, false, PAIRS);
-}
+SHARED_ROUNDS(pair)
 
 SUBJECT_INLINE double low_pair(const struct bench_case *bench, const struct subject_calls *calls)
 {
@@ -121,6 +128,7 @@ SUBJECT_INLINE double bulk(const struct bench_case *bench, const struct subject_
 }
 
 ROUNDS(bulk)
+SHARED_ROUNDS(bulk)
 
 /* --- Mixed orders ---------------------------------------------------------------------------------------------- */
 
@@ -188,6 +196,7 @@ SUBJECT_INLINE double mixed(const struct bench_case *bench, const struct subject
 }
 
 ROUNDS(mixed)
+SHARED_ROUNDS(mixed)
 
 /* --- Batches --------------------------------------------------------------------------------------------------- */
 
@@ -423,19 +432,17 @@ static double hugeable_seed(const struct bench_case *bench)
         .name = case_name, .what = text, .unit = "ns", .goal = times, .parameter = number, .loam = rounds##_loam,      \
         .reference = rounds##_seed                                                                                     \
     }
-#define SHARED(case_name, text, number)                                                                                \
-    {                                                                                                                  \
-        .name = case_name, .what = text, .unit = "ns", .parameter = number, .loam = pair_shared,                       \
-        .reference = pair_seed                                                                                         \
-    }
-
 const struct bench_case frame_cases[] = {
     NS("frame.pair.order0", "allocate and free a frame at once", 2.5, 0, pair),
     NS("frame.pair.order3", "the same with 8 frames", 2.5, 3, pair),
     NS("frame.pair.order9", "the same with 512 frames", 2.5, 9, pair),
-    SHARED("frame.shared.pair.order0", "allocate and free a frame at once, without a cache: under the lock", 0),
-    SHARED("frame.shared.pair.order3", "the same with 8 frames", 3),
-    SHARED("frame.shared.pair.order9", "the same with 512 frames", 9),
+    NS("frame.shared.pair.order0", "allocate and free a frame at once, without a cache; reference: under a spin lock",
+       1, 0, pair_shared),
+    NS("frame.shared.pair.order3", "the same with 8 frames", 1, 3, pair_shared),
+    NS("frame.shared.pair.order9", "the same with 512 frames", 1, 9, pair_shared),
+    NS("frame.shared.bulk.alloc", "each of 262,144 frames allocated, likewise", 1, 0, bulk_shared),
+    NS("frame.shared.bulk.free", "each of them freed, in random order", 1, 1, bulk_shared),
+    NS("frame.shared.mix", "as frame.mix, likewise", 1, 0, mixed_shared),
     NS("frame.bulk.alloc", "each of 262,144 frames allocated", 4, 0, bulk),
     NS("frame.bulk.free", "each of them freed, in random order", 3.5, 1, bulk),
     NS("frame.mix", "each call with orders 0 to 9 geometric, 100,000 blocks live, a random one freed for each new", 2.7,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * What is measured, Loam's frame allocator through a cache, the same without one, and the reference, behind one set of
- * calls: each loop that is timed is written once. The calls are static inline and their tables constants, so that a
+ * What is measured, Loam's frame allocator through a cache, the same without one, the reference, and the same under a
+ * spin lock, behind one set of calls: each loop that is timed is written once. The calls are static inline and their tables constants, so that a
  * loop that is inlined with a table calls the allocator directly.
  *
  * A place is where a block starts, as the allocator says it: a frame number for Loam, an address for the reference.
@@ -14,6 +14,7 @@
 #include "tools/bench/bench.h"
 #include "tools/bench/seed.h"
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -25,6 +26,7 @@ struct subject {
     struct loam_frame *frame;       /* Loam */
     struct loam_frame_cache *cache; /* Loam, one for the thread that made the subject */
     struct seed seed;               /* the reference */
+    atomic_bool locked;             /* its lock, where it has one */
     void *memory;                   /* all metadata */
     size_t bytes;
 };
@@ -167,6 +169,40 @@ static inline uint64_t plain_frame_of(uint64_t place)
 
 static const struct subject_calls subject_seed = {
     subject_make_seed, subject_unmake, plain_alloc, plain_free, plain_alloc_batch, plain_free_batch, plain_frame_of,
+};
+
+static inline void locked_take(struct subject *subject)
+{
+    while (atomic_exchange_explicit(&subject->locked, true, memory_order_acquire)) {
+    }
+}
+
+static inline void locked_give(struct subject *subject)
+{
+    atomic_store_explicit(&subject->locked, false, memory_order_release);
+}
+
+static inline bool locked_alloc(struct subject *subject, uint32_t order, bool low, uint64_t *place)
+{
+    bool served;
+
+    locked_take(subject);
+    served = plain_alloc(subject, order, low, place);
+    locked_give(subject);
+    return served;
+}
+
+static inline bool locked_free(struct subject *subject, uint32_t order, uint64_t place)
+{
+    locked_take(subject);
+    plain_free(subject, order, place);
+    locked_give(subject);
+    return true;
+}
+
+/* The reference as more than one thread could use it. */
+static const struct subject_calls subject_locked = {
+    subject_make_seed, subject_unmake, locked_alloc, locked_free, plain_alloc_batch, plain_free_batch, plain_frame_of,
 };
 
 #endif
