@@ -3,8 +3,8 @@
  * Invariant: each entry of the ledger is one allocated block of the frame allocator:
  *     start == gpa >> frame shift, count_frames == bytes >> frame shift
  *
- * A buffer's frames are allocated before it is entered and freed before it is struck out, with its entry held over the
- * latter two: what the ledger shows is allocated, whenever one looks.
+ * A buffer's frames are allocated before it is entered, and it is hidden before they are freed, with its entry held until
+ * it is struck out: what the ledger shows is allocated, whenever one looks.
  *
  * Locks: the ledger's, then the frame allocator's own. The map's views are taken with or without it.
  */
@@ -15,6 +15,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,6 +24,7 @@ struct loam_dma {
     struct loam_frame *frame;
     struct loam_gpa_map *map;
     struct loam_dma_supply supply; /* populate is NULL: none */
+    uint64_t serial;               /* no other ledger of the process has it, or had it; not 0 */
     uint32_t frame_shift;
     struct dma_ledger ledger;
 };
@@ -96,14 +98,51 @@ static enum loam_error refuse(struct loam_dma *dma, const struct loam_dma_reques
 
 /* --- Carving ----------------------------------------------------------------------------------------------------- */
 
+/* The region that the thread carved from last, as the map had it then. */
+static _Thread_local struct {
+    uint64_t serial; /* the ledger's; 0: none */
+    uint64_t generation;
+    struct loam_region region;
+} seen __attribute__((tls_model("initial-exec")));
+
+/*
+ * Whether the buffer lies in the region that was seen last, and the map has not changed since: then it lies where that
+ * says. Threads that carve at once would wait for each other's views: a view is counted up and down in one place.
+ */
+static bool place_as_seen(const struct loam_dma *dma, struct loam_dma_buffer *buffer)
+{
+    uint64_t offset_bytes = buffer->gpa.value - seen.region.start.value;
+
+    if (seen.serial != dma->serial || seen.generation != loam_gpa_map_generation(dma->map) ||
+        !loam_fits(offset_bytes, buffer->bytes, seen.region.bytes)) {
+        return false;
+    }
+    buffer->hva = (char *)seen.region.hva + offset_bytes;
+    return true;
+}
+
+/* The buffer lies in a region that may be written. */
+static void see(const struct loam_dma *dma, const struct loam_gpa_view *view, loam_gpa gpa)
+{
+    seen.serial = loam_gpa_view_find(view, gpa, &seen.region) == LOAM_OK ? dma->serial : 0;
+    seen.generation = loam_gpa_view_generation(view);
+}
+
 /* Where the map has the buffer, zeroed on the way if wanted: the view is held until the last byte is written. */
 static enum loam_error place(struct loam_dma *dma, struct loam_dma_buffer *buffer, bool zero)
 {
-    const struct loam_gpa_view *view = loam_gpa_map_acquire(dma->map);
-    enum loam_error error = loam_gpa_view_translate(view, buffer->gpa, buffer->bytes, LOAM_ACCESS_WRITE, &buffer->hva);
+    const struct loam_gpa_view *view;
+    enum loam_error error;
 
+    if (!zero && place_as_seen(dma, buffer)) {
+        return LOAM_OK;
+    }
+    view = loam_gpa_map_acquire(dma->map);
+    error = loam_gpa_view_translate(view, buffer->gpa, buffer->bytes, LOAM_ACCESS_WRITE, &buffer->hva);
     if (error == LOAM_OK && zero) {
         memset(buffer->hva, 0, buffer->bytes);
+    } else if (error == LOAM_OK) {
+        see(dma, view, buffer->gpa);
     }
     loam_gpa_map_release(dma->map, view);
     return error == LOAM_OK ? LOAM_OK : LOAM_ERROR_NOT_PERMITTED;
@@ -200,6 +239,7 @@ static enum loam_error carve(struct loam_dma *dma, const struct loam_dma_request
 
 enum loam_error loam_dma_create(struct loam_frame *frame, struct loam_gpa_map *map, struct loam_dma **dma)
 {
+    static _Atomic uint64_t serial;
     struct loam_dma *made;
 
     if (dma == NULL) {
@@ -215,6 +255,7 @@ enum loam_error loam_dma_create(struct loam_frame *frame, struct loam_gpa_map *m
     }
     made->frame = frame;
     made->map = map;
+    made->serial = atomic_fetch_add_explicit(&serial, 1, memory_order_relaxed) + 1;
     made->frame_shift = loam_frame_shift(frame);
     *dma = made;
     return LOAM_OK;
@@ -312,11 +353,13 @@ enum loam_error loam_dma_release_into(struct loam_dma *dma, uint64_t id, struct 
     }
     error = may_release(entry);
     if (error == LOAM_OK) {
+        loam_dma_ledger_hide(&dma->ledger, entry);
         error = free_frames(dma, cache, &entry->buffer);
         if (error == LOAM_OK) {
             loam_dma_ledger_strike(&dma->ledger, entry);
             return LOAM_OK;
         }
+        loam_dma_ledger_show(&dma->ledger, entry);
         error = error == LOAM_ERROR_BUSY ? LOAM_ERROR_BUSY : LOAM_ERROR_CORRUPT;
     }
     loam_dma_ledger_give(&dma->ledger, entry);

@@ -187,17 +187,28 @@ void loam_dma_ledger_give(struct dma_ledger *ledger, const struct loam_dma_entry
     unlock(stripe_of(ledger, entry));
 }
 
+/* Release: who finds the slot sees its number, and takes the lock for the rest. Its place is there. */
+static void set_place(struct dma_ledger *ledger, loam_gpa gpa, const struct dma_slot *slot)
+{
+    atomic_store_explicit(loam_dma_index_place(&ledger->index, key_of(gpa)), (void *)(uintptr_t)slot,
+                          memory_order_release);
+}
+
+void loam_dma_ledger_hide(struct dma_ledger *ledger, const struct loam_dma_entry *entry)
+{
+    set_place(ledger, entry->buffer.gpa, NULL);
+}
+
+void loam_dma_ledger_show(struct dma_ledger *ledger, const struct loam_dma_entry *entry)
+{
+    set_place(ledger, entry->buffer.gpa, slot_of(entry));
+}
+
 void loam_dma_ledger_strike(struct dma_ledger *ledger, struct loam_dma_entry *entry)
 {
     struct dma_stripe *stripe = stripe_of(ledger, entry);
-    dma_index_place *place = loam_dma_index_place(&ledger->index, key_of(entry->buffer.gpa));
-    struct dma_slot *slot = (struct dma_slot *)entry;
-    void *expected = slot;
 
-    /* Its frames are free already, and may be another buffer's, whose entry stands here then. Relaxed: nothing is shown.
-     */
-    atomic_compare_exchange_strong_explicit(place, &expected, NULL, memory_order_relaxed, memory_order_relaxed);
-    give_slot(stripe, slot);
+    give_slot(stripe, (struct dma_slot *)entry);
     stripe->count--;
     unlock(stripe);
 }

@@ -67,7 +67,14 @@ LOAM_MUST_USE enum loam_error loam_dma_ledger_take(struct dma_ledger *ledger, ui
                                                    struct loam_dma_entry **entry);
 void loam_dma_ledger_give(struct dma_ledger *ledger, const struct loam_dma_entry *entry);
 
-/* Strike out an entry that the caller holds, which gives it up too. Its frames may have been entered again meanwhile. */
+/*
+ * An entry that the caller holds: out of sight of who looks by GPA, so that its frames may be freed and entered again; and
+ * back, if they were not.
+ */
+void loam_dma_ledger_hide(struct dma_ledger *ledger, const struct loam_dma_entry *entry);
+void loam_dma_ledger_show(struct dma_ledger *ledger, const struct loam_dma_entry *entry);
+
+/* Strike out an entry that is held and hidden, which gives it up too. */
 void loam_dma_ledger_strike(struct dma_ledger *ledger, struct loam_dma_entry *entry);
 
 /* Copy the entry that starts lowest at or above gpa. LOAM_ERROR_NOT_FOUND: there is none, and *entry is untouched. */

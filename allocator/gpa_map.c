@@ -32,6 +32,7 @@ static_assert(UINT64_C(1) << REGION_ALIGN_SHIFT == LOAM_REGION_ALIGN_BYTES, "the
 
 struct loam_gpa_map {
     alignas(GPA_VIEW_CACHE_LINE_BYTES) _Atomic uint32_t current;
+    _Atomic uint64_t generation; /* of the current table, or of one that is about to be */
     uint32_t table_capacity;
     size_t stride_bytes;
     uint32_t kept_backing_count; /* rows whose backing is 1 to that many are the keeper's */
@@ -327,6 +328,8 @@ static enum loam_error apply(struct loam_gpa_map *map, const struct change *chan
         error = next < map->table_capacity ? build(table_at(map, next), now, change) : LOAM_ERROR_BUSY;
     }
     if (error == LOAM_OK) {
+        /* relaxed: what is behind it is nobody's to read by it. Before current, lest a changer that dies here hides one. */
+        atomic_store_explicit(&map->generation, table_at(map, next)->generation, memory_order_relaxed);
         /* As a release, it pairs with the loads in loam_gpa_map_acquire; seq_cst: see there. */
         atomic_store_explicit(&map->current, next, memory_order_seq_cst);
     }
@@ -496,6 +499,12 @@ enum loam_error loam_gpa_map_release(struct loam_gpa_map *map, const struct loam
     /* release: pairs with the load in free_table; this reader's reads come before the next change's writes. */
     atomic_fetch_sub_explicit(&table->reader_count, 1, memory_order_release);
     return LOAM_OK;
+}
+
+uint64_t loam_gpa_map_generation(const struct loam_gpa_map *map)
+{
+    /* relaxed: whoever has seen a change be made sees its generation too. */
+    return map != NULL ? atomic_load_explicit(&map->generation, memory_order_relaxed) : 0;
 }
 
 /* --- fork(2) ---------------------------------------------------------------------------------------------------- */

@@ -80,6 +80,7 @@ static void strike(uint64_t id)
     struct loam_dma_entry *entry;
 
     cr_assert_eq(loam_dma_ledger_take(&ledger, id, &entry), LOAM_OK, "%#lx", id);
+    loam_dma_ledger_hide(&ledger, entry);
     loam_dma_ledger_strike(&ledger, entry);
 }
 
@@ -134,6 +135,7 @@ Test(dma_ledger, an_entry_is_found_by_id_as_it_was_entered)
     cr_expect_str_eq(entry->owner, "rings");
     cr_expect(entry->kept);
     entry->pin_count = 7;
+    loam_dma_ledger_hide(&ledger, entry);
     loam_dma_ledger_strike(&ledger, entry);
     cr_expect_eq(look_up(buffer.id), LOAM_ERROR_NOT_FOUND);
     cr_assert_eq(loam_dma_ledger_enter(&ledger, &buffer, "x", false), LOAM_OK);
@@ -278,13 +280,22 @@ Test(dma_ledger, next_copies_the_lowest_entry_at_or_above)
     cr_expect_eq(entry.buffer.id, high);
 }
 
-/* Between the release of its frames and its end, an entry's place may have become another's. */
-Test(dma_ledger, an_entry_takes_no_other_along)
+/* While an entry's frames are freed, they may become another's, which stays where it is. */
+Test(dma_ledger, who_is_hidden_takes_no_other_along)
 {
-    uint64_t old = enter(5), new = enter(5);
-    struct loam_dma_entry entry;
+    uint64_t old = enter(5), new;
+    struct loam_dma_entry *held, entry;
 
-    strike(old);
+    cr_assert_eq(loam_dma_ledger_take(&ledger, old, &held), LOAM_OK);
+    loam_dma_ledger_hide(&ledger, held);
+    cr_expect_null(loam_dma_ledger_held_next(&ledger, (loam_gpa){0}));
+    loam_dma_ledger_show(&ledger, held);
+    cr_expect_eq(loam_dma_ledger_held_next(&ledger, (loam_gpa){0}), held);
+    loam_dma_ledger_hide(&ledger, held);
+    loam_dma_ledger_give(&ledger, held);
+    new = enter(5);
+    cr_assert_eq(loam_dma_ledger_take(&ledger, old, &held), LOAM_OK);
+    loam_dma_ledger_strike(&ledger, held);
     cr_assert_eq(loam_dma_ledger_next(&ledger, (loam_gpa){0}, &entry), LOAM_OK);
     cr_expect_eq(entry.buffer.id, new);
     cr_expect_eq(loam_dma_ledger_count(&ledger), 1);

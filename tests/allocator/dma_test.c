@@ -840,6 +840,75 @@ Test(dma, null_is_refused_and_outputs_are_defined)
     assert_valid();
 }
 
+/* --- Where a buffer lies --------------------------------------------------------------------------------------------- */
+
+/* A buffer that is not zeroed may be placed without a look at the map: but only where that has not changed. */
+static enum loam_error carve_dirty(struct loam_dma *dma, uint64_t gpa, struct loam_dma_buffer *buffer)
+{
+    struct loam_dma_request request = here(gpa, PAGE);
+
+    request.flags |= LOAM_DMA_NO_ZERO;
+    return loam_dma_alloc(dma, &request, buffer, NULL);
+}
+
+Test(dma, a_buffer_lies_where_the_map_has_it_now)
+{
+    struct loam_region moved = {.start = {2 * LOAM_MIB},
+                                .bytes = 2 * PAGE,
+                                .hva = guest.host[0],
+                                .type = LOAM_REGION_RAM,
+                                .access = LOAM_ACCESS_WRITE};
+    struct loam_dma_buffer buffer;
+
+    for (uint64_t i = 0; i < 2; i++) {
+        cr_assert_eq(carve_dirty(guest.dma, LOAM_MIB + i * PAGE, &buffer), LOAM_OK);
+        cr_expect_eq(buffer.hva, guest.host[0] + i * PAGE);
+    }
+    cr_assert_eq(carve_dirty(guest.dma, 3 * LOAM_MIB - PAGE, &buffer), LOAM_OK);
+    cr_expect_eq(buffer.hva, guest.host[0] + 2 * LOAM_MIB - PAGE, "the last of the region");
+    cr_assert_eq(carve_dirty(guest.dma, 4 * LOAM_GIB - LOAM_MIB, &buffer), LOAM_OK);
+    cr_expect_eq(buffer.hva, guest.host[1], "another region");
+    cr_assert_eq(carve_dirty(guest.dma, LOAM_MIB + 2 * PAGE, &buffer), LOAM_OK);
+    cr_expect_eq(buffer.hva, guest.host[0] + 2 * PAGE, "and back");
+    cr_assert_eq(loam_gpa_map_remove(guest.map, moved.start, moved.bytes), LOAM_OK);
+    cr_expect_eq(carve_dirty(guest.dma, 2 * LOAM_MIB, &buffer), LOAM_ERROR_NOT_PERMITTED);
+    cr_assert_eq(loam_gpa_map_insert(guest.map, &moved), LOAM_OK);
+    cr_assert_eq(carve_dirty(guest.dma, 2 * LOAM_MIB, &buffer), LOAM_OK);
+    cr_expect_eq(buffer.hva, guest.host[0], "elsewhere");
+    cr_assert_eq(loam_gpa_map_protect(guest.map, moved.start, moved.bytes, LOAM_ACCESS_READ), LOAM_OK);
+    cr_expect_eq(carve_dirty(guest.dma, 2 * LOAM_MIB + PAGE, &buffer), LOAM_ERROR_NOT_PERMITTED);
+}
+
+/* Two maps that have changed equally often, and a buffer that reaches over the end of a region. */
+Test(dma, what_one_ledger_saw_is_not_so_in_another)
+{
+    struct loam_region region = region_of(0);
+    struct loam_dma_request reaching = here(LOAM_MIB + PAGE, 2 * PAGE);
+    struct loam_gpa_map *map;
+    struct loam_dma_buffer buffer;
+    struct loam_dma *other;
+    void *memory = aligned_alloc(64, loam_gpa_map_bytes(NULL));
+
+    cr_assert_eq(loam_gpa_map_init(memory, loam_gpa_map_bytes(NULL), NULL, &map), LOAM_OK);
+    region.hva = guest.host[1];
+    region.bytes = 2 * PAGE;
+    cr_assert_eq(loam_gpa_map_insert(map, &region), LOAM_OK);
+    for (uint64_t i = 1; i < PART_COUNT; i++) {
+        struct loam_region device = {.start = {i * 8 * LOAM_GIB}, .bytes = PAGE, .type = LOAM_REGION_DEVICE};
+
+        cr_assert_eq(loam_gpa_map_insert(map, &device), LOAM_OK);
+    }
+    cr_assert_eq(loam_gpa_map_generation(map), loam_gpa_map_generation(guest.map));
+    cr_assert_eq(loam_dma_create(guest.frame, map, &other), LOAM_OK);
+    cr_assert_eq(carve_dirty(guest.dma, LOAM_MIB + 3 * PAGE, &buffer), LOAM_OK);
+    cr_assert_eq(carve_dirty(other, LOAM_MIB, &buffer), LOAM_OK);
+    cr_expect_eq(buffer.hva, guest.host[1]);
+    reaching.flags |= LOAM_DMA_NO_ZERO;
+    cr_expect_eq(loam_dma_alloc(other, &reaching, &buffer, NULL), LOAM_ERROR_NOT_PERMITTED);
+    cr_expect_eq(loam_dma_destroy(other), 1);
+    free(map);
+}
+
 /* --- Virtqueues -------------------------------------------------------------------------------------------------- */
 
 /* Virtio 1.2, section 2.7.2: the legacy formula's parts, with the alignments of the table in section 2.7. */

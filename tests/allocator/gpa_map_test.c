@@ -184,6 +184,8 @@ Test(gpa_map, an_empty_map_answers)
     char byte;
 
     cr_assert_eq(loam_gpa_view_generation(view), 0);
+    cr_assert_eq(loam_gpa_map_generation(map), 0);
+    cr_assert_eq(loam_gpa_map_generation(NULL), 0);
     cr_assert_eq(loam_gpa_view_count(view), 0);
     cr_assert_eq(loam_gpa_view_region(view, 0, &region), LOAM_ERROR_NOT_FOUND);
     cr_assert_eq(loam_gpa_view_find(view, (loam_gpa){0}, &region), LOAM_ERROR_NOT_FOUND);
@@ -930,6 +932,7 @@ static void changed(struct trial *trial, enum loam_error found, enum loam_error 
     trial->generation += expected == LOAM_OK;
     trial->outcomes[expected]++;
     TRIAL_ASSERT(trial, loam_gpa_view_generation(view) == trial->generation);
+    TRIAL_ASSERT(trial, loam_gpa_map_generation(trial->map) == trial->generation);
     compare_regions(trial, view, &trial->oracle);
     loam_gpa_map_release(trial->map, view);
 }

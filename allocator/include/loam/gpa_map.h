@@ -126,6 +126,12 @@ enum loam_error loam_gpa_map_release(struct loam_gpa_map *map, const struct loam
 /* Counts publications, from 0 for the empty map. Two views with the same generation are the same table. */
 uint64_t loam_gpa_view_generation(const struct loam_gpa_view *view);
 
+/*
+ * The same of the map as it is, without a view: as long as it is that of a view that was held, all that the view said is
+ * so, but for a change under way. Writes nothing, so threads that ask it again and again do not slow each other. 0: NULL.
+ */
+uint64_t loam_gpa_map_generation(const struct loam_gpa_map *map);
+
 uint32_t loam_gpa_view_count(const struct loam_gpa_view *view);
 
 /* The index-th region in ascending order. LOAM_ERROR_NOT_FOUND: index >= loam_gpa_view_count. */
