@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define LINE_BYTES 64u
+#define LINE_BYTES ((size_t)64)
 
 static_assert(sizeof(struct dma_slot) == 2 * LINE_BYTES && offsetof(struct loam_dma_entry, owner) + 27 <= LINE_BYTES,
               "a slot is two cache lines, of which the first has room for names of 26 characters");
@@ -88,6 +88,18 @@ static void give_slot(struct dma_stripe *stripe, struct dma_slot *slot)
     }
 }
 
+/* Member by member: a copy in one piece would wait for what the caller has just written in smaller ones. */
+static void fill_slot(struct dma_slot *slot, struct loam_dma_buffer *buffer, const char *owner, bool kept)
+{
+    buffer->id = slot->entry.buffer.id;
+    slot->entry.buffer.gpa = buffer->gpa;
+    slot->entry.buffer.hva = buffer->hva;
+    slot->entry.buffer.bytes = buffer->bytes;
+    slot->entry.pin_count = 0;
+    slot->entry.kept = kept;
+    memcpy(slot->entry.owner, owner, strlen(owner) + 1);
+}
+
 static struct dma_slot *slot_with_id(const struct dma_stripe *stripe, uint64_t id)
 {
     uint32_t index = ((uint32_t)id - 1) / DMA_LEDGER_STRIPES;
@@ -150,11 +162,7 @@ enum loam_error loam_dma_ledger_enter(struct dma_ledger *ledger, struct loam_dma
 
         error = slot != NULL ? LOAM_OK : LOAM_ERROR_SYSTEM;
         if (slot != NULL) {
-            buffer->id = slot->entry.buffer.id;
-            slot->entry.buffer = *buffer;
-            slot->entry.pin_count = 0;
-            slot->entry.kept = kept;
-            memcpy(slot->entry.owner, owner, strlen(owner) + 1);
+            fill_slot(slot, buffer, owner, kept);
             stripe->count++;
             /* Release: who finds the slot sees its number, and takes the lock for the rest. */
             atomic_store_explicit(place, slot, memory_order_release);

@@ -9,14 +9,12 @@
 
 bool loam_dma_owner_valid(const char *owner)
 {
-    size_t length = owner != NULL ? strnlen(owner, LOAM_DMA_OWNER_MAX + 1) : 0;
+    size_t length = 0;
 
-    for (size_t i = 0; i < length; i++) {
-        if (owner[i] < ' ' || owner[i] > '~') {
-            return false;
-        }
+    while (owner != NULL && length <= LOAM_DMA_OWNER_MAX && owner[length] >= ' ' && owner[length] <= '~') {
+        length++;
     }
-    return length >= 1 && length <= LOAM_DMA_OWNER_MAX;
+    return length >= 1 && length <= LOAM_DMA_OWNER_MAX && owner[length] == '\0';
 }
 
 const char *loam_dma_request_fault(const struct loam_dma_request *request, uint32_t frame_shift)

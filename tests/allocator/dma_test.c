@@ -274,7 +274,7 @@ Test(dma, only_the_buffer_is_zeroed_and_only_if_wanted)
 Test(dma, malformed_requests_are_refused)
 {
     const struct loam_dma_request good = {.owner = "x", .bytes = PAGE};
-    char name[LOAM_DMA_OWNER_MAX + 2];
+    char name[LOAM_DMA_OWNER_MAX + 2], *unterminated = malloc(LOAM_DMA_OWNER_MAX + 1);
     struct loam_dma_request bad;
 
 #define BAD(member, value)                                                                                             \
@@ -282,10 +282,12 @@ Test(dma, malformed_requests_are_refused)
     bad.member = value;                                                                                                \
     assert_refused(bad, LOAM_ERROR_INVALID)
     memset(name, 'n', sizeof name);
+    memset(unterminated, 'n', LOAM_DMA_OWNER_MAX + 1);
     name[LOAM_DMA_OWNER_MAX + 1] = '\0';
     BAD(owner, NULL);
     BAD(owner, "");
     BAD(owner, name);
+    BAD(owner, unterminated);
     BAD(owner, "two\nlines");
     BAD(owner, "\xff");
     BAD(owner, "\x7f");
@@ -321,6 +323,7 @@ Test(dma, malformed_requests_are_refused)
     bad.bytes = bad.boundary_bytes = 2 * PAGE;
     assert_refused(bad, LOAM_ERROR_INVALID);
     cr_assert_eq(loam_dma_count(guest.dma), 0);
+    free(unterminated);
 }
 
 Test(dma, owners_of_one_and_of_63_characters_are_kept_whole)
