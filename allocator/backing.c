@@ -15,9 +15,10 @@
 
 #include "allocator/backing_cause.h"
 #include "allocator/backing_populate.h"
-#include "allocator/host.h"
-#include "allocator/host_text.h"
-#include "allocator/prim.h"
+#include "allocator/host/host.h"
+#include "allocator/host/host_size.h"
+#include "allocator/host/host_text.h"
+#include "allocator/host/prim.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -86,25 +87,6 @@ static uint64_t congruence(enum loam_pages pages, uint64_t bytes)
 
 /* --- Messages ----------------------------------------------------------------------------------------------------- */
 
-struct amount {
-    char text[32];
-};
-
-/* In the largest unit that divides it. */
-static struct amount amount_of(uint64_t bytes)
-{
-    static const char *const units[] = {"bytes", "KiB", "MiB", "GiB", "TiB"};
-    struct amount amount;
-    uint32_t unit = 0;
-
-    while (unit < 4 && bytes != 0 && bytes % 1024 == 0) {
-        bytes /= 1024;
-        unit++;
-    }
-    snprintf(amount.text, sizeof amount.text, "%" PRIu64 " %s", bytes, units[unit]);
-    return amount;
-}
-
 /* Errors by which the kernel says that it has too little: MADV_POPULATE_WRITE says EFAULT where a touch would be a SIGBUS. */
 static bool is_shortage(int error_number)
 {
@@ -140,7 +122,7 @@ static enum loam_error call_failed_for(const struct loam_backing *backing, const
     bool shortage = is_shortage(errno);
 
     return classify(loam_fail(diag, LOAM_ERROR_SYSTEM, "%s: %s of %s pages, %s%s%s", call,
-                              amount_of(backing->info.bytes).text, page_kinds[backing->info.pages].unit,
+                              loam_host_size_exact(backing->info.bytes).text, page_kinds[backing->info.pages].unit,
                               backing->info.sharing == LOAM_SHARING_SHARED ? "shared" : "private",
                               cause[0] != '\0' ? ": " : "", cause),
                     shortage, diag);
@@ -289,8 +271,8 @@ static enum loam_error populate_failed(const struct loam_backing *backing, uint6
     return classify(loam_fail(diag, known ? LOAM_ERROR_EXHAUSTED : LOAM_ERROR_SYSTEM,
                               "populate: %s of %s pages: %" PRIu64 " of %" PRIu64
                               " parts failed, the first at HVA %p, GPA %#" PRIx64 "%s%s",
-                              amount_of(bytes).text, page_kinds[backing->info.pages].unit, result->failed_count,
-                              result->part_count, (void *)((char *)backing->info.hva + at),
+                              loam_host_size_exact(bytes).text, page_kinds[backing->info.pages].unit,
+                              result->failed_count, result->part_count, (void *)((char *)backing->info.hva + at),
                               backing->info.gpa.value + at, known ? ": " : "", known ? cause : ""),
                     is_shortage(result->error_number), diag);
 }
@@ -337,8 +319,8 @@ static enum loam_error thp_refused(const struct loam_backing *backing, enum loam
 
     return loam_fail(diag, LOAM_ERROR_EXHAUSTED,
                      "transparent huge pages: %s wanted, %s, switched off on this host: allow them with: echo %s > %s",
-                     amount_of(backing->info.bytes).text, shared ? "shared" : "private", shared ? "advise" : "madvise",
-                     shared ? LOAM_HOST_THP_SHARED : LOAM_HOST_THP_PRIVATE);
+                     loam_host_size_exact(backing->info.bytes).text, shared ? "shared" : "private",
+                     shared ? "advise" : "madvise", shared ? LOAM_HOST_THP_SHARED : LOAM_HOST_THP_PRIVATE);
 }
 
 /*
@@ -460,7 +442,8 @@ static enum loam_error check_available(const struct loam_backing *backing, bool 
     }
     return loam_fail(diag, LOAM_ERROR_EXHAUSTED,
                      "memory: %s of %s pages wanted, %" PRIu64 " MiB available: ask for less, or free some",
-                     amount_of(backing->info.bytes).text, page_kinds[backing->info.pages].unit, available / LOAM_MIB);
+                     loam_host_size_exact(backing->info.bytes).text, page_kinds[backing->info.pages].unit,
+                     available / LOAM_MIB);
 }
 
 static enum loam_error must_populate(const struct loam_backing_info *info, bool lock, bool *must,
@@ -497,7 +480,8 @@ static enum loam_error lock_failed(const struct loam_backing *backing, struct lo
     if (!may_be_limit || !loam_backing_cause_find(&wanted, cause)) {
         return call_failed(backing, "mlock", diag);
     }
-    return loam_fail(diag, LOAM_ERROR_EXHAUSTED, "mlock: %s wanted, %s", amount_of(wanted.bytes).text, cause);
+    return loam_fail(diag, LOAM_ERROR_EXHAUSTED, "mlock: %s wanted, %s", loam_host_size_exact(wanted.bytes).text,
+                     cause);
 }
 
 static enum loam_error lock_memory(struct loam_backing *backing, struct loam_diag *diag)
@@ -597,7 +581,7 @@ static enum loam_error check_request(const struct loam_backing_request *request,
     if (!loam_is_aligned(request->bytes, unit) || !loam_is_aligned(request->gpa.value, unit)) {
         return loam_fail(diag, LOAM_ERROR_INVALID,
                          "backing: %#" PRIx64 " bytes at GPA %#" PRIx64 ": both must be multiples of %s",
-                         request->bytes, request->gpa.value, amount_of(unit).text);
+                         request->bytes, request->gpa.value, loam_host_size_exact(unit).text);
     }
     return LOAM_OK;
 }
@@ -708,7 +692,7 @@ static enum loam_error check_range(const struct loam_backing *backing, const cha
         return loam_fail(diag, LOAM_ERROR_INVALID,
                          "%s: %#" PRIx64 " bytes from %#" PRIx64 " on: not in %#" PRIx64
                          " bytes, or no multiples of %s",
-                         what, bytes, offset_bytes, backing->info.bytes, amount_of(unit).text);
+                         what, bytes, offset_bytes, backing->info.bytes, loam_host_size_exact(unit).text);
     }
     return LOAM_OK;
 }
@@ -742,7 +726,7 @@ enum loam_error loam_backing_release(struct loam_backing *backing, uint64_t offs
     if (!loam_prim_discard((char *)backing->info.hva + offset_bytes, bytes,
                            backing->info.sharing == LOAM_SHARING_SHARED)) {
         return loam_fail(diag, LOAM_ERROR_SYSTEM, "madvise: %s of %s pages to be given back at GPA %#" PRIx64,
-                         amount_of(bytes).text, loam_pages_name(backing->info.pages),
+                         loam_host_size_exact(bytes).text, loam_pages_name(backing->info.pages),
                          backing->info.gpa.value + offset_bytes);
     }
     return LOAM_OK;

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "allocator/backing_cause.h"
 
-#include "allocator/host.h"
-#include "allocator/host_cgroup.h"
-#include "allocator/host_limit.h"
-#include "allocator/host_text.h"
+#include "allocator/host/host.h"
+#include "allocator/host/host_cgroup.h"
+#include "allocator/host/host_limit.h"
+#include "allocator/host/host_text.h"
 
 #include <errno.h>
 #include <inttypes.h>

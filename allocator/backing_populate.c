@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "allocator/backing_populate.h"
 
-#include "allocator/prim.h"
+#include "allocator/host/prim.h"
 #include "loam/backing.h"
 
 #include <errno.h>

@@ -18,7 +18,7 @@
  */
 #include "allocator/lock.h"
 
-#include "allocator/prim.h"
+#include "allocator/host/prim.h"
 
 #define SPIN_COUNT     100
 #define SLEEP_FIRST_NS UINT64_C(1000000)

@@ -12,9 +12,9 @@
 #include "loam/memory.h"
 
 #include "allocator/gpa_map_keeper.h"
+#include "allocator/host/prim.h"
 #include "allocator/memory_fork.h"
 #include "allocator/plan_layout.h"
-#include "allocator/prim.h"
 
 #include <inttypes.h>
 #include <stdio.h>

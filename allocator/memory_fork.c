@@ -4,8 +4,8 @@
  */
 #include "allocator/memory_fork.h"
 
+#include "allocator/host/prim.h"
 #include "allocator/lock.h"
-#include "allocator/prim.h"
 
 #include <stddef.h>
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "loam/plan.h"
 
+#include "allocator/host/host_size.h"
 #include "allocator/plan_check.h"
 #include "allocator/plan_layout.h"
 
@@ -90,7 +91,7 @@ static enum loam_error assess_in_turn(struct loam_plan_draft *draft, struct loam
 
         if (!loam_plan_layout_divides(plan, page_bytes)) {
             snprintf(reason, sizeof reason, "a part of RAM is no multiple of %s",
-                     loam_plan_size(page_bytes, false).text);
+                     loam_host_size(page_bytes, false).text);
             pass_over(plan, kinds[i], reason);
             continue;
         }

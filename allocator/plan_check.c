@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "allocator/plan_check.h"
 
-#include "allocator/host.h"
-#include "allocator/host_text.h"
+#include "allocator/host/host.h"
+#include "allocator/host/host_size.h"
+#include "allocator/host/host_text.h"
 #include "allocator/plan_layout.h"
 
 #include <inttypes.h>
@@ -93,7 +94,7 @@ static void describe_pages(struct loam_plan_finding *finding, const struct loam_
 
     finding->unit_bytes = plan->page_bytes;
     snprintf(finding->facts, sizeof finding->facts, "%" PRIu64 " x %s hugepages%s wanted, %" PRIu64 " free",
-             finding->wanted, loam_plan_size(plan->page_bytes, false).text, where, finding->found);
+             finding->wanted, loam_host_size(plan->page_bytes, false).text, where, finding->found);
     snprintf(finding->mend, sizeof finding->mend, "raise the pool with: echo %" PRIu64 " > %s/nr_hugepages",
              loam_add_capped(total_pages, missing), path);
 }
@@ -152,8 +153,8 @@ enum loam_error loam_plan_check_node(struct loam_plan_draft *draft, struct loam_
         finding.wanted = loam_plan_is_lazy(plan) && host.present ? 0 : plan->request.bytes;
         finding.found = host.free_bytes;
         finding.unit_bytes = 1;
-        snprintf(finding.facts, sizeof finding.facts, "%s%s wanted, %s free", loam_plan_size(finding.wanted, true).text,
-                 where, loam_plan_size(finding.found, false).text);
+        snprintf(finding.facts, sizeof finding.facts, "%s%s wanted, %s free", loam_host_size(finding.wanted, true).text,
+                 where, loam_host_size(finding.found, false).text);
         snprintf(finding.mend, sizeof finding.mend, "choose another node, or ask for less");
     }
     if (!host.present) {

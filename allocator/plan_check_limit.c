@@ -2,9 +2,10 @@
 /* What this process and its hypervisor are limited to. */
 #include "allocator/plan_check.h"
 
-#include "allocator/host_cgroup.h"
-#include "allocator/host_limit.h"
-#include "allocator/host_text.h"
+#include "allocator/host/host_cgroup.h"
+#include "allocator/host/host_limit.h"
+#include "allocator/host/host_size.h"
+#include "allocator/host/host_text.h"
 #include "allocator/plan_layout.h"
 
 #include <inttypes.h>
@@ -28,8 +29,8 @@ static enum loam_error check_bytes(struct loam_plan_draft *draft, enum loam_plan
         return error;
     }
     finding.found = limit.room;
-    snprintf(finding.facts, sizeof finding.facts, "%s %s, %s%s", loam_plan_size(wanted_bytes, true).text, what,
-             limit.limit == UINT64_MAX ? "no limit" : loam_plan_size(finding.found, false).text,
+    snprintf(finding.facts, sizeof finding.facts, "%s %s, %s%s", loam_host_size(wanted_bytes, true).text, what,
+             limit.limit == UINT64_MAX ? "no limit" : loam_host_size(finding.found, false).text,
              limit.limit == UINT64_MAX ? "" : " allowed");
     loam_host_limit_mend(which, &limit, wanted_bytes, finding.mend, sizeof finding.mend);
     loam_plan_add_check(draft, &finding);

@@ -10,9 +10,10 @@
  */
 #include "allocator/plan_check.h"
 
-#include "allocator/host.h"
-#include "allocator/host_cgroup.h"
-#include "allocator/host_text.h"
+#include "allocator/host/host.h"
+#include "allocator/host/host_cgroup.h"
+#include "allocator/host/host_size.h"
+#include "allocator/host/host_text.h"
 #include "allocator/plan_layout.h"
 
 #include <inttypes.h>
@@ -109,14 +110,14 @@ static void describe_parts(struct loam_plan_finding *finding, const struct loam_
     char lead[64] = "";
 
     if (finding->wanted > rest_bytes) {
-        snprintf(lead, sizeof lead, "%s of pages, ", loam_plan_size(finding->wanted - rest_bytes, true).text);
+        snprintf(lead, sizeof lead, "%s of pages, ", loam_host_size(finding->wanted - rest_bytes, true).text);
     } else if (loam_plan_is_lazy(plan) &&
                loam_subtract_floored(finding->found, finding->wanted) < plan->request.bytes) {
         snprintf(lead, sizeof lead, "beyond it a touch of RAM kills; ");
     }
     snprintf(finding->parts, sizeof finding->parts, "%s%s of page tables, %s of metadata, %s for the process", lead,
-             loam_plan_size(plan->table_bytes, true).text, loam_plan_size(plan->metadata_bytes, true).text,
-             loam_plan_size(plan->own_bytes, true).text);
+             loam_host_size(plan->table_bytes, true).text, loam_host_size(plan->metadata_bytes, true).text,
+             loam_host_size(plan->own_bytes, true).text);
 }
 
 enum loam_error loam_plan_check_available(struct loam_plan_draft *draft, struct loam_diag *diag)
@@ -130,7 +131,7 @@ enum loam_error loam_plan_check_available(struct loam_plan_draft *draft, struct 
     if (error == LOAM_OK) {
         finding.wanted = ordinary_bytes(draft);
         snprintf(finding.facts, sizeof finding.facts, "%s of ordinary memory wanted, %s free",
-                 loam_plan_size(finding.wanted, true).text, loam_plan_size(finding.found, false).text);
+                 loam_host_size(finding.wanted, true).text, loam_host_size(finding.found, false).text);
         snprintf(finding.mend, sizeof finding.mend, "free memory on the host, or ask for less");
         if (finding.wanted > finding.found) {
             describe_parts(&finding, draft->plan);
@@ -146,9 +147,9 @@ static struct loam_plan_finding describe_limit(const struct loam_host_cgroup_lim
     struct loam_plan_finding finding = {
         .resource = LOAM_PLAN_CGROUP, .wanted = wanted_bytes, .found = limit->room, .unit_bytes = 1};
     uint64_t missing_bytes = loam_align_up(loam_subtract_floored(wanted_bytes, limit->room), LOAM_FRAME_BYTES);
-    struct loam_plan_size room = loam_plan_size(limit->room, false);
+    struct loam_host_size room = loam_host_size(limit->room, false);
 
-    snprintf(finding.facts, sizeof finding.facts, "%s of %s wanted, %s%s", loam_plan_size(wanted_bytes, true).text,
+    snprintf(finding.facts, sizeof finding.facts, "%s of %s wanted, %s%s", loam_host_size(wanted_bytes, true).text,
              what, limit->room == UINT64_MAX ? "no limit" : room.text,
              limit->room == UINT64_MAX ? "" : " left of the limit");
     if (strlen(limit->path) <= MEND_PATH_MAX) {

@@ -7,7 +7,8 @@
  */
 #include "allocator/plan_layout.h"
 
-#include "allocator/prim.h"
+#include "allocator/host/host_size.h"
+#include "allocator/host/prim.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -18,36 +19,6 @@
 #define DMA32_RESERVE_MAX_BYTES (16 * LOAM_MIB)
 #define NODE_MAX                INT32_MAX /* of loam_backing_request */
 #define UNIT_WANTED(pages)      ((pages) == LOAM_PAGES_THP ? LOAM_FRAME_BYTES : loam_pages_bytes(pages))
-
-struct loam_plan_size loam_plan_size(uint64_t bytes, bool round_up)
-{
-    struct loam_plan_size size;
-    uint64_t unit = bytes < LOAM_MIB ? LOAM_KIB : LOAM_MIB;
-    const char *name = bytes < LOAM_MIB ? "KiB" : "MiB";
-    uint64_t count = bytes / unit + (round_up && bytes % unit != 0);
-
-    if (bytes % LOAM_GIB == 0 && bytes != 0) {
-        count = bytes / LOAM_GIB;
-        name = "GiB";
-    }
-    snprintf(size.text, sizeof size.text, "%" PRIu64 " %s", count, name);
-    return size;
-}
-
-struct loam_plan_size loam_plan_size_exact(uint64_t bytes)
-{
-    struct loam_plan_size size;
-
-    if (bytes % LOAM_MIB == 0) {
-        return loam_plan_size(bytes, false);
-    }
-    if (bytes % LOAM_KIB == 0) {
-        snprintf(size.text, sizeof size.text, "%" PRIu64 " KiB", bytes / LOAM_KIB);
-    } else {
-        snprintf(size.text, sizeof size.text, "%" PRIu64 " bytes", bytes);
-    }
-    return size;
-}
 
 /* --- The request ----------------------------------------------------------------------------------------------- */
 
@@ -90,7 +61,7 @@ static enum loam_error check_sizes(const struct loam_memory_request *request, st
         !loam_is_aligned(request->low_limit_bytes, LOAM_REGION_ALIGN_BYTES)) {
         return loam_fail(diag, LOAM_ERROR_INVALID,
                          "low limit of %s asked: ask for a multiple of 4 KiB from 2 MiB to 3 GiB",
-                         loam_plan_size_exact(request->low_limit_bytes).text);
+                         loam_host_size_exact(request->low_limit_bytes).text);
     }
     return LOAM_OK;
 }
@@ -103,7 +74,7 @@ static enum loam_error check_reserve(const struct loam_plan *plan, struct loam_d
         (reserve_bytes > plan->parts[0].bytes || !loam_is_aligned(reserve_bytes, LOAM_FRAME_BYTES))) {
         return loam_fail(diag, LOAM_ERROR_INVALID,
                          "DMA32 reserve of %s asked: ask for a multiple of 4 KiB, at most the %s of RAM below the hole",
-                         loam_plan_size_exact(reserve_bytes).text, loam_plan_size(plan->parts[0].bytes, false).text);
+                         loam_host_size_exact(reserve_bytes).text, loam_host_size(plan->parts[0].bytes, false).text);
     }
     return LOAM_OK;
 }
@@ -126,8 +97,8 @@ static enum loam_error lay_out(struct loam_plan *plan, struct loam_diag *diag)
     if (!loam_fits(LOAM_DMA32_END_BYTES, high_bytes, LOAM_GPA_END)) {
         return loam_fail(diag, LOAM_ERROR_INVALID,
                          "%s of RAM asked: it would end beyond the %d-bit address space: ask for at most %s",
-                         loam_plan_size(request->bytes, true).text, LOAM_GPA_BITS,
-                         loam_plan_size(LOAM_GPA_END - LOAM_DMA32_END_BYTES + low_bytes, false).text);
+                         loam_host_size(request->bytes, true).text, LOAM_GPA_BITS,
+                         loam_host_size(LOAM_GPA_END - LOAM_DMA32_END_BYTES + low_bytes, false).text);
     }
     plan->parts[plan->part_count++] = (struct loam_plan_part){{0}, low_bytes};
     plan->hole_start = loam_gpa_from_u64(low_bytes);
@@ -176,14 +147,14 @@ enum loam_error loam_plan_layout_choose(struct loam_plan *plan, enum loam_pages 
     uint64_t unit_bytes = UNIT_WANTED(pages);
 
     if (!loam_plan_layout_divides(plan, unit_bytes)) {
-        struct loam_plan_size unit = loam_plan_size(unit_bytes, false);
+        struct loam_host_size unit = loam_host_size(unit_bytes, false);
 
         return loam_fail(
             diag, LOAM_ERROR_INVALID,
             "pages of %s need RAM below and above the hole in multiples of %s: %s and %s asked: ask for other "
             "sizes, or for smaller pages",
-            unit.text, unit.text, loam_plan_size_exact(plan->parts[0].bytes).text,
-            loam_plan_size_exact(plan->parts[1].bytes).text);
+            unit.text, unit.text, loam_host_size_exact(plan->parts[0].bytes).text,
+            loam_host_size_exact(plan->parts[1].bytes).text);
     }
     plan->pages = pages;
     plan->page_bytes = loam_pages_bytes(pages);

@@ -36,13 +36,4 @@ struct loam_gpa_map_config loam_plan_layout_map_config(void);
 /* Set metadata_bytes. LOAM_ERROR_SYSTEM: no memory. */
 LOAM_MUST_USE enum loam_error loam_plan_layout_measure(struct loam_plan *plan, struct loam_diag *diag);
 
-/* bytes for a person, such as "256 MiB"; exact only in multiples of a KiB below a MiB, and of a MiB above. */
-struct loam_plan_size {
-    char text[28];
-};
-struct loam_plan_size loam_plan_size(uint64_t bytes, bool round_up);
-
-/* The same, exact. */
-struct loam_plan_size loam_plan_size_exact(uint64_t bytes);
-
 #endif

@@ -3,7 +3,7 @@
  * Backing on the real host, through the fake that accounts for its system calls. Where the host has too few hugepages
  * the pool is raised for the test that needs them and put back after it.
  */
-#include "allocator/prim.h"
+#include "allocator/host/prim.h"
 #include "loam/backing.h"
 #include "tests/allocator/host_state.h"
 #include "tests/allocator/prim_fake.h"

@@ -7,7 +7,7 @@
 #include "tests/support/weak_atomic.h"
 
 #include "allocator/lock.h"
-#include "allocator/prim.h"
+#include "allocator/host/prim.h"
 
 #include <criterion/criterion.h>
 

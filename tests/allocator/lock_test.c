@@ -16,10 +16,10 @@
 #include <unistd.h>
 
 #define LOAM_PRIM(name) loam_prim_real_##name
-#include "allocator/prim.h"
+#include "allocator/host/prim.h"
 #undef LOAM_PRIM
 #undef LOAM_PRIM_H
-#include "allocator/prim.h"
+#include "allocator/host/prim.h"
 
 /* --- The system ------------------------------------------------------------------------------------------------- */
 

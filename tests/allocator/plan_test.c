@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Plans against a host that is made of scripted files, and one against the real host. */
-#include "allocator/prim.h"
+#include "allocator/host/prim.h"
 #include "loam/plan.h"
 #include "tests/allocator/prim_fake.h"
 

@@ -11,10 +11,10 @@
 
 /* The header twice: the real functions under their other names, then those that are defined here. */
 #define LOAM_PRIM(name) loam_prim_real_##name
-#include "allocator/prim.h"
+#include "allocator/host/prim.h"
 #undef LOAM_PRIM
 #undef LOAM_PRIM_H
-#include "allocator/prim.h"
+#include "allocator/host/prim.h"
 
 #include <errno.h>
 #include <inttypes.h>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /* The real system calls, reached through the fake, and the fake itself. */
-#include "allocator/prim.h"
+#include "allocator/host/prim.h"
 #include "tests/allocator/host_state.h"
 #include "tests/allocator/prim_fake.h"
 

@@ -4,7 +4,7 @@
  *
  * It hands out frame numbers and never touches the frames. Its metadata lies out of band in memory that the caller
  * supplies (ask for the size, then init), holds indexes and offsets but no pointers, and stays the caller's: the
- * allocator does not call malloc, and the system only to wait for its lock (allocator/prim.h: futex(2), which a guest
+ * allocator does not call malloc, and the system only to wait for its lock (allocator/host/prim.h: futex(2), which a guest
  * brings in its own way). So it can run inside a guest, in shared memory or under a model checker.
  *
  * PFNs are absolute, so an alignment of frames is an alignment of guest-physical addresses.

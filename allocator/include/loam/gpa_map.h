@@ -10,7 +10,7 @@
  * translation in both directions.
  *
  * Memory is the caller's (size query, then init); malloc is not called, and the system only to wait for another change
- * (allocator/prim.h).
+ * (allocator/host/prim.h).
  *
  * Threads: readers take a view with loam_gpa_map_acquire and give it back with loam_gpa_map_release; lookups in a view
  * wait for nobody. Changes exclude each other by an internal lock (they sleep), and never wait for readers: when every other

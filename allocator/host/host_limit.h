@@ -7,7 +7,7 @@
 #ifndef LOAM_HOST_LIMIT_H
 #define LOAM_HOST_LIMIT_H
 
-#include "allocator/prim.h"
+#include "allocator/host/prim.h"
 #include "loam/error.h"
 
 #include <stddef.h>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "allocator/prim.h"
+#include "allocator/host/prim.h"
 
 #include <ctype.h>
 #include <dirent.h>

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "allocator/host_cgroup.h"
+#include "allocator/host/host_cgroup.h"
 
-#include "allocator/host_text.h"
-#include "allocator/prim.h"
+#include "allocator/host/host_text.h"
+#include "allocator/host/prim.h"
 #include "loam/types.h"
 
 #include <errno.h>

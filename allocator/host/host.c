@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "allocator/host.h"
+#include "allocator/host/host.h"
 
-#include "allocator/host_text.h"
+#include "allocator/host/host_text.h"
 #include "loam/types.h"
 
 #include <inttypes.h>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "allocator/host_text.h"
+#include "allocator/host/host_text.h"
 
-#include "allocator/prim.h"
+#include "allocator/host/prim.h"
 
 #include <errno.h>
 #include <string.h>
