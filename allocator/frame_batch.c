@@ -26,12 +26,12 @@ FRAME_HOT uint64_t write_out(uint64_t bits, uint64_t base, loam_pfn *starts, siz
 }
 
 /* As many single frames as the current chunk has, up to count: first what is ready, then word by word. */
-static inline size_t take_singles(struct loam_frame_cache *cache, uint64_t zone, loam_pfn *starts, size_t count)
+static inline size_t take_singles(struct loam_frame_cache *cache, uint64_t set, loam_pfn *starts, size_t count)
 {
-    struct frame_window *window = &cache->window[0][zone];
+    struct frame_window *window = &cache->window[0][set];
     size_t done = 0;
 
-    while (done < count && (window->ready != 0 || loam_frame_cache_make_ready(cache, zone, 0))) {
+    while (done < count && (window->ready != 0 || loam_frame_cache_make_ready(cache, set, 0))) {
         frame_write(window->ready, write_out(window->ready, window->base, starts, count, &done));
     }
     return done;
@@ -40,16 +40,16 @@ static inline size_t take_singles(struct loam_frame_cache *cache, uint64_t zone,
 /* As many blocks as can be had without the lock. */
 static size_t take_many(struct loam_frame_cache *cache, uint32_t order, loam_pfn limit, loam_pfn *starts, size_t count)
 {
-    uint64_t zone = frame_zone_for(cache, limit);
+    uint64_t set = frame_set_for(cache, limit);
     size_t done = 0;
 
-    if (zone >= FRAME_ZONE_NONE || order >= LOAM_FRAME_CACHE_ORDERS) {
+    if (set >= FRAME_SETS || order >= LOAM_FRAME_CACHE_ORDERS) {
         return 0;
     }
     if (order == 0) {
-        return take_singles(cache, zone, starts, count);
+        return take_singles(cache, set, starts, count);
     }
-    while (done < count && loam_frame_cache_take_own(cache, zone, order, &starts[done].value)) {
+    while (done < count && loam_frame_cache_take_own(cache, set, order, &starts[done].value)) {
         done++;
     }
     return done;
@@ -135,7 +135,6 @@ static inline bool give_run(struct loam_frame_cache *cache, uint64_t start, uint
     struct frame_chunk *chunk = frame_own_chunk(cache, start, &map);
     uint32_t offset = frame_offset(start), word = offset / 64;
     uint64_t mask = UINT64_MAX >> (64 - run) << (offset % 64);
-    uint64_t zone = frame_zone_of(cache, start);
     struct frame_word bits;
 
     if (chunk == NULL || run > cache->memo.count - (start - cache->memo.start) || chunk->state != FRAME_CHUNK_PARTIAL ||
@@ -145,25 +144,11 @@ static inline bool give_run(struct loam_frame_cache *cache, uint64_t start, uint
     bits = frame_bits_read(map, word);
     /* Each is a block of one frame, untagged; and the first is no tail of a longer one. */
     if ((bits.allocated & bits.last & mask) != mask || !frame_begins(map, chunk, offset) ||
-        !frame_not_made(cache, chunk, zone, start, mask)) {
+        !frame_not_made(cache, chunk, start, mask)) {
         return false;
     }
     frame_bits_clear(map, word, mask);
-    frame_count_own(cache, chunk, zone, run * FRAME_COUNT_FREE - run * FRAME_COUNT_BLOCK, run);
-    return true;
-}
-
-/* A run of single frames that were made ready and handed out. */
-static inline bool give_made_run(struct loam_frame_cache *cache, uint64_t start, uint32_t run)
-{
-    struct frame_window *window = &cache->window[0][frame_zone_of(cache, start)];
-    uint64_t bit = start - window->base, back = window->back;
-    uint64_t mask = UINT64_MAX >> (64 - run) << bit % 64;
-
-    if (bit >= 64 || ((window->made & ~window->ready & ~back) & mask) != mask || frame_read(cache->returned_any) != 0) {
-        return false;
-    }
-    frame_write(window->back, back | mask);
+    frame_count_own(cache, chunk, start, run * FRAME_COUNT_FREE - run * FRAME_COUNT_BLOCK, run);
     return true;
 }
 
@@ -176,9 +161,9 @@ static size_t give_many(struct loam_frame_cache *cache, uint32_t order, const lo
         uint64_t start = starts[done].value;
         uint32_t run = order == 0 ? run_of(starts + done, count - done) : 1;
 
-        if (order == 0 && (give_made_run(cache, start, run) || give_run(cache, start, run))) {
+        if (order == 0 && (frame_give_made(cache, start, 0, UINT64_MAX >> (64 - run)) || give_run(cache, start, run))) {
             done += run;
-        } else if ((order <= 6 && frame_give_made(cache, start, order)) ||
+        } else if ((order <= 6 && frame_give_made(cache, start, order, 1)) ||
                    loam_frame_cache_give_own(cache, start, UINT64_C(1) << order)) {
             done++;
         } else {

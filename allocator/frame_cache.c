@@ -34,9 +34,9 @@ struct loam_frame *loam_frame_cache_lock(struct loam_frame_cache *cache, enum lo
 
 /* --- Taking without the lock ----------------------------------------------------------------------------------- */
 
-bool loam_frame_cache_make_ready(struct loam_frame_cache *cache, uint64_t zone, uint32_t order)
+bool loam_frame_cache_make_ready(struct loam_frame_cache *cache, uint64_t set, uint32_t order)
 {
-    struct frame_window *window = &cache->window[order][zone];
+    struct frame_window *window = &cache->window[order][set];
     struct loam_frame *frame = frame_of_cache(cache);
     struct frame_map *map = frame_address(frame, window->map_offset_bytes);
     uint32_t first;
@@ -60,7 +60,7 @@ bool loam_frame_cache_make_ready(struct loam_frame_cache *cache, uint64_t zone, 
             continue;
         }
         frame_bits_set(map, word, frame_spread(starts, order), frame_ends(starts, order));
-        frame_count_own(cache, frame_address(frame, window->chunk_offset_bytes), zone,
+        frame_count_own(cache, frame_address(frame, window->chunk_offset_bytes), window->chunk_base,
                         (uint32_t)(count >> order) * FRAME_COUNT_BLOCK - (uint32_t)count * FRAME_COUNT_FREE, -count);
         frame_write(window->base, window->chunk_base + word * UINT64_C(64));
         frame_write(window->made, starts);
@@ -72,16 +72,16 @@ bool loam_frame_cache_make_ready(struct loam_frame_cache *cache, uint64_t zone, 
 }
 
 /* A block of order 0 to 6 out of the current chunk. */
-static bool take_small(struct loam_frame_cache *cache, uint64_t zone, uint32_t order, uint64_t *start)
+static bool take_small(struct loam_frame_cache *cache, uint64_t set, uint32_t order, uint64_t *start)
 {
-    return frame_take_ready(cache, zone, order, start) ||
-           (loam_frame_cache_make_ready(cache, zone, order) && frame_take_ready(cache, zone, order, start));
+    return frame_take_ready(cache, set, order, start) ||
+           (loam_frame_cache_make_ready(cache, set, order) && frame_take_ready(cache, set, order, start));
 }
 
 /* A block of order 7 or 8 out of the current chunk. */
-static bool take_large(struct loam_frame_cache *cache, uint64_t zone, uint32_t order, uint64_t *start)
+static bool take_large(struct loam_frame_cache *cache, uint64_t set, uint32_t order, uint64_t *start)
 {
-    const struct frame_window *window = &cache->window[order][zone];
+    const struct frame_window *window = &cache->window[order][set];
     struct loam_frame *frame = frame_of_cache(cache);
     struct frame_map *map = frame_address(frame, window->map_offset_bytes);
     uint32_t found;
@@ -93,41 +93,42 @@ static bool take_large(struct loam_frame_cache *cache, uint64_t zone, uint32_t o
     if (found == LOAM_FRAME_CHUNK_FRAMES) {
         return false;
     }
-    frame_count_own(cache, frame_address(frame, window->chunk_offset_bytes), zone,
+    frame_count_own(cache, frame_address(frame, window->chunk_offset_bytes), window->chunk_base,
                     frame_bits_take(map, found, 1u << order, true), -(uint64_t)(1u << order));
     *start = window->chunk_base + found;
     return true;
 }
 
 /* Of order 9: a chunk that lies ready, in the section where the owner freed last. */
-static bool take_spare(struct loam_frame_cache *cache, uint64_t zone, uint64_t *start)
+static bool take_spare(struct loam_frame_cache *cache, uint64_t set, uint64_t *start)
 {
-    uint64_t count = cache->spare_count[zone];
+    uint64_t count = cache->spare_count[set], zone;
     struct frame_chunk *chunk;
     struct frame_map *map;
 
     if (count == 0) {
         return false;
     }
-    chunk = frame_own_chunk(cache, cache->spare[zone][count - 1], &map);
+    *start = cache->spare[set][count - 1];
+    chunk = frame_own_chunk(cache, *start, &map);
     if (chunk == NULL) {
         return false;
     }
-    cache->spare_count[zone] = count - 1;
+    cache->spare_count[set] = count - 1;
     frame_write(chunk->state, FRAME_CHUNK_WHOLE);
+    zone = frame_zone_of(cache, *start);
     frame_write(cache->free_frames[zone], cache->free_frames[zone] - LOAM_FRAME_CHUNK_FRAMES);
-    *start = cache->spare[zone][count - 1];
     return true;
 }
 
-bool loam_frame_cache_take_own(struct loam_frame_cache *cache, uint64_t zone, uint32_t order, uint64_t *start)
+bool loam_frame_cache_take_own(struct loam_frame_cache *cache, uint64_t set, uint32_t order, uint64_t *start)
 {
-    if (zone >= FRAME_ZONE_NONE || order >= LOAM_FRAME_CACHE_ORDERS) {
+    if (set >= FRAME_SETS || order >= LOAM_FRAME_CACHE_ORDERS) {
         return false;
     }
-    return order <= 6                  ? take_small(cache, zone, order, start)
-           : order < FRAME_CHUNK_ORDER ? take_large(cache, zone, order, start)
-                                       : take_spare(cache, zone, start);
+    return order <= 6                  ? take_small(cache, set, order, start)
+           : order < FRAME_CHUNK_ORDER ? take_large(cache, set, order, start)
+                                       : take_spare(cache, set, start);
 }
 
 /* --- A new current chunk, with the lock ------------------------------------------------------------------------ */
@@ -147,13 +148,13 @@ static void make_current(struct loam_frame *frame, struct loam_frame_cache *cach
     }
     spot->chunk->list = FRAME_LIST_CURRENT;
     spot->chunk->order = (uint8_t)order;
-    frame_window_move(&cache->window[order][spot->zone], &window);
+    frame_window_move(&cache->window[order][spot->chunk->set], &window);
 }
 
 /* The current chunk has no block of the order: it goes among the others. */
-static void put_current_aside(struct loam_frame *frame, struct loam_frame_cache *cache, uint32_t zone, uint32_t order)
+static void put_current_aside(struct loam_frame *frame, struct loam_frame_cache *cache, uint32_t set, uint32_t order)
 {
-    uint64_t link = cache->window[order][zone].link;
+    uint64_t link = cache->window[order][set].link;
 
     if (link != FRAME_LINK_NONE) {
         struct frame_spot spot = frame_spot_from_link(frame, link);
@@ -162,23 +163,32 @@ static void put_current_aside(struct loam_frame *frame, struct loam_frame_cache 
     }
 }
 
+/* How many whole chunks of a zone the allocator can lend to a set. */
+static uint64_t chunks_to_lend(const struct loam_frame *frame, enum frame_set set, enum loam_frame_zone zone)
+{
+    return set == FRAME_SET_ANY && zone == LOAM_FRAME_ZONE_DMA32
+               ? loam_frame_block_budget(frame) / LOAM_FRAME_CHUNK_FRAMES
+               : UINT64_MAX;
+}
+
 /*
  * Free chunks out of the buddy lie spare in the cache from now on: two that share a line of descriptors, if they can be
  * had, so that two owners do not write the same line.
  */
-static bool adopt_piece(struct loam_frame *frame, struct loam_frame_cache *cache, uint32_t zone)
+static bool adopt_piece(struct loam_frame *frame, struct loam_frame_cache *cache, enum frame_set set,
+                        enum loam_frame_zone zone)
 {
+    uint64_t count = frame_min(2, chunks_to_lend(frame, set, zone));
     struct frame_spot first, spot;
-    uint64_t count;
 
-    if (!loam_frame_search_piece(frame, zone, &first)) {
+    if (count == 0 || !loam_frame_search_piece(frame, zone, &first)) {
         return false;
     }
-    count = frame_min(2, frame_spot_chunks(&first));
+    count = frame_min(count, frame_spot_chunks(&first));
     while (count-- > 0) {
         spot = frame_spot_at(frame, first.section, first.index + count);
         loam_frame_buddy_take_one(frame, &spot);
-        loam_frame_owner_adopt(frame, cache, &spot);
+        loam_frame_owner_adopt(frame, cache, &spot, set);
     }
     return true;
 }
@@ -198,14 +208,14 @@ static bool find_spare(const struct loam_frame *frame, const struct loam_frame_c
 }
 
 /* A spare chunk of the cache becomes partly used. */
-static bool open_spare(struct loam_frame *frame, struct loam_frame_cache *cache, uint32_t zone, struct frame_spot *spot)
+static bool open_spare(struct loam_frame *frame, struct loam_frame_cache *cache, uint32_t set, struct frame_spot *spot)
 {
-    uint64_t count = cache->spare_count[zone];
+    uint64_t count = cache->spare_count[set];
 
-    if (count == 0 || !find_spare(frame, cache, cache->spare[zone][count - 1], spot)) {
+    if (count == 0 || !find_spare(frame, cache, cache->spare[set][count - 1], spot)) {
         return false;
     }
-    cache->spare_count[zone] = count - 1;
+    cache->spare_count[set] = count - 1;
     loam_frame_chunk_make_partial(spot);
     frame_write(spot->chunk->crossed, 0);
     return true;
@@ -215,32 +225,39 @@ static bool open_spare(struct loam_frame *frame, struct loam_frame_cache *cache,
  * Have a block of the order in the current chunk, out of what the cache owns: the fullest chunk that will do, or a
  * spare one. Needs no lock.
  */
-static bool refill_own(struct loam_frame *frame, struct loam_frame_cache *cache, uint32_t zone, uint32_t order)
+static bool refill_own(struct loam_frame *frame, struct loam_frame_cache *cache, uint32_t set, uint32_t order)
 {
     struct frame_spot spot;
 
-    put_current_aside(frame, cache, zone, order);
-    if (!loam_frame_search_lists(frame, &cache->lists[zone], order, &spot) && !open_spare(frame, cache, zone, &spot)) {
+    put_current_aside(frame, cache, set, order);
+    if (!loam_frame_search_lists(frame, &cache->lists[set], order, &spot) && !open_spare(frame, cache, set, &spot)) {
         return false;
     }
     make_current(frame, cache, &spot, order);
     return true;
 }
 
-/* The same, out of what the allocator has as well: the fullest chunk that will do, or wholly free ones. */
-static bool refill(struct loam_frame *frame, struct loam_frame_cache *cache, uint32_t zone, uint32_t order)
+/* Out of what the allocator has in a zone: the fullest chunk that will do, or wholly free ones. */
+static bool refill_from(struct loam_frame *frame, struct loam_frame_cache *cache, enum frame_set set,
+                        enum loam_frame_zone zone, uint32_t order)
 {
     struct frame_spot spot;
 
-    if (refill_own(frame, cache, zone, order)) {
+    if (order < FRAME_CHUNK_ORDER && chunks_to_lend(frame, set, zone) > 0 &&
+        loam_frame_search_chunk(frame, zone, order, &spot)) {
+        loam_frame_owner_adopt(frame, cache, &spot, set);
+        make_current(frame, cache, &spot, order);
         return true;
     }
-    if (!loam_frame_search_chunk(frame, zone, order, &spot)) {
-        return adopt_piece(frame, cache, zone) && refill_own(frame, cache, zone, order);
-    }
-    loam_frame_owner_adopt(frame, cache, &spot);
-    make_current(frame, cache, &spot, order);
-    return true;
+    return adopt_piece(frame, cache, set, zone) && (order == FRAME_CHUNK_ORDER || refill_own(frame, cache, set, order));
+}
+
+/* Have a block of the order, 0 to 9, at hand, out of what the cache has, or else the allocator: the highest zone first. */
+static bool refill(struct loam_frame *frame, struct loam_frame_cache *cache, enum frame_set set, uint32_t order)
+{
+    return (order < FRAME_CHUNK_ORDER ? refill_own(frame, cache, set, order) : cache->spare_count[set] > 0) ||
+           (set == FRAME_SET_ANY && refill_from(frame, cache, set, LOAM_FRAME_ZONE_NORMAL, order)) ||
+           refill_from(frame, cache, set, LOAM_FRAME_ZONE_DMA32, order);
 }
 
 void loam_frame_cache_remember(struct loam_frame *frame, struct loam_frame_cache *cache, uint64_t pfn)
@@ -257,21 +274,20 @@ enum loam_error loam_frame_cache_alloc_locked(struct loam_frame *frame, struct l
                                               loam_pfn limit, uint64_t *start)
 {
     struct loam_frame_request request = frame_request_of_order(order, limit);
-    uint32_t zone = (uint32_t)frame_zone_for(cache, limit);
+    uint32_t set = (uint32_t)frame_set_for(cache, limit);
     struct loam_frame_block block;
     enum loam_error error;
 
-    if (zone < FRAME_ZONE_NONE && order < LOAM_FRAME_CACHE_ORDERS) {
+    if (set < FRAME_SETS && order < LOAM_FRAME_CACHE_ORDERS) {
         loam_frame_return_collect(frame, cache);
-        if (loam_frame_cache_take_own(cache, zone, order, start)) {
+        if (loam_frame_cache_take_own(cache, set, order, start)) {
             return LOAM_OK;
         }
-        if (order < FRAME_CHUNK_ORDER ? refill(frame, cache, zone, order)
-                                      : cache->spare_count[zone] > 0 || adopt_piece(frame, cache, zone)) {
+        if (refill(frame, cache, set, order)) {
             if (order == FRAME_CHUNK_ORDER) {
-                loam_frame_cache_remember(frame, cache, cache->spare[zone][cache->spare_count[zone] - 1]);
+                loam_frame_cache_remember(frame, cache, cache->spare[set][cache->spare_count[set] - 1]);
             }
-            CHECK(loam_frame_cache_take_own(cache, zone, order, start));
+            CHECK(loam_frame_cache_take_own(cache, set, order, start));
             return LOAM_OK;
         }
     }
@@ -284,16 +300,16 @@ enum loam_error loam_frame_cache_alloc_locked(struct loam_frame *frame, struct l
 static bool alloc_own(struct loam_frame_cache *cache, uint32_t order, loam_pfn limit, loam_pfn *start)
 {
     struct loam_frame *frame = frame_of_cache(cache);
-    uint64_t zone = frame_zone_for(cache, limit);
+    uint64_t set = frame_set_for(cache, limit);
     bool taken;
 
-    if (zone >= FRAME_ZONE_NONE || !frame_enter(cache)) {
+    if (set >= FRAME_SETS || !frame_enter(cache)) {
         return false;
     }
-    taken = loam_frame_cache_take_own(cache, zone, order, &start->value);
+    taken = loam_frame_cache_take_own(cache, set, order, &start->value);
     if (!taken && order < FRAME_CHUNK_ORDER) {
-        taken = refill_own(frame, cache, (uint32_t)zone, order) &&
-                loam_frame_cache_take_own(cache, zone, order, &start->value);
+        taken = refill_own(frame, cache, (uint32_t)set, order) &&
+                loam_frame_cache_take_own(cache, set, order, &start->value);
     }
     frame_leave(cache);
     return taken;
@@ -326,8 +342,8 @@ enum loam_error loam_frame_cache_alloc(struct loam_frame_cache *cache, uint32_t 
         return LOAM_ERROR_INVALID;
     }
     if (LIKELY(order < FRAME_WINDOWS) && LIKELY(frame_enter(cache))) {
-        uint64_t zone = frame_zone_for(cache, limit);
-        bool taken = LIKELY(zone < FRAME_ZONE_NONE) && frame_take_ready(cache, zone, order, &start->value);
+        uint64_t set = frame_set_for(cache, limit);
+        bool taken = LIKELY(set < FRAME_SETS) && frame_take_ready(cache, set, order, &start->value);
 
         frame_leave(cache);
         if (LIKELY(taken)) {
@@ -364,21 +380,22 @@ static inline bool stays(const struct frame_chunk *chunk, const struct frame_blo
 }
 
 /* Free a block in a partly used chunk of the cache that is not current, filed anew. False: not without the lock. */
-static bool give_aside(struct loam_frame_cache *cache, struct frame_chunk *chunk, uint64_t start, uint32_t count,
-                       uint64_t zone)
+static bool give_aside(struct loam_frame_cache *cache, struct frame_chunk *chunk, uint64_t start, uint32_t count)
 {
+    uint64_t *cached = &cache->free_frames[frame_zone_of(cache, start)];
     struct loam_frame *frame = frame_of_cache(cache);
     struct frame_spot spot = frame_spot_of(frame, &frame_sections(frame)[cache->memo.id], start);
 
-    if (frame_free_frames(chunk) + count == LOAM_FRAME_CHUNK_FRAMES && cache->spare_count[zone] == FRAME_SPARE_CHUNKS) {
+    if (frame_free_frames(chunk) + count == LOAM_FRAME_CHUNK_FRAMES &&
+        cache->spare_count[chunk->set] == FRAME_SPARE_CHUNKS) {
         return false;
     }
     if (loam_frame_chunk_release_part(frame, &spot, frame_offset(start), count)) {
         chunk->order = FRAME_ORDER_OWNED;
         frame_write(chunk->state, FRAME_CHUNK_FREE);
-        cache->spare[zone][cache->spare_count[zone]++] = spot.start;
+        cache->spare[chunk->set][cache->spare_count[chunk->set]++] = spot.start;
     }
-    frame_write(cache->free_frames[zone], cache->free_frames[zone] + count);
+    frame_write(*cached, *cached + count);
     return true;
 }
 
@@ -391,16 +408,17 @@ static bool returned_here(const struct loam_frame_cache *cache, const struct fra
 }
 
 /* A chunk that is one block becomes spare. */
-static bool give_whole(struct loam_frame_cache *cache, struct frame_chunk *chunk, uint64_t start, uint64_t count,
-                       uint64_t zone)
+static bool give_whole(struct loam_frame_cache *cache, struct frame_chunk *chunk, uint64_t start, uint64_t count)
 {
+    uint64_t *cached = &cache->free_frames[frame_zone_of(cache, start)];
+
     if (chunk->state != FRAME_CHUNK_WHOLE || frame_offset(start) != 0 || count != LOAM_FRAME_CHUNK_FRAMES ||
-        cache->spare_count[zone] >= FRAME_SPARE_CHUNKS || returned_here(cache, chunk, 0)) {
+        cache->spare_count[chunk->set] >= FRAME_SPARE_CHUNKS || returned_here(cache, chunk, 0)) {
         return false;
     }
     frame_write(chunk->state, FRAME_CHUNK_FREE);
-    cache->spare[zone][cache->spare_count[zone]++] = start;
-    frame_write(cache->free_frames[zone], cache->free_frames[zone] + count);
+    cache->spare[chunk->set][cache->spare_count[chunk->set]++] = start;
+    frame_write(*cached, *cached + count);
     return true;
 }
 
@@ -409,27 +427,26 @@ bool loam_frame_cache_give_own(struct loam_frame_cache *cache, uint64_t start, u
     struct frame_map *map;
     struct frame_chunk *chunk = frame_own_chunk(cache, start, &map);
     uint32_t offset = frame_offset(start);
-    uint64_t zone = frame_zone_of(cache, start);
 
     if (chunk == NULL || count - 1 >= LOAM_FRAME_CHUNK_FRAMES - offset) {
         return false;
     }
     if (chunk->state != FRAME_CHUNK_PARTIAL) {
-        return give_whole(cache, chunk, start, count, zone);
+        return give_whole(cache, chunk, start, count);
     }
     if (!frame_bits_is_block(map, offset, (uint32_t)count, (chunk->crossed & 1) != 0) ||
         returned_here(cache, chunk, offset)) {
         return false;
     }
     if (chunk->list != FRAME_LIST_CURRENT) {
-        return give_aside(cache, chunk, start, (uint32_t)count, zone);
+        return give_aside(cache, chunk, start, (uint32_t)count);
     }
     /* Blocks that are made lie within a word, and so does this one if it is one of them. */
     if (count <= 64 - offset % 64 &&
-        !frame_not_made(cache, chunk, zone, start, frame_bits_mask(offset / 64, offset, (uint32_t)count))) {
+        !frame_not_made(cache, chunk, start, frame_bits_mask(offset / 64, offset, (uint32_t)count))) {
         return false;
     }
-    frame_count_own(cache, chunk, zone, frame_bits_release(map, offset, (uint32_t)count), count);
+    frame_count_own(cache, chunk, start, frame_bits_release(map, offset, (uint32_t)count), count);
     return true;
 }
 
@@ -460,13 +477,11 @@ __attribute__((noinline)) static enum loam_error free_slowly(struct loam_frame_c
 __attribute__((noinline)) static enum loam_error free_current(struct loam_frame_cache *cache, struct frame_chunk *chunk,
                                                               struct frame_map *map, uint64_t start, uint64_t count)
 {
-    uint64_t zone = frame_zone_of(cache, start);
     struct frame_block_bits bits;
-    bool given =
-        frame_block_in_word(chunk, map, start, count, &bits) && frame_not_made(cache, chunk, zone, start, bits.mask);
+    bool given = frame_block_in_word(chunk, map, start, count, &bits) && frame_not_made(cache, chunk, start, bits.mask);
 
     if (LIKELY(given)) {
-        frame_clear_block(cache, chunk, &bits, count, zone);
+        frame_clear_block(cache, chunk, &bits, start, count);
     }
     frame_leave(cache);
     return LIKELY(given) ? LOAM_OK : free_slowly(cache, loam_pfn_from_u64(start), count);
@@ -478,7 +493,7 @@ __attribute__((noinline)) static enum loam_error free_in_chunk(struct loam_frame
 {
     struct frame_map *map;
     struct frame_chunk *chunk = frame_own_chunk(cache, start.value, &map);
-    uint64_t marks = chunk == NULL ? 0 : frame_marks(chunk), zone = frame_zone_of(cache, start.value);
+    uint64_t marks = chunk == NULL ? 0 : frame_marks(chunk);
     struct frame_block_bits bits;
 
     if ((marks & FRAME_MARKS_CURRENT) == FRAME_IS_CURRENT) {
@@ -487,11 +502,11 @@ __attribute__((noinline)) static enum loam_error free_in_chunk(struct loam_frame
     if (LIKELY((marks & FRAME_MARKS_PLAIN) == FRAME_IS_PLAIN) &&
         LIKELY(frame_block_in_word(chunk, map, start.value, count, &bits)) &&
         LIKELY(stays(chunk, &bits, (uint32_t)(start.value % 64), (uint32_t)count))) {
-        frame_clear_block(cache, chunk, &bits, count, zone);
+        frame_clear_block(cache, chunk, &bits, start.value, count);
         frame_leave(cache);
         return LOAM_OK;
     }
-    if (chunk != NULL && count == LOAM_FRAME_CHUNK_FRAMES && give_whole(cache, chunk, start.value, count, zone)) {
+    if (chunk != NULL && count == LOAM_FRAME_CHUNK_FRAMES && give_whole(cache, chunk, start.value, count)) {
         frame_leave(cache);
         return LOAM_OK;
     }
@@ -510,7 +525,7 @@ enum loam_error loam_frame_cache_free(struct loam_frame_cache *cache, loam_pfn s
         return free_slowly(cache, start, count_frames);
     }
     if (LIKELY(order < FRAME_WINDOWS) && LIKELY((count_frames & (count_frames - 1)) == 0) &&
-        frame_give_made(cache, start.value, order)) {
+        frame_give_made(cache, start.value, order, 1)) {
         frame_leave(cache);
         return LOAM_OK;
     }
@@ -525,14 +540,13 @@ static void init_cache(struct loam_frame *frame, struct loam_frame_cache *cache,
     cache->id = id;
     cache->offset_bytes = (uint64_t)((uintptr_t)cache - (uintptr_t)frame);
     cache->zone_end = frame->zone_end;
-    cache->zone_open = frame_zone_open(frame);
     cache->owner = id + 1;
     for (uint32_t order = 0; order < FRAME_CHUNK_ORDER; order++) {
-        cache->window[order][LOAM_FRAME_ZONE_DMA32] = frame_window_none;
-        cache->window[order][LOAM_FRAME_ZONE_NORMAL] = frame_window_none;
+        cache->window[order][FRAME_SET_LOW] = frame_window_none;
+        cache->window[order][FRAME_SET_ANY] = frame_window_none;
     }
-    loam_frame_lists_init(&cache->lists[LOAM_FRAME_ZONE_DMA32]);
-    loam_frame_lists_init(&cache->lists[LOAM_FRAME_ZONE_NORMAL]);
+    loam_frame_lists_init(&cache->lists[FRAME_SET_LOW]);
+    loam_frame_lists_init(&cache->lists[FRAME_SET_ANY]);
     for (uint32_t n = 0; n < FRAME_RETURNED; n++) {
         cache->returned[n].link = FRAME_LINK_NONE;
     }

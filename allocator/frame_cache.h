@@ -51,18 +51,23 @@ FRAME_HOT void frame_leave(struct loam_frame_cache *cache)
     __atomic_store_n(&cache->busy, 0, __ATOMIC_RELEASE);
 }
 
-/* Whose chunks serve a request: those of the highest zone that the limit allows. NONE: the allocator decides. */
-FRAME_HOT uint64_t frame_zone_for(const struct loam_frame_cache *cache, loam_pfn limit)
+/* Which chunks serve a request. */
+FRAME_HOT uint64_t frame_set_for(const struct loam_frame_cache *cache, loam_pfn limit)
 {
     if (LIKELY(limit.value == 0)) {
-        return frame_read(cache->zone_open);
+        return FRAME_SET_ANY;
     }
     if (LIKELY(limit.value == cache->zone_end)) {
-        return LOAM_FRAME_ZONE_DMA32;
+        return FRAME_SET_LOW;
     }
     /* There is no frame at 2^52 bytes or above. */
-    return limit.value >= cache->zone_end << (LOAM_GPA_BITS - 32) ? frame_read(cache->zone_open)
-                                                                  : (uint64_t)FRAME_ZONE_NONE;
+    return limit.value >= cache->zone_end << (LOAM_GPA_BITS - 32) ? FRAME_SET_ANY : FRAME_SETS;
+}
+
+/* In the zone of pfn a cache counts. */
+FRAME_HOT uint64_t frame_zone_of(const struct loam_frame_cache *cache, uint64_t pfn)
+{
+    return pfn >= cache->zone_end;
 }
 
 FRAME_HOT struct loam_frame *frame_of_cache(const struct loam_frame_cache *cache)
@@ -72,28 +77,30 @@ FRAME_HOT struct loam_frame *frame_of_cache(const struct loam_frame_cache *cache
 
 /* --- Taking ---------------------------------------------------------------------------------------------------- */
 
-/* Count frames that came to a chunk of the cache, whose own count changes by change. */
-FRAME_HOT void frame_count_own(struct loam_frame_cache *cache, struct frame_chunk *chunk, uint64_t zone,
-                               uint32_t change, uint64_t freed)
+/* Count frames at pfn that came to a chunk of the cache, whose own count changes by change. */
+FRAME_HOT void frame_count_own(struct loam_frame_cache *cache, struct frame_chunk *chunk, uint64_t pfn, uint32_t change,
+                               uint64_t freed)
 {
+    uint64_t *cached = &cache->free_frames[frame_zone_of(cache, pfn)];
+
     frame_count(chunk, change);
-    frame_write(cache->free_frames[zone], cache->free_frames[zone] + freed);
+    frame_write(*cached, *cached + freed);
 }
 
 /*
  * Make what is free in a word of the current chunk ready. False: no block of the order, 0 to 6, is free in the chunk.
  */
-bool loam_frame_cache_make_ready(struct loam_frame_cache *cache, uint64_t zone, uint32_t order);
+bool loam_frame_cache_make_ready(struct loam_frame_cache *cache, uint64_t set, uint32_t order);
 
-FRAME_HOT struct frame_window *frame_window_of(struct loam_frame_cache *cache, uint64_t zone, uint64_t order)
+FRAME_HOT struct frame_window *frame_window_of(struct loam_frame_cache *cache, uint64_t set, uint64_t order)
 {
-    return &cache->window[0][0] + (order * LOAM_FRAME_ZONE_COUNT + zone);
+    return &cache->window[0][0] + (order * FRAME_SETS + set);
 }
 
 /* A block that is ready, of order 0 to 6. */
-FRAME_HOT bool frame_take_ready(struct loam_frame_cache *cache, uint64_t zone, uint64_t order, uint64_t *start)
+FRAME_HOT bool frame_take_ready(struct loam_frame_cache *cache, uint64_t set, uint64_t order, uint64_t *start)
 {
-    struct frame_window *window = frame_window_of(cache, zone, order);
+    struct frame_window *window = frame_window_of(cache, set, order);
     uint64_t ready = window->ready;
 
     if (UNLIKELY(ready == 0)) {
@@ -105,7 +112,7 @@ FRAME_HOT bool frame_take_ready(struct loam_frame_cache *cache, uint64_t zone, u
 }
 
 /* A block of order 0 to 9. */
-bool loam_frame_cache_take_own(struct loam_frame_cache *cache, uint64_t zone, uint32_t order, uint64_t *start);
+bool loam_frame_cache_take_own(struct loam_frame_cache *cache, uint64_t set, uint32_t order, uint64_t *start);
 
 /* --- Giving back ----------------------------------------------------------------------------------------------- */
 
@@ -145,38 +152,40 @@ FRAME_HOT bool frame_begins(const struct frame_map *map, const struct frame_chun
     return offset == 0 ? outside : ends;
 }
 
-/* In the zone of pfn a cache counts. */
-FRAME_HOT uint64_t frame_zone_of(const struct loam_frame_cache *cache, uint64_t pfn)
-{
-    return pfn >= cache->zone_end;
-}
-
 /*
- * Free a block that was made ready and handed out, of 2^order frames, order 0 to 6: that it is in made, and neither in
- * ready nor in back, is proof that exactly it is allocated, unless others returned blocks.
+ * Free blocks of one order, 0 to 6, that were made ready and handed out; mask: a bit for the first frame of each, from
+ * start on. That they are in made, and neither in ready nor in back, is proof that exactly they are allocated, unless
+ * others returned blocks.
  */
-FRAME_HOT bool frame_give_made(struct loam_frame_cache *cache, uint64_t start, uint64_t order)
+FRAME_HOT bool frame_give_back(struct loam_frame_cache *cache, struct frame_window *window, uint64_t start,
+                               uint64_t mask)
 {
-    struct frame_window *window = frame_window_of(cache, frame_zone_of(cache, start), order);
     uint64_t bit = start - window->base, back = window->back;
 
-    if (bit >= 64 || ((window->made & ~(window->ready | back)) >> bit & 1) == 0 ||
+    mask <<= bit % 64;
+    if (bit >= 64 || (~(window->made & ~(window->ready | back)) & mask) != 0 ||
         UNLIKELY(frame_read(cache->returned_any) != 0)) {
         return false;
     }
-    frame_write(window->back, back | UINT64_C(1) << bit);
+    frame_write(window->back, back | mask);
     return true;
+}
+
+/* The same in whichever set they lie. */
+FRAME_HOT bool frame_give_made(struct loam_frame_cache *cache, uint64_t start, uint64_t order, uint64_t mask)
+{
+    return LIKELY(frame_give_back(cache, frame_window_of(cache, FRAME_SET_ANY, order), start, mask)) ||
+           frame_give_back(cache, frame_window_of(cache, FRAME_SET_LOW, order), start, mask);
 }
 
 /*
  * The frames at mask, in a word of a current chunk, are in no block that was made ready and is still handled by that.
  */
-FRAME_HOT bool frame_not_made(const struct loam_frame_cache *cache, const struct frame_chunk *chunk, uint64_t zone,
-                              uint64_t start, uint64_t mask)
+FRAME_HOT bool frame_not_made(const struct loam_frame_cache *cache, const struct frame_chunk *chunk, uint64_t start,
+                              uint64_t mask)
 {
-    const struct frame_window *window;
+    const struct frame_window *window = &cache->window[chunk->order][chunk->set];
 
-    window = &cache->window[chunk->order][zone];
     return (window->made & mask) == 0 || window->base != loam_align_down(start, 64);
 }
 
@@ -205,11 +214,11 @@ FRAME_HOT bool frame_block_in_word(const struct frame_chunk *chunk, struct frame
 
 /* Free it. */
 FRAME_HOT void frame_clear_block(struct loam_frame_cache *cache, struct frame_chunk *chunk,
-                                 const struct frame_block_bits *bits, uint64_t count, uint64_t zone)
+                                 const struct frame_block_bits *bits, uint64_t start, uint64_t count)
 {
     frame_write(bits->word->allocated, bits->old.allocated & ~bits->mask);
     __atomic_store_n(&bits->word->last, bits->old.last & ~bits->mask, __ATOMIC_RELEASE);
-    frame_count_own(cache, chunk, zone,
+    frame_count_own(cache, chunk, start,
                     (uint32_t)count * FRAME_COUNT_FREE - FRAME_COUNT_BLOCK -
                         ((bits->old.allocated & bits->end) == 0 ? FRAME_COUNT_TAG : 0),
                     count);

@@ -51,18 +51,18 @@ static void disown_link(struct loam_frame *frame, struct loam_frame_cache *cache
 }
 
 /* All chunks that the cache names: those it takes from, those that lie spare, those on its lists. */
-static void drain_zone(struct loam_frame *frame, struct loam_frame_cache *cache, enum loam_frame_zone zone)
+static void drain_set(struct loam_frame *frame, struct loam_frame_cache *cache, enum frame_set set)
 {
-    const struct frame_lists *lists = &cache->lists[zone];
+    const struct frame_lists *lists = &cache->lists[set];
     struct frame_spot spot;
 
     for (uint32_t order = 0; order < FRAME_CHUNK_ORDER; order++) {
-        if (cache->window[order][zone].link != FRAME_LINK_NONE) {
-            disown_link(frame, cache, cache->window[order][zone].link);
+        if (cache->window[order][set].link != FRAME_LINK_NONE) {
+            disown_link(frame, cache, cache->window[order][set].link);
         }
     }
-    while (cache->spare_count[zone] > 0) {
-        CHECK(loam_frame_spot_find(frame, cache->spare[zone][cache->spare_count[zone] - 1], &spot));
+    while (cache->spare_count[set] > 0) {
+        CHECK(loam_frame_spot_find(frame, cache->spare[set][cache->spare_count[set] - 1], &spot));
         loam_frame_owner_disown(frame, cache, &spot);
     }
     while (lists->mask[0] != 0) {
@@ -76,8 +76,8 @@ bool loam_frame_claim_drain(struct loam_frame *frame, struct loam_frame_cache *c
         return false;
     }
     loam_frame_return_collect(frame, cache);
-    drain_zone(frame, cache, LOAM_FRAME_ZONE_DMA32);
-    drain_zone(frame, cache, LOAM_FRAME_ZONE_NORMAL);
+    drain_set(frame, cache, FRAME_SET_LOW);
+    drain_set(frame, cache, FRAME_SET_ANY);
     return true;
 }
 

@@ -81,7 +81,8 @@ struct frame_chunk {
         }; /* WHOLE: of the block that the piece belongs to */
     };
     uint16_t owner; /* the cache's id + 1; 0: none. Changed with the lock held (shared) */
-    uint16_t zero;
+    uint8_t set;    /* with an owner: enum frame_set */
+    uint8_t zero;
     uint32_t count; /* PARTIAL: free frames, blocks, tags (shared) */
     uint32_t zero_too;
     uint8_t state; /* enum frame_chunk_state (shared) */
@@ -169,7 +170,7 @@ struct frame_returned {
 
 #define FRAME_WINDOWS      7 /* orders whose blocks fit a word */
 #define FRAME_RETURNED     8 /* chunks of a cache in which others may free before its owner is stopped */
-#define FRAME_SPARE_CHUNKS 8 /* free chunks that a cache holds in each zone */
+#define FRAME_SPARE_CHUNKS 8 /* free chunks that a cache holds in each set */
 
 /* What forbidden may be; no two are few bits apart. */
 #define FRAME_RUNNING  0u
@@ -182,11 +183,20 @@ struct frame_returned {
 
 #define FRAME_ZONE_NONE LOAM_FRAME_ZONE_COUNT
 
+/*
+ * A cache's chunks are in two sets, by whose requests they serve: those without a limit must leave the DMA32 reserve, and
+ * what is lent to them has left its account; those with a limit at 4 GiB may enter it.
+ */
+enum frame_set {
+    FRAME_SET_LOW, /* chunks below 4 GiB, for requests with a limit there */
+    FRAME_SET_ANY, /* for requests without a limit: above 4 GiB, or below it what the reserve can spare */
+    FRAME_SETS     /* as a set: none, the allocator decides */
+};
+
 #define FRAME_ORDER_OWNED 0x59 /* a FREE or WHOLE chunk with an owner, in place of 9 */
 
 /*
- * free_frames[z] == free bits of its PARTIAL chunks in zone z + 512 x spare_count[z]; what is ready and blocks returned
- * are not among them
+ * free_frames[z] == free frames of its chunks in zone z; what is ready and blocks returned are not among them
  * a PARTIAL chunk of it is current or on one of its lists; a FREE one is in spare
  */
 struct loam_frame_cache {
@@ -200,15 +210,14 @@ struct loam_frame_cache {
     uint32_t returned_any;          /* 0: returned_frames are (shared) */
     uint64_t owner;                 /* id + 1 */
     uint64_t zone_end;              /* as the allocator's */
-    uint64_t zone_open; /* whose chunks serve requests without limit; FRAME_ZONE_NONE: the allocator decides */
     uint64_t id;
     uint64_t offset_bytes; /* from the allocator */
     /* What others write who free here. */
     alignas(64) uint64_t returned_frames[LOAM_FRAME_ZONE_COUNT]; /* in blocks returned; with the lock held */
-    alignas(64) struct frame_window window[FRAME_CHUNK_ORDER][LOAM_FRAME_ZONE_COUNT];
-    uint64_t spare_count[LOAM_FRAME_ZONE_COUNT];
-    uint64_t spare[LOAM_FRAME_ZONE_COUNT][FRAME_SPARE_CHUNKS]; /* first frames */
-    struct frame_lists lists[LOAM_FRAME_ZONE_COUNT];
+    alignas(64) struct frame_window window[FRAME_CHUNK_ORDER][FRAME_SETS];
+    uint64_t spare_count[FRAME_SETS];
+    uint64_t spare[FRAME_SETS][FRAME_SPARE_CHUNKS]; /* first frames */
+    struct frame_lists lists[FRAME_SETS];
     struct frame_returned returned[FRAME_RETURNED];
 };
 
@@ -494,14 +503,6 @@ static inline void frame_window_move(struct frame_window *window, const struct f
     window->chunk_offset_bytes = to->chunk_offset_bytes;
     window->map_offset_bytes = to->map_offset_bytes;
     frame_write(window->link, to->link);
-}
-
-/* Whose chunks in caches serve requests without limit: the highest zone's, unless a reserve must be seen to. */
-static inline uint64_t frame_zone_open(const struct loam_frame *frame)
-{
-    return frame->top_zone == LOAM_FRAME_ZONE_NORMAL ? (uint64_t)LOAM_FRAME_ZONE_NORMAL
-           : frame->dma32_reserve_frames == 0        ? (uint64_t)LOAM_FRAME_ZONE_DMA32
-                                                     : FRAME_ZONE_NONE;
 }
 
 /* The frames of the blocks of an order, 0 to 6, that start at the bits of a word. */

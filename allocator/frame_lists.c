@@ -13,7 +13,7 @@ struct frame_lists *loam_frame_lists_of(struct loam_frame *frame, const struct f
 {
     uint32_t owner = frame_read(spot->chunk->owner);
 
-    return owner != 0 ? &frame_caches(frame)[owner - 1].lists[spot->zone]
+    return owner != 0 ? &frame_caches(frame)[owner - 1].lists[spot->chunk->set]
                       : &frame->lists[spot->zone][spot->chunk->released & 1];
 }
 

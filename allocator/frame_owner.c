@@ -34,14 +34,14 @@ static void give_back(struct loam_frame *frame, struct loam_frame_cache *cache, 
  */
 static void keep_or_give(struct loam_frame *frame, struct loam_frame_cache *cache, const struct frame_spot *spot)
 {
-    uint64_t *spare_count = &cache->spare_count[spot->zone];
+    uint64_t *spare_count = &cache->spare_count[spot->chunk->set];
 
     spot->chunk->released = 0;
     spot->chunk->order = FRAME_ORDER_OWNED;
     spot->chunk->list = FRAME_LIST_NONE;
     if (*spare_count < FRAME_SPARE_CHUNKS && frame->holder == cache->owner) {
         frame_write(spot->chunk->state, FRAME_CHUNK_FREE);
-        cache->spare[spot->zone][(*spare_count)++] = spot->start;
+        cache->spare[spot->chunk->set][(*spare_count)++] = spot->start;
         return;
     }
     give_back(frame, cache, spot);
@@ -60,18 +60,18 @@ void loam_frame_owner_release(struct loam_frame *frame, struct loam_frame_cache 
 
 static void drop_spare(struct loam_frame_cache *cache, const struct frame_spot *spot)
 {
-    uint64_t *spare = cache->spare[spot->zone], n = 0;
+    uint64_t *spare = cache->spare[spot->chunk->set], n = 0;
 
     while (spare[n] != spot->start) {
         n++;
     }
-    spare[n] = spare[--cache->spare_count[spot->zone]];
+    spare[n] = spare[--cache->spare_count[spot->chunk->set]];
 }
 
 /* The chunk, which is current, is no longer; it is on no list. */
 static void drop_current(struct loam_frame_cache *cache, const struct frame_spot *spot)
 {
-    frame_window_move(&cache->window[spot->chunk->order][spot->zone], &frame_window_none);
+    frame_window_move(&cache->window[spot->chunk->order][spot->chunk->set], &frame_window_none);
     spot->chunk->list = FRAME_LIST_NONE;
     spot->chunk->fit = FRAME_FITS - 1;
     loam_frame_chunk_cap_fit(spot->chunk);
@@ -121,7 +121,8 @@ void loam_frame_owner_disown(struct loam_frame *frame, struct loam_frame_cache *
     }
 }
 
-void loam_frame_owner_adopt(struct loam_frame *frame, struct loam_frame_cache *cache, const struct frame_spot *spot)
+void loam_frame_owner_adopt(struct loam_frame *frame, struct loam_frame_cache *cache, const struct frame_spot *spot,
+                            enum frame_set set)
 {
     bool partial = spot->chunk->state == FRAME_CHUNK_PARTIAL;
 
@@ -132,6 +133,7 @@ void loam_frame_owner_adopt(struct loam_frame *frame, struct loam_frame_cache *c
         frame_write(spot->chunk->crossed, loam_frame_chunk_crossed(frame, spot));
     }
     frame_write(spot->chunk->slot, 0);
+    frame_write(spot->chunk->set, (uint8_t)set);
     frame_write(spot->chunk->owner, (uint16_t)(cache->id + 1));
     move_free(frame, cache, spot, partial ? frame_free_frames(spot->chunk) : LOAM_FRAME_CHUNK_FRAMES, true);
     if (!partial) {

@@ -9,7 +9,8 @@
 #include "allocator/frame_spot.h"
 
 /* A backed PARTIAL chunk without an owner, or one just made, on no list (state INNER becomes FREE), gets this owner. */
-void loam_frame_owner_adopt(struct loam_frame *frame, struct loam_frame_cache *cache, const struct frame_spot *spot);
+void loam_frame_owner_adopt(struct loam_frame *frame, struct loam_frame_cache *cache, const struct frame_spot *spot,
+                            enum frame_set set);
 
 /* Free a block of the cache's in one chunk. */
 void loam_frame_owner_release(struct loam_frame *frame, struct loam_frame_cache *cache, const struct frame_spot *spot,

@@ -86,9 +86,6 @@ static void set_top_zone(struct loam_frame *frame)
     }
     frame->top_zone = zone;
     loam_frame_claim_all(frame);
-    for (uint32_t id = 0; id < frame->cache_top; id++) {
-        frame_write(frame_caches(frame)[id].zone_open, frame_zone_open(frame));
-    }
 }
 
 /* Commit: everything is checked, and the metadata is prepared. */

@@ -21,9 +21,10 @@ bool loam_frame_stop_barrier_set(void)
 /* --- What is ready --------------------------------------------------------------------------------------------- */
 
 /* What is ready or back in a window is free in its bitmaps again. The cache stands still. */
-static void settle_window(struct loam_frame *frame, struct loam_frame_cache *cache, uint32_t zone, uint32_t order)
+static void settle_window(struct loam_frame *frame, struct loam_frame_cache *cache, uint32_t set, uint32_t order)
 {
-    struct frame_window *window = &cache->window[order][zone];
+    struct frame_window *window = &cache->window[order][set];
+    uint64_t *cached = &cache->free_frames[frame_zone(frame, window->base)];
     uint64_t starts = window->ready | window->back, frames;
 
     if (window->made == 0) {
@@ -34,15 +35,15 @@ static void settle_window(struct loam_frame *frame, struct loam_frame_cache *cac
                      frame_spread(starts, order));
     frame_count(frame_address(frame, window->chunk_offset_bytes),
                 (uint32_t)frames * FRAME_COUNT_FREE - (uint32_t)(frames >> order) * FRAME_COUNT_BLOCK);
-    frame_write(cache->free_frames[zone], cache->free_frames[zone] + frames);
+    frame_write(*cached, *cached + frames);
     frame_window_reset(window);
 }
 
 void loam_frame_stop_settle(struct loam_frame *frame, struct loam_frame_cache *cache)
 {
     for (uint32_t order = 0; order < FRAME_WINDOWS; order++) {
-        settle_window(frame, cache, LOAM_FRAME_ZONE_DMA32, order);
-        settle_window(frame, cache, LOAM_FRAME_ZONE_NORMAL, order);
+        settle_window(frame, cache, FRAME_SET_LOW, order);
+        settle_window(frame, cache, FRAME_SET_ANY, order);
     }
 }
 
@@ -51,10 +52,13 @@ uint64_t loam_frame_stop_ready_frames(const struct loam_frame_cache *cache, enum
 {
     uint64_t sum = 0;
 
-    for (uint32_t order = 0; order < FRAME_WINDOWS; order++) {
-        const struct frame_window *window = &cache->window[order][zone];
+    for (uint32_t n = 0; n < FRAME_WINDOWS * FRAME_SETS; n++) {
+        const struct frame_window *window = &cache->window[n / FRAME_SETS][n % FRAME_SETS];
+        uint64_t free_bits = frame_read(window->ready) | frame_read(window->back);
 
-        sum += (uint64_t)__builtin_popcountll(frame_read(window->ready) | frame_read(window->back)) << order;
+        sum += (frame_read(window->base) >= cache->zone_end) == (zone == LOAM_FRAME_ZONE_NORMAL)
+                   ? (uint64_t)__builtin_popcountll(free_bits) << n / FRAME_SETS
+                   : 0;
     }
     return sum;
 }
@@ -65,7 +69,7 @@ bool loam_frame_stop_ready(const struct loam_frame *frame, const struct frame_sp
     uint64_t link = frame_spot_link(spot);
 
     for (uint32_t order = 0; order < FRAME_WINDOWS; order++) {
-        const struct frame_window *window = &cache->window[order][spot->zone];
+        const struct frame_window *window = &cache->window[order][frame_read(spot->chunk->set)];
 
         if (frame_read(window->link) == link && frame_read(window->base) == loam_align_down(start, 64) &&
             (frame_spread(frame_read(window->ready) | frame_read(window->back), order) & mask) != 0) {

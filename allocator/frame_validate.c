@@ -360,7 +360,7 @@ static bool kind_valid(const struct recount *recount, const struct frame_chunk *
     if (chunk->owner == 0) {
         return true;
     }
-    if (chunk->owner > frame->cache_top || chunk->slot > FRAME_RETURNED) {
+    if (chunk->owner > frame->cache_top || chunk->slot > FRAME_RETURNED || chunk->set >= FRAME_SETS) {
         return false;
     }
     owner = &frame_caches(frame)[chunk->owner - 1];

@@ -43,8 +43,7 @@ bool loam_frame_validate_record(const struct loam_frame *frame, uint32_t id)
     }
     return (forbidden == FRAME_RUNNING || forbidden == FRAME_STOPPING || forbidden == FRAME_STOPPED) &&
            id < frame->cache_top && frame_read(cache->busy) <= 1 && cache->id == id && cache->owner == id + 1 &&
-           cache->zone_end == frame->zone_end && cache->zone_open == frame_zone_open(frame) &&
-           frame_address(frame, cache->offset_bytes) == cache;
+           cache->zone_end == frame->zone_end && frame_address(frame, cache->offset_bytes) == cache;
 }
 
 bool loam_frame_validate_made(const struct frame_spot *spot, const struct frame_window *window, uint32_t order)
@@ -66,16 +65,16 @@ bool loam_frame_validate_made(const struct frame_spot *spot, const struct frame_
 }
 
 /* Whether the window is in the chunk that it says it is in, and that is one to take from. */
-static bool check_window(const struct recount *recount, const struct holding *holding, uint32_t zone, uint32_t order)
+static bool check_window(const struct recount *recount, const struct holding *holding, uint32_t set, uint32_t order)
 {
-    const struct frame_window *window = &holding->cache->window[order][zone];
+    const struct frame_window *window = &holding->cache->window[order][set];
     struct frame_spot spot;
 
     if (window->link == FRAME_LINK_NONE) {
         return memcmp(window, &frame_window_none, sizeof *window) == 0;
     }
     return held(recount, holding, window->link, &spot) && spot.chunk->state == FRAME_CHUNK_PARTIAL &&
-           spot.chunk->list == FRAME_LIST_CURRENT && spot.chunk->order == order && spot.zone == zone &&
+           spot.chunk->list == FRAME_LIST_CURRENT && spot.chunk->order == order && spot.chunk->set == set &&
            window->chunk_base == spot.start &&
            frame_address(recount->frame, window->chunk_offset_bytes) == spot.chunk &&
            frame_address(recount->frame, window->map_offset_bytes) == spot.map &&
@@ -87,8 +86,8 @@ enum loam_error loam_frame_validate_windows(struct recount *recount)
     for (uint32_t id = 0; id < recount->frame->cache_top; id++) {
         struct holding holding = {.cache = &frame_caches(recount->frame)[id]};
 
-        for (uint32_t n = 0; n < FRAME_CHUNK_ORDER * LOAM_FRAME_ZONE_COUNT; n++) {
-            if (!check_window(recount, &holding, n % LOAM_FRAME_ZONE_COUNT, n / LOAM_FRAME_ZONE_COUNT)) {
+        for (uint32_t n = 0; n < FRAME_CHUNK_ORDER * FRAME_SETS; n++) {
+            if (!check_window(recount, &holding, n % FRAME_SETS, n / FRAME_SETS)) {
                 return bad_cache(recount, &holding, "what it takes from is not its current chunk");
             }
         }
@@ -97,41 +96,48 @@ enum loam_error loam_frame_validate_windows(struct recount *recount)
     return LOAM_OK;
 }
 
-static void count_currents(const struct recount *recount, struct holding *holding, uint32_t zone)
+static void count_held(struct holding *holding, const struct frame_spot *spot)
+{
+    holding->chunks++;
+    holding->free_frames[spot->zone] +=
+        spot->chunk->state == FRAME_CHUNK_FREE ? LOAM_FRAME_CHUNK_FRAMES : frame_free_frames(spot->chunk);
+}
+
+static void count_currents(const struct recount *recount, struct holding *holding, uint32_t set)
 {
     for (uint32_t order = 0; order < FRAME_CHUNK_ORDER; order++) {
-        uint64_t link = holding->cache->window[order][zone].link;
+        uint64_t link = holding->cache->window[order][set].link;
 
         if (link != FRAME_LINK_NONE) {
-            holding->chunks++;
-            holding->free_frames[zone] += frame_free_frames(frame_spot_from_link(recount->frame, link).chunk);
+            struct frame_spot spot = frame_spot_from_link(recount->frame, link);
+
+            count_held(holding, &spot);
         }
     }
 }
 
-static enum loam_error check_spares(struct recount *recount, struct holding *holding, uint32_t zone)
+static enum loam_error check_spares(struct recount *recount, struct holding *holding, uint32_t set)
 {
     const struct loam_frame_cache *cache = holding->cache;
 
-    if (cache->spare_count[zone] > FRAME_SPARE_CHUNKS) {
+    if (cache->spare_count[set] > FRAME_SPARE_CHUNKS) {
         return bad_cache(recount, holding, "it holds more spare chunks than there is room for");
     }
-    for (uint64_t n = 0; n < cache->spare_count[zone]; n++) {
+    for (uint64_t n = 0; n < cache->spare_count[set]; n++) {
         struct frame_spot spot;
 
-        if (!loam_frame_spot_find(recount->frame, cache->spare[zone][n], &spot) || spot.chunk->owner != cache->id + 1 ||
-            spot.chunk->state != FRAME_CHUNK_FREE || spot.start != cache->spare[zone][n]) {
+        if (!loam_frame_spot_find(recount->frame, cache->spare[set][n], &spot) || spot.chunk->owner != cache->id + 1 ||
+            spot.chunk->state != FRAME_CHUNK_FREE || spot.chunk->set != set || spot.start != cache->spare[set][n]) {
             return bad_cache(recount, holding, "a spare chunk of it is none");
         }
-        holding->chunks++;
-        holding->free_frames[zone] += LOAM_FRAME_CHUNK_FRAMES;
+        count_held(holding, &spot);
     }
     return LOAM_OK;
 }
 
-static enum loam_error check_cache_lists(struct recount *recount, struct holding *holding, uint32_t zone)
+static enum loam_error check_cache_lists(struct recount *recount, struct holding *holding, uint32_t set)
 {
-    const struct frame_lists *lists = &holding->cache->lists[zone];
+    const struct frame_lists *lists = &holding->cache->lists[set];
 
     if (lists->mask[1] != 0) {
         return bad_cache(recount, holding, "the mask marks lists that a cache does not have");
@@ -143,12 +149,11 @@ static enum loam_error check_cache_lists(struct recount *recount, struct holding
         if (error != LOAM_OK) {
             return error;
         }
-        holding->chunks += steps;
         for (; steps > 0; steps--) {
-            const struct frame_chunk *this = frame_spot_from_link(recount->frame, link).chunk;
+            struct frame_spot spot = frame_spot_from_link(recount->frame, link);
 
-            holding->free_frames[zone] += frame_free_frames(this);
-            link = frame_chunk_next(this);
+            count_held(holding, &spot);
+            link = frame_chunk_next(spot.chunk);
         }
     }
     return LOAM_OK;
@@ -217,11 +222,11 @@ static enum loam_error check_cache(struct recount *recount, uint32_t id, uint64_
     if (cache->forbidden != FRAME_UNUSED) {
         error = check_memo(recount, &holding);
     }
-    for (uint32_t zone = 0; error == LOAM_OK && zone < LOAM_FRAME_ZONE_COUNT; zone++) {
-        count_currents(recount, &holding, zone);
-        error = check_spares(recount, &holding, zone);
+    for (uint32_t set = 0; error == LOAM_OK && set < FRAME_SETS; set++) {
+        count_currents(recount, &holding, set);
+        error = check_spares(recount, &holding, set);
         if (error == LOAM_OK) {
-            error = check_cache_lists(recount, &holding, zone);
+            error = check_cache_lists(recount, &holding, set);
         }
     }
     for (uint32_t n = 0; error == LOAM_OK && n < FRAME_RETURNED; n++) {

@@ -844,6 +844,32 @@ Test(frame_cache, what_a_cache_holds_of_the_reserve_is_for_limited_requests_only
     assert_valid(frame);
 }
 
+/* All of a small guest lies below 4 GiB: a cache has chunks for requests without a limit, as long as the reserve stays. */
+Test(frame_cache, requests_without_a_limit_are_served_below_4_gib_too)
+{
+    enum { SMALL = 65536, RESERVE = 4096 };
+    struct loam_frame *frame = make(&(struct loam_frame_config){.dma32_reserve_frames = RESERVE});
+    struct loam_frame_cache *cache = cache_make(frame);
+    struct loam_frame_section section;
+
+    add(frame, 0, SMALL);
+    for (uint32_t n = 0; n < SMALL - RESERVE; n++) {
+        uint64_t start = get(cache, 0, 0);
+
+        cr_assert_eq(loam_frame_section_find(frame, pfn(start), &section), LOAM_OK);
+        if (n < SMALL - RESERVE - 512) {
+            cr_assert_geq(section.free_frames, RESERVE, "what is lent was the reserve's");
+            cr_assert(n % 512 != 0 || loam_frame_stats(frame).cached_frames > 0, "frame %u is the allocator's", n);
+        }
+    }
+    cr_assert_eq(loam_frame_cache_alloc(cache, 0, pfn(0), &(loam_pfn){0}), LOAM_ERROR_EXHAUSTED);
+    cr_assert_eq(loam_frame_stats(frame).free_frames, RESERVE);
+    for (uint32_t n = 0; n < RESERVE; n++) {
+        get(cache, 0, ZONE_END);
+    }
+    assert_valid(frame);
+}
+
 Test(frame_cache, limits_other_than_4_gib_are_exact)
 {
     uint64_t limits[] = {1, 100, 511, 512, 513, 4096, 4099, 5000};

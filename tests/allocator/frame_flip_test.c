@@ -515,11 +515,11 @@ static void mark_allocator(const struct world *world)
     }
 }
 
-static void mark_cache_zone(const struct world *world, const struct loam_frame_cache *cache, uint32_t zone)
+static void mark_cache_set(const struct world *world, const struct loam_frame_cache *cache, uint32_t set)
 {
-    MARK(cache->spare_count[zone]);
-    mark(world, cache->spare[zone], cache->spare_count[zone] * sizeof cache->spare[zone][0]);
-    mark_lists(world, &cache->lists[zone], true);
+    MARK(cache->spare_count[set]);
+    mark(world, cache->spare[set], cache->spare_count[set] * sizeof cache->spare[set][0]);
+    mark_lists(world, &cache->lists[set], true);
 }
 
 static void mark_cache(const struct world *world, const struct loam_frame_cache *cache, uint32_t id)
@@ -537,7 +537,6 @@ static void mark_cache(const struct world *world, const struct loam_frame_cache 
     *(char *)shape_at(world, &cache->busy, true) &= (char)0xfe;
     MARK(cache->owner);
     MARK(cache->zone_end);
-    MARK(cache->zone_open);
     MARK(cache->returned_any);
     MARK(cache->offset_bytes);
     MARK(cache->id);
@@ -548,8 +547,8 @@ static void mark_cache(const struct world *world, const struct loam_frame_cache 
     for (uint32_t i = 0; i < FRAME_CHUNK_ORDER * LOAM_FRAME_ZONE_COUNT; i++) {
         mark_window(world, &cache->window[i / LOAM_FRAME_ZONE_COUNT][i % LOAM_FRAME_ZONE_COUNT]);
     }
-    mark_cache_zone(world, cache, LOAM_FRAME_ZONE_DMA32);
-    mark_cache_zone(world, cache, LOAM_FRAME_ZONE_NORMAL);
+    mark_cache_set(world, cache, FRAME_SET_LOW);
+    mark_cache_set(world, cache, FRAME_SET_ANY);
     MARK(cache->returned);
 }
 
@@ -635,6 +634,9 @@ static void mark_section(const struct world *world, const struct frame_section *
 
         MARK(chunk->state);
         MARK(chunk->owner);
+        if (chunk->owner != 0) {
+            MARK(chunk->set);
+        }
         if (chunk->state == FRAME_CHUNK_PARTIAL) {
             mark_partial(world, chunk);
             mark(world, frame_map(world->frame, section, n), sizeof(struct frame_map));

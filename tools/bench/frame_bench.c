@@ -95,6 +95,40 @@ SUBJECT_INLINE double low_pair(const struct bench_case *bench, const struct subj
 
 ROUNDS(low_pair)
 
+/* --- Guests with a reserve -------------------------------------------------------------------------------------- */
+
+/* The default of loam/plan.h: the 16th part of what lies below 4 GiB, at most 16 MiB. */
+static double reserve_pair(uint64_t frames)
+{
+    uint64_t most = 16 * LOAM_MIB / LOAM_FRAME_BYTES;
+    struct subject_sections sections = {.frames = frames, .reserve_frames = frames / 16 < most ? frames / 16 : most};
+    struct subject subject;
+    bool served = true;
+
+    subject_make_loam(&subject, &sections);
+    uint64_t start = bench_now();
+    for (uint32_t i = 0; i < PAIRS; i++) {
+        uint64_t place;
+
+        served &= cached_alloc(&subject, 0, false, &place);
+        served &= cached_free(&subject, 0, place);
+    }
+    uint64_t taken = bench_now() - start;
+    subject_unmake(&subject);
+    return served ? (double)taken / PAIRS : NAN;
+}
+
+static double reserve_loam(const struct bench_case *bench)
+{
+    return reserve_pair(bench->parameter);
+}
+
+static double reserve_reference(const struct bench_case *bench)
+{
+    (void)bench;
+    return reserve_pair(6 * GIB_FRAMES);
+}
+
 /* --- Bulk ------------------------------------------------------------------------------------------------------ */
 
 /* parameter: 0 for the allocations' time, 1 for that of the frees in random order. */
@@ -432,6 +466,12 @@ static double hugeable_seed(const struct bench_case *bench)
         .name = case_name, .what = text, .unit = "ns", .goal = times, .parameter = number, .loam = rounds##_loam,      \
         .reference = rounds##_seed                                                                                     \
     }
+#define RESERVE(case_name, text, guest_frames)                                                                         \
+    {                                                                                                                  \
+        .name = case_name, .what = text, .unit = "ns", .goal = 0.85, .parameter = guest_frames, .loam = reserve_loam,  \
+        .reference = reserve_reference                                                                                 \
+    }
+
 const struct bench_case frame_cases[] = {
     NS("frame.pair.order0", "allocate and free a frame at once", 2.5, 0, pair),
     NS("frame.pair.order3", "the same with 8 frames", 2.5, 3, pair),
@@ -443,6 +483,9 @@ const struct bench_case frame_cases[] = {
     NS("frame.shared.bulk.alloc", "each of 262,144 frames allocated, likewise", 1, 0, bulk_shared),
     NS("frame.shared.bulk.free", "each of them freed, in random order", 1, 1, bulk_shared),
     NS("frame.shared.mix", "as frame.mix, likewise", 1, 0, mixed_shared),
+    RESERVE("frame.reserve.256m",
+            "allocate and free a frame in a guest of 256 MiB with its reserve; reference: of 6 GiB", GIB_FRAMES / 4),
+    RESERVE("frame.reserve.3g", "the same in a guest of 3 GiB", 3 * GIB_FRAMES),
     NS("frame.bulk.alloc", "each of 262,144 frames allocated", 4, 0, bulk),
     NS("frame.bulk.free", "each of them freed, in random order", 3.5, 1, bulk),
     NS("frame.mix", "each call with orders 0 to 9 geometric, 100,000 blocks live, a random one freed for each new", 2.7,

@@ -30,7 +30,9 @@ static void each_section(const struct subject_sections *sections, struct subject
 
 static struct loam_frame_config config_of(const struct subject_sections *sections)
 {
-    return (struct loam_frame_config){.section_capacity = section_count(sections), .cache_capacity = CACHES};
+    return (struct loam_frame_config){.section_capacity = section_count(sections),
+                                      .cache_capacity = CACHES,
+                                      .dma32_reserve_frames = sections->reserve_frames};
 }
 
 static size_t aligned(size_t bytes)

@@ -34,10 +34,11 @@ struct subject {
 /* Sections of equal size at equal distances, all of them multiples of a chunk. */
 struct subject_sections {
     uint64_t start_frame;
-    uint64_t frames;       /* of each */
-    uint32_t count;        /* 0: 1; added in a random order */
-    uint64_t every_frames; /* from the start of one to the start of the next */
-    bool in_prefix;        /* the reference only: its metadata takes frames of the section, as it was designed */
+    uint64_t frames;         /* of each */
+    uint32_t count;          /* 0: 1; added in a random order */
+    uint64_t every_frames;   /* from the start of one to the start of the next */
+    uint64_t reserve_frames; /* Loam only: below 4 GiB */
+    bool in_prefix;          /* the reference only: its metadata takes frames of the section, as it was designed */
 };
 
 struct subject_calls {

@@ -294,7 +294,9 @@ LOAM_MUST_USE enum loam_error loam_frame_cache_destroy(struct loam_frame_cache *
 /*
  * As loam_frame_alloc_order_below, loam_frame_free and the batches, by the cache's owner. Orders up to
  * LOAM_FRAME_CACHE_ORDERS - 1 without limit or with one at 4 GiB are served from the cache's own chunks, anything else
- * by the allocator. LOAM_ERROR_UNINITIALISED also: the cache was destroyed.
+ * by the allocator. Chunks below 4 GiB come to a cache for requests without a limit only if the allocator keeps the DMA32
+ * reserve without them; such requests may have what lies there even if others enter the reserve later.
+ * LOAM_ERROR_UNINITIALISED also: the cache was destroyed.
  */
 LOAM_MUST_USE enum loam_error loam_frame_cache_alloc(struct loam_frame_cache *cache, uint32_t order, loam_pfn limit,
                                                      loam_pfn *start);
