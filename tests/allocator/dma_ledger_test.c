@@ -7,7 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define FIRST DMA_LEDGER_SEGMENT_FIRST
+#define FIRST             DMA_LEDGER_SEGMENT_FIRST
+#define COME_AND_GO_COUNT 100000u
 
 /* --- Heap that fails when told to, is counted, and shows who writes past its end; linked with --wrap -------------- */
 
@@ -20,7 +21,7 @@ void __wrap_free(void *memory);
 
 static atomic_int heap_failure; /* fails the n-th call from now; 0: none */
 static atomic_int block_count;
-static char *end_of_latest;
+static char *_Atomic end_of_latest;
 
 void *__wrap_calloc(size_t count, size_t bytes)
 {
@@ -223,6 +224,7 @@ Test(dma_ledger, grows_by_segments_and_entries_stay)
 Test(dma_ledger, a_full_heap_leaves_the_ledger_as_it_was)
 {
     struct loam_dma_buffer buffer;
+    uint64_t last_id = 0;
 
     for (int n = 1; n <= DMA_INDEX_LEVELS + 1; n++) {
         heap_failure = n;
@@ -233,8 +235,9 @@ Test(dma_ledger, a_full_heap_leaves_the_ledger_as_it_was)
         loam_dma_ledger_clear(&ledger);
     }
     for (uint64_t i = 0; i < FIRST; i++) {
-        enter(i);
+        last_id = enter(i);
     }
+    cr_expect_eq(look_up(last_id + DMA_LEDGER_STRIPES), LOAM_ERROR_NOT_FOUND, "there is no segment for it");
     heap_failure = 1;
     cr_expect_eq(try_enter(FIRST, &buffer), LOAM_ERROR_SYSTEM, "the second segment");
     assert_valid();
@@ -373,7 +376,7 @@ static void *come_and_go(void *argument)
 {
     uint64_t frame = *(uint32_t *)argument;
 
-    for (uint32_t i = 0; i < 20000; i++) {
+    for (uint32_t i = 0; i < COME_AND_GO_COUNT; i++) {
         strike(enter(frame + i % 3));
     }
     return NULL;
@@ -394,6 +397,35 @@ static void *look_on(void *argument)
         *wrong += validate(NULL) != LOAM_OK;
     }
     return NULL;
+}
+
+/* What is found among them was there when it was copied. */
+static void *find(void *argument)
+{
+    uint64_t *wrong = argument;
+    struct loam_dma_entry entry;
+
+    while (!atomic_load(&stop)) {
+        *wrong += loam_dma_ledger_next(&ledger, (loam_gpa){0}, &entry) != LOAM_OK || entry.buffer.bytes != 4096;
+        *wrong += loam_dma_ledger_next(&ledger, (loam_gpa){2 * 4096}, &entry) != LOAM_OK ||
+                  entry.buffer.gpa.value < 2 * 4096 || entry.buffer.bytes != 4096;
+    }
+    return NULL;
+}
+
+Test(dma_ledger, what_is_found_is_there, .timeout = 120)
+{
+    uint32_t below = 0;
+    uint64_t wrong = 0;
+    pthread_t threads[2];
+
+    enter(4);
+    cr_assert_eq(pthread_create(&threads[0], NULL, find, &wrong), 0);
+    cr_assert_eq(pthread_create(&threads[1], NULL, come_and_go, &below), 0);
+    pthread_join(threads[1], NULL);
+    atomic_store(&stop, true);
+    pthread_join(threads[0], NULL);
+    cr_expect_eq(wrong, 0);
 }
 
 Test(dma_ledger, entries_come_and_go_while_others_look, .timeout = 120)

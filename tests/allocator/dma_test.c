@@ -873,6 +873,8 @@ Test(dma, a_buffer_lies_where_the_map_has_it_now)
     cr_expect_eq(buffer.hva, guest.host[1], "another region");
     cr_assert_eq(carve_dirty(guest.dma, LOAM_MIB + 2 * PAGE, &buffer), LOAM_OK);
     cr_expect_eq(buffer.hva, guest.host[0] + 2 * PAGE, "and back");
+    buffer = alloc(here(LOAM_MIB + 3 * PAGE, PAGE));
+    cr_expect(all_bytes(buffer.hva, PAGE, 0), "who wants it zeroed has it zeroed");
     cr_assert_eq(loam_gpa_map_remove(guest.map, moved.start, moved.bytes), LOAM_OK);
     cr_expect_eq(carve_dirty(guest.dma, 2 * LOAM_MIB, &buffer), LOAM_ERROR_NOT_PERMITTED);
     cr_assert_eq(loam_gpa_map_insert(guest.map, &moved), LOAM_OK);
