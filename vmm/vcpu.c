@@ -553,7 +553,6 @@ bool vcpu_find_lost(const struct vcpu *vcpu, const struct loam_gpa_view *view, s
         uint64_t linear;
     } places[] = {
         {"rip", decode_linear_rip(&regs, &sregs)},
-        {"cr2", sregs.cr2},
         {"rdi", regs.rdi},
         {"rsi", regs.rsi},
         {"rsp", regs.rsp},
@@ -571,11 +570,15 @@ bool vcpu_find_lost(const struct vcpu *vcpu, const struct loam_gpa_view *view, s
         {"r13", regs.r13},
         {"r14", regs.r14},
         {"r15", regs.r15},
+        {"cr2", sregs.cr2}, /* of an earlier fault, where the guest was not told of this one */
         {"the IDT", sregs.idt.base},
         {"the GDT", sregs.gdt.base},
     };
 
     for (size_t i = 0; !lost->is_known && i < sizeof places / sizeof places[0]; i++) {
+        if (places[i].linear < LOAM_FRAME_BYTES) {
+            continue; /* a number rather than an address */
+        }
         lost->is_known = is_lost_at(vcpu, view, places[i].linear, &lost->gpa) ||
                          is_lost_at(vcpu, view, places[i].linear + ACCESS_BYTES_MAX - 1, &lost->gpa);
         snprintf(lost->how, sizeof lost->how, "where %s points", places[i].name);
