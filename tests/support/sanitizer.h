@@ -14,6 +14,25 @@
 #define SANITIZER_MAPS 0
 #endif
 
+#if defined(__SANITIZE_THREAD__)
+#define SANITIZER_THREADS 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define SANITIZER_THREADS 1
+#endif
+#endif
+#ifndef SANITIZER_THREADS
+#define SANITIZER_THREADS 0
+#endif
+
+/* First in a case that runs one instruction at a time. */
+#define SKIP_WHERE_A_SANITIZER_CALLS()                                                                                 \
+    do {                                                                                                               \
+        if (SANITIZER_THREADS) {                                                                                       \
+            cr_skip("each access calls ThreadSanitizer, which would be interrupted half-way");                         \
+        }                                                                                                              \
+    } while (0)
+
 /* First in a case that leaves the process no address space. */
 #define SKIP_WHERE_A_SANITIZER_MAPS()                                                                                  \
     do {                                                                                                               \
