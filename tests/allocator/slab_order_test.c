@@ -6,7 +6,7 @@
  */
 #include "tests/support/weak_atomic.h"
 
-#include "allocator/slab_pool.h"
+#include "allocator/slab/slab_pool.h"
 #include "tests/allocator/slab_fixture.h"
 
 #include <criterion/criterion.h>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "allocator/slab_pool.h"
+#include "allocator/slab/slab_pool.h"
 #include "loam/slab.h"
 #include "tests/allocator/slab_fixture.h"
 

@@ -2,7 +2,7 @@
 /*
  * What stands where, and the figures: reads only, beside owners who go on.
  */
-#include "allocator/slab_pool.h"
+#include "allocator/slab/slab_pool.h"
 
 #include <inttypes.h>
 #include <stdio.h>

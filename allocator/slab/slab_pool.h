@@ -8,7 +8,7 @@
 #ifndef LOAM_SLAB_POOL_H
 #define LOAM_SLAB_POOL_H
 
-#include "allocator/slab_layout.h"
+#include "allocator/slab/slab_layout.h"
 
 /* The lock: held for a bounded number of steps, but for walks over all units where a comment says so. */
 void loam_slab_pool_lock(struct loam_slab_shared *shared);

@@ -6,7 +6,7 @@
  * The cache of a class holds one word H of its current slab, 64 objects at most. An allocation takes the lowest bit of
  * H; a free sets a bit of F. So the two never write one word in turn, and a pair does not wait for itself.
  */
-#include "allocator/slab_pool.h"
+#include "allocator/slab/slab_pool.h"
 
 static struct loam_slab_shared *shared_of(const struct loam_slab_cache *cache)
 {

@@ -5,7 +5,7 @@
  *
  * Lock order: the slab allocator's, then nothing. Frames are taken and given back without it.
  */
-#include "allocator/slab_pool.h"
+#include "allocator/slab/slab_pool.h"
 
 /* --- The lock -------------------------------------------------------------------------------------------------- */
 

@@ -2,7 +2,7 @@
 /*
  * The beginning and the end of a slab allocator: sizes, init, attach, trim, destroy.
  */
-#include "allocator/slab_pool.h"
+#include "allocator/slab/slab_pool.h"
 
 #include <inttypes.h>
 #include <string.h>

@@ -3,7 +3,7 @@
  * The whole recounted from the bitmaps up. Nothing that is read is believed before it is checked: no index is followed
  * unless it is in bounds, no list further than there are units.
  */
-#include "allocator/slab_pool.h"
+#include "allocator/slab/slab_pool.h"
 
 #include <inttypes.h>
 
