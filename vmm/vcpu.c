@@ -576,8 +576,8 @@ bool vcpu_find_lost(const struct vcpu *vcpu, const struct loam_gpa_view *view, s
     };
 
     for (size_t i = 0; !lost->is_known && i < sizeof places / sizeof places[0]; i++) {
-        if (places[i].linear < LOAM_FRAME_BYTES) {
-            continue; /* a number rather than an address */
+        if (places[i].linear + ACCESS_BYTES_MAX < LOAM_FRAME_BYTES + ACCESS_BYTES_MAX) {
+            continue; /* a number rather than an address, below 0 too */
         }
         lost->is_known = is_lost_at(vcpu, view, places[i].linear, &lost->gpa) ||
                          is_lost_at(vcpu, view, places[i].linear + ACCESS_BYTES_MAX - 1, &lost->gpa);
