@@ -132,7 +132,7 @@ Test(outside, time_ends_a_guest_whose_output_nobody_reads)
                   {guest_prints_from_two, guest_prints_from_two_end, "2"}};
 
     for (unsigned i = 0; i < 3; i++) {
-        struct ends ends = make_pipe();
+        struct ends ends = make_full_pipe();
 
         tiny_kernel_write(kernel_path, "test", guests[i].code, guests[i].end);
         START(-1, ends.writer, -1, WITH_KERNEL, "--vcpus", guests[i].vcpus, "--timeout", "1");
