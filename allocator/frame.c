@@ -202,7 +202,7 @@ enum loam_error loam_frame_alloc(struct loam_frame *frame, const struct loam_fra
     if (frame == NULL || request == NULL) {
         return LOAM_ERROR_INVALID;
     }
-    if (!frame_lock_plainly(frame)) {
+    if (!frame_lock_plainly(frame, false)) {
         return LOAM_ERROR_CORRUPT;
     }
     if (!frame_front_take(frame, plain_order(request), request->limit.value, &start)) {
@@ -221,7 +221,7 @@ enum loam_error loam_frame_alloc_order(struct loam_frame *frame, uint32_t order,
     return loam_frame_alloc_order_below(frame, order, loam_pfn_from_u64(0), start);
 }
 
-/* With the lock, which is given up. */
+/* With the lock, which is given up: what the front does not have. */
 __attribute__((noinline)) static enum loam_error alloc_order_flushed(struct loam_frame *frame, uint32_t order,
                                                                      loam_pfn limit, loam_pfn *start)
 {
@@ -233,6 +233,18 @@ __attribute__((noinline)) static enum loam_error alloc_order_flushed(struct loam
     return frame_unlock(frame, error);
 }
 
+/* Where nothing is ready, or the lock is not free. */
+__attribute__((noinline)) static enum loam_error alloc_order_slowly(struct loam_frame *frame, uint32_t order,
+                                                                    loam_pfn limit, loam_pfn *start, bool locked)
+{
+    if (!frame_lock_plainly(frame, locked)) {
+        *start = loam_pfn_from_u64(0);
+        return LOAM_ERROR_CORRUPT;
+    }
+    return frame_front_take(frame, order, limit.value, &start->value) ? frame_unlock(frame, LOAM_OK)
+                                                                      : alloc_order_flushed(frame, order, limit, start);
+}
+
 enum loam_error loam_frame_alloc_order_below(struct loam_frame *frame, uint32_t order, loam_pfn limit, loam_pfn *start)
 {
     if (UNLIKELY(start == NULL)) {
@@ -242,43 +254,51 @@ enum loam_error loam_frame_alloc_order_below(struct loam_frame *frame, uint32_t 
         *start = loam_pfn_from_u64(0);
         return LOAM_ERROR_INVALID;
     }
-    if (UNLIKELY(!frame_lock_plainly(frame))) {
-        *start = loam_pfn_from_u64(0);
-        return LOAM_ERROR_CORRUPT;
+    if (UNLIKELY(!loam_lock_try(&frame->lock))) {
+        return alloc_order_slowly(frame, order, limit, start, false);
     }
-    if (LIKELY(frame_front_take(frame, order, limit.value, &start->value))) {
-        loam_lock_give(&frame->lock);
-        return LOAM_OK;
+    if (UNLIKELY(frame->suspect != 0) || UNLIKELY(!frame_front_take_ready(frame, order, limit.value, &start->value))) {
+        return alloc_order_slowly(frame, order, limit, start, true);
     }
-    return alloc_order_flushed(frame, order, limit, start);
+    loam_lock_give(&frame->lock);
+    return LOAM_OK;
 }
 
-/* With the lock, which is given up: a block that the front knows nothing of. */
-__attribute__((noinline)) static enum loam_error free_in_bitmaps(struct loam_frame *frame, uint64_t start,
-                                                                 uint64_t count)
+/* Where the block is not one that was made and handed out, or the lock is not free. */
+__attribute__((noinline)) static enum loam_error free_slowly(struct loam_frame *frame, uint64_t start, uint64_t count,
+                                                             bool locked)
 {
-    return frame_unlock(frame, loam_frame_block_free(frame, start, count));
+    enum loam_error error = LOAM_ERROR_NOT_FOUND;
+
+    if (!frame_lock_plainly(frame, locked)) {
+        return LOAM_ERROR_CORRUPT;
+    }
+    if (loam_is_power_of_two(count)) {
+        error = frame_front_give(frame, start, (uint32_t)__builtin_ctzll(count));
+    }
+    if (error == LOAM_ERROR_NOT_FOUND) {
+        error = loam_frame_block_free(frame, start, count);
+    }
+    return frame_unlock(frame, error);
 }
 
 enum loam_error loam_frame_free(struct loam_frame *frame, loam_pfn start, uint64_t count_frames)
 {
     uint64_t order = (uint64_t)(unsigned)__builtin_ctzll(count_frames | UINT64_C(1) << 63);
-    enum loam_error error;
 
     if (UNLIKELY(frame == NULL)) {
         return LOAM_ERROR_INVALID;
     }
-    if (UNLIKELY(!frame_lock_plainly(frame))) {
-        return LOAM_ERROR_CORRUPT;
+    if (UNLIKELY(!loam_lock_try(&frame->lock))) {
+        return free_slowly(frame, start.value, count_frames, false);
     }
-    if (LIKELY((count_frames & (count_frames - 1)) == 0)) {
-        error = frame_front_give(frame, start.value, order);
-        if (LIKELY(error != LOAM_ERROR_NOT_FOUND)) {
-            loam_lock_give(&frame->lock);
-            return error;
-        }
+    if (UNLIKELY(frame->suspect != 0) || UNLIKELY(order >= FRAME_WINDOWS) ||
+        UNLIKELY((count_frames & (count_frames - 1)) != 0) ||
+        UNLIKELY(!frame_front_give_made(frame, start.value, order))) {
+        return free_slowly(frame, start.value, count_frames, true);
     }
-    return free_in_bitmaps(frame, start.value, count_frames);
+    loam_lock_give(&frame->lock);
+    return LOAM_OK;
 }
 
 enum loam_error loam_frame_alloc_batch(struct loam_frame *frame, uint32_t order, loam_pfn limit, loam_pfn *starts,
@@ -296,7 +316,7 @@ enum loam_error loam_frame_alloc_batch(struct loam_frame *frame, uint32_t order,
     for (size_t n = 0; n < count; n++) {
         starts[n] = loam_pfn_from_u64(0);
     }
-    if (!frame_lock_plainly(frame)) {
+    if (!frame_lock_plainly(frame, false)) {
         return LOAM_ERROR_CORRUPT;
     }
     pressure = loam_frame_chunk_pressure(frame);
@@ -427,16 +447,17 @@ enum loam_error loam_frame_tag_set(struct loam_frame *frame, loam_pfn start, enu
     if (!frame_lock_to_change(frame)) {
         return LOAM_ERROR_CORRUPT;
     }
-    if (loam_frame_spot_find(frame, start.value, &spot)) {
-        spot = loam_frame_spot_head(frame, spot.section, spot.index);
-        if (!loam_frame_stop_chunk(frame, &spot)) {
-            error = loam_frame_stop_error();
-        } else if (loam_frame_block_at(frame, &spot, start.value, &block) && block.start == start.value) {
-            error = loam_frame_block_find(frame, block.start, block.count, &section);
-        }
+    if (!loam_frame_spot_find(frame, start.value, &spot)) {
+        return frame_unlock(frame, LOAM_ERROR_INVALID);
+    }
+    spot = loam_frame_spot_head(frame, spot.section, spot.index);
+    if (!loam_frame_stop_chunk(frame, &spot)) {
+        error = loam_frame_stop_error();
+    } else if (loam_frame_block_at(frame, &spot, start.value, &block) && block.start == start.value) {
+        error = loam_frame_block_find(frame, block.start, block.count, &section);
     }
     if (error == LOAM_OK) {
-        loam_frame_chunk_set_tag(frame, section, block, tag);
+        loam_frame_chunk_set_tag(frame, spot.section, block, tag);
     }
     return frame_unlock(frame, error);
 }

@@ -199,6 +199,10 @@ static inline uint32_t frame_bits_release(struct frame_map *map, uint32_t from, 
 {
     uint32_t change = count * FRAME_COUNT_FREE - frame_bits_count_end(map, from + count - 1);
 
+    if (from % 64 + count <= 64) {
+        frame_bits_clear(map, from / 64, UINT64_MAX >> (64 - count) << from % 64);
+        return change;
+    }
     for (uint32_t word = from / 64; word <= (from + count - 1) / 64; word++) {
         frame_bits_clear(map, word, frame_bits_mask(word, from, count));
     }
@@ -256,6 +260,23 @@ static inline uint32_t frame_bits_find_order(const struct frame_map *map, uint32
     return LOAM_FRAME_CHUNK_FRAMES;
 }
 
+/* The order of the free, naturally aligned run of a word that holds bit; 6: all of the word is free. */
+static inline uint32_t frame_bits_order_at(uint64_t free_bits, uint32_t bit)
+{
+    uint64_t ones = free_bits & free_bits >> 1, twos = ones & ones >> 2, threes = twos & twos >> 4;
+    uint64_t fours = threes & threes >> 8, fives = fours & fours >> 16;
+
+    /* A run of one order holds a run of each below, so that they can be counted instead of compared. */
+    return (uint32_t)((ones >> (bit & 62) & 1) + (twos >> (bit & 60) & 1) + (threes >> (bit & 56) & 1) +
+                      (fours >> (bit & 48) & 1) + (fives >> (bit & 32) & 1) + (free_bits == UINT64_MAX));
+}
+
+/* Whether the frames of one word at mask are one block, or the part of one in that word: its end at end, or 0. */
+static inline bool frame_bits_is_part(struct frame_word bits, uint64_t mask, uint64_t end)
+{
+    return (bits.last & mask) == end && ((bits.allocated | end) & mask) == mask;
+}
+
 /*
  * Whether [from, from + count) is exactly one block, count at least 1. entered: the block that holds the chunk's first
  * frame started in the chunk before. O(words of the block).
@@ -268,12 +289,14 @@ static inline bool frame_bits_is_block(const struct frame_map *map, uint32_t fro
     if (!starts || last >= LOAM_FRAME_CHUNK_FRAMES) {
         return false;
     }
+    if (from / 64 == last / 64) {
+        return frame_bits_is_part(frame_bits_read(map, from / 64), UINT64_MAX >> (64 - count) << from % 64,
+                                  UINT64_C(1) << last % 64);
+    }
     for (uint32_t word = from / 64; word <= last / 64; word++) {
-        struct frame_word bits = frame_bits_read(map, word);
-        uint64_t mask = frame_bits_mask(word, from, count);
         uint64_t end = word == last / 64 ? UINT64_C(1) << (last % 64) : 0;
 
-        if ((bits.last & mask) != end || ((bits.allocated | end) & mask) != mask) {
+        if (!frame_bits_is_part(frame_bits_read(map, word), frame_bits_mask(word, from, count), end)) {
             return false;
         }
     }

@@ -355,22 +355,11 @@ enum loam_error loam_frame_cache_alloc(struct loam_frame_cache *cache, uint32_t 
 
 /* --- Giving back ----------------------------------------------------------------------------------------------- */
 
-/* The order of the free, naturally aligned run of a word that holds bit; 6: all of the word is free. */
-static inline uint32_t order_at(uint64_t free_bits, uint32_t bit)
-{
-    uint64_t ones = free_bits & free_bits >> 1, twos = ones & ones >> 2, threes = twos & twos >> 4;
-    uint64_t fours = threes & threes >> 8, fives = fours & fours >> 16;
-
-    /* A run of one order holds a run of each below, so that they can be counted instead of compared. */
-    return (uint32_t)((ones >> (bit & 62) & 1) + (twos >> (bit & 60) & 1) + (threes >> (bit & 56) & 1) +
-                      (fours >> (bit & 48) & 1) + (fives >> (bit & 32) & 1) + (free_bits == UINT64_MAX));
-}
-
 /* Of a chunk that is not current: whether it stays on its list when the block is freed. */
 static inline bool stays(const struct frame_chunk *chunk, const struct frame_block_bits *bits, uint32_t bit,
                          uint32_t count)
 {
-    uint32_t order = order_at(~(bits->old.allocated | bits->old.last) | bits->mask, bit);
+    uint32_t order = frame_bits_order_at(~(bits->old.allocated | bits->old.last) | bits->mask, bit);
     uint32_t fit = order > chunk->fit ? order : chunk->fit;
     uint32_t free_frames = frame_free_frames(chunk) + count;
 

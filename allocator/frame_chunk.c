@@ -55,12 +55,11 @@ static uint32_t freed_fit(const struct frame_map *map, uint32_t offset, uint32_t
     if (!loam_is_power_of_two(count) || !loam_is_aligned(offset, count)) {
         return FRAME_FITS - 1;
     }
-    for (order = frame_log2_floor(count); order < FRAME_FITS - 1; order++) {
-        uint32_t size = 2u << order;
-
-        if (!frame_bits_all_free(map, offset & ~(size - 1), size)) {
-            break;
-        }
+    order = count > 64 ? frame_log2_floor(count)
+                       : frame_bits_order_at(frame_bits_word(map, FRAME_BITS_FREE, offset / 64), offset % 64);
+    while (order >= 6 && order < FRAME_FITS - 1 &&
+           frame_bits_all_free(map, offset & ~((2u << order) - 1), 2u << order)) {
+        order++;
     }
     return order;
 }

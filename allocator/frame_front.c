@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "allocator/frame_front.h"
 
+#include "allocator/check.h"
 #include "allocator/frame_buddy.h"
 #include "allocator/frame_chunk.h"
 #include "allocator/frame_lists.h"
@@ -70,12 +71,12 @@ static bool flush_windows(struct loam_frame *frame, uint32_t zone)
 static void flush_chunks(struct loam_frame *frame, uint32_t zone)
 {
     while (frame->front.chunk_count[zone] > 0) {
-        struct frame_spot spot =
-            frame_spot_from_link(frame, frame->front.chunk[zone][--frame->front.chunk_count[zone]]);
-        uint64_t end = spot.start + LOAM_FRAME_CHUNK_FRAMES;
+        uint64_t start = frame->front.chunk[zone][--frame->front.chunk_count[zone]].start;
+        struct frame_spot spot;
 
+        CHECK(loam_frame_spot_find(frame, start, &spot));
         spot.section->free_frames += LOAM_FRAME_CHUNK_FRAMES;
-        spot.section->free_top = frame_max(spot.section->free_top, end);
+        spot.section->free_top = frame_max(spot.section->free_top, start + LOAM_FRAME_CHUNK_FRAMES);
         loam_frame_buddy_give(frame, &spot, FRAME_CHUNK_ORDER);
     }
 }
@@ -112,7 +113,8 @@ enum loam_error loam_frame_front_give_chunk(struct loam_frame *frame, uint64_t s
     }
     this->list = FRAME_LIST_FRONT;
     this->tag = 0;
-    frame->front.chunk[spot.zone][frame->front.chunk_count[spot.zone]++] = frame_spot_link(&spot);
+    frame->front.chunk[spot.zone][frame->front.chunk_count[spot.zone]++] =
+        (struct frame_kept){.start = start, .chunk_offset_bytes = (uintptr_t)this - (uintptr_t)frame};
     frame->front.live |= live_chunks(spot.zone);
     frame_front_count_given(frame, spot.zone, LOAM_FRAME_CHUNK_FRAMES);
     return LOAM_OK;
@@ -120,14 +122,16 @@ enum loam_error loam_frame_front_give_chunk(struct loam_frame *frame, uint64_t s
 
 static bool take_chunk(struct loam_frame *frame, enum loam_frame_zone zone, uint64_t *start)
 {
-    struct frame_spot spot;
+    const struct frame_kept *kept;
+    struct frame_chunk *chunk;
 
     if (frame->front.chunk_count[zone] == 0) {
         return false;
     }
-    spot = frame_spot_from_link(frame, frame->front.chunk[zone][--frame->front.chunk_count[zone]]);
-    spot.chunk->list = FRAME_LIST_NONE;
-    *start = spot.start;
+    kept = &frame->front.chunk[zone][--frame->front.chunk_count[zone]];
+    chunk = frame_address(frame, kept->chunk_offset_bytes);
+    chunk->list = FRAME_LIST_NONE;
+    *start = kept->start;
     frame_front_count_taken(frame, zone, LOAM_FRAME_CHUNK_FRAMES);
     return true;
 }
@@ -135,7 +139,7 @@ static bool take_chunk(struct loam_frame *frame, enum loam_frame_zone zone, uint
 /* --- Filling --------------------------------------------------------------------------------------------------- */
 
 /* Make what is free in a word of a chunk that has a free block of the order. */
-static void make_ready(struct loam_frame *frame, const struct frame_spot *spot, uint32_t order)
+static void make_window(struct loam_frame *frame, const struct frame_spot *spot, uint32_t order)
 {
     uint32_t word = frame_bits_find_order(spot->map, order) / 64;
     uint64_t starts = frame_bits_starts(frame_bits_word(spot->map, FRAME_BITS_FREE, word), order);
@@ -193,21 +197,32 @@ static bool take_large(struct loam_frame *frame, enum loam_frame_zone zone, uint
     return true;
 }
 
+/* Something is ready in the window: what came back, or what a chunk has. */
+static bool make_ready(struct loam_frame *frame, struct frame_window *window, enum loam_frame_zone zone, uint32_t order)
+{
+    struct frame_spot spot;
+
+    if (window->back != 0) {
+        window->ready = window->back;
+        window->back = 0;
+        return true;
+    }
+    if (!find_chunk(frame, zone, order, &spot)) {
+        return false;
+    }
+    make_window(frame, &spot, order);
+    return true;
+}
+
 bool loam_frame_front_fill(struct loam_frame *frame, enum loam_frame_zone zone, uint32_t order, uint64_t *start)
 {
     struct frame_window *window;
-    struct frame_spot spot;
 
     if (order >= FRAME_WINDOWS) {
         return take_large(frame, zone, order, start);
     }
     window = &frame->front.window[order][zone];
-    if (window->back != 0) {
-        window->ready = window->back;
-        window->back = 0;
-    } else if (find_chunk(frame, zone, order, &spot)) {
-        make_ready(frame, &spot, order);
-    } else {
+    if (window->ready == 0 && !make_ready(frame, window, zone, order)) {
         return false;
     }
     *start = window->base + (uint64_t)(unsigned)__builtin_ctzll(window->ready);

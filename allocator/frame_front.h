@@ -24,7 +24,7 @@
 /* Free again what is ready or back. */
 void loam_frame_front_flush(struct loam_frame *frame);
 
-/* What is left where nothing is ready. False: the lists of the zone have no block of the order. */
+/* A block that is ready, or is made so. False: the lists of the zone have no block of the order. */
 bool loam_frame_front_fill(struct loam_frame *frame, enum loam_frame_zone zone, uint32_t order, uint64_t *start);
 
 /* A chunk that is one block comes back. LOAM_ERROR_NOT_FOUND: it does not stand there, or there is no room for it. */
@@ -59,24 +59,20 @@ FRAME_HOT uint32_t frame_front_zone(const struct loam_frame *frame, uint64_t cou
     return limit == frame->zone_end ? LOAM_FRAME_ZONE_DMA32 : FRAME_ZONE_NONE;
 }
 
-/* A block of 2^order frames. False: ask in the general way, once the front is flushed. */
-FRAME_HOT bool frame_front_take(struct loam_frame *frame, uint32_t order, uint64_t limit, uint64_t *start)
+/* A block of 2^order frames that is ready. */
+FRAME_HOT bool frame_front_take_ready(struct loam_frame *frame, uint32_t order, uint64_t limit, uint64_t *start)
 {
-    uint32_t zone =
-        order > LOAM_FRAME_ORDER_MAX ? FRAME_ZONE_NONE : frame_front_zone(frame, UINT64_C(1) << order, limit);
+    uint32_t zone = order >= FRAME_WINDOWS ? FRAME_ZONE_NONE : frame_front_zone(frame, UINT64_C(1) << order, limit);
     struct frame_window *window;
     uint64_t ready;
 
     if (UNLIKELY(zone == FRAME_ZONE_NONE)) {
         return false;
     }
-    if (UNLIKELY(order >= FRAME_WINDOWS)) {
-        return loam_frame_front_fill(frame, zone, order, start);
-    }
     window = &frame->front.window[order][zone];
     ready = window->ready;
     if (UNLIKELY(ready == 0)) {
-        return loam_frame_front_fill(frame, zone, order, start);
+        return false;
     }
     *start = window->base + (uint64_t)(unsigned)__builtin_ctzll(ready);
     window->ready = ready & (ready - 1);
@@ -84,30 +80,48 @@ FRAME_HOT bool frame_front_take(struct loam_frame *frame, uint32_t order, uint64
     return true;
 }
 
-/*
- * Free a block of 2^order frames that was made, or a chunk. LOAM_ERROR_INVALID: it is free already.
- * LOAM_ERROR_NOT_FOUND: its bitmaps decide.
- */
-FRAME_HOT enum loam_error frame_front_give(struct loam_frame *frame, uint64_t start, uint64_t order)
+/* A block of any order that the lists of its zone have. False: ask in the general way, once the front is flushed. */
+static inline bool frame_front_take(struct loam_frame *frame, uint32_t order, uint64_t limit, uint64_t *start)
+{
+    uint32_t zone =
+        order > LOAM_FRAME_ORDER_MAX ? FRAME_ZONE_NONE : frame_front_zone(frame, UINT64_C(1) << order, limit);
+
+    return zone != FRAME_ZONE_NONE && loam_frame_front_fill(frame, zone, order, start);
+}
+
+/* Free a block of 2^order frames, order 0 to 6, that was made and handed out. False: it is no such block. */
+FRAME_HOT bool frame_front_give_made(struct loam_frame *frame, uint64_t start, uint64_t order)
 {
     enum loam_frame_zone zone = frame_zone(frame, start);
-    struct frame_window *window;
-    uint64_t bit;
+    struct frame_window *window = &frame->front.window[order][zone];
+    uint64_t bit = start - window->base;
 
-    if (UNLIKELY(order >= FRAME_WINDOWS)) {
-        return order == FRAME_CHUNK_ORDER ? loam_frame_front_give_chunk(frame, start) : LOAM_ERROR_NOT_FOUND;
-    }
-    window = &frame->front.window[order][zone];
-    bit = start - window->base;
-    if (bit >= 64 || (window->made >> bit & 1) == 0) {
-        return LOAM_ERROR_NOT_FOUND;
-    }
-    if (UNLIKELY((window->ready | window->back) >> bit & 1)) {
-        return LOAM_ERROR_INVALID;
+    if (bit >= 64 || ((window->made & ~(window->ready | window->back)) >> bit & 1) == 0) {
+        return false;
     }
     window->back |= UINT64_C(1) << bit;
     frame_front_count_given(frame, zone, UINT64_C(1) << order);
-    return LOAM_OK;
+    return true;
+}
+
+/*
+ * Free a block of 2^order frames that the front knows. LOAM_ERROR_INVALID: it is free already. LOAM_ERROR_NOT_FOUND: its
+ * bitmaps decide.
+ */
+static inline enum loam_error frame_front_give(struct loam_frame *frame, uint64_t start, uint32_t order)
+{
+    const struct frame_window *window;
+    uint64_t bit;
+
+    if (order >= FRAME_WINDOWS) {
+        return order == FRAME_CHUNK_ORDER ? loam_frame_front_give_chunk(frame, start) : LOAM_ERROR_NOT_FOUND;
+    }
+    if (frame_front_give_made(frame, start, order)) {
+        return LOAM_OK;
+    }
+    window = &frame->front.window[order][frame_zone(frame, start)];
+    bit = start - window->base;
+    return bit < 64 && (window->made >> bit & 1) != 0 ? LOAM_ERROR_INVALID : LOAM_ERROR_NOT_FOUND;
 }
 
 #endif

@@ -221,11 +221,17 @@ struct loam_frame_cache {
     struct frame_returned returned[FRAME_RETURNED];
 };
 
+/* A chunk that the front keeps. */
+struct frame_kept {
+    uint64_t start;
+    uint64_t chunk_offset_bytes; /* from the allocator; wraps */
+};
+
 /* The cache behind plain calls: frame_front.h. */
 struct frame_front {
     uint32_t live; /* a bit for each window in which something is made, and what is below */
-    uint32_t chunk_count[LOAM_FRAME_ZONE_COUNT]; /* WHOLE chunks on FRAME_LIST_FRONT, by links */
-    uint64_t chunk[LOAM_FRAME_ZONE_COUNT][FRAME_SPARE_CHUNKS];
+    uint32_t chunk_count[LOAM_FRAME_ZONE_COUNT]; /* WHOLE chunks on FRAME_LIST_FRONT */
+    struct frame_kept chunk[LOAM_FRAME_ZONE_COUNT][FRAME_SPARE_CHUNKS];
     struct frame_window window[FRAME_WINDOWS][LOAM_FRAME_ZONE_COUNT]; /* of links, base and bits alone */
 };
 
@@ -256,6 +262,7 @@ struct loam_frame {
     uint32_t id_top;
     uint32_t unused_id;                       /* UINT32_MAX: none */
     uint32_t holder;                          /* id + 1 of the cache whose owner holds the lock; 0: none does */
+    uint32_t memo;                            /* id of the section that was asked for last, a hint */
     uint32_t stopped;                         /* caches that are stopped until the lock is given up */
     uint32_t cache_top;                       /* no cache of this number or above was ever made */
     uint32_t pressure[LOAM_FRAME_ZONE_COUNT]; /* 1: between the watermarks (shared) */

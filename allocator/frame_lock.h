@@ -37,10 +37,15 @@ static inline struct loam_frame *frame_lock_bare(const struct loam_frame *frame)
     return locked;
 }
 
-/* The same for who will change something. False, and no lock: a holder died, and validate has not looked since. */
-static inline bool frame_lock_plainly(struct loam_frame *frame)
+/*
+ * The same for who will change something; locked: the lock is taken already. False, and no lock: a holder died, and
+ * validate has not looked since.
+ */
+static inline bool frame_lock_plainly(struct loam_frame *frame, bool locked)
 {
-    frame_lock_bare(frame);
+    if (!locked) {
+        frame_lock_bare(frame);
+    }
     if (UNLIKELY(frame->suspect != 0)) {
         loam_lock_give(&frame->lock);
         return false;
@@ -61,7 +66,7 @@ static inline struct loam_frame *frame_lock(const struct loam_frame *frame)
 
 static inline bool frame_lock_to_change(struct loam_frame *frame)
 {
-    bool locked = frame_lock_plainly(frame);
+    bool locked = frame_lock_plainly(frame, false);
 
     if (locked && frame->front.live != 0) {
         loam_frame_front_flush(frame);

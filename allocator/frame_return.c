@@ -6,11 +6,12 @@
 
 #include <string.h>
 
-static struct frame_returned *slot_of(const struct loam_frame_cache *cache, const struct frame_chunk *chunk)
+/* The blocks marked as returned in a word of the chunk. */
+static uint64_t marks_in(const struct loam_frame_cache *cache, const struct frame_chunk *chunk, uint32_t word)
 {
     uint32_t slot = frame_read(chunk->slot);
 
-    return slot == 0 ? NULL : (struct frame_returned *)&cache->returned[slot - 1];
+    return slot == 0 ? 0 : frame_read(cache->returned[slot - 1].starts[word]);
 }
 
 /* Free the block that starts at offset, if it is one still: its owner may have freed it as well, at the same moment. */
@@ -112,10 +113,9 @@ void loam_frame_return_collect_all(struct loam_frame *frame)
 
 bool loam_frame_return_marked(const struct loam_frame *frame, const struct frame_spot *spot, uint64_t start)
 {
-    const struct frame_returned *returned = slot_of(frame_owner_of(frame, spot->chunk), spot->chunk);
     uint32_t offset = frame_offset(start);
 
-    return returned != NULL && ((frame_read(returned->starts[offset / 64]) >> (offset % 64)) & 1) != 0;
+    return (marks_in(frame_owner_of(frame, spot->chunk), spot->chunk, offset / 64) >> offset % 64 & 1) != 0;
 }
 
 /* The owner reads it at every free, so it is not written for nothing. */
@@ -126,26 +126,26 @@ static void note_returned(struct loam_frame_cache *cache)
     }
 }
 
-/* A slot for the chunk; NULL: all are used. */
-static struct frame_returned *take_slot(struct loam_frame_cache *cache, const struct frame_spot *spot)
+/* The number of the chunk's slot, which it is given if it has none; 0: all are used. */
+static uint32_t take_slot(struct loam_frame_cache *cache, const struct frame_spot *spot)
 {
-    struct frame_returned *returned = slot_of(cache, spot->chunk);
+    uint32_t slot = frame_read(spot->chunk->slot);
 
-    for (uint32_t n = 0; returned == NULL && n < FRAME_RETURNED; n++) {
+    for (uint32_t n = 0; slot == 0 && n < FRAME_RETURNED; n++) {
         if (cache->returned[n].link == FRAME_LINK_NONE) {
-            returned = &cache->returned[n];
-            returned->link = frame_spot_link(spot);
-            frame_write(spot->chunk->slot, (uint8_t)(n + 1));
+            cache->returned[n].link = frame_spot_link(spot);
+            slot = n + 1;
+            frame_write(spot->chunk->slot, (uint8_t)slot);
         }
     }
-    return returned;
+    return slot;
 }
 
 /* Note the blocks at mask, of count frames together, in the word that holds start. */
-static void note(struct loam_frame_cache *cache, struct frame_returned *returned, const struct frame_spot *spot,
-                 uint64_t start, uint64_t mask, uint64_t count)
+static void note(struct loam_frame_cache *cache, uint32_t slot, const struct frame_spot *spot, uint64_t start,
+                 uint64_t mask, uint64_t count)
 {
-    uint64_t *marks = &returned->starts[frame_offset(start) / 64];
+    uint64_t *marks = &cache->returned[slot - 1].starts[frame_offset(start) / 64];
 
     frame_write(*marks, *marks | mask);
     cache->returned_frames[spot->zone] += count;
@@ -191,7 +191,7 @@ enum loam_error loam_frame_return_block(struct loam_frame *frame, const struct f
                                         uint64_t count)
 {
     struct loam_frame_cache *cache = frame_owner_of(frame, spot->chunk);
-    struct frame_returned *returned;
+    uint32_t slot;
 
     if (count == 0 || count > LOAM_FRAME_CHUNK_FRAMES - frame_offset(start)) {
         return LOAM_ERROR_INVALID;
@@ -200,11 +200,11 @@ enum loam_error loam_frame_return_block(struct loam_frame *frame, const struct f
     if (loam_frame_stop_still(frame, cache) || !is_whole_block(frame, spot, start, count)) {
         return free_stopped(frame, cache, spot, start, count);
     }
-    returned = take_slot(cache, spot);
-    if (returned == NULL) {
+    slot = take_slot(cache, spot);
+    if (slot == 0) {
         return free_stopped(frame, cache, spot, start, count);
     }
-    note(cache, returned, spot, start, UINT64_C(1) << start % 64, count);
+    note(cache, slot, spot, start, UINT64_C(1) << start % 64, count);
     return LOAM_OK;
 }
 
@@ -213,25 +213,21 @@ bool loam_frame_return_run(struct loam_frame *frame, const struct frame_spot *sp
     struct loam_frame_cache *cache = frame_owner_of(frame, spot->chunk);
     uint32_t word = frame_offset(start) / 64;
     uint64_t mask = UINT64_MAX >> (64 - count) << (start % 64);
-    struct frame_returned *returned;
     struct frame_word bits;
+    uint32_t slot;
 
     if (loam_frame_stop_still(frame, cache) || frame_read(spot->chunk->state) != FRAME_CHUNK_PARTIAL) {
         return false;
     }
     bits = frame_bits_read(spot->map, word);
     if ((bits.allocated & bits.last & mask) != mask || !is_block(spot, start, 1) ||
-        loam_frame_stop_ready(frame, spot, start, mask)) {
+        loam_frame_stop_ready(frame, spot, start, mask) || (marks_in(cache, spot->chunk, word) & mask) != 0) {
         return false;
     }
-    returned = slot_of(cache, spot->chunk);
-    if (returned != NULL && (frame_read(returned->starts[word]) & mask) != 0) {
+    slot = take_slot(cache, spot);
+    if (slot == 0) {
         return false;
     }
-    returned = take_slot(cache, spot);
-    if (returned == NULL) {
-        return false;
-    }
-    note(cache, returned, spot, start, mask, count);
+    note(cache, slot, spot, start, mask, count);
     return true;
 }

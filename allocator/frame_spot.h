@@ -51,7 +51,7 @@ static inline uint64_t frame_spot_link(const struct frame_spot *spot)
     return frame_link(spot->section, spot->index);
 }
 
-/* The chunk of any frame. False: no section manages it. O(log sections). */
+/* The chunk of any frame. False: no section manages it. O(log sections), and O(1) in the section asked for last. */
 bool loam_frame_spot_find(const struct loam_frame *frame, uint64_t pfn, struct frame_spot *spot);
 
 /* The first chunk of the piece that the chunk belongs to; the chunk itself if it is PARTIAL. */

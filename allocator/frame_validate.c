@@ -488,16 +488,17 @@ static enum loam_error check_front_chunks(struct recount *recount, uint32_t zone
         return CORRUPT(recount, "front, zone %u: its count of chunks cannot be", zone);
     }
     for (uint32_t n = 0; n < front->chunk_count[zone]; n++) {
+        uint64_t start = front->chunk[zone][n].start;
         bool again = false;
         struct frame_spot spot;
 
         for (uint32_t before = 0; before < n; before++) {
-            again |= front->chunk[zone][before] == front->chunk[zone][n];
+            again |= front->chunk[zone][before].start == start;
         }
-        if (again || !loam_frame_validate_link(recount, front->chunk[zone][n])) {
+        if (again || !loam_frame_spot_find(recount->frame, start, &spot) || spot.start != start ||
+            frame_address(recount->frame, front->chunk[zone][n].chunk_offset_bytes) != spot.chunk) {
             return CORRUPT(recount, "front, zone %u: a chunk of it is none, or there twice", zone);
         }
-        spot = frame_spot_from_link(recount->frame, front->chunk[zone][n]);
         if (spot.chunk->list != FRAME_LIST_FRONT || spot.chunk->state != FRAME_CHUNK_WHOLE || spot.zone != zone ||
             spot.chunk->owner != 0 || spot.chunk->block_frames != LOAM_FRAME_CHUNK_FRAMES) {
             return CORRUPT(recount, "front, zone %u: a chunk of it is another's", zone);

@@ -55,16 +55,21 @@ bool loam_lock_take_slowly(struct loam_lock *lock);
 void loam_lock_hand_over(struct loam_lock *lock);
 void loam_lock_wake(struct loam_lock *lock);
 
-/* Take the lock. False: from a holder that died with it; it is the caller's all the same. */
-__attribute__((warn_unused_result)) static inline bool loam_lock_take(struct loam_lock *lock)
+/* Take the lock if it is free, and this thread's name is known. No function is called, so nothing need be saved. */
+__attribute__((warn_unused_result)) static inline bool loam_lock_try(struct loam_lock *lock)
 {
     uint32_t self = loam_lock_self, none = 0;
 
     /* Acquire: pairs with the release in loam_lock_give, so that what the last holder wrote is seen. */
     return __builtin_expect(self != 0 && atomic_compare_exchange_strong_explicit(
                                              &lock->owner, &none, self, memory_order_acquire, memory_order_relaxed),
-                            1) ||
-           loam_lock_take_slowly(lock);
+                            1);
+}
+
+/* Take the lock. False: from a holder that died with it; it is the caller's all the same. */
+__attribute__((warn_unused_result)) static inline bool loam_lock_take(struct loam_lock *lock)
+{
+    return loam_lock_try(lock) || loam_lock_take_slowly(lock);
 }
 
 /*
