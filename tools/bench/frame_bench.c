@@ -20,6 +20,7 @@
 #define BATCH        64u
 #define BATCHES      100000u
 #define LOW_PAIRS    1000000u
+#define SPARSE_EVERY 200u
 #define WORST_LOW    20000u
 #define WORST_HIGH   500000u
 #define WORST_TIMED  100u /* of the reference: it takes milliseconds */
@@ -127,6 +128,44 @@ static double reserve_reference(const struct bench_case *bench)
 {
     (void)bench;
     return reserve_pair(6 * GIB_FRAMES);
+}
+
+/* --- Few frames below 4 GiB -------------------------------------------------------------------------------------- */
+
+/* Allocations below 4 GiB, where every 200th frame is free, or all are. */
+static double sparse(bool few)
+{
+    const uint32_t count = SUBJECT_LIMIT / SPARSE_EVERY;
+    struct subject subject;
+    bool served = true;
+    uint64_t place;
+
+    subject_make_loam(&subject, &usual);
+    for (uint64_t frame = 0; few && frame < SUBJECT_LIMIT; frame++) {
+        served &= shared_alloc(&subject, 0, true, &place);
+    }
+    for (uint64_t frame = 0; few && frame < SUBJECT_LIMIT; frame += SPARSE_EVERY) {
+        served &= shared_free(&subject, 0, frame);
+    }
+    uint64_t start = bench_now();
+    for (uint32_t i = 0; i < count; i++) {
+        served &= cached_alloc(&subject, 0, true, &place);
+    }
+    uint64_t taken = bench_now() - start;
+    subject_unmake(&subject);
+    return served ? (double)taken / count : NAN;
+}
+
+static double sparse_loam(const struct bench_case *bench)
+{
+    (void)bench;
+    return sparse(true);
+}
+
+static double sparse_seed(const struct bench_case *bench)
+{
+    (void)bench;
+    return sparse(false);
 }
 
 /* --- Bulk ------------------------------------------------------------------------------------------------------ */
@@ -473,9 +512,9 @@ static double hugeable_seed(const struct bench_case *bench)
     }
 
 const struct bench_case frame_cases[] = {
-    NS("frame.pair.order0", "allocate and free a frame at once", 2.5, 0, pair),
-    NS("frame.pair.order3", "the same with 8 frames", 2.5, 3, pair),
-    NS("frame.pair.order9", "the same with 512 frames", 2.5, 9, pair),
+    NS("frame.pair.order0", "allocate and free a frame at once", 1.6, 0, pair),
+    NS("frame.pair.order3", "the same with 8 frames", 1.9, 3, pair),
+    NS("frame.pair.order9", "the same with 512 frames", 1.3, 9, pair),
     NS("frame.shared.pair.order0", "allocate and free a frame at once, without a cache; reference: under a spin lock",
        1, 0, pair_shared),
     NS("frame.shared.pair.order3", "the same with 8 frames", 1, 3, pair_shared),
@@ -486,14 +525,16 @@ const struct bench_case frame_cases[] = {
     RESERVE("frame.reserve.256m",
             "allocate and free a frame in a guest of 256 MiB with its reserve; reference: of 6 GiB", GIB_FRAMES / 4),
     RESERVE("frame.reserve.3g", "the same in a guest of 3 GiB", 3 * GIB_FRAMES),
-    NS("frame.bulk.alloc", "each of 262,144 frames allocated", 4, 0, bulk),
-    NS("frame.bulk.free", "each of them freed, in random order", 3.5, 1, bulk),
-    NS("frame.mix", "each call with orders 0 to 9 geometric, 100,000 blocks live, a random one freed for each new", 2.7,
+    NS("frame.bulk.alloc", "each of 262,144 frames allocated", 1.9, 0, bulk),
+    NS("frame.bulk.free", "each of them freed, in random order", 1.5, 1, bulk),
+    NS("frame.mix", "each call with orders 0 to 9 geometric, 100,000 blocks live, a random one freed for each new", 1.1,
        0, mixed),
     NS("frame.batch", "allocate and free each frame, 64 a call; one a call for the reference", 10, 0, batch),
     NS("frame.dma32.fresh", "allocate and free a frame below 4 GiB in a fresh section", 15, 0, low_pair),
     NS("frame.dma32.worst", "allocate a frame below 4 GiB where 500,000 isolated free ones above were freed last",
        40000, 0, worst),
+    NS("frame.dma32.sparse", "allocate a frame below 4 GiB where every 200th is free; reference: where all are", 0.4, 0,
+       sparse),
     {.name = "frame.init.8g",
      .what = "make an allocator and add 8 GiB, metadata in memory that was never touched",
      .unit = "ms",
