@@ -485,6 +485,8 @@ static void job_start(bool in_background)
     fcntl(job.master, F_SETFD, FD_CLOEXEC);
     job.shell = fork();
     if (job.shell == 0) {
+        close(orders[0]); /* so that who waits for orders ends with the test */
+        close(statuses[0]);
         be_shell(&job, orders[1], statuses[1], in_background, argv);
     }
     close(orders[1]);
