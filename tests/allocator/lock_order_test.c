@@ -6,8 +6,8 @@
  */
 #include "tests/support/weak_atomic.h"
 
-#include "allocator/lock.h"
 #include "allocator/host/prim.h"
+#include "allocator/lock.h"
 
 #include <criterion/criterion.h>
 
