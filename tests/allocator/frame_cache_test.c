@@ -4,6 +4,7 @@
  * through several caches and past them, held against a cell a frame. Threads are in frame_thread_test.c.
  */
 #include "loam/frame.h"
+#include "loam/frame_cache.h"
 #include "tests/allocator/frame_fixture.h"
 
 #include <criterion/criterion.h>

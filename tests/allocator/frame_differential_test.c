@@ -10,6 +10,7 @@
  * go, and misuse.
  */
 #include "loam/frame.h"
+#include "loam/frame_cache.h"
 #include "tests/allocator/frame_fixture.h"
 #include "tools/bench/seed.h"
 

@@ -14,6 +14,7 @@
  * LOAM_EXHAUSTIVE_SECONDS: processor time that a case may take; 1.25 unless told. What was reached is printed.
  */
 #include "loam/frame.h"
+#include "loam/frame_cache.h"
 #include "tests/allocator/frame_oracle.h"
 
 #include <criterion/criterion.h>

@@ -13,23 +13,24 @@
  *   - of a section's record: all that describes it, its counter, `used`; free_top where the flip takes it below the
  *     highest free frame or above the section's end (else it only costs time); of one that went: `used`, next_unused;
  *     of ids never given: nothing. Of the index: the entries in use;
- *   - of a cache that was never made: that it says so. Of one destroyed: the same, and its counters. Of one that is
- *     there: its constants, busy, forbidden, its counters, the lists that a cache has, the spare chunks within its
- *     count, the slots for returned blocks; of what it takes from: all, and where there is nothing, what would make it
- *     look as if there were; of its memo likewise;
- *   - of a descriptor: state and owner, and
- *         FREE      links, order, list, released; with an owner (a spare chunk): released, slot
+ *   - of a cache that was never made, or is no more: that it says so. Of one that is there: its constants, busy,
+ *     forbidden, its counters, the lists that a cache has, the kept chunks within its count, where others freed; of
+ *     what it takes from: all that means something while nothing is made, and where there is nothing, what would make
+ *     it look as if there were; of its memo likewise;
+ *   - of a descriptor: state, owner and lock; with an owner the set and where others freed; and
+ *         FREE      links, order, list, released; with an owner: released, list
  *         WHOLE     where its block starts and how long it is, order, released, and where the block ends the tag;
- *                   with an owner: slot
- *         PARTIAL   count, list, released; on a list its links, and with a free frame fit; with an owner
- *                   crossed, slot; where a cache takes from it, order
+ *                   with an owner: list
+ *         PARTIAL   count, list, released; on a list its links, and with a free frame fit, unless others freed in it;
+ *                   with an owner crossed; where a cache takes from it, order
  *   - of bitmaps: all of those of PARTIAL chunks;
  *   - of the allocator: constants, counters, masks and heads of lists that exist, and the rest but `stopped` (which
- *     undamaged caches make harmless), `holder` (which whoever takes the lock writes) and released_ever once it is set.
+ *     undamaged caches make harmless), `sharing` (which costs time at most) and released_ever once it is set.
  * Two things are left out because others wait for them for ever: the lock, and of a cache's busy the lowest bit.
  */
-#include "allocator/frame_layout.h"
+#include "allocator/frame_cache/frame_cache.h"
 #include "loam/frame.h"
+#include "loam/frame_cache.h"
 #include "tests/allocator/frame_fixture.h"
 
 #include <criterion/criterion.h>
@@ -476,14 +477,16 @@ static void mark_lists(const struct world *world, const struct frame_lists *list
 /* What a cache takes from: all of it. If there is nothing, only what would make it look as if there were. */
 static void mark_window(const struct world *world, const struct frame_window *window)
 {
-    if (window->link != FRAME_LINK_NONE) {
-        MARK(*window);
-        return;
-    }
     MARK(window->ready);
-    MARK(window->back);
     MARK(window->made);
     MARK(window->link);
+    if (window->link == FRAME_LINK_NONE) {
+        MARK(window->back);
+        return;
+    }
+    MARK(window->chunk_base);
+    MARK(window->chunk_offset_bytes);
+    MARK(window->map_offset_bytes);
 }
 
 static void mark_allocator(const struct world *world)
@@ -496,7 +499,8 @@ static void mark_allocator(const struct world *world)
     MARK(frame->section_count);
     MARK(frame->id_top);
     MARK(frame->unused_id);
-    MARK(frame->cache_top);
+    MARK(frame->lender_top);
+    MARK(frame->lent_frames);
     MARK(frame->pressure);
     MARK(frame->free_frames);
     MARK(frame->free_chunks);
@@ -517,29 +521,25 @@ static void mark_allocator(const struct world *world)
 
 static void mark_cache_set(const struct world *world, const struct loam_frame_cache *cache, uint32_t set)
 {
-    MARK(cache->spare_count[set]);
-    mark(world, cache->spare[set], cache->spare_count[set] * sizeof cache->spare[set][0]);
+    MARK(cache->kept_count[set]);
+    mark(world, cache->kept[set], cache->kept_count[set] * sizeof cache->kept[set][0]);
     mark_lists(world, &cache->lists[set], true);
 }
 
-static void mark_cache(const struct world *world, const struct loam_frame_cache *cache, uint32_t id)
+static void mark_cache(const struct world *world, const struct loam_frame_cache *cache)
 {
     MARK(cache->forbidden);
-    if (id >= world->frame->cache_top) {
-        return;
-    }
-    MARK(cache->free_frames);
-    MARK(cache->returned_frames);
     if (cache->forbidden == FRAME_UNUSED) {
         return;
     }
+    MARK(cache->free_frames);
+    MARK(cache->freed);
+    MARK(cache->whole_count);
     MARK(cache->busy);
     *(char *)shape_at(world, &cache->busy, true) &= (char)0xfe;
     MARK(cache->owner);
     MARK(cache->zone_end);
-    MARK(cache->returned_any);
     MARK(cache->offset_bytes);
-    MARK(cache->id);
     MARK(cache->memo.count);
     if (cache->memo.count != 0) {
         MARK(cache->memo);
@@ -549,7 +549,6 @@ static void mark_cache(const struct world *world, const struct loam_frame_cache 
     }
     mark_cache_set(world, cache, FRAME_SET_LOW);
     mark_cache_set(world, cache, FRAME_SET_ANY);
-    MARK(cache->returned);
 }
 
 static void mark_records(const struct world *world)
@@ -589,11 +588,12 @@ static void mark_partial(const struct world *world, const struct frame_chunk *ch
         mark_links(world, chunk);
     }
     if (chunk->list < FRAME_LIST_FULL) {
-        MARK(chunk->fit);
+        if (chunk->owner == 0 || chunk->freed_chunk == 0) {
+            MARK(chunk->fit);
+        }
     }
     if (chunk->owner != 0) {
         MARK(chunk->crossed);
-        MARK(chunk->slot);
     }
     if (chunk->list == FRAME_LIST_CURRENT) {
         MARK(chunk->order);
@@ -603,7 +603,7 @@ static void mark_partial(const struct world *world, const struct frame_chunk *ch
 static void mark_whole(const struct world *world, const struct frame_chunk *chunk)
 {
     if (chunk->owner != 0) {
-        MARK(chunk->slot);
+        MARK(chunk->list);
         return;
     }
     MARK(chunk->before_frames);
@@ -619,7 +619,7 @@ static void mark_free(const struct world *world, const struct frame_chunk *chunk
 {
     MARK(chunk->released);
     if (chunk->owner != 0) {
-        MARK(chunk->slot);
+        MARK(chunk->list);
         return;
     }
     mark_links(world, chunk);
@@ -634,8 +634,13 @@ static void mark_section(const struct world *world, const struct frame_section *
 
         MARK(chunk->state);
         MARK(chunk->owner);
+        MARK(chunk->lock);
         if (chunk->owner != 0) {
             MARK(chunk->set);
+            MARK(chunk->freed_chunk);
+        }
+        if (chunk->owner != 0 && chunk->freed_chunk > FRAME_FREED_LAST) {
+            MARK(chunk->freed_section);
         }
         if (chunk->state == FRAME_CHUNK_PARTIAL) {
             mark_partial(world, chunk);
@@ -662,7 +667,7 @@ static void remember(struct world *world)
     }
     mark_allocator(world);
     for (uint32_t id = 0; id < config.cache_capacity; id++) {
-        mark_cache(world, &frame_caches(world->frame)[id], id);
+        mark_cache(world, frame_cache_at(world->frame, id));
     }
     mark_records(world);
     for (uint32_t id = 0; id < PIECES - 1; id++) {
@@ -734,7 +739,7 @@ static bool waited_for(const struct world *world, struct flip flip)
         return true;
     }
     for (uint32_t id = 0; id < config.cache_capacity; id++) {
-        if (flip_place(world, flip) == (char *)&frame_caches(world->frame)[id].busy) {
+        if (flip_place(world, flip) == (char *)&frame_cache_at(world->frame, id)->busy) {
             return flip.bit == 0;
         }
     }
@@ -846,7 +851,8 @@ static void age(struct world *world, uint64_t turns)
 /* Free chunks, some without backing, and blocks of a cache that others have freed since. */
 static void enrich(struct world *world)
 {
-    loam_pfn starts[40];
+    loam_pfn starts[40], whole[2], singles[600];
+    size_t done;
 
     cr_assert_eq(loam_frame_trim(world->frame, calm.at, calm.count_frames, 512), LOAM_OK);
     cr_assert_eq(act_release(world), LOAM_OK);
@@ -858,12 +864,19 @@ static void enrich(struct world *world)
     for (uint32_t n = 0; n < 40; n += 3) {
         cr_assert_eq(loam_frame_free(world->frame, starts[n], UINT64_C(1) << n % 4), LOAM_OK);
     }
+    /* In chunks that nobody takes from. */
+    for (uint32_t n = 0; n < 2; n++) {
+        cr_assert_eq(loam_frame_cache_alloc(world->caches[0], 9, pfn(0), &whole[n]), LOAM_OK);
+    }
+    cr_assert_eq(loam_frame_free(world->frame, whole[0], 512), LOAM_OK);
+    cr_assert_eq(loam_frame_cache_alloc_batch(world->caches[2], 0, pfn(0), singles, 600), LOAM_OK);
+    cr_assert_eq(loam_frame_free_batch(world->frame, 0, singles, 50, &done), LOAM_OK);
 }
 
 /* The world holds something of everything. */
 static void assert_rich(const struct world *world)
 {
-    uint64_t kinds[4][2] = {{0}}, returned = 0, released = 0, slots = 0;
+    uint64_t kinds[4][2] = {{0}}, released = 0, freed = 0, shared = 0;
 
     for (uint32_t id = 0; id < PIECES - 1; id++) {
         const struct frame_section *section = &frame_sections(world->frame)[id];
@@ -873,11 +886,9 @@ static void assert_rich(const struct world *world)
 
             kinds[chunk->state % 4][chunk->owner != 0]++;
             released += chunk->state != FRAME_CHUNK_INNER && chunk->released != 0;
-            slots += chunk->owner != 0 && chunk->slot != 0;
+            freed += chunk->owner != 0 && chunk->freed_chunk != 0;
+            shared += chunk->owner != 0 && chunk->lock == FRAME_LOCK_FREE;
         }
-    }
-    for (uint32_t id = 0; id < CACHES; id++) {
-        returned += world->caches[id]->returned_frames[0] + world->caches[id]->returned_frames[1];
     }
     cr_assert(kinds[FRAME_CHUNK_PARTIAL][0] > 0 && kinds[FRAME_CHUNK_PARTIAL][1] > 0 &&
                   kinds[FRAME_CHUNK_WHOLE][0] + kinds[FRAME_CHUNK_WHOLE][1] > 0 &&
@@ -885,8 +896,8 @@ static void assert_rich(const struct world *world)
               "partial %" PRIu64 " and %" PRIu64 " owned, whole %" PRIu64 " and %" PRIu64 ", free %" PRIu64
               " and %" PRIu64,
               kinds[3][0], kinds[3][1], kinds[2][0], kinds[2][1], kinds[1][0], kinds[1][1]);
-    cr_assert(returned > 0 && slots > 0 && released > 0,
-              "%" PRIu64 " returned, %" PRIu64 " slots, %" PRIu64 " released", returned, slots, released);
+    cr_assert(freed > 0 && shared > 0 && released > 0,
+              "%" PRIu64 " that others freed in, %" PRIu64 " shared, %" PRIu64 " released", freed, shared, released);
 }
 
 TestSuite(frame_flip, .init = prepare, .fini = free_kept);
@@ -966,8 +977,8 @@ static void spare_waited_for(struct world *world)
 {
     memcpy(world->pieces[0].memory, world->pieces[0].pristine, offsetof(struct loam_frame, magic));
     for (uint32_t id = 0; id < config.cache_capacity; id++) {
-        *(char *)((uintptr_t)world->pieces[0].memory + sizeof(struct loam_frame) +
-                  id * sizeof(struct loam_frame_cache) + offsetof(struct loam_frame_cache, busy)) &= (char)0xfe;
+        *(char *)((uintptr_t)world->pieces[0].memory + sizeof(struct loam_frame) + id * (size_t)FRAME_LENDER_BYTES +
+                  offsetof(struct loam_frame_cache, busy)) &= (char)0xfe;
     }
 }
 
@@ -979,7 +990,7 @@ static void damage_bytes(struct world *world, const struct piece *piece, uint64_
 {
     uint64_t kind = random_below(world, 4), from = random_below(world, piece->bytes);
 
-    from += from % sizeof(struct loam_frame_cache) == at % sizeof(struct loam_frame_cache);
+    from += from % FRAME_LENDER_BYTES == at % FRAME_LENDER_BYTES;
     for (uint64_t n = 0; n < bytes && at + n < piece->bytes && from + n < piece->bytes; n++) {
         piece->memory[at + n] = kind == 0   ? 0
                                 : kind == 1 ? (char)0xff

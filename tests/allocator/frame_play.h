@@ -9,6 +9,7 @@
 #define LOAM_FRAME_PLAY_H
 
 #include "loam/frame.h"
+#include "loam/frame_cache.h"
 #include "tests/allocator/frame_oracle.h"
 
 #include <stdbool.h>

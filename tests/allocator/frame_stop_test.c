@@ -4,7 +4,7 @@
  * call. Nothing that was not made sure of is assumed, nothing is lost, and once the cause is gone all goes on. And what it
  * does when the holder of its lock has died.
  */
-#include "allocator/frame_layout.h"
+#include "allocator/frame_cache/frame_cache.h"
 #include "tests/allocator/frame_fixture.h"
 
 #include <criterion/criterion.h>
@@ -85,11 +85,35 @@ Test(frame_stop, a_refused_barrier_leaves_caches_alone)
     cr_assert_gt(barriers, 0);
     cr_assert_eq(loam_frame_cache_alloc(user.cache, 0, pfn(0), &start), LOAM_OK);
     cr_assert_eq(loam_frame_cache_free(user.cache, start, 1), LOAM_OK);
-    /* Others' frees of its blocks need nobody stopped. */
-    cr_assert_eq(loam_frame_free(user.frame, user.own, 1), LOAM_OK);
     refuses = false;
+    cr_assert_eq(loam_frame_free(user.frame, user.own, 1), LOAM_OK);
     assert_valid(user.frame);
     cr_assert_eq(loam_frame_stats(user.frame).allocated_frames, 0);
+}
+
+/* Where others have freed once they may free on, and whatever a cache borrows after a refusal is everybody's. */
+Test(frame_stop, what_is_shared_already_is_freed_without_a_barrier)
+{
+    struct user user = user_make();
+    loam_pfn starts[FRAMES];
+
+    add(user.frame, START + 2 * FRAMES, FRAMES);
+    for (int i = 0; i < 700; i++) {
+        cr_assert_eq(loam_frame_cache_alloc(user.cache, 0, pfn(0), &starts[i]), LOAM_OK);
+    }
+    cr_assert_eq(loam_frame_free(user.frame, starts[0], 1), LOAM_OK);
+    refuses = true;
+    cr_assert_eq(loam_frame_free(user.frame, starts[1], 1), LOAM_OK);
+    cr_assert_eq(loam_frame_free(user.frame, starts[1], 1), LOAM_ERROR_INVALID);
+    cr_assert_eq(loam_frame_cache_drain(user.cache), LOAM_ERROR_BUSY);
+    cr_assert_eq(loam_frame_free(user.frame, user.own, 1), LOAM_OK, "the same chunk");
+    cr_assert_eq(loam_frame_free(user.frame, starts[600], 1), LOAM_ERROR_BUSY, "its neighbour, borrowed before");
+    for (int i = 700; i < FRAMES; i++) {
+        cr_assert_eq(loam_frame_cache_alloc(user.cache, 0, pfn(0), &starts[i]), LOAM_OK);
+    }
+    cr_assert_eq(loam_frame_free(user.frame, starts[FRAMES - 1], 1), LOAM_OK, "borrowed after");
+    refuses = false;
+    assert_valid(user.frame);
 }
 
 /* Who may destroy a cache has no owner to fear. */

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* The frame allocator: each clause of loam/frame.h. Random operations are in frame_random_test.c. */
 #include "loam/frame.h"
+#include "loam/frame_cache.h"
 #include "tests/allocator/frame_fixture.h"
 
 #include <criterion/criterion.h>

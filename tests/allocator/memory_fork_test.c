@@ -3,6 +3,7 @@
  * fork(2) while other threads are in the library. The child, which has none of them, must neither hang nor find anything
  * half done; and nothing that it does comes back to its parent.
  */
+#include "loam/frame_cache.h"
 #include "loam/memory.h"
 #include "loam/slab.h"
 #include "tests/allocator/slab_fixture.h"

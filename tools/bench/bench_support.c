@@ -2,6 +2,7 @@
 #include "tools/bench/bench.h"
 
 #include "loam/frame.h"
+#include "loam/frame_cache.h"
 
 #include <errno.h>
 #include <linux/membarrier.h>

@@ -7,6 +7,7 @@
  */
 #include "loam/dma.h"
 #include "loam/frame.h"
+#include "loam/frame_cache.h"
 #include "loam/gpa_map.h"
 #include "tools/bench/bench.h"
 

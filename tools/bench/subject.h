@@ -11,6 +11,7 @@
 #define LOAM_BENCH_SUBJECT_H
 
 #include "loam/frame.h"
+#include "loam/frame_cache.h"
 #include "tools/bench/bench.h"
 #include "tools/bench/seed.h"
 

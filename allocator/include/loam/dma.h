@@ -24,6 +24,7 @@
 
 #include "loam/error.h"
 #include "loam/frame.h"
+#include "loam/frame_cache.h"
 #include "loam/gpa_map.h"
 #include "loam/types.h"
 

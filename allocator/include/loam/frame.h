@@ -10,9 +10,8 @@
  * PFNs are absolute, so an alignment of frames is an alignment of guest-physical addresses.
  *
  * Threads: every call may come from any thread at any time, but loam_frame_init wants the allocator to itself. The
- * calls on a struct loam_frame hold one internal lock and wait, asleep, for nothing but its holder, and for a cache's owner
- * to leave a call under way. The calls on a struct loam_frame_cache belong to one thread, its owner; while the owner
- * has free frames at hand they take no lock, make no atomic read-modify-write, and wait for nobody.
+ * calls hold one internal lock and wait, asleep, for nothing but its holder, and for a cache's owner to leave a call under
+ * way: a thread that wants to take no lock has a cache, loam/frame_cache.h.
  *
  * Teardown: destroy the caches (any thread, once their owners use them no more), remove the sections or leave them,
  * then free the metadata. Frames are numbers: whether a block's memory is mapped, and where, is for loam/gpa_map.h to
@@ -41,14 +40,10 @@
 #define LOAM_FRAME_CHUNK_FRAMES   512                                   /* what one 2 MiB hugepage backs */
 #define LOAM_FRAME_SECTION_MAX    65536
 #define LOAM_FRAME_CACHE_MAX      1024
-#define LOAM_FRAME_CACHE_ORDERS   10 /* a cache serves orders 0 to 9; larger blocks are few */
 #define LOAM_FRAME_METADATA_ALIGN 64 /* of every piece of metadata memory, in bytes */
 
 /* Opaque; lies at the start of the metadata memory given to loam_frame_init. */
 struct loam_frame;
-
-/* Opaque; lies in the same memory. */
-struct loam_frame_cache;
 
 enum loam_frame_zone {
     LOAM_FRAME_ZONE_DMA32,  /* frames below 4 GiB */
@@ -253,59 +248,6 @@ LOAM_MUST_USE enum loam_error loam_frame_trim(struct loam_frame *frame, loam_pfn
  */
 LOAM_MUST_USE enum loam_error loam_frame_split(struct loam_frame *frame, loam_pfn start, uint64_t count_frames,
                                                uint64_t first_frames);
-
-/* --- Caches ---------------------------------------------------------------------------------------------------- */
-
-/*
- * A cache holds chunks for one thread, its owner, and takes and returns frames there alone. Who needs what an idle
- * cache holds stops its owner first: it forbids the cache, passes a barrier in all threads, and waits until the owner
- * is out of the call under way. So the owner pays no atomic operation, and nobody starves while a cache holds free
- * frames. Where an owner cannot be stopped, since the barrier is refused or since it has not left its call for seconds (it
- * is stopped, or died in it), nothing is assumed: its chunks are left to it, and who needs them gets LOAM_ERROR_BUSY or
- * LOAM_ERROR_EXHAUSTED. A cache whose owner is in no call can be drained or destroyed by others.
- */
-
-/*
- * How this process passes a full memory barrier in every thread that owns a cache, in all processes that share the
- * allocator, before it returns true: membarrier(2), an inter-processor interrupt in a guest, or nothing at all where only
- * one thread calls. False: it could not be passed, such as when the program forbids itself the system call.
- * loam/memory.h sets one. For the process, once, before its first cache.
- */
-void loam_frame_set_barrier(bool (*barrier)(void));
-
-/*
- * Make a cache for the calling thread. O(cache_capacity). *cache is NULL on failure.
- * LOAM_ERROR_EXHAUSTED: cache_capacity caches are there. LOAM_ERROR_UNINITIALISED: the process has set no barrier.
- */
-LOAM_MUST_USE enum loam_error loam_frame_cache_make(struct loam_frame *frame, struct loam_frame_cache **cache);
-
-/*
- * Give all chunks of the cache back; blocks stay allocated, and the cache may be used on. Any thread, at any time until
- * the cache is destroyed. LOAM_ERROR_UNINITIALISED: no cache is there. LOAM_ERROR_BUSY: its owner cannot be stopped.
- */
-LOAM_MUST_USE enum loam_error loam_frame_cache_drain(struct loam_frame_cache *cache);
-
-/*
- * Drain the cache and end it. Its owner, or any thread once the owner uses it no more. Errors as drain; LOAM_ERROR_BUSY
- * only while a call on the cache is under way.
- */
-LOAM_MUST_USE enum loam_error loam_frame_cache_destroy(struct loam_frame_cache *cache);
-
-/*
- * As loam_frame_alloc_order_below, loam_frame_free and the batches, by the cache's owner. Orders up to
- * LOAM_FRAME_CACHE_ORDERS - 1 without limit or with one at 4 GiB are served from the cache's own chunks, anything else
- * by the allocator. Chunks below 4 GiB come to a cache for requests without a limit only if the allocator keeps the DMA32
- * reserve without them; such requests may have what lies there even if others enter the reserve later.
- * LOAM_ERROR_UNINITIALISED also: the cache was destroyed.
- */
-LOAM_MUST_USE enum loam_error loam_frame_cache_alloc(struct loam_frame_cache *cache, uint32_t order, loam_pfn limit,
-                                                     loam_pfn *start);
-LOAM_MUST_USE enum loam_error loam_frame_cache_free(struct loam_frame_cache *cache, loam_pfn start,
-                                                    uint64_t count_frames);
-LOAM_MUST_USE enum loam_error loam_frame_cache_alloc_batch(struct loam_frame_cache *cache, uint32_t order,
-                                                           loam_pfn limit, loam_pfn *starts, size_t count);
-LOAM_MUST_USE enum loam_error loam_frame_cache_free_batch(struct loam_frame_cache *cache, uint32_t order,
-                                                          const loam_pfn *starts, size_t count, size_t *done_count);
 
 /* --- Reclaim --------------------------------------------------------------------------------------------------- */
 
