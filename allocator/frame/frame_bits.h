@@ -260,33 +260,6 @@ static inline uint32_t frame_bits_find_order(const struct frame_map *map, uint32
     return LOAM_FRAME_CHUNK_FRAMES;
 }
 
-/* The order of the largest naturally aligned free block, at most 8; some frame is free. */
-static inline uint32_t frame_bits_fit(const struct frame_map *map)
-{
-    uint64_t any[7] = {0};
-    uint32_t whole = 0, order = 6;
-
-    for (uint32_t word = 0; word < FRAME_MAP_WORDS; word++) {
-        uint64_t bits = frame_bits_word(map, FRAME_BITS_FREE, word);
-
-        whole |= (uint32_t)(bits == UINT64_MAX) << word;
-        any[1] |= bits &= bits >> 1 & UINT64_C(0x5555555555555555);
-        any[2] |= bits &= bits >> 2 & UINT64_C(0x1111111111111111);
-        any[3] |= bits &= bits >> 4 & UINT64_C(0x0101010101010101);
-        any[4] |= bits &= bits >> 8 & UINT64_C(0x0001000100010001);
-        any[5] |= bits &= bits >> 16 & UINT64_C(0x0000000100000001);
-        any[6] |= bits & bits >> 32 & 1;
-    }
-    if ((whole & whole >> 1 & 0x55) != 0) {
-        whole &= whole >> 1 & 0x55;
-        return (whole & whole >> 2 & 0x11) != 0 ? 8 : 7;
-    }
-    while (order > 0 && any[order] == 0) {
-        order--;
-    }
-    return order;
-}
-
 /* The order of the free, naturally aligned run of a word that holds bit; 6: all of the word is free. */
 static inline uint32_t frame_bits_order_at(uint64_t free_bits, uint32_t bit)
 {

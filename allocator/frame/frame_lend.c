@@ -168,7 +168,8 @@ void loam_frame_lend_give(struct loam_frame *frame, const struct frame_spot *spo
         loam_frame_buddy_give(frame, spot, FRAME_CHUNK_ORDER);
         return;
     }
-    spot->chunk->fit = (uint8_t)frame_bits_fit(spot->map);
+    spot->chunk->fit = FRAME_FITS - 1;
+    loam_frame_chunk_cap_fit(spot->chunk);
     loam_frame_lists_file(frame, frame_lists_of(frame, spot), spot);
 }
 

@@ -7,6 +7,7 @@
 #include "allocator/frame/frame_lock.h"
 #include "allocator/frame/frame_search.h"
 #include "allocator/frame_cache/frame_loan.h"
+#include "allocator/frame_cache/frame_loan_free.h"
 #include "allocator/frame_cache/frame_stop.h"
 
 /* Count frames at pfn that came to the cache, or left it: count wraps. */
@@ -112,7 +113,7 @@ static bool take_large(struct loam_frame_cache *cache, uint64_t set, uint32_t or
 }
 
 /* Of order 9: a chunk that is kept. */
-static bool take_kept(struct loam_frame_cache *cache, uint64_t set, uint64_t *start)
+FRAME_HOT bool take_kept(struct loam_frame_cache *cache, uint64_t set, uint64_t *start)
 {
     const struct frame_kept *kept;
     struct frame_chunk *chunk;
@@ -310,9 +311,11 @@ enum loam_error loam_frame_cache_alloc(struct loam_frame_cache *cache, uint32_t 
     if (UNLIKELY(cache == NULL || start == NULL)) {
         return LOAM_ERROR_INVALID;
     }
-    if (LIKELY(order < FRAME_WINDOWS) && LIKELY(frame_enter(cache))) {
+    if ((LIKELY(order < FRAME_WINDOWS) || order == FRAME_CHUNK_ORDER) && LIKELY(frame_enter(cache))) {
         uint64_t set = frame_set_for(cache, limit);
-        bool taken = LIKELY(set < FRAME_SETS) && frame_take_ready(cache, set, order, &start->value);
+        bool taken = LIKELY(set < FRAME_SETS) &&
+                     (LIKELY(order < FRAME_WINDOWS) ? frame_take_ready(cache, set, order, &start->value)
+                                                    : take_kept(cache, set, &start->value));
 
         frame_leave(cache);
         if (LIKELY(taken)) {
@@ -377,6 +380,7 @@ enum loam_error loam_frame_cache_free(struct loam_frame_cache *cache, loam_pfn s
     }
     if ((LIKELY(order < FRAME_WINDOWS) && LIKELY((count_frames & (count_frames - 1)) == 0) &&
          frame_give_made(cache, start.value, order, 1)) ||
+        (order == FRAME_CHUNK_ORDER && loam_frame_loan_give_whole(cache, start.value, count_frames)) ||
         LIKELY(loam_frame_loan_give(cache, start.value, count_frames))) {
         frame_leave(cache);
         return LOAM_OK;

@@ -80,6 +80,12 @@ FRAME_HOT struct loam_frame_cache *frame_cache_at(const struct loam_frame *frame
     return frame_lender_room(frame, n);
 }
 
+/* The cache that a lent chunk is with. */
+FRAME_HOT struct loam_frame_cache *frame_borrower(const struct loam_frame *frame, const struct frame_chunk *chunk)
+{
+    return frame_cache_at(frame, frame_read(chunk->owner) - 1u);
+}
+
 FRAME_HOT struct loam_frame *frame_of_cache(const struct loam_frame_cache *cache)
 {
     return (struct loam_frame *)((uintptr_t)cache - cache->offset_bytes);

@@ -5,6 +5,7 @@
 #include "allocator/frame/frame_lock.h"
 #include "allocator/frame_cache/frame_cache.h"
 #include "allocator/frame_cache/frame_loan.h"
+#include "allocator/frame_cache/frame_loan_free.h"
 
 /* Up to count of the frames at the bits of a word. Returns the bits that are left. */
 FRAME_HOT uint64_t write_out(uint64_t bits, uint64_t base, loam_pfn *starts, size_t count, size_t *done)
@@ -141,6 +142,7 @@ static size_t give_many(struct loam_frame_cache *cache, uint32_t order, const lo
                            loam_frame_loan_give_run(cache, start, run))) {
             done += run;
         } else if ((order < FRAME_WINDOWS && frame_give_made(cache, start, order, 1)) ||
+                   (order == FRAME_CHUNK_ORDER && loam_frame_loan_give_whole(cache, start, LOAM_FRAME_CHUNK_FRAMES)) ||
                    loam_frame_loan_give(cache, start, UINT64_C(1) << order)) {
             done++;
         } else {

@@ -1,25 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * Chunks that caches have on loan: how they come and go, and how blocks in them are freed by whoever frees them. Private
- * to allocator/frame_cache.
- *
- * A block that is freed here is free in its chunk's bitmaps at once; the owner learns of it by the list `freed` of his
- * cache, on which the chunk is put unless it is there already, and files it anew when he needs more.
+ * Chunks that caches have on loan: how they come and go. Private to allocator/frame_cache. By the cache's owner, entered
+ * or with the allocator's lock, or by others who have that lock and stopped him.
  */
 #ifndef LOAM_FRAME_LOAN_H
 #define LOAM_FRAME_LOAN_H
 
 #include "allocator/frame_cache/frame_cache.h"
-
-/* --- By the owner of a cache, entered or with the allocator's lock --------------------------------------------- */
-
-/* Free exactly the block [start, start + count) in a lent chunk, whoever's. False: not so, whatever the reason. */
-bool loam_frame_loan_give(struct loam_frame_cache *cache, uint64_t start, uint64_t count);
-
-/* The same of count blocks of one frame each from start on, within a word. */
-bool loam_frame_loan_give_run(struct loam_frame_cache *cache, uint64_t start, uint32_t count);
-
-/* --- Likewise, or by others who stopped the owner --------------------------------------------------------------- */
 
 /* File what was freed of late. locked: what is free and more than the cache keeps goes back to the allocator. */
 void loam_frame_loan_collect(struct loam_frame *frame, struct loam_frame_cache *cache, bool locked);
@@ -31,7 +18,7 @@ bool loam_frame_loan_surplus(const struct loam_frame *frame, const struct loam_f
 /* A free chunk of the cache's, on no list, is kept. False: there is no room. */
 bool loam_frame_loan_keep(struct loam_frame *frame, struct loam_frame_cache *cache, const struct frame_spot *spot);
 
-/* --- With the allocator's lock, likewise ------------------------------------------------------------------------ */
+/* --- With the allocator's lock --------------------------------------------------------------------------------- */
 
 /* The cache borrows a chunk that was taken out of the allocator: PARTIAL, or INNER, which is FREE then. */
 void loam_frame_loan_adopt(struct loam_frame *frame, struct loam_frame_cache *cache, const struct frame_spot *spot,
@@ -39,6 +26,9 @@ void loam_frame_loan_adopt(struct loam_frame *frame, struct loam_frame_cache *ca
 
 /* What is ready is free in its bitmaps again. */
 void loam_frame_loan_settle(struct loam_frame *frame, struct loam_frame_cache *cache);
+
+/* The chunk goes back, and is the allocator's; nothing is ready in it. False: its lock cannot be had. */
+bool loam_frame_loan_part_with(struct loam_frame *frame, struct loam_frame_cache *cache, const struct frame_spot *spot);
 
 /* Give chunks back: those that have free frames, or all but those handed out whole. False: one cannot be had. */
 bool loam_frame_loan_drain(struct loam_frame *frame, struct loam_frame_cache *cache, bool all);

@@ -3,7 +3,7 @@
 
 static _Atomic(bool (*)(void)) process_barrier;
 
-void loam_frame_set_barrier(bool (*barrier)(void))
+void loam_frame_stop_set_barrier(bool (*barrier)(void))
 {
     /* Release, acquire at the load: whatever the barrier needs is ready. */
     atomic_store_explicit(&process_barrier, barrier, memory_order_release);

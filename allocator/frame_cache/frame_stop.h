@@ -21,7 +21,8 @@
 
 #include "allocator/frame_cache/frame_cache.h"
 
-/* Whether this process has set a barrier. */
+/* As loam_frame_set_barrier. Whether this process has set one. */
+void loam_frame_stop_set_barrier(bool (*barrier)(void));
 bool loam_frame_stop_barrier_set(void);
 
 /* Has the cache to itself until the lock is given up. Errors as struct frame_lender says. */
