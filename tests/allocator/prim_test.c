@@ -765,7 +765,7 @@ Test(prim, threads_are_those_of_the_user_and_root_is_above_their_limit)
     cr_assert_eq(setresuid(user, user, user), 0);
     cr_assert_eq(limit_of(LOAM_PRIM_LIMIT_THREADS), 50);
     cr_assert(loam_prim_user_threads(&before));
-    cr_assert(before == 1 || before == 2, "%" PRIu64 ": this one, and perhaps a sanitizer's", before);
+    cr_assert(before >= 1 && before <= 3, "%" PRIu64 ": this one, and perhaps a sanitizer's", before);
     cr_assert_eq(pipe(pipes), 0);
     for (int i = 0; i < 3; i++) {
         cr_assert(loam_prim_thread_start(&threads[i], wait_for_byte, &pipes[0]));
