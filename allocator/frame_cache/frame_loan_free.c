@@ -171,7 +171,7 @@ FRAME_HOT bool free_lent(const struct loam_frame *frame, const struct frame_loan
     return true;
 }
 
-/* --- By anybody, with the allocator's lock ------------------------------------------------------------------------ */
+/* --- By anybody, with the allocator's lock --------------------------------------------------------------------- */
 
 bool loam_frame_loan_holds(const struct loam_frame *frame, const struct frame_spot *spot, uint64_t start)
 {
@@ -196,7 +196,7 @@ enum loam_error loam_frame_loan_free(struct loam_frame *frame, const struct fram
     return given ? LOAM_OK : LOAM_ERROR_INVALID;
 }
 
-/* --- By the owner of a cache -------------------------------------------------------------------------- */
+/* --- By the owner of a cache ----------------------------------------------------------------------------------- */
 
 /* Count frames at pfn that came to the cache. */
 FRAME_HOT void add_frames(struct loam_frame_cache *cache, uint64_t pfn, uint64_t count)
