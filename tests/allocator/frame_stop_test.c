@@ -146,6 +146,31 @@ Test(frame_stop, an_owner_that_stays_in_its_call_is_waited_for_in_vain_but_not_f
     assert_valid(user.frame);
 }
 
+/*
+ * The owner and another free one block at the same moment: the other took it out of what is made after the owner had
+ * looked, and the owner's store came after that. It is free once.
+ */
+Test(frame_stop, a_store_of_the_owner_that_comes_late_counts_for_nothing)
+{
+    static bool had[FRAMES];
+    struct user user = user_make();
+    struct frame_window *window = &user.cache->window[0][FRAME_SET_ANY];
+    uint64_t bit = user.own.value - window->base;
+    loam_pfn start;
+
+    cr_assert_lt(bit, 64);
+    cr_assert_eq(loam_frame_free(user.frame, user.own, 1), LOAM_OK);
+    window->back |= UINT64_C(1) << bit;
+    assert_valid(user.frame);
+    window->back |= UINT64_C(1) << bit;
+    for (int i = 0; i < FRAMES; i++) {
+        cr_assert_eq(loam_frame_cache_alloc(user.cache, 0, pfn(0), &start), LOAM_OK, "frame %d", i);
+        cr_assert_not(had[start.value - START], "frame %#llx is given twice", (unsigned long long)start.value);
+        had[start.value - START] = true;
+    }
+    assert_valid(user.frame);
+}
+
 /* Before fork(2): what caches have ready is settled, so that the child's copy is whole. */
 Test(frame_stop, owners_stand_still_while_all_is_frozen)
 {
