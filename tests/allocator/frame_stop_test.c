@@ -9,6 +9,8 @@
 
 #include <criterion/criterion.h>
 #include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
@@ -169,6 +171,52 @@ Test(frame_stop, a_store_of_the_owner_that_comes_late_counts_for_nothing)
         had[start.value - START] = true;
     }
     assert_valid(user.frame);
+}
+
+/* --- Chunks that come on loan again -------------------------------------------------------------------------------- */
+
+struct borrower {
+    struct loam_frame_cache *cache;
+    atomic_bool begun;
+    enum loam_error error;
+};
+
+static void *borrow(void *argument)
+{
+    struct borrower *borrower = argument;
+    loam_pfn start;
+
+    atomic_store(&borrower->begun, true);
+    borrower->error = loam_frame_cache_alloc(borrower->cache, 0, pfn(0), &start);
+    return NULL;
+}
+
+/* Who had found the chunk on loan, and has its lock, looks whether it still is: it is not lent again before he has. */
+Test(frame_stop, a_chunk_is_not_lent_while_somebody_is_in_it)
+{
+    struct loam_frame *frame = make_with(START, FRAMES);
+    struct frame_chunk *chunks = frame_chunks(frame, &frame_sections(frame)[0]);
+    struct borrower borrower = {.error = LOAM_ERROR_INVALID};
+    pthread_t thread;
+
+    cr_assert_eq(loam_frame_cache_make(frame, &borrower.cache), LOAM_OK);
+    for (int n = 0; n < FRAMES / 512; n++) {
+        frame_write(chunks[n].lock, FRAME_LOCK_HELD);
+    }
+    cr_assert_eq(pthread_create(&thread, NULL, borrow, &borrower), 0);
+    while (!atomic_load(&borrower.begun)) {
+        sched_yield();
+    }
+    for (int i = 0; i < 2000; i++) {
+        sched_yield();
+        cr_assert_eq(frame_read(chunks[0].owner) + frame_read(chunks[1].owner), 0);
+    }
+    for (int n = 0; n < FRAMES / 512; n++) {
+        frame_lend_unlock(&chunks[n]);
+    }
+    cr_assert_eq(pthread_join(thread, NULL), 0);
+    cr_assert_eq(borrower.error, LOAM_OK);
+    assert_valid(frame);
 }
 
 /* Before fork(2): what caches have ready is settled, so that the child's copy is whole. */
