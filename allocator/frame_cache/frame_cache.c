@@ -341,7 +341,8 @@ struct frame_memo loam_frame_cache_memo(const struct loam_frame *frame, const st
     };
 }
 
-void loam_frame_cache_remember(struct loam_frame *frame, struct loam_frame_cache *cache, uint64_t pfn)
+/* The section in which pfn lies is where the owner works. */
+static void remember(struct loam_frame *frame, struct loam_frame_cache *cache, uint64_t pfn)
 {
     struct frame_spot spot;
 
@@ -350,8 +351,18 @@ void loam_frame_cache_remember(struct loam_frame *frame, struct loam_frame_cache
     }
 }
 
-/* With the lock. */
-__attribute__((noinline)) static enum loam_error free_locked(struct loam_frame_cache *cache, loam_pfn start,
+enum loam_error loam_frame_cache_free_locked(struct loam_frame *frame, struct loam_frame_cache *cache, uint64_t start,
+                                             uint64_t count)
+{
+    enum loam_error error;
+
+    remember(frame, cache, start);
+    error = loam_frame_loan_give(cache, start, count);
+    return error == LOAM_ERROR_NOT_FOUND ? loam_frame_block_free(frame, start, count) : error;
+}
+
+/* What cannot be freed without the lock. */
+__attribute__((noinline)) static enum loam_error free_slowly(struct loam_frame_cache *cache, loam_pfn start,
                                                              uint64_t count_frames)
 {
     enum loam_error error;
@@ -360,10 +371,7 @@ __attribute__((noinline)) static enum loam_error free_locked(struct loam_frame_c
     if (frame == NULL) {
         return error;
     }
-    loam_frame_cache_remember(frame, cache, start.value);
-    if (!loam_frame_loan_give(cache, start.value, count_frames)) {
-        error = loam_frame_block_free(frame, start.value, count_frames);
-    }
+    error = loam_frame_cache_free_locked(frame, cache, start.value, count_frames);
     loam_frame_loan_collect(frame, cache, true);
     return frame_unlock(frame, error);
 }
@@ -376,17 +384,17 @@ enum loam_error loam_frame_cache_free(struct loam_frame_cache *cache, loam_pfn s
         return LOAM_ERROR_INVALID;
     }
     if (UNLIKELY(!frame_enter(cache))) {
-        return free_locked(cache, start, count_frames);
+        return free_slowly(cache, start, count_frames);
     }
     if ((LIKELY(order < FRAME_WINDOWS) && LIKELY((count_frames & (count_frames - 1)) == 0) &&
          frame_give_made(cache, start.value, order, 1)) ||
         (order == FRAME_CHUNK_ORDER && loam_frame_loan_give_whole(cache, start.value, count_frames)) ||
-        LIKELY(loam_frame_loan_give(cache, start.value, count_frames))) {
+        LIKELY(loam_frame_loan_give(cache, start.value, count_frames) == LOAM_OK)) {
         frame_leave(cache);
         return LOAM_OK;
     }
     frame_leave(cache);
-    return free_locked(cache, start, count_frames);
+    return free_slowly(cache, start, count_frames);
 }
 
 /* --- Lifecycle ------------------------------------------------------------------------------------------------- */

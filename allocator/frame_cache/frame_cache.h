@@ -181,8 +181,9 @@ static inline uint64_t frame_window_free(const struct frame_window *window)
 /* As the cache's owner. NULL and *error: refused. */
 struct loam_frame *loam_frame_cache_lock(struct loam_frame_cache *cache, enum loam_error *error);
 
-/* The section in which pfn lies is where the owner works. */
-void loam_frame_cache_remember(struct loam_frame *frame, struct loam_frame_cache *cache, uint64_t pfn);
+/* As loam_frame_cache_free; the section in which the block lies is where the owner works from now on. */
+enum loam_error loam_frame_cache_free_locked(struct loam_frame *frame, struct loam_frame_cache *cache, uint64_t start,
+                                             uint64_t count);
 
 struct frame_memo loam_frame_cache_memo(const struct loam_frame *frame, const struct loam_frame_cache *cache,
                                         const struct frame_section *section);

@@ -56,6 +56,21 @@ static size_t take_many(struct loam_frame_cache *cache, uint32_t order, loam_pfn
     return done;
 }
 
+/*
+ * Free the first done of starts again. Nobody is asked to stand still for what the cache served itself; what cannot be
+ * freed all the same, since somebody died in its chunk, is lost.
+ */
+static void give_again(struct loam_frame *frame, struct loam_frame_cache *cache, uint32_t order, const loam_pfn *starts,
+                       size_t done)
+{
+    for (; done > 0; done--) {
+        if (order < FRAME_WINDOWS && frame_give_made(cache, starts[done - 1].value, order, 1)) {
+            continue;
+        }
+        (void)!loam_frame_cache_free_locked(frame, cache, starts[done - 1].value, UINT64_C(1) << order);
+    }
+}
+
 static enum loam_error alloc_batch_locked(struct loam_frame *frame, struct loam_frame_cache *cache, uint32_t order,
                                           loam_pfn limit, loam_pfn *starts, size_t count, size_t done)
 {
@@ -70,7 +85,7 @@ static enum loam_error alloc_batch_locked(struct loam_frame *frame, struct loam_
         }
     }
     if (error != LOAM_OK) {
-        loam_frame_block_free_again(frame, order, starts, done);
+        give_again(frame, cache, order, starts, done);
         loam_frame_chunk_reset_pressure(frame, pressure);
     }
     return error;
@@ -143,7 +158,7 @@ static size_t give_many(struct loam_frame_cache *cache, uint32_t order, const lo
             done += run;
         } else if ((order < FRAME_WINDOWS && frame_give_made(cache, start, order, 1)) ||
                    (order == FRAME_CHUNK_ORDER && loam_frame_loan_give_whole(cache, start, LOAM_FRAME_CHUNK_FRAMES)) ||
-                   loam_frame_loan_give(cache, start, UINT64_C(1) << order)) {
+                   loam_frame_loan_give(cache, start, UINT64_C(1) << order) == LOAM_OK) {
             done++;
         } else {
             break;
@@ -158,10 +173,9 @@ static enum loam_error free_batch_locked(struct loam_frame *frame, struct loam_f
     enum loam_error error = order > LOAM_FRAME_ORDER_MAX ? LOAM_ERROR_INVALID : LOAM_OK;
 
     while (error == LOAM_OK && *done < count) {
-        loam_frame_cache_remember(frame, cache, starts[*done].value);
         *done += order <= FRAME_CHUNK_ORDER ? give_many(cache, order, starts + *done, count - *done) : 0;
         if (*done < count) {
-            error = loam_frame_block_free(frame, starts[*done].value, UINT64_C(1) << order);
+            error = loam_frame_cache_free_locked(frame, cache, starts[*done].value, UINT64_C(1) << order);
             *done += error == LOAM_OK;
         }
     }

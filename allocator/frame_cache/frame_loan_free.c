@@ -149,7 +149,7 @@ FRAME_HOT void file(const struct loam_frame *frame, const struct frame_loan *loa
         return;
     }
     fit = loam_frame_chunk_freed_fit(loan->map, frame_offset(start), (uint32_t)count);
-    if (free_frames == count || fit > this->fit) {
+    if (fit > this->fit) {
         this->fit = (uint8_t)fit;
     }
     if (list >= FRAME_LIST_FULL || free_frames == LOAM_FRAME_CHUNK_FRAMES ||
@@ -270,21 +270,24 @@ bool loam_frame_loan_give_whole(struct loam_frame_cache *cache, uint64_t start, 
     return given;
 }
 
-bool loam_frame_loan_give(struct loam_frame_cache *cache, uint64_t start, uint64_t count)
+enum loam_error loam_frame_loan_give(struct loam_frame_cache *cache, uint64_t start, uint64_t count)
 {
     struct loam_frame_cache *own;
     struct frame_loan loan;
     bool given;
 
-    if (UNLIKELY(!lock_near(cache, start, &loan, &own))) {
-        return false;
+    /* A block that leaves its chunk is not for the chunk to tell. */
+    if (UNLIKELY(count > LOAM_FRAME_CHUNK_FRAMES - frame_offset(start)) ||
+        UNLIKELY(!lock_near(cache, start, &loan, &own))) {
+        return LOAM_ERROR_NOT_FOUND;
     }
     given = free_lent(frame_of_cache(cache), &loan, start, count, own);
     frame_lend_unlock(loan.chunk);
-    if (LIKELY(given)) {
-        add_frames(cache, start, count);
+    if (UNLIKELY(!given)) {
+        return LOAM_ERROR_INVALID;
     }
-    return given;
+    add_frames(cache, start, count);
+    return LOAM_OK;
 }
 
 bool loam_frame_loan_give_run(struct loam_frame_cache *cache, uint64_t start, uint32_t count)

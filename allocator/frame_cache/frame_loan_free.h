@@ -12,18 +12,24 @@
 
 /* --- By the owner of a cache, entered or with the allocator's lock --------------------------------------------- */
 
-/* Free exactly the block [start, start + count) in a lent chunk, whoever's. False: not so, whatever the reason. */
-bool loam_frame_loan_give(struct loam_frame_cache *cache, uint64_t start, uint64_t count);
+/*
+ * Free exactly the block [start, start + count) in a lent chunk, whoever's. LOAM_ERROR_INVALID: there is none.
+ * LOAM_ERROR_NOT_FOUND: the allocator knows, with its lock.
+ */
+enum loam_error loam_frame_loan_give(struct loam_frame_cache *cache, uint64_t start, uint64_t count);
 
-/* The same of a chunk of the cache's own that is one block: it is kept, if there is room. */
+/* A chunk of the cache's own that is one block is kept. False: it is none, or there is no room. */
 bool loam_frame_loan_give_whole(struct loam_frame_cache *cache, uint64_t start, uint64_t count);
 
-/* The same of count blocks of one frame each from start on, within a word. */
+/* Free count blocks of one frame each from start on, within a word of a lent chunk. False: not so, whatever the reason. */
 bool loam_frame_loan_give_run(struct loam_frame_cache *cache, uint64_t start, uint32_t count);
 
 /* --- By anybody, with the allocator's lock --------------------------------------------------------------------- */
 
-/* The same in a chunk that is everybody's. LOAM_ERROR_BUSY: its lock cannot be had. LOAM_ERROR_INVALID: no such block. */
+/*
+ * Free exactly the block [start, start + count) in a lent chunk that is everybody's. LOAM_ERROR_BUSY: its lock cannot be
+ * had. LOAM_ERROR_INVALID: there is no such block.
+ */
 enum loam_error loam_frame_loan_free(struct loam_frame *frame, const struct frame_spot *spot, uint64_t start,
                                      uint64_t count);
 

@@ -93,6 +93,32 @@ Test(frame_stop, a_refused_barrier_leaves_caches_alone)
     cr_assert_eq(loam_frame_stats(user.frame).allocated_frames, 0);
 }
 
+/* What the owner does himself needs no barrier: misuse is told, and a batch that is not served whole leaves nothing. */
+Test(frame_stop, an_owner_needs_no_barrier_for_himself)
+{
+    struct user user = user_make();
+    struct loam_frame_stats before, after;
+    loam_pfn starts[FRAMES];
+    size_t done;
+
+    refuses = true;
+    before = loam_frame_stats(user.frame);
+    cr_assert_eq(loam_frame_cache_alloc_batch(user.cache, 0, pfn(0), starts, FRAMES), LOAM_ERROR_EXHAUSTED);
+    cr_assert_eq(loam_frame_cache_alloc_batch(user.cache, 3, pfn(0), starts, FRAMES / 8), LOAM_ERROR_EXHAUSTED);
+    cr_assert_eq(loam_frame_cache_alloc_batch(user.cache, 9, pfn(0), starts, 2), LOAM_ERROR_EXHAUSTED);
+    after = loam_frame_stats(user.frame);
+    cr_assert_eq(memcmp(&before, &after, sizeof before), 0);
+    cr_assert_eq(loam_frame_cache_free(user.cache, pfn(user.own.value + 1), 1), LOAM_ERROR_INVALID);
+    cr_assert_eq(loam_frame_cache_free_batch(user.cache, 0, &(loam_pfn){user.own.value + 1}, 1, &done),
+                 LOAM_ERROR_INVALID);
+    cr_assert_eq(loam_frame_cache_free(user.cache, user.own, 2), LOAM_ERROR_INVALID);
+    cr_assert_eq(loam_frame_cache_free(user.cache, user.own, 1), LOAM_OK);
+    cr_assert_eq(loam_frame_cache_free(user.cache, user.own, 1), LOAM_ERROR_INVALID);
+    refuses = false;
+    assert_valid(user.frame);
+    cr_assert_eq(loam_frame_stats(user.frame).allocated_frames, 0);
+}
+
 /* Where others have freed once they may free on, and whatever a cache borrows after a refusal is everybody's. */
 Test(frame_stop, what_is_shared_already_is_freed_without_a_barrier)
 {
