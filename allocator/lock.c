@@ -3,10 +3,12 @@
  * Who waits and who wakes:
  *
  *     waiter                                   holder, giving up
- *     w = wakes                                next != 0: owner = next, next = 0, wake who waits on next
+ *     w = wakes                                next != 0: owner = next, wake who waits on owner
  *     asleep = 1                               else: owner = 0
  *     owner == 0 ? take it                     asleep != 0: asleep = 0, wakes += 1, wake one
- *     sleep while wakes == w
+ *     sleep while wakes == w                               next != 0: wake who waits on owner
+ *
+ * Who has claimed the lock sleeps while owner is who it was, and takes his name out of next once he has it.
  *
  * asleep is cleared before wakes is raised, and read after owner is cleared. So whoever set asleep after a holder cleared
  * it has read the new wakes, or finds it changed and does not sleep. Who was woken and takes the lock sets asleep
@@ -14,12 +16,14 @@
  *
  * What is not ordered is the holder's store to owner and its load of asleep: see loam_lock_give. The store leaves the
  * processor within microseconds, so a waiter that looks again after SLEEP_FIRST_NS cannot have missed more than the
- * giving up that was under way when it fell asleep.
+ * giving up that was under way when it fell asleep. Where somebody was woken meanwhile, and asleep cleared, the next sleep
+ * is short again.
  */
 #include "allocator/lock.h"
 
 #include "allocator/host/prim.h"
 
+#define SPIN_MAX       256 /* in all, some ten microseconds: what it costs to be woken */
 #define SPIN_COUNT     100
 #define SLEEP_FIRST_NS UINT64_C(1000000)
 #define SLEEP_NS       UINT64_C(100000000)
@@ -102,31 +106,35 @@ static bool take_from(struct loam_lock *lock, uint32_t owner, uint32_t self)
                                                    memory_order_relaxed);
 }
 
+/*
+ * Take the lock when it is free. Between two looks twice as long passes each time: whoever has it, and takes it again and
+ * again, keeps its line for some calls in a row, which is what makes two threads faster than one.
+ */
 static bool take_free(struct loam_lock *lock, uint32_t self)
 {
-    for (uint32_t n = 0; n < SPIN_COUNT; n++) {
+    for (uint32_t turns = 1; turns <= SPIN_MAX; turns *= 2) {
         /* Relaxed: a hint; the exchange decides. */
         if (atomic_load_explicit(&lock->owner, memory_order_relaxed) == 0 && take_from(lock, 0, self)) {
             return true;
         }
-        relax();
+        for (uint32_t n = 0; n < turns; n++) {
+            relax();
+        }
     }
     return false;
 }
 
-/* Sleep until woken. False: time has passed and nobody woke the caller. */
-static bool sleep_once(struct loam_lock *lock, uint32_t self, uint32_t wakes, uint64_t nanoseconds)
+/* Sleep until woken, on what was read. False: time has passed and nobody woke the caller. */
+static bool sleep_once(struct loam_lock *lock, bool claimed, uint32_t owner, uint32_t wakes, uint64_t nanoseconds)
 {
-    if (atomic_load_explicit(&lock->next, memory_order_relaxed) == self) {
-        return loam_prim_wait(&lock->next, self, nanoseconds);
-    }
-    return loam_prim_wait(&lock->wakes, wakes, nanoseconds);
+    return claimed ? loam_prim_wait(&lock->owner, owner, nanoseconds)
+                   : loam_prim_wait(&lock->wakes, wakes, nanoseconds);
 }
 
-/* No claim on the lock is left behind by who has it. */
-static void withdraw(struct loam_lock *lock, uint32_t self)
+/* The thread of that name claims the lock no more: it has it, or is gone. */
+static void withdraw(struct loam_lock *lock, uint32_t name)
 {
-    atomic_compare_exchange_strong_explicit(&lock->next, &self, 0, memory_order_relaxed, memory_order_relaxed);
+    atomic_compare_exchange_strong_explicit(&lock->next, &name, 0, memory_order_relaxed, memory_order_relaxed);
 }
 
 /* Whether the lock, whose owner was read, is the caller's now: handed over, or free and taken. */
@@ -146,7 +154,7 @@ static bool claim(struct loam_lock *lock, uint32_t self)
 
 bool loam_lock_take_slowly(struct loam_lock *lock)
 {
-    uint32_t self = self_name(), owner, lost = 0;
+    uint32_t self = self_name(), owner, lost = 0, wakes = 0;
     uint64_t nanoseconds = SLEEP_FIRST_NS;
     bool claimed = false, alive = true;
 
@@ -154,22 +162,28 @@ bool loam_lock_take_slowly(struct loam_lock *lock)
         return true;
     }
     for (;;) {
-        /* Acquire: pairs with the release in loam_lock_wake. */
-        uint32_t wakes = atomic_load_explicit(&lock->wakes, memory_order_acquire);
+        uint32_t before = wakes;
 
-        claimed |= lost >= LOAM_LOCK_LOST_MAX && claim(lock, self);
+        /* Acquire: pairs with the release in loam_lock_wake. */
+        wakes = atomic_load_explicit(&lock->wakes, memory_order_acquire);
+        nanoseconds = wakes == before ? nanoseconds : SLEEP_FIRST_NS;
+        if (!claimed && lost >= LOAM_LOCK_LOST_MAX && claim(lock, self)) {
+            claimed = true;
+            nanoseconds = SLEEP_FIRST_NS;
+        }
         /* A store and then a load: see above. */
         atomic_exchange_explicit(&lock->asleep, 1, memory_order_seq_cst);
         owner = atomic_load_explicit(&lock->owner, memory_order_acquire);
         if (have_it(lock, owner, self, claimed)) {
             break;
         }
-        if (owner == 0 || sleep_once(lock, self, wakes, nanoseconds)) {
+        if (owner == 0 || sleep_once(lock, claimed, owner, wakes, nanoseconds)) {
             lost++;
             nanoseconds = SLEEP_FIRST_NS;
             continue;
         }
         if (nanoseconds == SLEEP_NS && is_gone(owner, lock) && take_from(lock, owner, self)) {
+            withdraw(lock, owner);
             alive = false;
             break;
         }
@@ -183,12 +197,8 @@ bool loam_lock_take_slowly(struct loam_lock *lock)
 
 void loam_lock_hand_over(struct loam_lock *lock)
 {
-    uint32_t next = atomic_load_explicit(&lock->next, memory_order_relaxed);
-
-    /* In this order: it sleeps while next is its name, and has the lock once owner is. */
-    atomic_store_explicit(&lock->owner, next, memory_order_release);
-    withdraw(lock, next);
-    loam_prim_wake(&lock->next);
+    atomic_store_explicit(&lock->owner, atomic_load_explicit(&lock->next, memory_order_relaxed), memory_order_release);
+    loam_prim_wake(&lock->owner);
 }
 
 void loam_lock_wake(struct loam_lock *lock)
@@ -198,7 +208,7 @@ void loam_lock_wake(struct loam_lock *lock)
     atomic_fetch_add_explicit(&lock->wakes, 1, memory_order_release);
     loam_prim_wake(&lock->wakes);
     if (atomic_load_explicit(&lock->next, memory_order_relaxed) != 0) {
-        loam_prim_wake(&lock->next);
+        loam_prim_wake(&lock->owner);
     }
 }
 

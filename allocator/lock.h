@@ -34,7 +34,7 @@
 
 /*
  * Free when all zero. Who sleeps has set asleep first; asleep may be set with nobody asleep.
- * next != 0  =>  that thread waits on next, not on wakes, and whoever gives the lock up hands it over
+ * next != 0  =>  that thread waits on owner, not on wakes, and whoever gives the lock up hands it over
  */
 struct loam_lock {
     _Atomic uint32_t owner;  /* loam_prim_thread_name of the holder; 0: free */
