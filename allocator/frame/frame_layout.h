@@ -85,7 +85,7 @@ struct frame_chunk {
     uint32_t count;         /* PARTIAL: free frames, blocks, tags (shared) */
     uint32_t freed_chunk;   /* lent: 0: nobody freed here of late; FRAME_FREED_LAST, or the next chunk like it */
     uint8_t state;          /* enum frame_chunk_state (shared) */
-    uint8_t order;          /* FREE, WHOLE: 9 to 20; lent, FRAME_ORDER_LENT; current: what is taken from it (shared) */
+    uint8_t order;          /* FREE, WHOLE: 9 to 20; lent, FRAME_ORDER_LENT; current: FRAME_TAKING (shared) */
     uint8_t fit;            /* PARTIAL: 0 to 8 */
     uint8_t list;           /* (shared) */
     union {

@@ -45,6 +45,7 @@ struct loam_frame *loam_frame_cache_lock(struct loam_frame_cache *cache, enum lo
 static bool make_word(struct loam_frame_cache *cache, struct frame_window *window, uint32_t order, uint32_t word)
 {
     struct loam_frame *frame = frame_of_cache(cache);
+    struct frame_chunk *chunk = frame_address(frame, window->chunk_offset_bytes);
     struct frame_map *map = frame_address(frame, window->map_offset_bytes);
     uint64_t starts = frame_bits_starts(frame_bits_word(map, FRAME_BITS_FREE, word), order), count;
 
@@ -53,8 +54,8 @@ static bool make_word(struct loam_frame_cache *cache, struct frame_window *windo
     }
     count = (uint64_t)__builtin_popcountll(starts) << order;
     frame_bits_set(map, word, frame_spread(starts, order), frame_ends(starts, order));
-    frame_count(frame_address(frame, window->chunk_offset_bytes),
-                (uint32_t)(count >> order) * FRAME_COUNT_BLOCK - (uint32_t)count * FRAME_COUNT_FREE);
+    frame_count(chunk, (uint32_t)(count >> order) * FRAME_COUNT_BLOCK - (uint32_t)count * FRAME_COUNT_FREE);
+    frame_write(chunk->order, FRAME_TAKING(order, word));
     add_frames(cache, window->chunk_base, -count);
     frame_write(window->base, window->chunk_base + word * UINT64_C(64));
     frame_write(window->made, starts);
@@ -157,7 +158,7 @@ static bool enter_chunk(struct loam_frame *frame, struct loam_frame_cache *cache
     window->chunk_offset_bytes = (uintptr_t)spot->chunk - (uintptr_t)frame;
     window->map_offset_bytes = (uintptr_t)spot->map - (uintptr_t)frame;
     frame_write(window->link, frame_spot_link(spot));
-    frame_write(spot->chunk->order, (uint8_t)order);
+    frame_write(spot->chunk->order, FRAME_TAKING(order, FRAME_TAKING_NO_WORD));
     frame_write(spot->chunk->list, FRAME_LIST_CURRENT);
     frame_lend_unlock(spot->chunk);
     return true;

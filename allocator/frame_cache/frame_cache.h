@@ -70,6 +70,15 @@ struct loam_frame_cache {
     struct frame_lists lists[FRAME_SETS];
 };
 
+/*
+ * What a current chunk's `order` says: the order that is taken from it, and the word in which blocks of it were made. So
+ * who frees elsewhere in the chunk need not look at the window, a line that the owner writes all the time.
+ */
+#define FRAME_TAKING(order, word)  ((uint8_t)((order) | (word) << 4))
+#define FRAME_TAKING_ORDER(taking) ((taking)&15u)
+#define FRAME_TAKING_WORD(taking)  ((taking) >> 4)
+#define FRAME_TAKING_NO_WORD       8u
+
 static_assert(sizeof(struct loam_frame_cache) <= FRAME_LENDER_BYTES, "it fits the room");
 static_assert(offsetof(struct loam_frame_cache, forbidden) == 0, "the room's first word says that nobody is there");
 static_assert(sizeof(struct frame_window) == 64, "a line each");

@@ -54,6 +54,16 @@ static bool is_lent(const struct recount *recount, const struct loam_frame_cache
     return spot->chunk->owner == cache->owner;
 }
 
+/* Whether the chunk says what is taken from it. */
+static bool taking_valid(const struct frame_chunk *chunk, const struct frame_window *window, uint32_t set,
+                         uint32_t order)
+{
+    uint32_t word = FRAME_TAKING_WORD(chunk->order);
+
+    return chunk->list == FRAME_LIST_CURRENT && chunk->set == set && FRAME_TAKING_ORDER(chunk->order) == order &&
+           (word == frame_offset(window->base) / 64 || (word == FRAME_TAKING_NO_WORD && window->made == 0));
+}
+
 /* Whether the window is in the chunk that it says it is in, and that is one to take from. */
 static bool window_valid(const struct recount *recount, const struct loam_frame_cache *cache, uint32_t set,
                          uint32_t order)
@@ -69,8 +79,8 @@ static bool window_valid(const struct recount *recount, const struct loam_frame_
     seen.base = seen.made == 0 ? 0 : seen.base;
     seen.back &= seen.made;
     return is_lent(recount, cache, window->link, &spot) && spot.chunk->state == FRAME_CHUNK_PARTIAL &&
-           spot.chunk->list == FRAME_LIST_CURRENT && spot.chunk->order == order && spot.chunk->set == set &&
-           spot.chunk->lock != FRAME_LOCK_HELD && window->chunk_base == spot.start &&
+           taking_valid(spot.chunk, window, set, order) && spot.chunk->lock != FRAME_LOCK_HELD &&
+           window->chunk_base == spot.start &&
            frame_address(recount->frame, window->chunk_offset_bytes) == spot.chunk &&
            frame_address(recount->frame, window->map_offset_bytes) == spot.map &&
            loam_frame_validate_made(&spot, &seen, order);

@@ -154,6 +154,7 @@ static void settle_window(struct loam_frame *frame, struct loam_frame_cache *cac
     frame_count(chunk, (uint32_t)frames * FRAME_COUNT_FREE - (uint32_t)(frames >> order) * FRAME_COUNT_BLOCK);
     cache->free_frames[frame_zone(frame, window->base)] += frames;
     frame_window_reset(window);
+    frame_write(chunk->order, FRAME_TAKING(order, FRAME_TAKING_NO_WORD));
     frame_lend_unlock(chunk);
 }
 
@@ -230,7 +231,8 @@ bool loam_frame_loan_part_with(struct loam_frame *frame, struct loam_frame_cache
     struct frame_chunk *this = spot->chunk;
 
     if (this->list == FRAME_LIST_CURRENT &&
-        !loam_frame_loan_leave_window(frame, &cache->window[this->order][this->set], spot, &cache->lists[this->set])) {
+        !loam_frame_loan_leave_window(frame, &cache->window[FRAME_TAKING_ORDER(this->order)][this->set], spot,
+                                      &cache->lists[this->set])) {
         return false;
     }
     if (!lock_filed(frame, cache, spot)) {

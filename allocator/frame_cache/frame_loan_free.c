@@ -12,20 +12,21 @@ struct frame_loan {
 
 /* --- Freeing, with the chunk's lock ---------------------------------------------------------------------------- */
 
-/* The window that is in the chunk, or NULL. */
-FRAME_HOT struct frame_window *window_in(const struct loam_frame *frame, const struct frame_chunk *chunk)
+/* The window in whose word the frame lies, or NULL. */
+FRAME_HOT struct frame_window *window_at(const struct loam_frame *frame, const struct frame_chunk *chunk, uint64_t pfn)
 {
-    uint32_t order = frame_read(chunk->order);
+    uint32_t taking = frame_read(chunk->order);
 
-    return UNLIKELY(frame_read(chunk->list) == FRAME_LIST_CURRENT) && order < FRAME_WINDOWS
-               ? &frame_borrower(frame, chunk)->window[order][frame_read(chunk->set)]
+    return UNLIKELY(frame_read(chunk->list) == FRAME_LIST_CURRENT) &&
+                   FRAME_TAKING_WORD(taking) == frame_offset(pfn) / 64
+               ? &frame_borrower(frame, chunk)->window[FRAME_TAKING_ORDER(taking)][frame_read(chunk->set)]
                : NULL;
 }
 
 /* Of blocks that start at the bits of mask, from start on: those in made leave it. False: one is free already. */
 FRAME_HOT bool unmake(const struct loam_frame *frame, const struct frame_chunk *chunk, uint64_t start, uint64_t mask)
 {
-    struct frame_window *window = window_in(frame, chunk);
+    struct frame_window *window = window_at(frame, chunk, start);
     uint64_t bit, made;
 
     if (LIKELY(window == NULL)) {
@@ -175,7 +176,7 @@ FRAME_HOT bool free_lent(const struct loam_frame *frame, const struct frame_loan
 
 bool loam_frame_loan_holds(const struct loam_frame *frame, const struct frame_spot *spot, uint64_t start)
 {
-    const struct frame_window *window = window_in(frame, spot->chunk);
+    const struct frame_window *window = window_at(frame, spot->chunk, start);
     uint64_t bit = window == NULL ? 64 : start - frame_read(window->base);
 
     return bit < 64 && (frame_window_free(window) >> bit & 1) != 0;

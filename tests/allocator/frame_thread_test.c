@@ -371,7 +371,7 @@ static void *work(void *argument)
 {
     struct worker *this = argument;
 
-    for (uint64_t turn = 0; turn < TURNS || (turn < 20 * TURNS && atomic_load(&removed) < 3); turn++) {
+    for (uint64_t turn = 0; turn < TURNS || (turn < 200 * TURNS && atomic_load(&removed) < 3); turn++) {
         work_turn(this, turn);
     }
     for (uint32_t slot = 0; slot < HELD; slot++) {
