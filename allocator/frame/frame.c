@@ -206,7 +206,7 @@ enum loam_error loam_frame_alloc(struct loam_frame *frame, const struct loam_fra
     if (!frame_front_take(frame, plain_order(request), request->limit.value, &start)) {
         return frame_unlock(frame, alloc_flushed(frame, request, block));
     }
-    CHECK(loam_frame_spot_find(frame, start, &spot));
+    CHECK(frame_spot_find(frame, start, &spot));
     *block = (struct loam_frame_block){.start = loam_pfn_from_u64(start),
                                        .count_frames = request->count_frames,
                                        .section = spot.section->id,
@@ -445,7 +445,7 @@ enum loam_error loam_frame_tag_set(struct loam_frame *frame, loam_pfn start, enu
     if (!frame_lock_to_change(frame)) {
         return LOAM_ERROR_CORRUPT;
     }
-    if (!loam_frame_spot_find(frame, start.value, &spot)) {
+    if (!frame_spot_find(frame, start.value, &spot)) {
         return frame_unlock(frame, LOAM_ERROR_INVALID);
     }
     spot = loam_frame_spot_head(frame, spot.section, spot.index);

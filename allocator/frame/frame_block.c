@@ -66,7 +66,7 @@ static enum loam_error check_at(struct loam_frame *frame, const struct loam_fram
     uint64_t at = request->at.value, end = at + request->count_frames;
     struct frame_spot spot;
 
-    if (!loam_frame_spot_find(frame, at, &spot) || end > spot.section->end) {
+    if (!frame_spot_find(frame, at, &spot) || end > spot.section->end) {
         return LOAM_ERROR_NOT_FOUND;
     }
     *section = spot.section;
@@ -205,7 +205,7 @@ enum loam_error loam_frame_block_find(struct loam_frame *frame, uint64_t start, 
 {
     struct frame_spot spot;
 
-    if (!loam_frame_spot_find(frame, start, &spot)) {
+    if (!frame_spot_find(frame, start, &spot)) {
         return LOAM_ERROR_NOT_FOUND;
     }
     *section = spot.section;
@@ -232,7 +232,7 @@ enum loam_error loam_frame_block_free(struct loam_frame *frame, uint64_t start, 
     struct frame_spot spot;
     enum loam_error error;
 
-    if (!loam_frame_spot_find(frame, start, &spot)) {
+    if (!frame_spot_find(frame, start, &spot)) {
         return LOAM_ERROR_NOT_FOUND;
     }
     spot = loam_frame_spot_head(frame, spot.section, spot.index);

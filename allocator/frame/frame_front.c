@@ -95,7 +95,7 @@ enum loam_error loam_frame_front_give_chunk(struct loam_frame *frame, uint64_t s
     struct frame_chunk *this;
     struct frame_spot spot;
 
-    if (!loam_frame_spot_find(frame, start, &spot)) {
+    if (!frame_spot_find(frame, start, &spot)) {
         return LOAM_ERROR_NOT_FOUND;
     }
     this = spot.chunk;
@@ -116,22 +116,6 @@ enum loam_error loam_frame_front_give_chunk(struct loam_frame *frame, uint64_t s
     frame->front.live |= live_chunks(spot.zone);
     frame_front_count_given(frame, spot.zone, LOAM_FRAME_CHUNK_FRAMES);
     return LOAM_OK;
-}
-
-static bool take_chunk(struct loam_frame *frame, enum loam_frame_zone zone, uint64_t *start)
-{
-    const struct frame_kept *kept;
-    struct frame_chunk *chunk;
-
-    if (frame->front.chunk_count[zone] == 0) {
-        return false;
-    }
-    kept = &frame->front.chunk[zone][--frame->front.chunk_count[zone]];
-    chunk = frame_address(frame, kept->chunk_offset_bytes);
-    chunk->list = FRAME_LIST_NONE;
-    *start = kept->start;
-    frame_front_count_taken(frame, zone, LOAM_FRAME_CHUNK_FRAMES);
-    return true;
 }
 
 /* --- Filling --------------------------------------------------------------------------------------------------- */
@@ -185,7 +169,7 @@ static bool take_large(struct loam_frame *frame, enum loam_frame_zone zone, uint
 {
     struct frame_section *section;
 
-    if (order == FRAME_CHUNK_ORDER && take_chunk(frame, zone, start)) {
+    if (order == FRAME_CHUNK_ORDER && frame_front_take_chunk(frame, zone, start)) {
         return true;
     }
     if (!loam_frame_search_order(frame, zone, order, &section, start)) {

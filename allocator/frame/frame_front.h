@@ -59,15 +59,35 @@ FRAME_HOT uint32_t frame_front_zone(const struct loam_frame *frame, uint64_t cou
     return limit == frame->zone_end ? LOAM_FRAME_ZONE_DMA32 : FRAME_ZONE_NONE;
 }
 
+/* A chunk that came back as one block. */
+FRAME_HOT bool frame_front_take_chunk(struct loam_frame *frame, enum loam_frame_zone zone, uint64_t *start)
+{
+    const struct frame_kept *kept;
+    struct frame_chunk *chunk;
+
+    if (frame->front.chunk_count[zone] == 0) {
+        return false;
+    }
+    kept = &frame->front.chunk[zone][--frame->front.chunk_count[zone]];
+    chunk = frame_address(frame, kept->chunk_offset_bytes);
+    chunk->list = FRAME_LIST_NONE;
+    *start = kept->start;
+    frame_front_count_taken(frame, zone, LOAM_FRAME_CHUNK_FRAMES);
+    return true;
+}
+
 /* A block of 2^order frames that is ready. */
 FRAME_HOT bool frame_front_take_ready(struct loam_frame *frame, uint32_t order, uint64_t limit, uint64_t *start)
 {
-    uint32_t zone = order >= FRAME_WINDOWS ? FRAME_ZONE_NONE : frame_front_zone(frame, UINT64_C(1) << order, limit);
+    uint32_t zone = order > FRAME_CHUNK_ORDER ? FRAME_ZONE_NONE : frame_front_zone(frame, UINT64_C(1) << order, limit);
     struct frame_window *window;
     uint64_t ready;
 
     if (UNLIKELY(zone == FRAME_ZONE_NONE)) {
         return false;
+    }
+    if (UNLIKELY(order >= FRAME_WINDOWS)) {
+        return order == FRAME_CHUNK_ORDER && frame_front_take_chunk(frame, zone, start);
     }
     window = &frame->front.window[order][zone];
     ready = window->ready;

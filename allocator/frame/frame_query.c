@@ -62,7 +62,7 @@ struct loam_frame_info loam_frame_query(const struct loam_frame *frame, loam_pfn
         return info;
     }
     locked = frame_lock(frame);
-    if (loam_frame_spot_find(frame, pfn.value, &spot)) {
+    if (frame_spot_find(frame, pfn.value, &spot)) {
         spot = loam_frame_spot_head(frame, spot.section, spot.index);
         info = info_of_still(locked, &spot, pfn.value);
     }

@@ -318,6 +318,5 @@ enum loam_error loam_frame_section_find(const struct loam_frame *frame, loam_pfn
         return LOAM_ERROR_INVALID;
     }
     locked = frame_lock(frame);
-    return frame_unlock(locked,
-                        summarise(loam_frame_spot_find(frame, pfn.value, &spot) ? spot.section : NULL, section));
+    return frame_unlock(locked, summarise(frame_spot_find(frame, pfn.value, &spot) ? spot.section : NULL, section));
 }

@@ -23,27 +23,15 @@ struct frame_section *loam_frame_spot_section(const struct loam_frame *frame, ui
     return id < frame->id_top && frame_sections(frame)[id].used ? &frame_sections(frame)[id] : NULL;
 }
 
-static bool manages(const struct frame_section *section, uint64_t pfn)
+bool loam_frame_spot_search(const struct loam_frame *frame, uint64_t pfn, struct frame_spot *spot)
 {
-    return pfn - section->start < section->end - section->start;
-}
+    int64_t n = loam_frame_spot_index(frame, pfn);
+    struct frame_section *section = n < 0 ? NULL : frame_spot_indexed(frame, (uint64_t)n);
 
-bool loam_frame_spot_find(const struct loam_frame *frame, uint64_t pfn, struct frame_spot *spot)
-{
-    struct frame_section *section = loam_frame_spot_section(frame, frame->memo);
-    int64_t n;
-
-    if (section == NULL || !manages(section, pfn)) {
-        n = loam_frame_spot_index(frame, pfn);
-        if (n < 0) {
-            return false;
-        }
-        section = frame_spot_indexed(frame, (uint64_t)n);
-        if (!manages(section, pfn)) {
-            return false;
-        }
-        ((struct loam_frame *)(uintptr_t)frame)->memo = section->id;
+    if (section == NULL || !frame_spot_manages(section, pfn)) {
+        return false;
     }
+    ((struct loam_frame *)(uintptr_t)frame)->memo = section->id;
     *spot = frame_spot_of(frame, section, pfn);
     return true;
 }

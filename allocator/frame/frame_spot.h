@@ -51,8 +51,26 @@ static inline uint64_t frame_spot_link(const struct frame_spot *spot)
     return frame_link(spot->section, spot->index);
 }
 
+static inline bool frame_spot_manages(const struct frame_section *section, uint64_t pfn)
+{
+    return pfn - section->start < section->end - section->start;
+}
+
+/* As below, in any section but the one that was asked for last. */
+bool loam_frame_spot_search(const struct loam_frame *frame, uint64_t pfn, struct frame_spot *spot);
+
 /* The chunk of any frame. False: no section manages it. O(log sections), and O(1) in the section asked for last. */
-bool loam_frame_spot_find(const struct loam_frame *frame, uint64_t pfn, struct frame_spot *spot);
+FRAME_HOT bool frame_spot_find(const struct loam_frame *frame, uint64_t pfn, struct frame_spot *spot)
+{
+    struct frame_section *section = &frame_sections(frame)[frame->memo];
+
+    if (UNLIKELY(frame->memo >= frame->id_top) || UNLIKELY(section->used == 0) ||
+        UNLIKELY(!frame_spot_manages(section, pfn))) {
+        return loam_frame_spot_search(frame, pfn, spot);
+    }
+    *spot = frame_spot_of(frame, section, pfn);
+    return true;
+}
 
 /* The first chunk of the piece that the chunk belongs to; the chunk itself if it is PARTIAL. */
 struct frame_spot loam_frame_spot_head(const struct loam_frame *frame, struct frame_section *section, uint64_t index);

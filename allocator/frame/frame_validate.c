@@ -527,7 +527,7 @@ static enum loam_error check_front_chunks(struct recount *recount, uint32_t zone
         for (uint32_t before = 0; before < n; before++) {
             again |= front->chunk[zone][before].start == start;
         }
-        if (again || !loam_frame_spot_find(recount->frame, start, &spot) || spot.start != start ||
+        if (again || !frame_spot_find(recount->frame, start, &spot) || spot.start != start ||
             front->chunk[zone][n].link != frame_spot_link(&spot) ||
             frame_address(recount->frame, front->chunk[zone][n].chunk_offset_bytes) != spot.chunk) {
             return CORRUPT(recount, "front, zone %u: a chunk of it is none, or there twice", zone);

@@ -347,7 +347,7 @@ static void remember(struct loam_frame *frame, struct loam_frame_cache *cache, u
 {
     struct frame_spot spot;
 
-    if (loam_frame_spot_find(frame, pfn, &spot)) {
+    if (frame_spot_find(frame, pfn, &spot)) {
         cache->memo = loam_frame_cache_memo(frame, cache, spot.section);
     }
 }
