@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "allocator/backing_populate.h"
+#include "allocator/atomic.h"
 
 #include "allocator/host/prim.h"
 #include "loam/backing.h"
 
 #include <errno.h>
-#include <stdatomic.h>
 
 /* What a worker takes at a time, unless a page is larger: small enough that all end together, and soon when told to. */
 #define SLICE_BYTES_MAX  (2 * LOAM_MIB)
@@ -54,9 +54,9 @@ static bool is_cancelled(const struct populate_worker *worker)
     struct populate_job *job = worker->job;
 
     if (worker->is_caller && job->cancel.asked != NULL && job->cancel.asked(job->cancel.self)) {
-        atomic_store_explicit(&job->cancelled, true, memory_order_relaxed);
+        shared_store(job->cancelled, true);
     }
-    return atomic_load_explicit(&job->cancelled, memory_order_relaxed);
+    return shared_load(job->cancelled);
 }
 
 static void *populate_run(void *argument)
@@ -71,7 +71,7 @@ static void *populate_run(void *argument)
             return NULL;
         }
         /* relaxed: it only shares out numbers; results are read after the join */
-        slice = atomic_fetch_add_explicit(&job->next, 1, memory_order_relaxed);
+        slice = shared_add(job->next, 1);
 
         if (slice >= job->slice_count) {
             return NULL;

@@ -19,7 +19,6 @@
 #include "allocator/lock.h"
 
 #include <stdalign.h>
-#include <stdatomic.h>
 
 #define REGION_CAPACITY_DEFAULT 64
 #define TABLE_CAPACITY_DEFAULT  4
@@ -295,7 +294,7 @@ static void change_unlock(struct loam_gpa_map *map)
 /* The published table, for a holder of change_lock, which orders all stores to current: relaxed will do. */
 static uint32_t current_locked(struct loam_gpa_map *map)
 {
-    return atomic_load_explicit(&map->current, memory_order_relaxed);
+    return shared_load(map->current);
 }
 
 /*
@@ -308,7 +307,7 @@ static uint32_t free_table(struct loam_gpa_map *map)
     uint32_t index = 0;
 
     while (index < map->table_capacity &&
-           (index == current || atomic_load_explicit(&table_at(map, index)->reader_count, memory_order_seq_cst) != 0)) {
+           (index == current || shared_load_ordered(table_at(map, index)->reader_count) != 0)) {
         index++;
     }
     return index;
@@ -329,9 +328,9 @@ static enum loam_error apply(struct loam_gpa_map *map, const struct change *chan
     }
     if (error == LOAM_OK) {
         /* relaxed: what is behind it is nobody's to read by it. Before current, lest a changer that dies here hides one. */
-        atomic_store_explicit(&map->generation, table_at(map, next)->generation, memory_order_relaxed);
+        shared_store(map->generation, table_at(map, next)->generation);
         /* As a release, it pairs with the loads in loam_gpa_map_acquire; seq_cst: see there. */
-        atomic_store_explicit(&map->current, next, memory_order_seq_cst);
+        shared_store_ordered(map->current, next);
     }
     change_unlock(map);
     return error;
@@ -460,16 +459,16 @@ const struct loam_gpa_view *loam_gpa_map_acquire(struct loam_gpa_map *map)
     }
     for (;;) {
         /* relaxed: a guess, which the second look confirms. */
-        uint32_t index = atomic_load_explicit(&map->current, memory_order_relaxed);
+        uint32_t index = shared_load(map->current);
         struct loam_gpa_view *table = table_at(map, index);
 
-        atomic_fetch_add_explicit(&table->reader_count, 1, memory_order_seq_cst);
+        shared_add_ordered(table->reader_count, 1);
         /* As an acquire, it pairs with the store in apply: the table's contents are there. */
-        if (__builtin_expect(atomic_load_explicit(&map->current, memory_order_seq_cst) == index, 1)) {
+        if (__builtin_expect(shared_load_ordered(map->current) == index, 1)) {
             return table;
         }
         /* relaxed: nothing of the table was read. */
-        atomic_fetch_sub_explicit(&table->reader_count, 1, memory_order_relaxed);
+        shared_subtract(table->reader_count, 1);
     }
 }
 
@@ -477,7 +476,7 @@ const struct loam_gpa_view *loam_gpa_map_acquire(struct loam_gpa_map *map)
 static struct loam_gpa_view *table_of(struct loam_gpa_map *map, const struct loam_gpa_view *view)
 {
     /* relaxed: only a guess, as in loam_gpa_map_acquire. */
-    struct loam_gpa_view *table = table_at(map, atomic_load_explicit(&map->current, memory_order_relaxed));
+    struct loam_gpa_view *table = table_at(map, shared_load(map->current));
     uintptr_t offset_bytes = (uintptr_t)view - (uintptr_t)table_at(map, 0);
 
     if (__builtin_expect(table == view, 1)) {
@@ -493,18 +492,18 @@ enum loam_error loam_gpa_map_release(struct loam_gpa_map *map, const struct loam
     struct loam_gpa_view *table = map != NULL && view != NULL ? table_of(map, view) : NULL;
 
     /* relaxed: whoever acquired has counted up; only one who did not can find nothing. */
-    if (table == NULL || atomic_load_explicit(&table->reader_count, memory_order_relaxed) == 0) {
+    if (table == NULL || shared_load(table->reader_count) == 0) {
         return LOAM_ERROR_INVALID;
     }
     /* release: pairs with the load in free_table; this reader's reads come before the next change's writes. */
-    atomic_fetch_sub_explicit(&table->reader_count, 1, memory_order_release);
+    shared_subtract_release(table->reader_count, 1);
     return LOAM_OK;
 }
 
 uint64_t loam_gpa_map_generation(const struct loam_gpa_map *map)
 {
     /* relaxed: whoever has seen a change be made sees its generation too. */
-    return map != NULL ? atomic_load_explicit(&map->generation, memory_order_relaxed) : 0;
+    return map != NULL ? shared_load(map->generation) : 0;
 }
 
 /* --- fork(2) ---------------------------------------------------------------------------------------------------- */
@@ -599,7 +598,7 @@ static enum loam_error validate_locked(struct loam_gpa_map *map, struct loam_dia
     for (uint32_t i = 0; error == LOAM_OK && i < map->table_capacity; i++) {
         struct loam_gpa_view *table = table_at(map, i);
         /* relaxed: a table that is held or current is not written, and this only reads. */
-        uint32_t reader_count = atomic_load_explicit(&table->reader_count, memory_order_relaxed);
+        uint32_t reader_count = shared_load(table->reader_count);
 
         if (reader_count > INT32_MAX) {
             return loam_fail(diag, LOAM_ERROR_CORRUPT, "gpa map: table %u was released %u times too often", i,

@@ -134,13 +134,13 @@ static inline uint64_t load_word(const void *hva, uint64_t word_bytes)
 {
     switch (word_bytes) {
     case 8:
-        return __atomic_load_n((const uint64_t *)hva, __ATOMIC_SEQ_CST);
+        return shared_load_ordered(*(const uint64_t *)hva);
     case 4:
-        return __atomic_load_n((const uint32_t *)hva, __ATOMIC_SEQ_CST);
+        return shared_load_ordered(*(const uint32_t *)hva);
     case 2:
-        return __atomic_load_n((const uint16_t *)hva, __ATOMIC_SEQ_CST);
+        return shared_load_ordered(*(const uint16_t *)hva);
     default:
-        return __atomic_load_n((const uint8_t *)hva, __ATOMIC_SEQ_CST);
+        return shared_load_ordered(*(const uint8_t *)hva);
     }
 }
 
@@ -148,16 +148,16 @@ static inline void store_word(void *hva, uint64_t word_bytes, uint64_t word)
 {
     switch (word_bytes) {
     case 8:
-        __atomic_store_n((uint64_t *)hva, word, __ATOMIC_RELEASE);
+        shared_store_release(*(uint64_t *)hva, word);
         break;
     case 4:
-        __atomic_store_n((uint32_t *)hva, (uint32_t)word, __ATOMIC_RELEASE);
+        shared_store_release(*(uint32_t *)hva, (uint32_t)word);
         break;
     case 2:
-        __atomic_store_n((uint16_t *)hva, (uint16_t)word, __ATOMIC_RELEASE);
+        shared_store_release(*(uint16_t *)hva, (uint16_t)word);
         break;
     default:
-        __atomic_store_n((uint8_t *)hva, (uint8_t)word, __ATOMIC_RELEASE);
+        shared_store_release(*(uint8_t *)hva, (uint8_t)word);
         break;
     }
 }

@@ -9,11 +9,11 @@
 #ifndef LOAM_GPA_VIEW_H
 #define LOAM_GPA_VIEW_H
 
+#include "allocator/atomic.h"
 #include "loam/gpa_map.h"
 
 #include <assert.h>
 #include <stdalign.h>
-#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>

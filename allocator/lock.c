@@ -56,17 +56,17 @@ static _Atomic uint32_t process_space; /* 0: not asked for; else the mark, SPACE
 static void forget_self(void)
 {
     loam_lock_self = 0;
-    atomic_store_explicit(&process_space, 0, memory_order_relaxed);
+    shared_store(process_space, 0);
 }
 
 static uint32_t space_mark(void)
 {
-    uint32_t mark = atomic_load_explicit(&process_space, memory_order_relaxed);
+    uint32_t mark = shared_load(process_space);
     uint64_t space;
 
     if (mark == 0) {
         mark = loam_prim_thread_space(&space) ? (uint32_t)(space % SPACE_MASK) + 1 : SPACE_UNKNOWN;
-        atomic_store_explicit(&process_space, mark, memory_order_relaxed);
+        shared_store(process_space, mark);
     }
     return mark == SPACE_UNKNOWN ? 0 : mark;
 }
@@ -80,11 +80,11 @@ static uint32_t self_name(void)
         return loam_lock_self;
     }
     /* Relaxed: nothing hangs on it, and to be watched twice does no harm. */
-    if (atomic_load_explicit(&watched, memory_order_relaxed) == 0 && loam_prim_at_fork(NULL, NULL, forget_self)) {
-        atomic_store_explicit(&watched, 1, memory_order_relaxed);
+    if (shared_load(watched) == 0 && loam_prim_at_fork(NULL, NULL, forget_self)) {
+        shared_store(watched, 1);
     }
-    if (atomic_load_explicit(&watched, memory_order_relaxed) == 0) {
-        atomic_store_explicit(&process_space, 0, memory_order_relaxed);
+    if (shared_load(watched) == 0) {
+        shared_store(process_space, 0);
         return loam_prim_thread_id() | space_mark() << ID_BITS;
     }
     loam_lock_self = loam_prim_thread_id() | space_mark() << ID_BITS;
@@ -102,8 +102,7 @@ static bool is_gone(uint32_t name, const struct loam_lock *lock)
 /* The owner is who is given, and is the caller from now on. */
 static bool take_from(struct loam_lock *lock, uint32_t owner, uint32_t self)
 {
-    return atomic_compare_exchange_strong_explicit(&lock->owner, &owner, self, memory_order_acquire,
-                                                   memory_order_relaxed);
+    return shared_swap_acquire(lock->owner, &owner, self);
 }
 
 /*
@@ -114,7 +113,7 @@ static bool take_free(struct loam_lock *lock, uint32_t self)
 {
     for (uint32_t turns = 1; turns <= SPIN_MAX; turns *= 2) {
         /* Relaxed: a hint; the exchange decides. */
-        if (atomic_load_explicit(&lock->owner, memory_order_relaxed) == 0 && take_from(lock, 0, self)) {
+        if (shared_load(lock->owner) == 0 && take_from(lock, 0, self)) {
             return true;
         }
         for (uint32_t n = 0; n < turns; n++) {
@@ -134,7 +133,7 @@ static bool sleep_once(struct loam_lock *lock, bool claimed, uint32_t owner, uin
 /* The thread of that name claims the lock no more: it has it, or is gone. */
 static void withdraw(struct loam_lock *lock, uint32_t name)
 {
-    atomic_compare_exchange_strong_explicit(&lock->next, &name, 0, memory_order_relaxed, memory_order_relaxed);
+    shared_swap(lock->next, &name, 0);
 }
 
 /* Whether the lock, whose owner was read, is the caller's now: handed over, or free and taken. */
@@ -148,8 +147,7 @@ static bool claim(struct loam_lock *lock, uint32_t self)
 {
     uint32_t none = 0;
 
-    return atomic_compare_exchange_strong_explicit(&lock->next, &none, self, memory_order_relaxed,
-                                                   memory_order_relaxed);
+    return shared_swap(lock->next, &none, self);
 }
 
 bool loam_lock_take_slowly(struct loam_lock *lock)
@@ -165,15 +163,15 @@ bool loam_lock_take_slowly(struct loam_lock *lock)
         uint32_t before = wakes;
 
         /* Acquire: pairs with the release in loam_lock_wake. */
-        wakes = atomic_load_explicit(&lock->wakes, memory_order_acquire);
+        wakes = shared_load_acquire(lock->wakes);
         nanoseconds = wakes == before ? nanoseconds : SLEEP_FIRST_NS;
         if (!claimed && lost >= LOAM_LOCK_LOST_MAX && claim(lock, self)) {
             claimed = true;
             nanoseconds = SLEEP_FIRST_NS;
         }
         /* A store and then a load: see above. */
-        atomic_exchange_explicit(&lock->asleep, 1, memory_order_seq_cst);
-        owner = atomic_load_explicit(&lock->owner, memory_order_acquire);
+        shared_exchange_ordered(lock->asleep, 1);
+        owner = shared_load_acquire(lock->owner);
         if (have_it(lock, owner, self, claimed)) {
             break;
         }
@@ -197,30 +195,30 @@ bool loam_lock_take_slowly(struct loam_lock *lock)
 
 void loam_lock_hand_over(struct loam_lock *lock)
 {
-    atomic_store_explicit(&lock->owner, atomic_load_explicit(&lock->next, memory_order_relaxed), memory_order_release);
+    shared_store_release(lock->owner, shared_load(lock->next));
     loam_prim_wake(&lock->owner);
 }
 
 void loam_lock_wake(struct loam_lock *lock)
 {
-    atomic_store_explicit(&lock->asleep, 0, memory_order_relaxed);
+    shared_store(lock->asleep, 0);
     /* Release: who reads it finds asleep cleared, and sets it again. */
-    atomic_fetch_add_explicit(&lock->wakes, 1, memory_order_release);
+    shared_add_release(lock->wakes, 1);
     loam_prim_wake(&lock->wakes);
-    if (atomic_load_explicit(&lock->next, memory_order_relaxed) != 0) {
+    if (shared_load(lock->next) != 0) {
         loam_prim_wake(&lock->owner);
     }
 }
 
 void loam_lock_give_after_fork(struct loam_lock *lock)
 {
-    if (atomic_load_explicit(&lock->owner, memory_order_relaxed) == self_name()) {
+    if (shared_load(lock->owner) == self_name()) {
         loam_lock_give(lock);
         return;
     }
-    atomic_store_explicit(&lock->next, 0, memory_order_relaxed);
-    atomic_store_explicit(&lock->asleep, 0, memory_order_relaxed);
-    atomic_store_explicit(&lock->owner, 0, memory_order_release);
+    shared_store(lock->next, 0);
+    shared_store(lock->asleep, 0);
+    shared_store_release(lock->owner, 0);
 }
 
 bool loam_lock_pass_time(struct loam_lock_patience *patience)

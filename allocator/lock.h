@@ -24,8 +24,9 @@
 #ifndef LOAM_LOCK_H
 #define LOAM_LOCK_H
 
+#include "allocator/atomic.h"
+
 #include <assert.h>
-#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -61,9 +62,7 @@ __attribute__((warn_unused_result)) static inline bool loam_lock_try(struct loam
     uint32_t self = loam_lock_self, none = 0;
 
     /* Acquire: pairs with the release in loam_lock_give, so that what the last holder wrote is seen. */
-    return __builtin_expect(self != 0 && atomic_compare_exchange_strong_explicit(
-                                             &lock->owner, &none, self, memory_order_acquire, memory_order_relaxed),
-                            1);
+    return __builtin_expect(self != 0 && shared_swap_acquire(lock->owner, &none, self), 1);
 }
 
 /* Take the lock. False: from a holder that died with it; it is the caller's all the same. */
@@ -78,12 +77,12 @@ __attribute__((warn_unused_result)) static inline bool loam_lock_take(struct loa
  */
 static inline void loam_lock_give(struct loam_lock *lock)
 {
-    if (__builtin_expect(atomic_load_explicit(&lock->next, memory_order_relaxed) != 0, 0)) {
+    if (__builtin_expect(shared_load(lock->next) != 0, 0)) {
         loam_lock_hand_over(lock);
         return;
     }
-    atomic_store_explicit(&lock->owner, 0, memory_order_release);
-    if (__builtin_expect(atomic_load_explicit(&lock->asleep, memory_order_relaxed) != 0, 0)) {
+    shared_store_release(lock->owner, 0);
+    if (__builtin_expect(shared_load(lock->asleep) != 0, 0)) {
         loam_lock_wake(lock);
     }
 }

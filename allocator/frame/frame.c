@@ -162,7 +162,7 @@ uint32_t loam_frame_shift(const struct loam_frame *frame)
 
 bool loam_frame_pressure(const struct loam_frame *frame, enum loam_frame_zone zone)
 {
-    return frame != NULL && (unsigned)zone < LOAM_FRAME_ZONE_COUNT && frame_read(frame->pressure[zone]) != 0;
+    return frame != NULL && (unsigned)zone < LOAM_FRAME_ZONE_COUNT && shared_load(frame->pressure[zone]) != 0;
 }
 
 /* --- Allocation ------------------------------------------------------------------------------------------------ */

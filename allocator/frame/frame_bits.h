@@ -26,15 +26,12 @@
 #ifndef LOAM_FRAME_BITS_H
 #define LOAM_FRAME_BITS_H
 
+#include "allocator/atomic.h"
 #include "loam/frame.h"
 
 #include <assert.h>
 #include <stdbool.h>
 #include <stdint.h>
-
-/* A member that one thread writes while others may read it: no tearing, no order. */
-#define frame_read(member)         __atomic_load_n(&(member), __ATOMIC_RELAXED)
-#define frame_write(member, value) __atomic_store_n(&(member), value, __ATOMIC_RELAXED)
 
 #define FRAME_MAP_WORDS (LOAM_FRAME_CHUNK_FRAMES / 64)
 
@@ -54,7 +51,7 @@ enum frame_bits_kind { FRAME_BITS_FREE, FRAME_BITS_USED, FRAME_BITS_LAST, FRAME_
 /* As by one load: what was read of the two bitmaps. */
 static inline struct frame_word frame_bits_read(const struct frame_map *map, uint32_t word)
 {
-    return (struct frame_word){frame_read(map->word[word].allocated), frame_read(map->word[word].last)};
+    return (struct frame_word){shared_load(map->word[word].allocated), shared_load(map->word[word].last)};
 }
 
 static inline uint64_t frame_bits_of(struct frame_word word, enum frame_bits_kind kind)
@@ -156,8 +153,8 @@ static inline void frame_bits_set(struct frame_map *map, uint32_t word, uint64_t
     struct frame_word old = frame_bits_read(map, word);
 
     /* Release: a reader who sees allocated sees last; it takes part in no other order. */
-    frame_write(map->word[word].last, old.last | last);
-    __atomic_store_n(&map->word[word].allocated, old.allocated | allocated, __ATOMIC_RELEASE);
+    shared_store(map->word[word].last, old.last | last);
+    shared_store_release(map->word[word].allocated, old.allocated | allocated);
 }
 
 static inline void frame_bits_clear(struct frame_map *map, uint32_t word, uint64_t mask)
@@ -165,16 +162,16 @@ static inline void frame_bits_clear(struct frame_map *map, uint32_t word, uint64
     struct frame_word old = frame_bits_read(map, word);
 
     /* Release: likewise, the other way round. */
-    frame_write(map->word[word].allocated, old.allocated & ~mask);
-    __atomic_store_n(&map->word[word].last, old.last & ~mask, __ATOMIC_RELEASE);
+    shared_store(map->word[word].allocated, old.allocated & ~mask);
+    shared_store_release(map->word[word].last, old.last & ~mask);
 }
 
 /* All frames are free. */
 static inline void frame_bits_zero(struct frame_map *map)
 {
     for (uint32_t word = 0; word < FRAME_MAP_WORDS; word++) {
-        frame_write(map->word[word].allocated, 0);
-        frame_write(map->word[word].last, 0);
+        shared_store(map->word[word].allocated, 0);
+        shared_store(map->word[word].last, 0);
     }
 }
 

@@ -171,7 +171,7 @@ bool loam_frame_block_at(const struct loam_frame *frame, const struct frame_spot
         return false;
     }
     first = loam_frame_spot_head(frame, spot->section, frame_chunk_index(section, block->start));
-    return frame_read(first.chunk->owner) == 0 || !loam_frame_lend_holds(frame, &first, block->start);
+    return shared_load(first.chunk->owner) == 0 || !loam_frame_lend_holds(frame, &first, block->start);
 }
 
 /* Whether exactly [start, start + count) is an allocated block. */
@@ -236,10 +236,10 @@ enum loam_error loam_frame_block_free(struct loam_frame *frame, uint64_t start, 
         return LOAM_ERROR_NOT_FOUND;
     }
     spot = loam_frame_spot_head(frame, spot.section, spot.index);
-    if (frame_read(spot.chunk->owner) != 0 && count <= room) {
+    if (shared_load(spot.chunk->owner) != 0 && count <= room) {
         return loam_frame_lend_free(frame, &spot, start, count);
     }
-    if (frame_read(spot.chunk->state) == FRAME_CHUNK_PARTIAL && count - 1 < room) {
+    if (shared_load(spot.chunk->state) == FRAME_CHUNK_PARTIAL && count - 1 < room) {
         return free_within(frame, &spot, start, (uint32_t)count);
     }
     error = find_block(frame, &spot, start, count);

@@ -23,7 +23,7 @@ static void set_free(struct loam_frame *frame, const struct frame_spot *spot, ui
 {
     frame->free_chunks += frame_piece_chunks(order);
     frame->released_chunks += spot->chunk->released ? frame_piece_chunks(order) : 0;
-    frame_write(spot->chunk->state, FRAME_CHUNK_FREE);
+    shared_store(spot->chunk->state, FRAME_CHUNK_FREE);
     spot->chunk->order = (uint8_t)order;
     loam_frame_lists_push(frame, frame_lists_of(frame, spot), spot, FRAME_LIST_FREE + order - FRAME_CHUNK_ORDER);
 }
@@ -36,7 +36,7 @@ static void unset_free(struct loam_frame *frame, const struct frame_spot *spot)
     loam_frame_lists_remove(frame, frame_lists_of(frame, spot), spot);
     frame->free_chunks -= size_chunks;
     frame->released_chunks -= spot->chunk->released ? size_chunks : 0;
-    frame_write(spot->chunk->state, FRAME_CHUNK_INNER);
+    shared_store(spot->chunk->state, FRAME_CHUNK_INNER);
     if (frame->spare[spot->zone] == frame_spot_link(spot)) {
         frame->spare[spot->zone] = FRAME_LINK_NONE;
     }
@@ -78,7 +78,7 @@ static void set_whole(struct loam_frame *frame, struct frame_section *section, u
         spot.chunk->tag = 0;
         spot.chunk->list = FRAME_LIST_NONE;
         spot.chunk->released = released;
-        frame_write(spot.chunk->state, FRAME_CHUNK_WHOLE);
+        shared_store(spot.chunk->state, FRAME_CHUNK_WHOLE);
         from += frame_piece_chunks(order);
     }
 }
@@ -133,8 +133,8 @@ static bool buddy_is_free(const struct loam_frame *frame, const struct frame_spo
         return false;
     }
     *buddy = frame_spot_at(frame, spot->section, index);
-    return buddy->zone == spot->zone && frame_read(buddy->chunk->state) == FRAME_CHUNK_FREE &&
-           frame_read(buddy->chunk->owner) == 0 && buddy->chunk->order == order &&
+    return buddy->zone == spot->zone && shared_load(buddy->chunk->state) == FRAME_CHUNK_FREE &&
+           shared_load(buddy->chunk->owner) == 0 && buddy->chunk->order == order &&
            buddy->chunk->released == spot->chunk->released;
 }
 
@@ -147,7 +147,7 @@ static void merge_piece(struct loam_frame *frame, struct frame_spot spot, uint32
         uint8_t released = spot.chunk->released;
 
         unset_free(frame, &buddy);
-        frame_write(spot.chunk->state, FRAME_CHUNK_INNER);
+        shared_store(spot.chunk->state, FRAME_CHUNK_INNER);
         spot = buddy.index < spot.index ? buddy : spot;
         spot.chunk->released = released;
         order++;
@@ -176,7 +176,7 @@ void loam_frame_buddy_give(struct loam_frame *frame, const struct frame_spot *sp
 {
     spot->chunk->list = FRAME_LIST_NONE;
     /* Not FREE before it is listed: the one that merges now may be its buddy. */
-    frame_write(spot->chunk->state, FRAME_CHUNK_INNER);
+    shared_store(spot->chunk->state, FRAME_CHUNK_INNER);
     loam_frame_buddy_merge_spare(frame, spot->zone);
     set_free(frame, spot, order);
     frame->spare[spot->zone] = frame_spot_link(spot);

@@ -27,9 +27,9 @@ void loam_frame_chunk_make_partial(const struct frame_spot *spot)
 {
     frame_bits_zero(spot->map);
     spot->chunk->fit = FRAME_FITS - 1;
-    frame_write(spot->chunk->list, FRAME_LIST_NONE);
-    frame_write(spot->chunk->count, LOAM_FRAME_CHUNK_FRAMES * FRAME_COUNT_FREE);
-    frame_write(spot->chunk->state, FRAME_CHUNK_PARTIAL);
+    shared_store(spot->chunk->list, FRAME_LIST_NONE);
+    shared_store(spot->chunk->count, LOAM_FRAME_CHUNK_FRAMES * FRAME_COUNT_FREE);
+    shared_store(spot->chunk->state, FRAME_CHUNK_PARTIAL);
 }
 
 /* Take count frames, fewer than the whole, from offset on. ends: the block's last frame is among them. */
@@ -117,9 +117,9 @@ void loam_frame_chunk_mark_pressure(struct loam_frame *frame)
         uint64_t free_frames = frame->free_frames[zone];
 
         if (free_frames < frame->watermarks[zone].low_frames) {
-            frame_write(frame->pressure[zone], 1);
+            shared_store(frame->pressure[zone], 1);
         } else if (free_frames >= frame->watermarks[zone].high_frames) {
-            frame_write(frame->pressure[zone], 0);
+            shared_store(frame->pressure[zone], 0);
         }
     }
 }
@@ -131,8 +131,8 @@ struct frame_pressure loam_frame_chunk_pressure(const struct loam_frame *frame)
 
 void loam_frame_chunk_reset_pressure(struct loam_frame *frame, struct frame_pressure pressure)
 {
-    frame_write(frame->pressure[0], pressure.zone[0]);
-    frame_write(frame->pressure[1], pressure.zone[1]);
+    shared_store(frame->pressure[0], pressure.zone[0]);
+    shared_store(frame->pressure[1], pressure.zone[1]);
     loam_frame_chunk_mark_pressure(frame);
 }
 
@@ -208,7 +208,7 @@ void loam_frame_chunk_release_within(struct loam_frame *frame, const struct fram
 /* The block of a WHOLE piece. */
 static struct frame_span whole_block(const struct frame_spot *spot)
 {
-    if (frame_read(spot->chunk->owner) != 0) {
+    if (shared_load(spot->chunk->owner) != 0) {
         return (struct frame_span){spot->start, LOAM_FRAME_CHUNK_FRAMES};
     }
     return (struct frame_span){spot->start - spot->chunk->before_frames, spot->chunk->block_frames};
@@ -225,13 +225,13 @@ static uint64_t start_before(const struct loam_frame *frame, const struct frame_
         return border;
     }
     head = loam_frame_spot_head(frame, spot->section, spot->index - 1);
-    state = frame_read(head.chunk->state);
+    state = shared_load(head.chunk->state);
     if (state == FRAME_CHUNK_WHOLE) {
         struct frame_span block = whole_block(&head);
 
         return block.start + block.count > border ? block.start : border;
     }
-    if (frame_read(head.chunk->owner) != 0 && (frame_read(head.chunk->crossed) & FRAME_LEFT) != FRAME_LEFT) {
+    if (shared_load(head.chunk->owner) != 0 && (shared_load(head.chunk->crossed) & FRAME_LEFT) != FRAME_LEFT) {
         /* Its owner may be writing the bits there; no block comes out of it, whatever they look like. */
         return border;
     }
@@ -259,7 +259,7 @@ static uint64_t end_behind(const struct loam_frame *frame, const struct frame_sp
         return spot->start + LOAM_FRAME_CHUNK_FRAMES;
     }
     next = frame_spot_at(frame, spot->section, spot->index + 1);
-    if (frame_read(next.chunk->state) == FRAME_CHUNK_WHOLE) {
+    if (shared_load(next.chunk->state) == FRAME_CHUNK_WHOLE) {
         struct frame_span block = whole_block(&next);
 
         return block.start + block.count;
@@ -270,7 +270,7 @@ static uint64_t end_behind(const struct loam_frame *frame, const struct frame_sp
 bool loam_frame_chunk_block(const struct loam_frame *frame, const struct frame_spot *spot, uint64_t pfn,
                             struct frame_span *block)
 {
-    uint8_t state = frame_read(spot->chunk->state);
+    uint8_t state = shared_load(spot->chunk->state);
     uint32_t first, last, offset = frame_offset(pfn);
 
     *block = (struct frame_span){0, 0};
@@ -302,8 +302,8 @@ enum loam_frame_tag loam_frame_chunk_tag(const struct loam_frame *frame, struct 
     struct frame_spot spot = end_of(frame, section, block);
     uint32_t offset = frame_offset(block.start + block.count - 1);
 
-    if (frame_read(spot.chunk->state) == FRAME_CHUNK_WHOLE) {
-        return frame_read(spot.chunk->owner) == 0 && spot.chunk->tag != 0 ? LOAM_FRAME_TAG_SLAB : LOAM_FRAME_TAG_NONE;
+    if (shared_load(spot.chunk->state) == FRAME_CHUNK_WHOLE) {
+        return shared_load(spot.chunk->owner) == 0 && spot.chunk->tag != 0 ? LOAM_FRAME_TAG_SLAB : LOAM_FRAME_TAG_NONE;
     }
     return (frame_bits_read(spot.map, offset / 64).allocated >> (offset % 64)) & 1 ? LOAM_FRAME_TAG_NONE
                                                                                    : LOAM_FRAME_TAG_SLAB;
@@ -319,7 +319,7 @@ void loam_frame_chunk_set_tag(struct loam_frame *frame, struct frame_section *se
     if (spot.chunk->state == FRAME_CHUNK_WHOLE) {
         spot.chunk->tag = tag == LOAM_FRAME_TAG_SLAB ? FRAME_YES : 0;
     } else if (((*bits & bit) == 0) != (tag == LOAM_FRAME_TAG_SLAB)) {
-        frame_write(*bits, *bits ^ bit);
+        shared_store(*bits, *bits ^ bit);
         frame_count(spot.chunk, tag == LOAM_FRAME_TAG_SLAB ? FRAME_COUNT_TAG : -FRAME_COUNT_TAG);
     }
 }

@@ -99,7 +99,7 @@ enum loam_error loam_frame_front_give_chunk(struct loam_frame *frame, uint64_t s
         return LOAM_ERROR_NOT_FOUND;
     }
     this = spot.chunk;
-    if (spot.start != start || frame_read(this->state) != FRAME_CHUNK_WHOLE || frame_read(this->owner) != 0) {
+    if (spot.start != start || shared_load(this->state) != FRAME_CHUNK_WHOLE || shared_load(this->owner) != 0) {
         return LOAM_ERROR_NOT_FOUND;
     }
     if (this->list == FRAME_LIST_KEPT) {

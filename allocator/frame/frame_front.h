@@ -35,7 +35,7 @@ FRAME_HOT void frame_front_count_taken(struct loam_frame *frame, enum loam_frame
 {
     frame->free_frames[zone] -= count;
     if (UNLIKELY(frame->free_frames[zone] < frame->watermarks[zone].low_frames)) {
-        frame_write(frame->pressure[zone], 1);
+        shared_store(frame->pressure[zone], 1);
     }
 }
 
@@ -43,7 +43,7 @@ FRAME_HOT void frame_front_count_given(struct loam_frame *frame, enum loam_frame
 {
     frame->free_frames[zone] += count;
     if (LIKELY(frame->free_frames[zone] >= frame->watermarks[zone].high_frames)) {
-        frame_write(frame->pressure[zone], 0);
+        shared_store(frame->pressure[zone], 0);
     }
 }
 

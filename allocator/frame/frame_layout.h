@@ -10,8 +10,8 @@
  * is its section's id and its index there. So the whole may lie at different addresses in different processes.
  *
  * Whoever calls a function of allocator/frame other than those of loam/frame.h holds the allocator's lock. A chunk with
- * an owner is lent: what stands there is asked of its lender (lend.h). Members that others read or write without the
- * allocator's lock are marked (shared) and go through frame_read and frame_write.
+ * an owner is lent: what stands there is asked of its lender (frame_lend.h). Members that others read or write without the
+ * allocator's lock are marked (shared) and go through shared_load, shared_store and their like (atomic.h).
  */
 #ifndef LOAM_FRAME_LAYOUT_H
 #define LOAM_FRAME_LAYOUT_H
@@ -22,7 +22,6 @@
 
 #include <assert.h>
 #include <stdalign.h>
-#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -329,12 +328,12 @@ static inline enum loam_frame_zone frame_zone_of_chunk(const struct loam_frame *
 /* Of a PARTIAL chunk. */
 static inline uint32_t frame_free_frames(const struct frame_chunk *chunk)
 {
-    return frame_read(chunk->count) & (FRAME_COUNT_BLOCK - 1);
+    return shared_load(chunk->count) & (FRAME_COUNT_BLOCK - 1);
 }
 
 static inline void frame_count(struct frame_chunk *chunk, uint32_t change)
 {
-    frame_write(chunk->count, chunk->count + change);
+    shared_store(chunk->count, chunk->count + change);
 }
 
 static inline uint64_t frame_piece_chunks(uint32_t order)
@@ -437,10 +436,10 @@ static const struct frame_window frame_window_none = {.link = FRAME_LINK_NONE};
 /* Nothing is made. Member by member: others read it meanwhile. */
 static inline void frame_window_reset(struct frame_window *window)
 {
-    frame_write(window->ready, 0);
-    frame_write(window->back, 0);
-    frame_write(window->made, 0);
-    frame_write(window->base, 0);
+    shared_store(window->ready, 0);
+    shared_store(window->back, 0);
+    shared_store(window->made, 0);
+    shared_store(window->base, 0);
 }
 
 /* The frames of the blocks of an order, 0 to 6, that start at the bits of a word. */

@@ -34,7 +34,7 @@ enum loam_error loam_frame_lend_free(struct loam_frame *frame, const struct fram
 /* No chunk here but by way of its head: every other chunk of a piece has no owner. */
 static enum loam_error recall_chunk(struct loam_frame *frame, const struct frame_spot *spot)
 {
-    if (frame_read(spot->chunk->owner) == 0) {
+    if (shared_load(spot->chunk->owner) == 0) {
         return LOAM_OK;
     }
     return there_is() ? loam_frame_lender.recall(frame, spot) : LOAM_ERROR_UNINITIALISED;
@@ -182,8 +182,7 @@ bool loam_frame_lend_wait(struct frame_chunk *chunk)
 
     do {
         found = FRAME_LOCK_FREE;
-        if (__atomic_compare_exchange_n(&chunk->lock, &found, FRAME_LOCK_HELD, false, __ATOMIC_ACQUIRE,
-                                        __ATOMIC_RELAXED)) {
+        if (shared_swap_acquire(chunk->lock, &found, FRAME_LOCK_HELD)) {
             return true;
         }
     } while (found == FRAME_LOCK_HELD && loam_lock_pass_time(&patience));

@@ -121,22 +121,20 @@ FRAME_HOT bool frame_lend_lock(struct frame_chunk *chunk)
     uint8_t free = FRAME_LOCK_FREE;
 
     /* Acquire: pairs with the release in frame_lend_unlock. */
-    return LIKELY(__atomic_compare_exchange_n(&chunk->lock, &free, FRAME_LOCK_HELD, false, __ATOMIC_ACQUIRE,
-                                              __ATOMIC_RELAXED)) ||
-           loam_frame_lend_wait(chunk);
+    return LIKELY(shared_swap_acquire(chunk->lock, &free, FRAME_LOCK_HELD)) || loam_frame_lend_wait(chunk);
 }
 
 /* By its owner, or who has stopped him. */
 FRAME_HOT bool frame_lend_hold(struct frame_chunk *chunk)
 {
-    return LIKELY(frame_read(chunk->lock) == FRAME_LOCK_OWNERS) || frame_lend_lock(chunk);
+    return LIKELY(shared_load(chunk->lock) == FRAME_LOCK_OWNERS) || frame_lend_lock(chunk);
 }
 
 /* After either. */
 FRAME_HOT void frame_lend_unlock(struct frame_chunk *chunk)
 {
-    if (UNLIKELY(frame_read(chunk->lock) != FRAME_LOCK_OWNERS)) {
-        __atomic_store_n(&chunk->lock, FRAME_LOCK_FREE, __ATOMIC_RELEASE);
+    if (UNLIKELY(shared_load(chunk->lock) != FRAME_LOCK_OWNERS)) {
+        shared_store_release(chunk->lock, FRAME_LOCK_FREE);
     }
 }
 

@@ -33,7 +33,7 @@ void loam_frame_lists_push(struct loam_frame *frame, struct frame_lists *lists, 
 
     set_previous(spot->chunk, FRAME_LINK_NONE);
     set_next(spot->chunk, lists->head[list]);
-    frame_write(spot->chunk->list, (uint8_t)list);
+    shared_store(spot->chunk->list, (uint8_t)list);
     if (lists->head[list] != FRAME_LINK_NONE) {
         set_previous(linked(frame, lists->head[list]), link);
     }
@@ -57,7 +57,7 @@ void loam_frame_lists_remove(struct loam_frame *frame, struct frame_lists *lists
             lists->mask[list / 64] &= ~(UINT64_C(1) << (list % 64));
         }
     }
-    frame_write(spot->chunk->list, FRAME_LIST_NONE);
+    shared_store(spot->chunk->list, FRAME_LIST_NONE);
 }
 
 static uint32_t list_of_partial(const struct frame_chunk *chunk)
@@ -67,7 +67,7 @@ static uint32_t list_of_partial(const struct frame_chunk *chunk)
     if (free_frames > 0) {
         return frame_partial_list(free_frames, chunk->fit);
     }
-    return frame_read(chunk->owner) != 0 ? FRAME_LIST_FULL : FRAME_LIST_NONE;
+    return shared_load(chunk->owner) != 0 ? FRAME_LIST_FULL : FRAME_LIST_NONE;
 }
 
 void loam_frame_lists_file(struct loam_frame *frame, struct frame_lists *lists, const struct frame_spot *spot)

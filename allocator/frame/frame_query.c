@@ -20,7 +20,7 @@
 /* Of a frame in the piece at its head. */
 static struct loam_frame_info info_of(const struct loam_frame *frame, const struct frame_spot *spot, uint64_t pfn)
 {
-    bool owned = frame_read(spot->chunk->owner) != 0;
+    bool owned = shared_load(spot->chunk->owner) != 0;
     struct loam_frame_info info = {.state = LOAM_FRAME_FREE, .section = spot->section->id};
     struct frame_span block;
 
@@ -43,7 +43,7 @@ static struct loam_frame_info info_of(const struct loam_frame *frame, const stru
 /* The same; a lent chunk stands still meanwhile, lest a block be seen while it is half made. */
 static struct loam_frame_info info_of_still(struct loam_frame *frame, const struct frame_spot *spot, uint64_t pfn)
 {
-    bool held = frame_read(spot->chunk->owner) != 0 && loam_frame_lend_lock(frame, spot);
+    bool held = shared_load(spot->chunk->owner) != 0 && loam_frame_lend_lock(frame, spot);
     struct loam_frame_info info = info_of(frame, spot, pfn);
 
     if (held) {
@@ -215,7 +215,7 @@ static enum loam_error step_chunks(const struct loam_frame *frame, uint64_t *fro
     stop = frame_min(chunk + STEP_FRAMES / LOAM_FRAME_CHUNK_FRAMES, section->chunk_count);
     for (uint64_t next; chunk < section->chunk_count && (chunk < stop || range->count_frames != 0); chunk = next) {
         struct frame_spot head = loam_frame_spot_head(frame, section, chunk);
-        bool is_free = frame_read(head.chunk->owner) == 0 && frame_read(head.chunk->state) == FRAME_CHUNK_FREE;
+        bool is_free = shared_load(head.chunk->owner) == 0 && shared_load(head.chunk->state) == FRAME_CHUNK_FREE;
 
         next = head.index + frame_spot_chunks(&head);
         if (range->count_frames != 0 && (!is_free || (head.chunk->released != 0) != *released)) {

@@ -91,7 +91,7 @@ static bool fit_in_chunk(const struct frame_map *map, const struct frame_want *w
 /* The chunk turned out not to hold a block of the order: it is filed lower. Nobody frees in a lent one meanwhile. */
 static void lower(struct loam_frame *frame, struct frame_lists *lists, const struct frame_spot *spot, uint32_t order)
 {
-    bool held = frame_read(spot->chunk->owner) != 0 && frame_lend_hold(spot->chunk);
+    bool held = shared_load(spot->chunk->owner) != 0 && frame_lend_hold(spot->chunk);
 
     if (!held || frame_bits_find_order(spot->map, order) == LOAM_FRAME_CHUNK_FRAMES) {
         spot->chunk->fit = (uint8_t)(order - 1);

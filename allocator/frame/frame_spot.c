@@ -41,7 +41,7 @@ struct frame_spot loam_frame_spot_head(const struct loam_frame *frame, struct fr
     const struct frame_chunk *chunks = frame_chunks(frame, section);
     uint64_t number = section->first_chunk + index;
 
-    for (uint32_t step = 1; frame_read(chunks[index].state) == FRAME_CHUNK_INNER; step++) {
+    for (uint32_t step = 1; shared_load(chunks[index].state) == FRAME_CHUNK_INNER; step++) {
         index = loam_align_down(number, UINT64_C(1) << step) - section->first_chunk;
     }
     return frame_spot_at(frame, section, index);

@@ -78,7 +78,7 @@ struct frame_spot loam_frame_spot_head(const struct loam_frame *frame, struct fr
 /* How many chunks the piece at its first chunk has. */
 static inline uint64_t frame_spot_chunks(const struct frame_spot *spot)
 {
-    return frame_read(spot->chunk->state) == FRAME_CHUNK_PARTIAL || frame_read(spot->chunk->owner) != 0
+    return shared_load(spot->chunk->state) == FRAME_CHUNK_PARTIAL || shared_load(spot->chunk->owner) != 0
                ? 1
                : frame_piece_chunks(spot->chunk->order);
 }

@@ -6,10 +6,10 @@ enum looks { LOOKS_FREE, LOOKS_USED, LOOKS_MIXED };
 
 static enum looks look(const struct frame_chunk *chunk, uint32_t view)
 {
-    uint8_t state = frame_read(chunk->state);
-    uint32_t kind = frame_read(chunk->owner) != 0 ? FRAME_VIEW_LENT
-                    : chunk->released             ? FRAME_VIEW_RELEASED
-                                                  : FRAME_VIEW_BACKED;
+    uint8_t state = shared_load(chunk->state);
+    uint32_t kind = shared_load(chunk->owner) != 0 ? FRAME_VIEW_LENT
+                    : chunk->released              ? FRAME_VIEW_RELEASED
+                                                   : FRAME_VIEW_BACKED;
 
     if ((view & kind) == 0 || (state != FRAME_CHUNK_FREE && state != FRAME_CHUNK_PARTIAL)) {
         return LOOKS_USED;
@@ -105,7 +105,7 @@ bool loam_frame_walk_released(const struct loam_frame *frame, struct frame_secti
     while (index < end) {
         struct frame_spot spot = loam_frame_spot_head(frame, section, index);
 
-        if (frame_read(spot.chunk->owner) == 0 && spot.chunk->released) {
+        if (shared_load(spot.chunk->owner) == 0 && spot.chunk->released) {
             return true;
         }
         index = spot.index + frame_spot_chunks(&spot);

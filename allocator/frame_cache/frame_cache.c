@@ -15,7 +15,7 @@ FRAME_HOT void add_frames(struct loam_frame_cache *cache, uint64_t pfn, uint64_t
 {
     uint64_t *counter = &cache->free_frames[pfn >= cache->zone_end];
 
-    frame_write(*counter, *counter + count);
+    shared_store(*counter, *counter + count);
 }
 
 struct loam_frame *loam_frame_cache_lock(struct loam_frame_cache *cache, enum loam_error *error)
@@ -23,7 +23,7 @@ struct loam_frame *loam_frame_cache_lock(struct loam_frame_cache *cache, enum lo
     struct loam_frame *frame;
 
     *error = LOAM_ERROR_UNINITIALISED;
-    if (frame_read(cache->forbidden) == FRAME_UNUSED) {
+    if (shared_load(cache->forbidden) == FRAME_UNUSED) {
         return NULL;
     }
     frame = frame_of_cache(cache);
@@ -55,11 +55,11 @@ static bool make_word(struct loam_frame_cache *cache, struct frame_window *windo
     count = (uint64_t)__builtin_popcountll(starts) << order;
     frame_bits_set(map, word, frame_spread(starts, order), frame_ends(starts, order));
     frame_count(chunk, (uint32_t)(count >> order) * FRAME_COUNT_BLOCK - (uint32_t)count * FRAME_COUNT_FREE);
-    frame_write(chunk->order, FRAME_TAKING(order, word));
+    shared_store(chunk->order, FRAME_TAKING(order, word));
     add_frames(cache, window->chunk_base, -count);
-    frame_write(window->base, window->chunk_base + word * UINT64_C(64));
-    frame_write(window->made, starts);
-    frame_write(window->ready, starts);
+    shared_store(window->base, window->chunk_base + word * UINT64_C(64));
+    shared_store(window->made, starts);
+    shared_store(window->ready, starts);
     return true;
 }
 
@@ -74,8 +74,8 @@ bool loam_frame_cache_make_ready(struct loam_frame_cache *cache, uint64_t set, u
     }
     /* What others freed at the same moment is in made no more. */
     back = window->back & window->made;
-    frame_write(window->ready, back);
-    frame_write(window->back, 0);
+    shared_store(window->ready, back);
+    shared_store(window->back, 0);
     /* From the word where it was: those before it were looked through already. */
     for (uint32_t n = 0, first = frame_offset(window->base) / 64; window->ready == 0 && n < FRAME_MAP_WORDS; n++) {
         make_word(cache, window, order, (first + n) % FRAME_MAP_WORDS);
@@ -124,8 +124,8 @@ FRAME_HOT bool take_kept(struct loam_frame_cache *cache, uint64_t set, uint64_t 
     }
     kept = &cache->kept[set][--cache->kept_count[set]];
     chunk = frame_address(frame_of_cache(cache), kept->chunk_offset_bytes);
-    frame_write(chunk->list, FRAME_LIST_NONE);
-    frame_write(chunk->state, FRAME_CHUNK_WHOLE);
+    shared_store(chunk->list, FRAME_LIST_NONE);
+    shared_store(chunk->state, FRAME_CHUNK_WHOLE);
     cache->whole_count++;
     *start = kept->start;
     add_frames(cache, *start, -UINT64_C(512));
@@ -157,9 +157,9 @@ static bool enter_chunk(struct loam_frame *frame, struct loam_frame_cache *cache
     window->chunk_base = spot->start;
     window->chunk_offset_bytes = (uintptr_t)spot->chunk - (uintptr_t)frame;
     window->map_offset_bytes = (uintptr_t)spot->map - (uintptr_t)frame;
-    frame_write(window->link, frame_spot_link(spot));
-    frame_write(spot->chunk->order, FRAME_TAKING(order, FRAME_TAKING_NO_WORD));
-    frame_write(spot->chunk->list, FRAME_LIST_CURRENT);
+    shared_store(window->link, frame_spot_link(spot));
+    shared_store(spot->chunk->order, FRAME_TAKING(order, FRAME_TAKING_NO_WORD));
+    shared_store(spot->chunk->list, FRAME_LIST_CURRENT);
     frame_lend_unlock(spot->chunk);
     return true;
 }
@@ -412,7 +412,7 @@ static void init_cache(struct loam_frame *frame, struct loam_frame_cache *cache,
     }
     loam_frame_lists_init(&cache->lists[FRAME_SET_LOW]);
     loam_frame_lists_init(&cache->lists[FRAME_SET_ANY]);
-    frame_write(cache->forbidden, FRAME_RUNNING);
+    shared_store(cache->forbidden, FRAME_RUNNING);
 }
 
 enum loam_error loam_frame_cache_make(struct loam_frame *frame, struct loam_frame_cache **cache)
@@ -477,7 +477,7 @@ enum loam_error loam_frame_cache_destroy(struct loam_frame_cache *cache)
     }
     error = loam_frame_stop_owner(frame, cache);
     /* Who ends it uses it no more, or is its owner; if that cannot be made sure of, the caller is taken at his word. */
-    if (error != LOAM_OK && __atomic_load_n(&cache->busy, __ATOMIC_ACQUIRE) != 0) {
+    if (error != LOAM_OK && shared_load_acquire(cache->busy) != 0) {
         return frame_unlock(frame, error);
     }
     if (!loam_frame_loan_end(frame, cache)) {
@@ -485,6 +485,6 @@ enum loam_error loam_frame_cache_destroy(struct loam_frame_cache *cache)
     }
     frame->lent_frames[LOAM_FRAME_ZONE_DMA32] += cache->free_frames[LOAM_FRAME_ZONE_DMA32];
     frame->lent_frames[LOAM_FRAME_ZONE_NORMAL] += cache->free_frames[LOAM_FRAME_ZONE_NORMAL];
-    frame_write(cache->forbidden, FRAME_UNUSED);
+    shared_store(cache->forbidden, FRAME_UNUSED);
     return frame_unlock(frame, LOAM_OK);
 }

@@ -92,7 +92,7 @@ FRAME_HOT struct loam_frame_cache *frame_cache_at(const struct loam_frame *frame
 /* The cache that a lent chunk is with. */
 FRAME_HOT struct loam_frame_cache *frame_borrower(const struct loam_frame *frame, const struct frame_chunk *chunk)
 {
-    return frame_cache_at(frame, frame_read(chunk->owner) - 1u);
+    return frame_cache_at(frame, shared_load(chunk->owner) - 1u);
 }
 
 FRAME_HOT struct loam_frame *frame_of_cache(const struct loam_frame_cache *cache)
@@ -105,21 +105,21 @@ FRAME_HOT struct loam_frame *frame_of_cache(const struct loam_frame_cache *cache
 /* Whether the owner may go on without the lock. */
 FRAME_HOT bool frame_enter(struct loam_frame_cache *cache)
 {
-    frame_write(cache->busy, 1);
+    shared_store(cache->busy, 1);
     /* The compiler keeps the order; the processor is made to by the barrier of whoever writes forbidden. */
     atomic_signal_fence(memory_order_seq_cst);
     /* Acquire: pairs with the release in loam_frame_stop_resume. */
-    if (LIKELY(__atomic_load_n(&cache->forbidden, __ATOMIC_ACQUIRE) == FRAME_RUNNING)) {
+    if (LIKELY(shared_load_acquire(cache->forbidden) == FRAME_RUNNING)) {
         return true;
     }
-    frame_write(cache->busy, 0);
+    shared_store(cache->busy, 0);
     return false;
 }
 
 FRAME_HOT void frame_leave(struct loam_frame_cache *cache)
 {
     /* Release: pairs with the acquire in frame_stop.c's wait_for. */
-    __atomic_store_n(&cache->busy, 0, __ATOMIC_RELEASE);
+    shared_store_release(cache->busy, 0);
 }
 
 /* --- Windows --------------------------------------------------------------------------------------------------- */
@@ -152,7 +152,7 @@ FRAME_HOT bool frame_take_ready(struct loam_frame_cache *cache, uint64_t set, ui
         return false;
     }
     *start = window->base + (uint64_t)(unsigned)__builtin_ctzll(ready);
-    frame_write(window->ready, ready & (ready - 1));
+    shared_store(window->ready, ready & (ready - 1));
     return true;
 }
 
@@ -165,10 +165,10 @@ FRAME_HOT bool frame_give_back(struct frame_window *window, uint64_t start, uint
     uint64_t bit = start - window->base, back = window->back;
 
     mask <<= bit % 64;
-    if (bit >= 64 || (~(frame_read(window->made) & ~(window->ready | back)) & mask) != 0) {
+    if (bit >= 64 || (~(shared_load(window->made) & ~(window->ready | back)) & mask) != 0) {
         return false;
     }
-    frame_write(window->back, back | mask);
+    shared_store(window->back, back | mask);
     return true;
 }
 
@@ -182,7 +182,7 @@ FRAME_HOT bool frame_give_made(struct loam_frame_cache *cache, uint64_t start, u
 /* What is ready or back; what others freed meanwhile is in made no more. */
 static inline uint64_t frame_window_free(const struct frame_window *window)
 {
-    return (frame_read(window->ready) | frame_read(window->back)) & frame_read(window->made);
+    return (shared_load(window->ready) | shared_load(window->back)) & shared_load(window->made);
 }
 
 /* --- With the lock --------------------------------------------------------------------------------------------- */

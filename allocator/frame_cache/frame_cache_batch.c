@@ -33,7 +33,7 @@ static inline size_t take_singles(struct loam_frame_cache *cache, uint64_t set, 
     size_t done = 0;
 
     while (done < count && (window->ready != 0 || loam_frame_cache_make_ready(cache, set, 0))) {
-        frame_write(window->ready, write_out(window->ready, window->base, starts, count, &done));
+        shared_store(window->ready, write_out(window->ready, window->base, starts, count, &done));
     }
     return done;
 }

@@ -21,13 +21,13 @@ static enum loam_error bad_cache(struct recount *recount, const struct loam_fram
 static bool record_valid(const struct loam_frame *frame, uint32_t n)
 {
     const struct loam_frame_cache *cache = frame_cache_at(frame, n);
-    uint32_t forbidden = frame_read(cache->forbidden);
+    uint32_t forbidden = shared_load(cache->forbidden);
 
     if (forbidden == FRAME_UNUSED) {
         return true;
     }
     return (forbidden == FRAME_RUNNING || forbidden == FRAME_STOPPING || forbidden == FRAME_STOPPED) &&
-           n < frame->lender_top && frame_read(cache->busy) <= 1 && cache->owner == n + 1 &&
+           n < frame->lender_top && shared_load(cache->busy) <= 1 && cache->owner == n + 1 &&
            cache->zone_end == frame->zone_end && frame_address(frame, cache->offset_bytes) == cache;
 }
 

@@ -12,12 +12,12 @@ static enum loam_error lender_share(struct loam_frame *frame, const struct frame
 {
     enum loam_error error = LOAM_OK;
 
-    if (frame_read(spot->chunk->lock) == FRAME_LOCK_OWNERS) {
+    if (shared_load(spot->chunk->lock) == FRAME_LOCK_OWNERS) {
         error = loam_frame_stop_owner(frame, frame_borrower(frame, spot->chunk));
         frame->sharing |= error != LOAM_OK;
     }
-    if (error == LOAM_OK && frame_read(spot->chunk->lock) == FRAME_LOCK_OWNERS) {
-        __atomic_store_n(&spot->chunk->lock, FRAME_LOCK_FREE, __ATOMIC_RELEASE);
+    if (error == LOAM_OK && shared_load(spot->chunk->lock) == FRAME_LOCK_OWNERS) {
+        shared_store_release(spot->chunk->lock, FRAME_LOCK_FREE);
     }
     return error;
 }
@@ -40,8 +40,8 @@ static enum loam_error lender_recall(struct loam_frame *frame, const struct fram
     }
     loam_frame_loan_settle(frame, cache);
     loam_frame_loan_collect(frame, cache, true);
-    return frame_read(spot->chunk->owner) == 0 || loam_frame_loan_part_with(frame, cache, spot) ? LOAM_OK
-                                                                                                : LOAM_ERROR_BUSY;
+    return shared_load(spot->chunk->owner) == 0 || loam_frame_loan_part_with(frame, cache, spot) ? LOAM_OK
+                                                                                                 : LOAM_ERROR_BUSY;
 }
 
 /*
@@ -109,7 +109,7 @@ static uint64_t ready_frames(const struct loam_frame_cache *cache, enum loam_fra
     for (uint32_t w = 0; w < FRAME_WINDOWS * FRAME_SETS; w++) {
         const struct frame_window *window = &cache->window[w / FRAME_SETS][w % FRAME_SETS];
 
-        if ((frame_read(window->base) >= cache->zone_end) == (zone == LOAM_FRAME_ZONE_NORMAL)) {
+        if ((shared_load(window->base) >= cache->zone_end) == (zone == LOAM_FRAME_ZONE_NORMAL)) {
             sum += (uint64_t)__builtin_popcountll(frame_window_free(window)) << w / FRAME_SETS;
         }
     }
@@ -125,7 +125,7 @@ static uint64_t lender_free_frames(const struct loam_frame *frame, enum loam_fra
         const struct loam_frame_cache *cache = frame_cache_at(frame, n);
 
         if (cache->forbidden != FRAME_UNUSED) {
-            sum += frame_read(cache->free_frames[zone]) + ready_frames(cache, zone);
+            sum += shared_load(cache->free_frames[zone]) + ready_frames(cache, zone);
         }
     }
     return (int64_t)sum < 0 ? 0 : sum;

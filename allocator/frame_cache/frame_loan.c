@@ -17,9 +17,9 @@ bool loam_frame_loan_keep(struct loam_frame *frame, struct loam_frame_cache *cac
         (struct frame_kept){.start = spot->start,
                             .chunk_offset_bytes = (uintptr_t)spot->chunk - (uintptr_t)frame,
                             .link = frame_spot_link(spot)};
-    frame_write(spot->chunk->order, FRAME_ORDER_LENT);
-    frame_write(spot->chunk->list, FRAME_LIST_KEPT);
-    frame_write(spot->chunk->state, FRAME_CHUNK_FREE);
+    shared_store(spot->chunk->order, FRAME_ORDER_LENT);
+    shared_store(spot->chunk->list, FRAME_LIST_KEPT);
+    shared_store(spot->chunk->state, FRAME_CHUNK_FREE);
     return true;
 }
 
@@ -29,18 +29,18 @@ void loam_frame_loan_adopt(struct loam_frame *frame, struct loam_frame_cache *ca
     struct frame_chunk *this = spot->chunk;
     bool partial = this->state == FRAME_CHUNK_PARTIAL;
 
-    frame_write(this->set, (uint8_t)set);
+    shared_store(this->set, (uint8_t)set);
     this->freed_chunk = 0;
     /* Who freed here when it was on loan before may still be about to find that it is not. */
     if (!frame->sharing && frame_lend_lock(this)) {
-        frame_write(this->lock, FRAME_LOCK_OWNERS);
+        shared_store(this->lock, FRAME_LOCK_OWNERS);
     }
     cache->free_frames[spot->zone] += partial ? frame_free_frames(this) : LOAM_FRAME_CHUNK_FRAMES;
     if (!partial && !loam_frame_loan_keep(frame, cache, spot)) {
         loam_frame_chunk_make_partial(spot);
     }
     /* Release: pairs with the acquire in lock_near. */
-    __atomic_store_n(&this->owner, (uint16_t)cache->owner, __ATOMIC_RELEASE);
+    shared_store_release(this->owner, (uint16_t)cache->owner);
 }
 
 /* Part with a chunk that is locked and on no list. */
@@ -50,8 +50,8 @@ static void give_back(struct loam_frame *frame, struct loam_frame_cache *cache, 
 
     cache->free_frames[spot->zone] -=
         this->state == FRAME_CHUNK_FREE ? LOAM_FRAME_CHUNK_FRAMES : frame_free_frames(this);
-    frame_write(this->owner, 0);
-    __atomic_store_n(&this->lock, FRAME_LOCK_FREE, __ATOMIC_RELEASE);
+    shared_store(this->owner, 0);
+    shared_store_release(this->lock, FRAME_LOCK_FREE);
     loam_frame_lend_give(frame, spot);
 }
 
@@ -80,7 +80,7 @@ static void collect_chunk(struct loam_frame *frame, struct loam_frame_cache *cac
                           bool locked)
 {
     struct frame_chunk *this = spot->chunk;
-    uint8_t state = frame_read(this->state);
+    uint8_t state = shared_load(this->state);
 
     this->freed_chunk = 0;
     cache->whole_count -= state == FRAME_CHUNK_FREE;
@@ -110,7 +110,7 @@ bool loam_frame_loan_surplus(const struct loam_frame *frame, const struct loam_f
 static void collect(struct loam_frame *frame, struct loam_frame_cache *cache, bool locked)
 {
     /* Acquire: pairs with the release in loam_frame_loan_note. */
-    uint64_t head = frame_read(cache->freed) == 0 ? 0 : __atomic_exchange_n(&cache->freed, 0, __ATOMIC_ACQUIRE);
+    uint64_t head = shared_load(cache->freed) == 0 ? 0 : shared_exchange_acquire(cache->freed, 0);
 
     while (head != 0) {
         struct frame_spot spot = frame_spot_from_link(frame, head - 2);
@@ -154,7 +154,7 @@ static void settle_window(struct loam_frame *frame, struct loam_frame_cache *cac
     frame_count(chunk, (uint32_t)frames * FRAME_COUNT_FREE - (uint32_t)(frames >> order) * FRAME_COUNT_BLOCK);
     cache->free_frames[frame_zone(frame, window->base)] += frames;
     frame_window_reset(window);
-    frame_write(chunk->order, FRAME_TAKING(order, FRAME_TAKING_NO_WORD));
+    shared_store(chunk->order, FRAME_TAKING(order, FRAME_TAKING_NO_WORD));
     frame_lend_unlock(chunk);
 }
 
@@ -173,11 +173,11 @@ bool loam_frame_loan_leave_window(struct loam_frame *frame, struct frame_window 
         return false;
     }
     frame_window_reset(window);
-    frame_write(window->link, FRAME_LINK_NONE);
+    shared_store(window->link, FRAME_LINK_NONE);
     window->chunk_base = 0;
     window->chunk_offset_bytes = 0;
     window->map_offset_bytes = 0;
-    frame_write(spot->chunk->list, FRAME_LIST_NONE);
+    shared_store(spot->chunk->list, FRAME_LIST_NONE);
     spot->chunk->fit = FRAME_FITS - 1;
     loam_frame_chunk_cap_fit(spot->chunk);
     loam_frame_lists_file(frame, lists, spot);
@@ -196,7 +196,7 @@ static void drop_kept(struct loam_frame_cache *cache, const struct frame_spot *s
         n++;
     }
     kept[n] = kept[--cache->kept_count[spot->chunk->set]];
-    frame_write(spot->chunk->list, FRAME_LIST_NONE);
+    shared_store(spot->chunk->list, FRAME_LIST_NONE);
 }
 
 /* It is the allocator's block from now on. */
@@ -204,20 +204,20 @@ static void leave_whole(struct loam_frame_cache *cache, struct frame_chunk *this
 {
     this->before_frames = 0;
     this->block_frames = LOAM_FRAME_CHUNK_FRAMES;
-    frame_write(this->order, FRAME_CHUNK_ORDER);
-    frame_write(this->list, FRAME_LIST_NONE);
+    shared_store(this->order, FRAME_CHUNK_ORDER);
+    shared_store(this->list, FRAME_LIST_NONE);
     this->tag = 0;
     this->released = 0;
     cache->whole_count--;
-    frame_write(this->owner, 0);
-    __atomic_store_n(&this->lock, FRAME_LOCK_FREE, __ATOMIC_RELEASE);
+    shared_store(this->owner, 0);
+    shared_store_release(this->lock, FRAME_LOCK_FREE);
 }
 
 /* The lock of a chunk that nobody freed in since it was filed; it may have gone back with that, owner 0 then. */
 static bool lock_filed(struct loam_frame *frame, struct loam_frame_cache *cache, const struct frame_spot *spot)
 {
     while (frame_lend_hold(spot->chunk)) {
-        if (frame_read(spot->chunk->owner) == 0 || spot->chunk->freed_chunk == 0) {
+        if (shared_load(spot->chunk->owner) == 0 || spot->chunk->freed_chunk == 0) {
             return true;
         }
         frame_lend_unlock(spot->chunk);
@@ -238,7 +238,7 @@ bool loam_frame_loan_part_with(struct loam_frame *frame, struct loam_frame_cache
     if (!lock_filed(frame, cache, spot)) {
         return false;
     }
-    if (frame_read(this->owner) == 0) {
+    if (shared_load(this->owner) == 0) {
         frame_lend_unlock(this);
     } else if (this->state == FRAME_CHUNK_WHOLE) {
         leave_whole(cache, this);
@@ -291,7 +291,7 @@ bool loam_frame_loan_drain(struct loam_frame *frame, struct loam_frame_cache *ca
         if (!drain_set(frame, cache, FRAME_SET_LOW, lists) || !drain_set(frame, cache, FRAME_SET_ANY, lists)) {
             return false;
         }
-    } while (frame_read(cache->freed) != 0 || (cache->kept_count[0] | cache->kept_count[1]) != 0 ||
+    } while (shared_load(cache->freed) != 0 || (cache->kept_count[0] | cache->kept_count[1]) != 0 ||
              ((cache->lists[0].mask[0] | cache->lists[1].mask[0]) & lists) != 0);
     return true;
 }
@@ -307,7 +307,7 @@ static bool leave_all_whole(struct loam_frame *frame, struct loam_frame_cache *c
         for (uint64_t index = 0; cache->whole_count > 0 && index < section->chunk_count; index++) {
             struct frame_spot spot = frame_spot_at(frame, section, index);
 
-            if (frame_read(spot.chunk->owner) == cache->owner && spot.chunk->state == FRAME_CHUNK_WHOLE) {
+            if (shared_load(spot.chunk->owner) == cache->owner && spot.chunk->state == FRAME_CHUNK_WHOLE) {
                 done = loam_frame_loan_part_with(frame, cache, &spot) && done;
             }
         }
@@ -322,6 +322,6 @@ bool loam_frame_loan_end(struct loam_frame *frame, struct loam_frame_cache *cach
         if (!loam_frame_loan_drain(frame, cache, true) || !leave_all_whole(frame, cache)) {
             return false;
         }
-    } while (cache->whole_count > 0 || frame_read(cache->freed) != 0);
+    } while (cache->whole_count > 0 || shared_load(cache->freed) != 0);
     return true;
 }

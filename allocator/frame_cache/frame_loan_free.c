@@ -15,11 +15,11 @@ struct frame_loan {
 /* The window in whose word the frame lies, or NULL. */
 FRAME_HOT struct frame_window *window_at(const struct loam_frame *frame, const struct frame_chunk *chunk, uint64_t pfn)
 {
-    uint32_t taking = frame_read(chunk->order);
+    uint32_t taking = shared_load(chunk->order);
 
-    return UNLIKELY(frame_read(chunk->list) == FRAME_LIST_CURRENT) &&
+    return UNLIKELY(shared_load(chunk->list) == FRAME_LIST_CURRENT) &&
                    FRAME_TAKING_WORD(taking) == frame_offset(pfn) / 64
-               ? &frame_borrower(frame, chunk)->window[FRAME_TAKING_ORDER(taking)][frame_read(chunk->set)]
+               ? &frame_borrower(frame, chunk)->window[FRAME_TAKING_ORDER(taking)][shared_load(chunk->set)]
                : NULL;
 }
 
@@ -32,15 +32,15 @@ FRAME_HOT bool unmake(const struct loam_frame *frame, const struct frame_chunk *
     if (LIKELY(window == NULL)) {
         return true;
     }
-    bit = start - frame_read(window->base);
-    made = bit < 64 ? frame_read(window->made) & mask << bit : 0;
+    bit = start - shared_load(window->base);
+    made = bit < 64 ? shared_load(window->made) & mask << bit : 0;
     if (made == 0) {
         return true;
     }
-    if (((frame_read(window->ready) | frame_read(window->back)) & made) != 0) {
+    if (((shared_load(window->ready) | shared_load(window->back)) & made) != 0) {
         return false;
     }
-    frame_write(window->made, frame_read(window->made) & ~made);
+    shared_store(window->made, shared_load(window->made) & ~made);
     return true;
 }
 
@@ -65,8 +65,8 @@ FRAME_HOT bool free_in_word(const struct loam_frame *frame, const struct frame_l
         UNLIKELY(!begins(loan, offset)) || UNLIKELY(!unmake(frame, loan->chunk, start, 1))) {
         return false;
     }
-    frame_write(word->allocated, old.allocated & ~mask);
-    __atomic_store_n(&word->last, old.last & ~mask, __ATOMIC_RELEASE);
+    shared_store(word->allocated, old.allocated & ~mask);
+    shared_store_release(word->last, old.last & ~mask);
     frame_count(loan->chunk, (uint32_t)count * FRAME_COUNT_FREE - FRAME_COUNT_BLOCK -
                                  ((old.allocated & end) == 0 ? FRAME_COUNT_TAG : 0));
     return true;
@@ -78,11 +78,11 @@ __attribute__((noinline)) static bool free_other(const struct loam_frame *frame,
 {
     uint32_t offset = frame_offset(start);
 
-    if (frame_read(loan->chunk->state) == FRAME_CHUNK_WHOLE && offset == 0 && count == LOAM_FRAME_CHUNK_FRAMES) {
-        frame_write(loan->chunk->state, FRAME_CHUNK_FREE);
+    if (shared_load(loan->chunk->state) == FRAME_CHUNK_WHOLE && offset == 0 && count == LOAM_FRAME_CHUNK_FRAMES) {
+        shared_store(loan->chunk->state, FRAME_CHUNK_FREE);
         return true;
     }
-    if (frame_read(loan->chunk->state) != FRAME_CHUNK_PARTIAL || count - 1 >= LOAM_FRAME_CHUNK_FRAMES - offset ||
+    if (shared_load(loan->chunk->state) != FRAME_CHUNK_PARTIAL || count - 1 >= LOAM_FRAME_CHUNK_FRAMES - offset ||
         !frame_bits_is_block(loan->map, offset, (uint32_t)count, (loan->chunk->crossed & 1) != 0) ||
         !unmake(frame, loan->chunk, start, 1)) {
         return false;
@@ -98,7 +98,7 @@ static bool free_singles(const struct loam_frame *frame, const struct frame_loan
     uint64_t mask = UINT64_MAX >> (64 - count);
     struct frame_word bits = frame_bits_read(loan->map, offset / 64);
 
-    if (frame_read(loan->chunk->state) != FRAME_CHUNK_PARTIAL ||
+    if (shared_load(loan->chunk->state) != FRAME_CHUNK_PARTIAL ||
         (bits.allocated & bits.last & mask << offset % 64) != mask << offset % 64 || !begins(loan, offset) ||
         !unmake(frame, loan->chunk, start, mask)) {
         return false;
@@ -111,13 +111,13 @@ static bool free_singles(const struct loam_frame *frame, const struct frame_loan
 /* Put a chunk on its borrower's list of those in which blocks were freed. */
 void loam_frame_loan_note(struct loam_frame_cache *cache, struct frame_chunk *chunk, uint64_t link)
 {
-    uint64_t head = frame_read(cache->freed);
+    uint64_t head = shared_load(cache->freed);
 
     do {
         chunk->freed_section = (uint16_t)(head >> 32);
         chunk->freed_chunk = head == 0 ? FRAME_FREED_LAST : (uint32_t)head;
         /* Release: pairs with the acquire in frame_loan.c's collect. */
-    } while (!__atomic_compare_exchange_n(&cache->freed, &head, link + 2, false, __ATOMIC_RELEASE, __ATOMIC_RELAXED));
+    } while (!shared_swap_release(cache->freed, &head, link + 2));
 }
 
 /* The chunk is filed where it does not belong any more: its owner files it anew, at once or when he comes for more. */
@@ -130,7 +130,7 @@ __attribute__((noinline)) static void refile(const struct loam_frame *frame, con
     if (this->freed_chunk != 0) {
         return;
     }
-    if (own == NULL || frame_read(this->state) != FRAME_CHUNK_PARTIAL ||
+    if (own == NULL || shared_load(this->state) != FRAME_CHUNK_PARTIAL ||
         frame_free_frames(this) == LOAM_FRAME_CHUNK_FRAMES) {
         loam_frame_loan_note(frame_borrower(frame, this), this, loan->link);
         return;
@@ -144,7 +144,7 @@ FRAME_HOT void file(const struct loam_frame *frame, const struct frame_loan *loa
                     struct loam_frame_cache *own)
 {
     struct frame_chunk *this = loan->chunk;
-    uint32_t free_frames = frame_free_frames(this), list = frame_read(this->list), fit;
+    uint32_t free_frames = frame_free_frames(this), list = shared_load(this->list), fit;
 
     if (list == FRAME_LIST_CURRENT) {
         return;
@@ -163,7 +163,7 @@ FRAME_HOT void file(const struct loam_frame *frame, const struct frame_loan *loa
 FRAME_HOT bool free_lent(const struct loam_frame *frame, const struct frame_loan *loan, uint64_t start, uint64_t count,
                          struct loam_frame_cache *own)
 {
-    if (LIKELY(count - 1 < 64 - start % 64) && LIKELY(frame_read(loan->chunk->state) == FRAME_CHUNK_PARTIAL)
+    if (LIKELY(count - 1 < 64 - start % 64) && LIKELY(shared_load(loan->chunk->state) == FRAME_CHUNK_PARTIAL)
             ? UNLIKELY(!free_in_word(frame, loan, start, count))
             : !free_other(frame, loan, start, count)) {
         return false;
@@ -177,7 +177,7 @@ FRAME_HOT bool free_lent(const struct loam_frame *frame, const struct frame_loan
 bool loam_frame_loan_holds(const struct loam_frame *frame, const struct frame_spot *spot, uint64_t start)
 {
     const struct frame_window *window = window_at(frame, spot->chunk, start);
-    uint64_t bit = window == NULL ? 64 : start - frame_read(window->base);
+    uint64_t bit = window == NULL ? 64 : start - shared_load(window->base);
 
     return bit < 64 && (frame_window_free(window) >> bit & 1) != 0;
 }
@@ -204,7 +204,7 @@ FRAME_HOT void add_frames(struct loam_frame_cache *cache, uint64_t pfn, uint64_t
 {
     uint64_t *counter = &cache->free_frames[pfn >= cache->zone_end];
 
-    frame_write(*counter, *counter + count);
+    shared_store(*counter, *counter + count);
 }
 
 /* The chunk of pfn in the section of the memo, locked; *own: the cache if it is its own. False: it is not at hand. */
@@ -220,16 +220,16 @@ FRAME_HOT bool lock_near(struct loam_frame_cache *cache, uint64_t pfn, struct fr
     loan->chunk = (struct frame_chunk *)(base + memo->chunks_offset_bytes + number * sizeof *loan->chunk);
     loan->map = (struct frame_map *)(base + memo->maps_offset_bytes + number * sizeof *loan->map);
     loan->link = memo->id << 32 | (number - memo->start / LOAM_FRAME_CHUNK_FRAMES);
-    if (LIKELY(frame_read(loan->chunk->owner) == cache->owner)) {
+    if (LIKELY(shared_load(loan->chunk->owner) == cache->owner)) {
         *own = cache;
         return frame_lend_hold(loan->chunk);
     }
     *own = NULL;
-    if (frame_read(loan->chunk->owner) == 0 || !frame_lend_lock(loan->chunk)) {
+    if (shared_load(loan->chunk->owner) == 0 || !frame_lend_lock(loan->chunk)) {
         return false;
     }
     /* Acquire: pairs with the release in loam_frame_loan_adopt. */
-    if (UNLIKELY(__atomic_load_n(&loan->chunk->owner, __ATOMIC_ACQUIRE) == 0)) {
+    if (UNLIKELY(shared_load_acquire(loan->chunk->owner) == 0)) {
         frame_lend_unlock(loan->chunk);
         return false;
     }
@@ -242,14 +242,14 @@ FRAME_HOT bool keep_whole(struct loam_frame_cache *cache, const struct frame_loa
     struct frame_chunk *this = loan->chunk;
     uint32_t *kept_count = &cache->kept_count[this->set];
 
-    if (count != LOAM_FRAME_CHUNK_FRAMES || frame_offset(start) != 0 || frame_read(this->state) != FRAME_CHUNK_WHOLE ||
+    if (count != LOAM_FRAME_CHUNK_FRAMES || frame_offset(start) != 0 || shared_load(this->state) != FRAME_CHUNK_WHOLE ||
         *kept_count == FRAME_KEPT_CHUNKS) {
         return false;
     }
     cache->kept[this->set][(*kept_count)++] = (struct frame_kept){
         .start = start, .chunk_offset_bytes = (uintptr_t)this - (uintptr_t)frame_of_cache(cache), .link = loan->link};
-    frame_write(this->list, FRAME_LIST_KEPT);
-    frame_write(this->state, FRAME_CHUNK_FREE);
+    shared_store(this->list, FRAME_LIST_KEPT);
+    shared_store(this->state, FRAME_CHUNK_FREE);
     cache->whole_count--;
     return true;
 }

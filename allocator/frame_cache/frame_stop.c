@@ -6,18 +6,18 @@ static _Atomic(bool (*)(void)) process_barrier;
 void loam_frame_stop_set_barrier(bool (*barrier)(void))
 {
     /* Release, acquire at the load: whatever the barrier needs is ready. */
-    atomic_store_explicit(&process_barrier, barrier, memory_order_release);
+    shared_store_release(process_barrier, barrier);
 }
 
 bool loam_frame_stop_barrier_set(void)
 {
-    return atomic_load_explicit(&process_barrier, memory_order_acquire) != NULL;
+    return shared_load_acquire(process_barrier) != NULL;
 }
 
 /* No barrier that did not happen is ever assumed: what is not known to stand still is left alone. */
 static bool pass_barrier(void)
 {
-    bool (*barrier)(void) = atomic_load_explicit(&process_barrier, memory_order_acquire);
+    bool (*barrier)(void) = shared_load_acquire(process_barrier);
 
     return barrier != NULL && barrier();
 }
@@ -38,7 +38,7 @@ static bool wait_for(const struct loam_frame_cache *cache)
     struct loam_lock_patience patience = {0};
 
     /* Acquire: pairs with the release with which the owner leaves. */
-    while (__atomic_load_n(&cache->busy, __ATOMIC_ACQUIRE) != 0) {
+    while (shared_load_acquire(cache->busy) != 0) {
         if (!loam_lock_pass_time(&patience)) {
             return false;
         }
@@ -49,7 +49,7 @@ static bool wait_for(const struct loam_frame_cache *cache)
 static void forbid(struct loam_frame *frame, struct loam_frame_cache *cache)
 {
     frame->stopped++;
-    __atomic_store_n(&cache->forbidden, FRAME_STOPPING, __ATOMIC_SEQ_CST);
+    shared_store_ordered(cache->forbidden, FRAME_STOPPING);
 }
 
 /* Passed: whether all threads have passed a barrier since the cache was forbidden. If not, its owner goes on. */
@@ -58,7 +58,7 @@ static bool stop(struct loam_frame_cache *cache, bool passed)
     bool stopped = passed && wait_for(cache);
 
     /* Release: pairs with the owner's acquire. */
-    __atomic_store_n(&cache->forbidden, stopped ? FRAME_STOPPED : FRAME_RUNNING, __ATOMIC_RELEASE);
+    shared_store_release(cache->forbidden, stopped ? FRAME_STOPPED : FRAME_RUNNING);
     return stopped;
 }
 
@@ -97,7 +97,7 @@ void loam_frame_stop_resume(struct loam_frame *frame)
 
         if (cache->forbidden == FRAME_STOPPED) {
             /* Release: pairs with the owner's acquire. */
-            __atomic_store_n(&cache->forbidden, FRAME_RUNNING, __ATOMIC_RELEASE);
+            shared_store_release(cache->forbidden, FRAME_RUNNING);
         }
     }
     frame->stopped = 0;

@@ -15,7 +15,7 @@ static struct loam_slab_shared *shared_of(const struct loam_slab_cache *cache)
 
 static void set_state(struct unit *head, enum slab_state state)
 {
-    atomic_store_explicit(&head->state, state, memory_order_relaxed);
+    shared_store(head->state, state);
 }
 
 /* --- The held word ----------------------------------------------------------------------------------------------- */
@@ -27,20 +27,20 @@ static bool hold_word(struct loam_slab_cache *cache, uint32_t class, uint32_t wo
     struct unit *head = &cache->units[hot->slab];
     _Atomic uint64_t *free = &word_unit(cache->units, head, word)->free[word % UNIT_WORDS];
     const struct loam_slab_view *window = &cache->slab->windows[head->window];
-    uint64_t bits = load(free);
+    uint64_t bits = shared_load(*free);
 
     if (bits == 0) {
         return false;
     }
     hot->word = (uint8_t)word;
     hot->free = free;
-    hot->gpa = key_gpa(load(&head->key)) + ((uint64_t)word * 64 << class_shift(class));
+    hot->gpa = key_gpa(shared_load(head->key)) + ((uint64_t)word * 64 << class_shift(class));
     hot->hva = window->hva + (hot->gpa - window->start);
     head->until += popcount(bits);
     /* In this order: who sees an object not in F sees that it is in H, and never sees H beside another's word. */
-    atomic_store_explicit(&head->held_word, held_word_make(load32(&head->held_word), true, word), memory_order_release);
-    atomic_store_explicit(&hot->held, bits, memory_order_release);
-    atomic_store_explicit(free, 0, memory_order_release);
+    shared_store_release(head->held_word, held_word_make(shared_load(head->held_word), true, word));
+    shared_store_release(hot->held, bits);
+    shared_store_release(*free, 0);
     return true;
 }
 
@@ -50,17 +50,17 @@ static void let_go(const struct loam_slab_shared *shared, struct loam_slab_cache
     struct hot *hot = &cache->hot[class];
     struct unit *units = units_of(shared);
     struct unit *head = &units[hot->slab];
-    uint32_t held_word = load32(&head->held_word);
+    uint32_t held_word = shared_load(head->held_word);
     _Atomic uint64_t *free = &word_unit(units, head, hot->word)->free[hot->word % UNIT_WORDS];
 
     if ((held_word & 255u) == 0) {
         return;
     }
-    atomic_store_explicit(free, load(free) | load(&hot->held), memory_order_relaxed);
-    head->until -= popcount(load(free));
+    shared_store(*free, shared_load(*free) | shared_load(hot->held));
+    head->until -= popcount(shared_load(*free));
     /* Release, twice: who sees an object not in H any more sees it in F, or that the word changed. */
-    atomic_store_explicit(&head->held_word, held_word_make(held_word, false, 0), memory_order_release);
-    atomic_store_explicit(&hot->held, 0, memory_order_release);
+    shared_store_release(head->held_word, held_word_make(held_word, false, 0));
+    shared_store_release(hot->held, 0);
     hot->free = &cache->units[UNIT_NONE].free[0];
 }
 
@@ -69,16 +69,16 @@ static bool hold_again(struct loam_slab_cache *cache, uint32_t class)
 {
     struct hot *hot = &cache->hot[class];
     struct unit *head = &cache->units[hot->slab];
-    uint64_t bits = load(hot->free);
-    uint32_t held_word = load32(&head->held_word);
+    uint64_t bits = shared_load(*hot->free);
+    uint32_t held_word = shared_load(head->held_word);
 
     if (popcount(bits) < WORD_REUSE_COUNT || (held_word & 255u) == 0) {
         return false;
     }
     /* As in hold_word. */
-    atomic_store_explicit(&head->held_word, held_word + (1u << 8), memory_order_release);
-    atomic_store_explicit(&hot->held, bits, memory_order_release);
-    atomic_store_explicit(hot->free, 0, memory_order_release);
+    shared_store_release(head->held_word, held_word + (1u << 8));
+    shared_store_release(hot->held, bits);
+    shared_store_release(*hot->free, 0);
     return true;
 }
 
@@ -107,7 +107,7 @@ static uint32_t collect(struct loam_slab_cache *cache, uint32_t class, uint32_t 
     struct hot *hot = &cache->hot[class];
     uint32_t count = loam_slab_pool_collect(shared_of(cache), &cache->units[slab_index]);
 
-    atomic_store_explicit(&hot->remote_frees, load(&hot->remote_frees) + count, memory_order_relaxed);
+    shared_store(hot->remote_frees, shared_load(hot->remote_frees) + count);
     return count;
 }
 
@@ -123,8 +123,7 @@ static void make_partial(struct loam_slab_cache *cache, uint32_t class, uint32_t
 static bool any_remote(struct loam_slab_cache *cache, struct unit *head, uint32_t class)
 {
     for (uint32_t word = 0; word < class_words(class); word++) {
-        if ((atomic_load_explicit(&word_unit(cache->units, head, word)->remote[word % UNIT_WORDS],
-                                  memory_order_seq_cst) &
+        if ((shared_load_ordered(word_unit(cache->units, head, word)->remote[word % UNIT_WORDS]) &
              class_word_mask(class)) != 0) {
             return true;
         }
@@ -138,8 +137,7 @@ static bool call_off_notice(struct unit *head)
     uint32_t waiting = NOTICE_WAITING;
 
     /* Relaxed: one of the two that change a waiting notice does, and nothing hangs on it. */
-    return atomic_compare_exchange_strong_explicit(&head->notice, &waiting, NOTICE_NONE, memory_order_relaxed,
-                                                   memory_order_relaxed);
+    return shared_swap(head->notice, &waiting, NOTICE_NONE);
 }
 
 /* The slab has nothing free: leave it alone until the first free by another, or enough by this thread. */
@@ -150,7 +148,7 @@ static void make_full(struct loam_slab_cache *cache, uint32_t class, uint32_t sl
     set_state(head, SLAB_FULL);
     set_notify(head, class_objects(class) - class_refill_count(class));
     /* A store and then a load: with the freer's two it makes sure that one sees the other. */
-    atomic_exchange_explicit(&head->notice, NOTICE_WAITING, memory_order_seq_cst);
+    shared_exchange_ordered(head->notice, NOTICE_WAITING);
     if (any_remote(cache, head, class) && call_off_notice(head)) {
         make_partial(cache, class, slab_index);
     }
@@ -175,14 +173,14 @@ static void leave_current(struct loam_slab_cache *cache, uint32_t class, uint32_
 static void empty_inbox(struct loam_slab_cache *cache)
 {
     /* Acquire pairs with queue's release: the links. */
-    uint32_t slab_index = atomic_exchange_explicit(&cache->inbox, UNIT_NONE, memory_order_acquire);
+    uint32_t slab_index = shared_exchange_acquire(cache->inbox, UNIT_NONE);
 
     while (slab_index != UNIT_NONE) {
         struct unit *head = &cache->units[slab_index];
-        uint32_t class = (uint32_t)(load(&head->key) & CLASS_MASK);
-        uint32_t next = load32(&head->inbox_next);
+        uint32_t class = (uint32_t)(shared_load(head->key) & CLASS_MASK);
+        uint32_t next = shared_load(head->inbox_next);
 
-        atomic_store_explicit(&head->notice, NOTICE_NONE, memory_order_relaxed);
+        shared_store(head->notice, NOTICE_NONE);
         collect(cache, class, slab_index);
         if (used_of(head) == 0 && cache->hot[class].partial.first != UNIT_NONE) {
             loam_slab_pool_retire(cache->slab, slab_index);
@@ -197,7 +195,7 @@ static void empty_inbox(struct loam_slab_cache *cache)
 static bool scrape_together(struct loam_slab_cache *cache)
 {
     struct loam_slab_shared *shared = shared_of(cache);
-    uint32_t id = load32(&cache->id), top;
+    uint32_t id = shared_load(cache->id), top;
     bool any = false;
 
     loam_slab_pool_lock(shared);
@@ -205,16 +203,16 @@ static bool scrape_together(struct loam_slab_cache *cache)
     loam_slab_pool_unlock(shared);
     for (uint32_t i = 1; i < top; i++) {
         struct unit *head = &cache->units[i];
-        uint32_t class = (uint32_t)(load(&head->key) & CLASS_MASK);
+        uint32_t class = (uint32_t)(shared_load(head->key) & CLASS_MASK);
 
-        if (load32(&head->kind) != UNIT_HEAD || load32(&head->owner) != id) {
+        if (shared_load(head->kind) != UNIT_HEAD || shared_load(head->owner) != id) {
             continue;
         }
-        if (load32(&head->state) == SLAB_FULL && used_of(head) < class_objects(class) && call_off_notice(head)) {
+        if (shared_load(head->state) == SLAB_FULL && used_of(head) < class_objects(class) && call_off_notice(head)) {
             make_partial(cache, class, i);
             any = true;
         }
-        if (load32(&head->state) == SLAB_PARTIAL) {
+        if (shared_load(head->state) == SLAB_PARTIAL) {
             collect(cache, class, i);
             if (used_of(head) == 0) {
                 loam_slab_pool_unlink(cache->units, &cache->hot[class].partial, i);
@@ -266,12 +264,12 @@ static enum loam_error next_slab(struct loam_slab_cache *cache, uint32_t class)
     if (take_partial(cache, class)) {
         return LOAM_OK;
     }
-    error = loam_slab_pool_acquire(cache->slab, class, load32(&cache->id), &slab_index);
+    error = loam_slab_pool_acquire(cache->slab, class, shared_load(cache->id), &slab_index);
     if (error == LOAM_ERROR_EXHAUSTED && scrape_together(cache)) {
         if (take_partial(cache, class)) {
             return LOAM_OK;
         }
-        error = loam_slab_pool_acquire(cache->slab, class, load32(&cache->id), &slab_index);
+        error = loam_slab_pool_acquire(cache->slab, class, shared_load(cache->id), &slab_index);
     }
     if (error == LOAM_OK) {
         set_current(cache, class, slab_index);
@@ -297,7 +295,7 @@ static inline void take_object(struct hot *hot, uint64_t held, struct loam_slab_
     uint32_t offset = (uint32_t)__builtin_ctzll(held) << hot->shift;
 
     /* Release, as in hold_word, of which this goes on: who reads it must not take it for H of the word before. */
-    atomic_store_explicit(&hot->held, held & (held - 1), memory_order_release);
+    shared_store_release(hot->held, held & (held - 1));
     object->gpa.value = hot->gpa + offset;
     object->hva = (void *)(hot->hva + offset);
 }
@@ -308,7 +306,7 @@ static __attribute__((noinline)) enum loam_error alloc_slowly(struct loam_slab_c
     uint32_t class = (uint32_t)(hot - cache->hot);
 
     *object = (struct loam_slab_object){{0}, NULL};
-    if (load32(&cache->id) == 0) {
+    if (shared_load(cache->id) == 0) {
         return LOAM_ERROR_UNINITIALISED;
     }
     if (class == CLASS_NEVER) {
@@ -321,7 +319,7 @@ static __attribute__((noinline)) enum loam_error alloc_slowly(struct loam_slab_c
             uint32_t taken_count;
 
             if (hold_again(cache, class) || hold_next(cache, class)) {
-                take_object(hot, load(&hot->held), object);
+                take_object(hot, shared_load(hot->held), object);
                 return LOAM_OK;
             }
             taken_count = collect(cache, class, hot->slab);
@@ -354,7 +352,7 @@ enum loam_error loam_slab_alloc(struct loam_slab_cache *cache, size_t bytes, str
         return refuse_null(object);
     }
     hot = hot_of(cache, bytes);
-    held = load(&hot->held);
+    held = shared_load(hot->held);
     if (UNLIKELY(held == 0)) {
         return alloc_slowly(cache, hot, object);
     }
@@ -371,21 +369,19 @@ static void queue(struct loam_slab_cache *cache, struct unit *head, uint32_t sla
     _Atomic uint32_t *inbox;
 
     /* Relaxed: see call_off_notice. */
-    if (!atomic_compare_exchange_strong_explicit(&head->notice, &waiting, NOTICE_QUEUED, memory_order_relaxed,
-                                                 memory_order_relaxed)) {
+    if (!shared_swap(head->notice, &waiting, NOTICE_QUEUED)) {
         return;
     }
     /* It stays its owner's until the owner, or who drains it, has taken it out of the inbox. */
-    owner = load32(&head->owner);
+    owner = shared_load(head->owner);
     if (UNLIKELY(owner == OWNER_NONE || owner > shared_of(cache)->sealed.cache_capacity)) {
         return;
     }
     inbox = &cache_of(shared_of(cache), owner)->inbox;
-    first = load32(inbox);
+    first = shared_load(*inbox);
     do {
-        atomic_store_explicit(&head->inbox_next, first, memory_order_relaxed);
-    } while (
-        !atomic_compare_exchange_weak_explicit(inbox, &first, slab_index, memory_order_release, memory_order_relaxed));
+        shared_store(head->inbox_next, first);
+    } while (!shared_swap_release(*inbox, &first, slab_index));
 }
 
 static bool is_free(struct loam_slab_cache *cache, struct unit *head, uint32_t word, uint64_t bit)
@@ -405,22 +401,22 @@ static __attribute__((noinline)) enum loam_error free_remotely(struct loam_slab_
     _Atomic uint64_t *remote = &bits->remote[word % UNIT_WORDS];
     enum loam_error error;
 
-    while (UNLIKELY(atomic_load_explicit(&head->owner, memory_order_acquire) == OWNER_NONE)) {
+    while (UNLIKELY(shared_load_acquire(head->owner) == OWNER_NONE)) {
         if (loam_slab_pool_free_unowned(cache->slab, slab_index, key, word, bit, &error)) {
             return error;
         }
     }
     /* R before F: it acquires what the owner released when it took the object back. */
-    if (UNLIKELY((atomic_load_explicit(remote, memory_order_acquire) & bit) != 0 || is_free(cache, head, word, bit))) {
+    if (UNLIKELY((shared_load_acquire(*remote) & bit) != 0 || is_free(cache, head, word, bit))) {
         return LOAM_ERROR_INVALID;
     }
-    if (UNLIKELY((atomic_fetch_or_explicit(remote, bit, memory_order_seq_cst) & bit) != 0)) {
+    if (UNLIKELY((shared_or_ordered(*remote, bit) & bit) != 0)) {
         return LOAM_ERROR_INVALID;
     }
-    if (UNLIKELY(atomic_load_explicit(&head->notice, memory_order_seq_cst) == NOTICE_WAITING)) {
+    if (UNLIKELY(shared_load_ordered(head->notice) == NOTICE_WAITING)) {
         queue(cache, head, slab_index);
     }
-    if (UNLIKELY(atomic_load_explicit(&head->owner, memory_order_seq_cst) == OWNER_NONE)) {
+    if (UNLIKELY(shared_load_ordered(head->owner) == OWNER_NONE)) {
         loam_slab_pool_settle(cache->slab, slab_index);
     }
     return LOAM_OK;
@@ -432,7 +428,7 @@ static __attribute__((noinline)) enum loam_error free_slowly(struct loam_slab_ca
 {
     struct unit *head = &cache->units[slab_index];
 
-    if (load32(&head->state) == SLAB_FULL) {
+    if (shared_load(head->state) == SLAB_FULL) {
         set_notify(head, 0);
         if (call_off_notice(head)) {
             make_partial(cache, class, slab_index);
@@ -441,7 +437,8 @@ static __attribute__((noinline)) enum loam_error free_slowly(struct loam_slab_ca
         }
     }
     /* One that is full still is about to come into the inbox: it is found empty there. One without owner was found. */
-    if (load32(&head->owner) == load32(&cache->id) && used_of(head) == 0 && load32(&head->state) == SLAB_PARTIAL) {
+    if (shared_load(head->owner) == shared_load(cache->id) && used_of(head) == 0 &&
+        shared_load(head->state) == SLAB_PARTIAL) {
         loam_slab_pool_unlink(cache->units, &cache->hot[class].partial, slab_index);
         loam_slab_pool_retire(cache->slab, slab_index);
     }
@@ -462,7 +459,7 @@ static __attribute__((noinline)) enum loam_error free_anywhere(struct loam_slab_
     if (UNLIKELY(offset >= cache->window.bytes)) {
         const struct loam_slab_view *window;
 
-        if (load32(&cache->id) == 0) {
+        if (shared_load(cache->id) == 0) {
             return LOAM_ERROR_UNINITIALISED;
         }
         window = window_at(cache->slab, gpa);
@@ -471,12 +468,12 @@ static __attribute__((noinline)) enum loam_error free_anywhere(struct loam_slab_
         }
         entry = table_entry(cache->slab, window, gpa);
     }
-    slab_index = atomic_load_explicit(entry, memory_order_acquire);
+    slab_index = shared_load_acquire(*entry);
     if (UNLIKELY(slab_index > cache->unit_capacity)) {
         return LOAM_ERROR_CORRUPT;
     }
     head = &cache->units[slab_index];
-    key = load(&head->key);
+    key = shared_load(head->key);
     if (UNLIKELY(key != (gpa - inside) + class)) {
         return (key ^ gpa) >> SLAB_SHIFT != 0 ? LOAM_ERROR_NOT_FOUND : LOAM_ERROR_INVALID;
     }
@@ -488,17 +485,17 @@ static __attribute__((noinline)) enum loam_error free_anywhere(struct loam_slab_
     word = inside >> 6;
     bit = UINT64_C(1) << (inside & 63);
     /* Relaxed: nobody else makes a slab this cache's, or takes it away while the owner is in a call. */
-    if (load32(&head->owner) != load32(&cache->id)) {
+    if (shared_load(head->owner) != shared_load(cache->id)) {
         return free_remotely(cache, slab_index, key, word, bit);
     }
     unit = word_unit(cache->units, head, word);
-    free = load(&unit->free[word % UNIT_WORDS]);
-    if (UNLIKELY(((free | load(&unit->remote[word % UNIT_WORDS])) & bit) != 0 ||
-                 held_word_is(load32(&head->held_word), word))) {
+    free = shared_load(unit->free[word % UNIT_WORDS]);
+    if (UNLIKELY(((free | shared_load(unit->remote[word % UNIT_WORDS])) & bit) != 0 ||
+                 held_word_is(shared_load(head->held_word), word))) {
         return LOAM_ERROR_INVALID;
     }
     /* Relaxed: who sees it set refuses, and looks no further. */
-    atomic_store_explicit(&unit->free[word % UNIT_WORDS], free | bit, memory_order_relaxed);
+    shared_store(unit->free[word % UNIT_WORDS], free | bit);
     return UNLIKELY(--head->until == 0) ? free_slowly(cache, class, slab_index) : LOAM_OK;
 }
 
@@ -510,13 +507,14 @@ static inline bool free_held(struct hot *hot, uint64_t distance)
 {
     uint64_t index = distance >> (hot->shift & 63) | distance << (-hot->shift & 63);
     _Atomic uint64_t *free = hot->free;
-    uint64_t bits = load(free);
+    uint64_t bits = shared_load(*free);
 
-    if (UNLIKELY(index >= 64 || ((bits | load(free + FREE_TO_REMOTE) | load(&hot->held)) >> index & 1) != 0)) {
+    if (UNLIKELY(index >= 64 ||
+                 ((bits | shared_load(free[FREE_TO_REMOTE]) | shared_load(hot->held)) >> index & 1) != 0)) {
         return false;
     }
     /* Relaxed: who sees it set refuses, and looks no further. */
-    atomic_store_explicit(free, bits | UINT64_C(1) << index, memory_order_relaxed);
+    shared_store(*free, bits | UINT64_C(1) << index);
     return true;
 }
 
@@ -539,7 +537,7 @@ static __attribute__((noinline)) enum loam_error free_hva_anywhere(struct loam_s
     if (LIKELY(offset < cache->window.bytes)) {
         return free_anywhere(cache, cache->window.start + offset, hot);
     }
-    if (load32(&cache->id) == 0) {
+    if (shared_load(cache->id) == 0) {
         return LOAM_ERROR_UNINITIALISED;
     }
     for (uint32_t i = 0; i < cache->slab->window_count; i++) {
@@ -597,7 +595,7 @@ enum loam_error loam_slab_cache_make(struct loam_slab *slab, struct loam_slab_ca
     }
     loam_slab_pool_lock(shared);
     for (uint32_t id = 1; id <= shared->sealed.cache_capacity && made == NULL; id++) {
-        if (load32(&cache_of(shared, id)->id) == 0) {
+        if (shared_load(cache_of(shared, id)->id) == 0) {
             made = cache_of(shared, id);
             made->window = slab->windows[0];
             made->slab = slab;
@@ -605,7 +603,7 @@ enum loam_error loam_slab_cache_make(struct loam_slab *slab, struct loam_slab_ca
             made->table = table_of(shared);
             made->unit_capacity = shared->sealed.unit_capacity;
             lay_out_cache(made);
-            atomic_store_explicit(&made->id, id, memory_order_relaxed);
+            shared_store(made->id, id);
         }
     }
     loam_slab_pool_unlock(shared);
@@ -622,7 +620,7 @@ static bool is_cache(const struct loam_slab *slab, const struct loam_slab_cache 
     }
     offset = (uintptr_t)cache - (uintptr_t)cache_of(slab->shared, 1);
     return offset / sizeof *cache < slab->shared->sealed.cache_capacity && offset % sizeof *cache == 0 &&
-           load32(&cache->id) != 0;
+           shared_load(cache->id) != 0;
 }
 
 /*
@@ -633,22 +631,22 @@ static bool call_off_notices(const struct loam_slab *slab, struct loam_slab_cach
 {
     struct unit *units = units_of(slab->shared);
     struct loam_lock_patience patience = {0};
-    uint32_t id = load32(&cache->id);
+    uint32_t id = shared_load(cache->id);
     bool queued;
 
     do {
         /* Acquire pairs with queue's release: the links. */
-        uint32_t slab_index = atomic_exchange_explicit(&cache->inbox, UNIT_NONE, memory_order_acquire);
+        uint32_t slab_index = shared_exchange_acquire(cache->inbox, UNIT_NONE);
 
         while (slab_index != UNIT_NONE) {
-            uint32_t next = load32(&units[slab_index].inbox_next);
+            uint32_t next = shared_load(units[slab_index].inbox_next);
 
-            atomic_store_explicit(&units[slab_index].notice, NOTICE_NONE, memory_order_relaxed);
+            shared_store(units[slab_index].notice, NOTICE_NONE);
             slab_index = next;
         }
         queued = false;
         for (uint32_t i = 1; i < top; i++) {
-            if (load32(&units[i].owner) == id && load32(&units[i].notice) != NOTICE_NONE) {
+            if (shared_load(units[i].owner) == id && shared_load(units[i].notice) != NOTICE_NONE) {
                 queued |= !call_off_notice(&units[i]);
             }
         }
@@ -661,7 +659,7 @@ static bool drain(const struct loam_slab *slab, struct loam_slab_cache *cache)
 {
     struct loam_slab_shared *shared = slab->shared;
     struct unit *units = units_of(shared);
-    uint32_t id = load32(&cache->id), top;
+    uint32_t id = shared_load(cache->id), top;
     bool all;
 
     loam_slab_pool_lock(shared);
@@ -675,13 +673,13 @@ static bool drain(const struct loam_slab *slab, struct loam_slab_cache *cache)
         }
         hot->slab = UNIT_NONE;
         hot->partial = (struct list){UNIT_NONE, UNIT_NONE};
-        atomic_fetch_add_explicit(&shared->remote_frees[class], load(&hot->remote_frees), memory_order_relaxed);
-        atomic_store_explicit(&hot->remote_frees, 0, memory_order_relaxed);
+        shared_add(shared->remote_frees[class], shared_load(hot->remote_frees));
+        shared_store(hot->remote_frees, 0);
     }
     all = call_off_notices(slab, cache, top);
     for (uint32_t i = 1; i < top; i++) {
-        if (load32(&units[i].kind) == UNIT_HEAD && load32(&units[i].owner) == id &&
-            (all || load32(&units[i].notice) == NOTICE_NONE)) {
+        if (shared_load(units[i].kind) == UNIT_HEAD && shared_load(units[i].owner) == id &&
+            (all || shared_load(units[i].notice) == NOTICE_NONE)) {
             loam_slab_pool_abandon(slab, i);
         }
     }
@@ -713,7 +711,7 @@ enum loam_error loam_slab_cache_destroy(struct loam_slab *slab, struct loam_slab
     loam_slab_pool_lock(slab->shared);
     cache->window = (struct loam_slab_view){0};
     cache->slab = NULL;
-    atomic_store_explicit(&cache->id, 0, memory_order_relaxed);
+    shared_store(cache->id, 0);
     loam_slab_pool_unlock(slab->shared);
     return LOAM_OK;
 }

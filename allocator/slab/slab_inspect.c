@@ -25,7 +25,7 @@ static enum finding finding_of(const struct loam_slab_shared *shared, struct uni
     uint64_t bit = UINT64_C(1) << (object % 64), free, held;
 
     /* R before F, as free_remotely. */
-    if ((atomic_load_explicit(&bits->remote[object / 64 % UNIT_WORDS], memory_order_acquire) & bit) != 0) {
+    if ((shared_load_acquire(bits->remote[object / 64 % UNIT_WORDS]) & bit) != 0) {
         return UNCOLLECTED;
     }
     loam_slab_pool_look(shared, head, object / 64, &free, &held);
@@ -42,19 +42,19 @@ static struct place place_of(const struct loam_slab *slab, uint64_t gpa)
     if (window == NULL) {
         return place;
     }
-    place.slab_index = atomic_load_explicit(table_entry(slab, window, gpa), memory_order_acquire);
+    place.slab_index = shared_load_acquire(*table_entry(slab, window, gpa));
     place.finding = NO_SLAB;
     if (place.slab_index > slab->shared->sealed.unit_capacity) {
         return place;
     }
     head = &units_of(slab->shared)[place.slab_index];
-    key = load(&head->key);
+    key = shared_load(head->key);
     place.class = (uint32_t)(key & CLASS_MASK);
     if ((key ^ gpa) >> SLAB_SHIFT != 0 || place.class >= LOAM_SLAB_CLASS_COUNT) {
         return place;
     }
     place.slab_gpa = key_gpa(key);
-    place.owner = load32(&head->owner);
+    place.owner = shared_load(head->owner);
     place.inside_bytes = (uint32_t)(inside & ((UINT64_C(1) << class_shift(place.class)) - 1));
     place.finding = place.inside_bytes != 0
                         ? INSIDE
@@ -140,11 +140,11 @@ static void count_slab(const struct loam_slab_shared *shared, struct unit *head,
                        struct loam_slab_class_stats *stats)
 {
     stats->slab_count++;
-    stats->kept_count += load32(&head->state) == SLAB_KEPT;
-    stats->unowned_count += load32(&head->owner) == OWNER_NONE && load32(&head->state) == SLAB_ORPHAN;
+    stats->kept_count += shared_load(head->state) == SLAB_KEPT;
+    stats->unowned_count += shared_load(head->owner) == OWNER_NONE && shared_load(head->state) == SLAB_ORPHAN;
     for (uint32_t word = 0; word < class_words(class); word++) {
         struct unit *bits = word_unit(units_of(shared), head, word);
-        uint64_t remote = atomic_load_explicit(&bits->remote[word % UNIT_WORDS], memory_order_acquire), free, held;
+        uint64_t remote = shared_load_acquire(bits->remote[word % UNIT_WORDS]), free, held;
 
         remote &= class_word_mask(class);
         loam_slab_pool_look(shared, head, word, &free, &held);
@@ -175,14 +175,14 @@ enum loam_error loam_slab_stats(const struct loam_slab *slab, uint32_t class_ind
     units = units_of(shared);
     loam_slab_pool_lock(shared);
     for (uint32_t i = 1; i < shared->unit_top; i++) {
-        if (atomic_load_explicit(&units[i].kind, memory_order_acquire) == UNIT_HEAD &&
-            (load(&units[i].key) & CLASS_MASK) == class_index) {
+        if (shared_load_acquire(units[i].kind) == UNIT_HEAD &&
+            (shared_load(units[i].key) & CLASS_MASK) == class_index) {
             count_slab(shared, &units[i], class_index, stats);
         }
     }
-    stats->remote_free_count = load(&shared->remote_frees[class_index]);
+    stats->remote_free_count = shared_load(shared->remote_frees[class_index]);
     for (uint32_t id = 1; id <= shared->sealed.cache_capacity; id++) {
-        stats->remote_free_count += load(&cache_of(shared, id)->hot[class_index].remote_frees);
+        stats->remote_free_count += shared_load(cache_of(shared, id)->hot[class_index].remote_frees);
     }
     loam_slab_pool_unlock(shared);
     stats->object_bytes = 1u << class_shift(class_index);

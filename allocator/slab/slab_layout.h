@@ -44,10 +44,9 @@
 #ifndef LOAM_SLAB_LAYOUT_H
 #define LOAM_SLAB_LAYOUT_H
 
+#include "allocator/atomic.h"
 #include "allocator/lock.h"
 #include "loam/slab.h"
-
-#include <stdatomic.h>
 
 #define LIKELY(condition)   __builtin_expect((condition), 1)
 #define UNLIKELY(condition) __builtin_expect((condition), 0)
@@ -251,20 +250,10 @@ static inline uint32_t popcount(uint64_t word)
     return (uint32_t)__builtin_popcountll(word);
 }
 
-static inline uint64_t load(const _Atomic uint64_t *word)
-{
-    return atomic_load_explicit(word, memory_order_relaxed);
-}
-
-static inline uint32_t load32(const _Atomic uint32_t *word)
-{
-    return atomic_load_explicit(word, memory_order_relaxed);
-}
-
 /* The unit that bears the word's bits: at [word % UNIT_WORDS]. */
 static inline struct unit *word_unit(struct unit *units, struct unit *head, uint32_t word)
 {
-    return LIKELY(word < UNIT_WORDS) ? head : &units[load32(&head->extra[(word >> UNIT_WORD_SHIFT) - 1])];
+    return LIKELY(word < UNIT_WORDS) ? head : &units[shared_load(head->extra[(word >> UNIT_WORD_SHIFT) - 1])];
 }
 
 static inline uint32_t used_of(const struct unit *head)

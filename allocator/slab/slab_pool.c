@@ -37,12 +37,12 @@ static bool take_units(struct loam_slab_shared *shared, uint32_t *taken, uint32_
             shared->unit_free_count--;
         } else {
             taken[i] = shared->unit_top++;
-            atomic_store_explicit(&units[taken[i]].key, KEY_NONE, memory_order_relaxed);
-            atomic_store_explicit(&units[taken[i]].notice, NOTICE_NONE, memory_order_relaxed);
-            atomic_store_explicit(&units[taken[i]].held_word, 0, memory_order_relaxed);
-            atomic_store_explicit(&units[taken[i]].owner, OWNER_NONE, memory_order_relaxed);
+            shared_store(units[taken[i]].key, KEY_NONE);
+            shared_store(units[taken[i]].notice, NOTICE_NONE);
+            shared_store(units[taken[i]].held_word, 0);
+            shared_store(units[taken[i]].owner, OWNER_NONE);
         }
-        atomic_store_explicit(&units[taken[i]].kind, UNIT_RESERVED, memory_order_relaxed);
+        shared_store(units[taken[i]].kind, UNIT_RESERVED);
     }
     return true;
 }
@@ -54,7 +54,7 @@ static void give_units(struct loam_slab_shared *shared, const uint32_t *given, u
     for (uint32_t i = count; i > 0; i--) {
         struct unit *unit = &units[given[i - 1]];
 
-        atomic_store_explicit(&unit->kind, UNIT_FREE, memory_order_relaxed);
+        shared_store(unit->kind, UNIT_FREE);
         unit->previous = shared->unit_first_free;
         shared->unit_first_free = given[i - 1];
         shared->unit_free_count++;
@@ -97,24 +97,24 @@ void loam_slab_pool_look(const struct loam_slab_shared *shared, struct unit *hea
                          uint64_t *held)
 {
     const _Atomic uint64_t *bits = &word_unit(units_of(shared), head, word)->free[word % UNIT_WORDS];
-    uint32_t class = (uint32_t)(load(&head->key) & CLASS_MASK), before, owner;
+    uint32_t class = (uint32_t)(shared_load(head->key) & CLASS_MASK), before, owner;
 
     do {
         /* Each acquires what the owner released when it changed the held word: if one is new, so is the last look. */
-        before = atomic_load_explicit(&head->held_word, memory_order_acquire);
-        *free = atomic_load_explicit(bits, memory_order_acquire);
+        before = shared_load_acquire(head->held_word);
+        *free = shared_load_acquire(*bits);
         *held = 0;
-        owner = atomic_load_explicit(&head->owner, memory_order_acquire);
+        owner = shared_load_acquire(head->owner);
         if (held_word_is(before, word) && owner != OWNER_NONE && owner <= shared->sealed.cache_capacity) {
-            *held = atomic_load_explicit(&cache_of(shared, owner)->hot[class].held, memory_order_acquire);
+            *held = shared_load_acquire(cache_of(shared, owner)->hot[class].held);
         }
-    } while (load32(&head->held_word) != before);
+    } while (shared_load(head->held_word) != before);
 }
 
 uint32_t loam_slab_pool_collect(const struct loam_slab_shared *shared, struct unit *head)
 {
     struct unit *units = units_of(shared);
-    uint32_t class = (uint32_t)(load(&head->key) & CLASS_MASK), count = 0;
+    uint32_t class = (uint32_t)(shared_load(head->key) & CLASS_MASK), count = 0;
 
     for (uint32_t word = 0; word < class_words(class); word++) {
         struct unit *bits = word_unit(units, head, word);
@@ -123,13 +123,13 @@ uint32_t loam_slab_pool_collect(const struct loam_slab_shared *shared, struct un
          * It acquires what the freer released: its accesses to the objects come before their next life. And it comes
          * after the caller's store to notice or owner, in the one order of all that is sequentially consistent.
          */
-        uint64_t remote = atomic_load_explicit(&bits->remote[slot], memory_order_seq_cst) & class_word_mask(class);
-        uint64_t free = load(&bits->free[slot]);
+        uint64_t remote = shared_load_ordered(bits->remote[slot]) & class_word_mask(class);
+        uint64_t free = shared_load(bits->free[slot]);
 
         if (remote != 0) {
             /* First F, then R, which releases it: at no time does a free object look live. */
-            atomic_store_explicit(&bits->free[slot], free | remote, memory_order_relaxed);
-            atomic_fetch_and_explicit(&bits->remote[slot], ~remote, memory_order_acq_rel);
+            shared_store(bits->free[slot], free | remote);
+            shared_and_both(bits->remote[slot], ~remote);
             count += popcount(remote & ~free);
         }
     }
@@ -169,8 +169,8 @@ static void fill_bits(struct unit *unit, uint32_t class)
     for (uint32_t slot = 0; slot < UNIT_WORDS; slot++) {
         bool any = slot < class_words(class);
 
-        atomic_store_explicit(&unit->remote[slot], any ? ~class_word_mask(class) : 0, memory_order_relaxed);
-        atomic_store_explicit(&unit->free[slot], any ? class_word_mask(class) : 0, memory_order_relaxed);
+        shared_store(unit->remote[slot], any ? ~class_word_mask(class) : 0);
+        shared_store(unit->free[slot], any ? class_word_mask(class) : 0);
     }
 }
 
@@ -185,24 +185,24 @@ static void assemble(const struct loam_slab *slab, const uint32_t *unit_indexes,
     for (uint32_t i = 0; i < UNIT_EXTRA_MAX; i++) {
         uint32_t extra_index = i + 1 < class_units(class) ? unit_indexes[i + 1] : UNIT_NONE;
 
-        atomic_store_explicit(&head->extra[i], extra_index, memory_order_relaxed);
+        shared_store(head->extra[i], extra_index);
         if (extra_index != UNIT_NONE) {
             struct unit *extra = &units[extra_index];
 
             fill_bits(extra, class);
-            atomic_store_explicit(&extra->extra[0], unit_indexes[0], memory_order_relaxed);
-            atomic_store_explicit(&extra->kind, UNIT_EXTRA, memory_order_relaxed);
+            shared_store(extra->extra[0], unit_indexes[0]);
+            shared_store(extra->kind, UNIT_EXTRA);
         }
     }
-    atomic_store_explicit(&head->inbox_next, UNIT_NONE, memory_order_relaxed);
+    shared_store(head->inbox_next, UNIT_NONE);
     head->until = head->notify = 0;
     head->window = (uint32_t)(window - slab->windows);
     head->previous = head->next = UNIT_NONE;
-    atomic_store_explicit(&head->owner, owner, memory_order_relaxed);
-    atomic_store_explicit(&head->key, gpa | class, memory_order_relaxed);
+    shared_store(head->owner, owner);
+    shared_store(head->key, gpa | class);
     /* Release pairs with the acquire of who finds the slab, here by walking the units, below by an address. */
-    atomic_store_explicit(&head->kind, UNIT_HEAD, memory_order_release);
-    atomic_store_explicit(table_entry(slab, window, gpa), unit_indexes[0], memory_order_release);
+    shared_store_release(head->kind, UNIT_HEAD);
+    shared_store_release(*table_entry(slab, window, gpa), unit_indexes[0]);
 }
 
 static enum loam_error make_slab(const struct loam_slab *slab, uint32_t class, uint32_t owner, uint32_t *made)
@@ -238,21 +238,20 @@ static void unmake_slab(const struct loam_slab *slab, uint32_t slab_index)
 {
     struct loam_slab_shared *shared = slab->shared;
     struct unit *head = &units_of(shared)[slab_index];
-    uint64_t key = load(&head->key);
+    uint64_t key = shared_load(head->key);
     uint32_t class = (uint32_t)(key & CLASS_MASK);
     loam_pfn start = loam_pfn_from_gpa(loam_gpa_from_u64(key_gpa(key)), slab->frame_shift);
     uint32_t unit_indexes[UNIT_EXTRA_MAX + 1] = {slab_index};
 
     for (uint32_t i = 1; i < class_units(class); i++) {
-        unit_indexes[i] = load32(&head->extra[i - 1]);
+        unit_indexes[i] = shared_load(head->extra[i - 1]);
     }
-    atomic_store_explicit(table_entry(slab, &slab->windows[head->window], key_gpa(key)), UNIT_NONE,
-                          memory_order_relaxed);
-    atomic_store_explicit(&head->kind, UNIT_RESERVED, memory_order_relaxed);
-    atomic_store_explicit(&head->key, KEY_NONE, memory_order_relaxed);
+    shared_store(*table_entry(slab, &slab->windows[head->window], key_gpa(key)), UNIT_NONE);
+    shared_store(head->kind, UNIT_RESERVED);
+    shared_store(head->key, KEY_NONE);
     /* Before the units are anybody's again: the frames could come back at once, for another slab. */
     if (loam_frame_free(slab->frame, start, slab_frames(slab)) != LOAM_OK) {
-        atomic_fetch_add_explicit(&shared->frame_failures, 1, memory_order_relaxed);
+        shared_add(shared->frame_failures, 1);
     }
     loam_slab_pool_lock(shared);
     give_units(shared, unit_indexes, class_units(class));
@@ -263,14 +262,14 @@ static void unmake_slab(const struct loam_slab *slab, uint32_t slab_index)
 
 static void set_state(struct unit *head, enum slab_state state)
 {
-    atomic_store_explicit(&head->state, state, memory_order_relaxed);
+    shared_store(head->state, state);
 }
 
 /* Locked. Whether the slab, empty and on no list, is the one kept of its class; else it is the caller's to unmake. */
 static bool keep_slab(struct loam_slab_shared *shared, uint32_t slab_index)
 {
     struct unit *head = &units_of(shared)[slab_index];
-    uint32_t *kept = &shared->kept[load(&head->key) & CLASS_MASK];
+    uint32_t *kept = &shared->kept[shared_load(head->key) & CLASS_MASK];
 
     if (*kept != UNIT_NONE) {
         return false;
@@ -288,7 +287,7 @@ static bool refile_orphan(struct loam_slab_shared *shared, uint32_t slab_index, 
 {
     struct unit *units = units_of(shared);
     struct unit *head = &units[slab_index];
-    uint32_t class = (uint32_t)(load(&head->key) & CLASS_MASK);
+    uint32_t class = (uint32_t)(shared_load(head->key) & CLASS_MASK);
     uint32_t used = used_of(head);
     bool listed = before_count < class_objects(class);
 
@@ -308,18 +307,18 @@ static bool refile_orphan(struct loam_slab_shared *shared, uint32_t slab_index, 
 static bool collect_orphan(struct loam_slab_shared *shared, uint32_t slab_index)
 {
     struct unit *head = &units_of(shared)[slab_index];
-    uint32_t class = (uint32_t)(load(&head->key) & CLASS_MASK);
+    uint32_t class = (uint32_t)(shared_load(head->key) & CLASS_MASK);
     uint32_t before_count = used_of(head);
     uint32_t count = loam_slab_pool_collect(shared, head);
 
-    atomic_fetch_add_explicit(&shared->remote_frees[class], count, memory_order_relaxed);
+    shared_add(shared->remote_frees[class], count);
     return count > 0 && refile_orphan(shared, slab_index, before_count);
 }
 
 static bool is_orphan(const struct unit *head)
 {
-    return load32(&head->kind) == UNIT_HEAD && load32(&head->owner) == OWNER_NONE &&
-           load32(&head->state) == SLAB_ORPHAN;
+    return shared_load(head->kind) == UNIT_HEAD && shared_load(head->owner) == OWNER_NONE &&
+           shared_load(head->state) == SLAB_ORPHAN;
 }
 
 /* Locked. An orphan with something free, or else the slab kept, is the owner's now; UNIT_NONE: there is none. */
@@ -336,7 +335,7 @@ static uint32_t adopt(struct loam_slab_shared *shared, uint32_t class, uint32_t 
     }
     if (slab_index != UNIT_NONE) {
         set_state(&units[slab_index], SLAB_CURRENT);
-        atomic_store_explicit(&units[slab_index].owner, owner, memory_order_release);
+        shared_store_release(units[slab_index].owner, owner);
     }
     return slab_index;
 }
@@ -368,7 +367,7 @@ void loam_slab_pool_retire(const struct loam_slab *slab, uint32_t slab_index)
     loam_slab_pool_lock(slab->shared);
     set_state(head, SLAB_ORPHAN);
     /* Relaxed: who sees it takes the lock. */
-    atomic_store_explicit(&head->owner, OWNER_NONE, memory_order_relaxed);
+    shared_store(head->owner, OWNER_NONE);
     kept = keep_slab(slab->shared, slab_index);
     loam_slab_pool_unlock(slab->shared);
     if (!kept) {
@@ -380,7 +379,7 @@ void loam_slab_pool_abandon(const struct loam_slab *slab, uint32_t slab_index)
 {
     struct loam_slab_shared *shared = slab->shared;
     struct unit *head = &units_of(shared)[slab_index];
-    uint32_t class = (uint32_t)(load(&head->key) & CLASS_MASK);
+    uint32_t class = (uint32_t)(shared_load(head->key) & CLASS_MASK);
     uint32_t count;
     bool empty;
 
@@ -388,9 +387,9 @@ void loam_slab_pool_abandon(const struct loam_slab *slab, uint32_t slab_index)
     set_state(head, SLAB_ORPHAN);
     set_notify(head, 0);
     /* A full barrier before R is read: who frees after that sees that there is no owner, and settles. */
-    atomic_exchange_explicit(&head->owner, OWNER_NONE, memory_order_seq_cst);
+    shared_exchange_ordered(head->owner, OWNER_NONE);
     count = loam_slab_pool_collect(shared, head);
-    atomic_fetch_add_explicit(&shared->remote_frees[class], count, memory_order_relaxed);
+    shared_add(shared->remote_frees[class], count);
     empty = refile_orphan(shared, slab_index, class_objects(class));
     loam_slab_pool_unlock(shared);
     if (empty) {
@@ -410,13 +409,13 @@ bool loam_slab_pool_free_unowned(const struct loam_slab *slab, uint32_t slab_ind
     bool unowned, empty = false;
 
     loam_slab_pool_lock(shared);
-    unowned = load32(&head->owner) == OWNER_NONE || load(&head->key) != key;
+    unowned = shared_load(head->owner) == OWNER_NONE || shared_load(head->key) != key;
     *error = LOAM_ERROR_INVALID;
-    if (is_orphan(head) && load(&head->key) == key &&
-        ((load(free) | load(&bits->remote[word % UNIT_WORDS])) & bit) == 0) {
-        atomic_store_explicit(free, load(free) | bit, memory_order_relaxed);
+    if (is_orphan(head) && shared_load(head->key) == key &&
+        ((shared_load(*free) | shared_load(bits->remote[word % UNIT_WORDS])) & bit) == 0) {
+        shared_store(*free, shared_load(*free) | bit);
         head->until--;
-        atomic_fetch_add_explicit(&shared->remote_frees[class], 1, memory_order_relaxed);
+        shared_add(shared->remote_frees[class], 1);
         empty = refile_orphan(shared, slab_index, used_of(head) + 1);
         *error = LOAM_OK;
     }

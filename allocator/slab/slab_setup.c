@@ -138,9 +138,9 @@ enum loam_error loam_slab_init(void *memory, size_t bytes, const struct loam_sla
     memset((char *)memory + sealed.table_offset, 0, sealed.bytes - sealed.table_offset);
     shared->sealed = sealed;
     shared->unit_top = 1;
-    atomic_store_explicit(&units_of(shared)[UNIT_NONE].key, KEY_NONE, memory_order_relaxed);
+    shared_store(units_of(shared)[UNIT_NONE].key, KEY_NONE);
     /* What a cache without a held word takes for its F: all free, so that nothing can be freed there. */
-    atomic_store_explicit(&units_of(shared)[UNIT_NONE].free[0], UINT64_MAX, memory_order_relaxed);
+    shared_store(units_of(shared)[UNIT_NONE].free[0], UINT64_MAX);
     open_handle(shared, config, frame, slab);
     return LOAM_OK;
 }
@@ -202,9 +202,9 @@ static uint64_t lowest_live(const struct loam_slab *slab)
     uint64_t lowest = KEY_NONE;
 
     for (uint32_t i = 1; i < slab->shared->unit_top; i++) {
-        uint64_t key = load(&units[i].key);
+        uint64_t key = shared_load(units[i].key);
 
-        if (load32(&units[i].kind) == UNIT_HEAD && used_of(&units[i]) > 0 && key < lowest) {
+        if (shared_load(units[i].kind) == UNIT_HEAD && used_of(&units[i]) > 0 && key < lowest) {
             lowest = key;
         }
     }
@@ -216,11 +216,11 @@ static uint64_t first_live(const struct loam_slab *slab, uint64_t key)
 {
     struct unit *units = units_of(slab->shared);
     uint32_t class = (uint32_t)(key & CLASS_MASK), word = 0;
-    struct unit *head = &units[load32(table_entry(slab, window_at(slab, key_gpa(key)), key_gpa(key)))];
+    struct unit *head = &units[shared_load(*table_entry(slab, window_at(slab, key_gpa(key)), key_gpa(key)))];
     uint64_t live;
 
     do {
-        live = ~load(&word_unit(units, head, word)->free[word % UNIT_WORDS]) & class_word_mask(class);
+        live = ~shared_load(word_unit(units, head, word)->free[word % UNIT_WORDS]) & class_word_mask(class);
     } while (live == 0 && ++word < class_words(class));
     if (live == 0) {
         return key_gpa(key);
@@ -240,7 +240,7 @@ enum loam_error loam_slab_destroy(struct loam_slab *slab, loam_gpa *blocker)
         return slab == NULL ? LOAM_ERROR_INVALID : LOAM_ERROR_UNINITIALISED;
     }
     for (uint32_t id = 1; id <= shared->sealed.cache_capacity; id++) {
-        if (load32(&cache_of(shared, id)->id) != 0) {
+        if (shared_load(cache_of(shared, id)->id) != 0) {
             return LOAM_ERROR_BUSY;
         }
     }

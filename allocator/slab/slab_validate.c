@@ -23,12 +23,13 @@ struct recount {
 
 static bool is_head(const struct recount *recount, uint32_t index)
 {
-    return index != UNIT_NONE && index < recount->shared->unit_top && load32(&recount->units[index].kind) == UNIT_HEAD;
+    return index != UNIT_NONE && index < recount->shared->unit_top &&
+           shared_load(recount->units[index].kind) == UNIT_HEAD;
 }
 
 static uint32_t class_at(const struct unit *head)
 {
-    return (uint32_t)(load(&head->key) & CLASS_MASK);
+    return (uint32_t)(shared_load(head->key) & CLASS_MASK);
 }
 
 /* --- A slab ------------------------------------------------------------------------------------------------------ */
@@ -36,7 +37,7 @@ static uint32_t class_at(const struct unit *head)
 static enum loam_error check_place(const struct recount *recount, uint32_t index)
 {
     const struct unit *head = &recount->units[index];
-    uint64_t key = load(&head->key), gpa = key_gpa(key);
+    uint64_t key = shared_load(head->key), gpa = key_gpa(key);
     const struct loam_slab_view *window = window_at(recount->slab, gpa);
     uint64_t limit = recount->shared->sealed.limit;
     struct loam_frame_info info;
@@ -48,9 +49,9 @@ static enum loam_error check_place(const struct recount *recount, uint32_t index
         (limit != 0 && !loam_fits(gpa, LOAM_SLAB_BYTES, limit))) {
         DAMAGED(recount, "the slab at 0x%" PRIx64 " lies in another window, or beyond the limit", gpa);
     }
-    if (load32(table_entry(recount->slab, window, gpa)) != index) {
+    if (shared_load(*table_entry(recount->slab, window, gpa)) != index) {
         DAMAGED(recount, "the table leads from 0x%" PRIx64 " to unit %" PRIu32 ", not %" PRIu32, gpa,
-                load32(table_entry(recount->slab, window, gpa)), index);
+                shared_load(*table_entry(recount->slab, window, gpa)), index);
     }
     info =
         loam_frame_query(recount->slab->frame, loam_pfn_from_gpa(loam_gpa_from_u64(gpa), recount->slab->frame_shift));
@@ -67,15 +68,15 @@ static enum loam_error check_extras(const struct recount *recount, uint32_t inde
     const struct unit *head = &recount->units[index];
 
     for (uint32_t i = 0; i < UNIT_EXTRA_MAX; i++) {
-        uint32_t extra = load32(&head->extra[i]);
+        uint32_t extra = shared_load(head->extra[i]);
 
         if (i + 1 >= class_units(class_at(head))) {
             if (extra != UNIT_NONE) {
                 DAMAGED(recount, "unit %" PRIu32 " has an extra that its class does not need", index);
             }
         } else if (extra == UNIT_NONE || extra >= recount->shared->unit_top ||
-                   load32(&recount->units[extra].kind) != UNIT_EXTRA ||
-                   load32(&recount->units[extra].extra[0]) != index) {
+                   shared_load(recount->units[extra].kind) != UNIT_EXTRA ||
+                   shared_load(recount->units[extra].extra[0]) != index) {
             DAMAGED(recount, "extra %" PRIu32 " of unit %" PRIu32 " is none of its own", i, index);
         }
     }
@@ -86,20 +87,21 @@ static enum loam_error check_extras(const struct recount *recount, uint32_t inde
 static enum loam_error check_bits(const struct recount *recount, uint32_t index)
 {
     struct unit *head = &recount->units[index];
-    uint32_t class = class_at(head), owner = load32(&head->owner), used = 0;
-    bool waits = load32(&head->notice) == NOTICE_WAITING;
-    uint32_t held_word = (load32(&head->held_word) & 255u) - 1; /* UINT32_MAX: none */
-    uint64_t held =
-        held_word != UINT32_MAX && owner != OWNER_NONE ? load(&cache_of(recount->shared, owner)->hot[class].held) : 0;
+    uint32_t class = class_at(head), owner = shared_load(head->owner), used = 0;
+    bool waits = shared_load(head->notice) == NOTICE_WAITING;
+    uint32_t held_word = (shared_load(head->held_word) & 255u) - 1; /* UINT32_MAX: none */
+    uint64_t held = held_word != UINT32_MAX && owner != OWNER_NONE
+                        ? shared_load(cache_of(recount->shared, owner)->hot[class].held)
+                        : 0;
 
-    if (held_word != UINT32_MAX && (held_word >= class_words(class) || load32(&head->state) != SLAB_CURRENT)) {
+    if (held_word != UINT32_MAX && (held_word >= class_words(class) || shared_load(head->state) != SLAB_CURRENT)) {
         DAMAGED(recount, "unit %" PRIu32 " says that word %" PRIu32 " is held", index, held_word);
     }
     for (uint32_t word = 0; word < class_units(class) * UNIT_WORDS; word++) {
         struct unit *bits = word_unit(recount->units, head, word);
         uint64_t mask = word < class_words(class) ? class_word_mask(class) : 0;
-        uint64_t free = load(&bits->free[word % UNIT_WORDS]);
-        uint64_t remote = load(&bits->remote[word % UNIT_WORDS]);
+        uint64_t free = shared_load(bits->free[word % UNIT_WORDS]);
+        uint64_t remote = shared_load(bits->remote[word % UNIT_WORDS]);
         uint64_t in_hand = word == held_word ? held : 0;
 
         if (((free | in_hand) & ~mask) != 0 || (free & in_hand) != 0 ||
@@ -122,14 +124,14 @@ static enum loam_error check_bits(const struct recount *recount, uint32_t index)
 static enum loam_error check_state(struct recount *recount, uint32_t index)
 {
     const struct unit *head = &recount->units[index];
-    uint32_t class = class_at(head), state = load32(&head->state), notice = load32(&head->notice);
+    uint32_t class = class_at(head), state = shared_load(head->state), notice = shared_load(head->notice);
     uint32_t notify =
         state == SLAB_FULL && notice == NOTICE_WAITING ? class_objects(class) - class_refill_count(class) : 0;
-    bool owned = load32(&head->owner) != OWNER_NONE;
+    bool owned = shared_load(head->owner) != OWNER_NONE;
 
     if (state < SLAB_CURRENT || state > SLAB_ORPHAN || owned != (state < SLAB_KEPT)) {
         DAMAGED(recount, "unit %" PRIu32 " is in state %" PRIu32 " with owner %" PRIu32, index, state,
-                load32(&head->owner));
+                shared_load(head->owner));
     }
     if (state == SLAB_FULL ? notice != NOTICE_WAITING && notice != NOTICE_QUEUED : notice != NOTICE_NONE) {
         DAMAGED(recount, "unit %" PRIu32 " is in state %" PRIu32 " with notice %" PRIu32, index, state, notice);
@@ -154,11 +156,11 @@ static enum loam_error check_state(struct recount *recount, uint32_t index)
 static enum loam_error check_slab(struct recount *recount, uint32_t index)
 {
     const struct unit *head = &recount->units[index];
-    uint32_t owner = load32(&head->owner);
+    uint32_t owner = shared_load(head->owner);
     enum loam_error error;
 
     if (owner > recount->shared->sealed.cache_capacity ||
-        (owner != OWNER_NONE && load32(&cache_of(recount->shared, owner)->id) != owner)) {
+        (owner != OWNER_NONE && shared_load(cache_of(recount->shared, owner)->id) != owner)) {
         DAMAGED(recount, "unit %" PRIu32 " is owned by cache %" PRIu32 ", which is not there", index, owner);
     }
     error = check_place(recount, index);
@@ -175,10 +177,10 @@ static enum loam_error check_slab(struct recount *recount, uint32_t index)
 
 static bool is_extra_of(const struct recount *recount, uint32_t index)
 {
-    uint32_t head = load32(&recount->units[index].extra[0]);
+    uint32_t head = shared_load(recount->units[index].extra[0]);
 
     for (uint32_t i = 0; is_head(recount, head) && i < UNIT_EXTRA_MAX; i++) {
-        if (load32(&recount->units[head].extra[i]) == index) {
+        if (shared_load(recount->units[head].extra[i]) == index) {
             return true;
         }
     }
@@ -192,14 +194,15 @@ static enum loam_error check_units(struct recount *recount)
     if (shared->unit_top == 0 || shared->unit_top > shared->sealed.unit_capacity + 1) {
         DAMAGED(recount, "unit_top is %" PRIu32 " of %" PRIu32, shared->unit_top, shared->sealed.unit_capacity + 1);
     }
-    if (load(&recount->units[UNIT_NONE].key) != KEY_NONE || load(&recount->units[UNIT_NONE].free[0]) != UINT64_MAX) {
+    if (shared_load(recount->units[UNIT_NONE].key) != KEY_NONE ||
+        shared_load(recount->units[UNIT_NONE].free[0]) != UINT64_MAX) {
         DAMAGED(recount, "the unit that is nobody's is written to");
     }
     for (uint32_t i = 1; i < shared->unit_top; i++) {
         const struct unit *unit = &recount->units[i];
         enum loam_error error = LOAM_OK;
 
-        switch (load32(&unit->kind)) {
+        switch (shared_load(unit->kind)) {
         case UNIT_FREE:
             recount->free++;
             break;
@@ -213,11 +216,11 @@ static enum loam_error check_units(struct recount *recount)
             }
             break;
         default:
-            DAMAGED(recount, "unit %" PRIu32 " is of kind %" PRIu32, i, load32(&unit->kind));
+            DAMAGED(recount, "unit %" PRIu32 " is of kind %" PRIu32, i, shared_load(unit->kind));
         }
-        if (error == LOAM_OK && load32(&unit->kind) != UNIT_HEAD &&
-            (load(&unit->key) != KEY_NONE || load32(&unit->notice) != NOTICE_NONE ||
-             load32(&unit->owner) != OWNER_NONE)) {
+        if (error == LOAM_OK && shared_load(unit->kind) != UNIT_HEAD &&
+            (shared_load(unit->key) != KEY_NONE || shared_load(unit->notice) != NOTICE_NONE ||
+             shared_load(unit->owner) != OWNER_NONE)) {
             DAMAGED(recount, "unit %" PRIu32 " is no slab's head, and has a key, a notice or an owner", i);
         }
         if (error != LOAM_OK) {
@@ -232,7 +235,7 @@ static enum loam_error check_free_units(const struct recount *recount)
     uint32_t i = recount->shared->unit_first_free, count = 0;
 
     for (; count < recount->shared->unit_free_count; count++) {
-        if (i == UNIT_NONE || i >= recount->shared->unit_top || load32(&recount->units[i].kind) != UNIT_FREE) {
+        if (i == UNIT_NONE || i >= recount->shared->unit_top || shared_load(recount->units[i].kind) != UNIT_FREE) {
             DAMAGED(recount, "unit %" PRIu32 " is on the list of free units", i);
         }
         i = recount->units[i].previous;
@@ -254,7 +257,7 @@ static enum loam_error check_list(const struct recount *recount, const struct li
 
     for (uint32_t i = list->first; i != UNIT_NONE; i = recount->units[i].next) {
         if (!is_head(recount, i) || class_at(&recount->units[i]) != class ||
-            load32(&recount->units[i].state) != state || load32(&recount->units[i].owner) != owner ||
+            shared_load(recount->units[i].state) != state || shared_load(recount->units[i].owner) != owner ||
             recount->units[i].previous != previous || ++steps > recount->shared->unit_top) {
             DAMAGED(recount, "unit %" PRIu32 " is on a list of class %" PRIu32 " of cache %" PRIu32, i, class, owner);
         }
@@ -275,19 +278,19 @@ static enum loam_error check_hand(const struct recount *recount, uint32_t id, ui
     const struct unit *head = &recount->units[hot->slab];
 
     if (hot->slab == UNIT_NONE) {
-        if (load(&hot->held) != 0) {
+        if (shared_load(hot->held) != 0) {
             DAMAGED(recount, "cache %" PRIu32 " holds objects of class %" PRIu32 " of no slab", id, class);
         }
         return LOAM_OK;
     }
-    if (!is_head(recount, hot->slab) || class_at(head) != class || load32(&head->owner) != id ||
-        load32(&head->state) != SLAB_CURRENT) {
+    if (!is_head(recount, hot->slab) || class_at(head) != class || shared_load(head->owner) != id ||
+        shared_load(head->state) != SLAB_CURRENT) {
         DAMAGED(recount, "cache %" PRIu32 " allocates class %" PRIu32 " from unit %" PRIu32, id, class, hot->slab);
     }
-    if ((load32(&head->held_word) & 255u) == 0
-            ? load(&hot->held) != 0
-            : !held_word_is(load32(&head->held_word), hot->word) ||
-                  hot->gpa != key_gpa(load(&head->key)) + ((uint64_t)hot->word * 64 << class_shift(class))) {
+    if ((shared_load(head->held_word) & 255u) == 0
+            ? shared_load(hot->held) != 0
+            : !held_word_is(shared_load(head->held_word), hot->word) ||
+                  hot->gpa != key_gpa(shared_load(head->key)) + ((uint64_t)hot->word * 64 << class_shift(class))) {
         DAMAGED(recount, "cache %" PRIu32 " holds another word of unit %" PRIu32 " than that says", id, hot->slab);
     }
     return LOAM_OK;
@@ -314,10 +317,10 @@ static enum loam_error check_inbox(const struct recount *recount, uint32_t id, u
 {
     uint32_t steps = 0;
 
-    for (uint32_t i = load32(&cache_of(recount->shared, id)->inbox); i != UNIT_NONE;
-         i = load32(&recount->units[i].inbox_next)) {
-        if (!is_head(recount, i) || load32(&recount->units[i].owner) != id ||
-            load32(&recount->units[i].notice) != NOTICE_QUEUED || ++steps > recount->shared->unit_top) {
+    for (uint32_t i = shared_load(cache_of(recount->shared, id)->inbox); i != UNIT_NONE;
+         i = shared_load(recount->units[i].inbox_next)) {
+        if (!is_head(recount, i) || shared_load(recount->units[i].owner) != id ||
+            shared_load(recount->units[i].notice) != NOTICE_QUEUED || ++steps > recount->shared->unit_top) {
             DAMAGED(recount, "unit %" PRIu32 " is in the inbox of cache %" PRIu32, i, id);
         }
     }
@@ -333,8 +336,8 @@ static enum loam_error check_caches(const struct recount *recount)
         const struct loam_slab_cache *cache = cache_of(recount->shared, id);
         enum loam_error error = LOAM_OK;
 
-        if (load32(&cache->id) != id && load32(&cache->id) != 0) {
-            DAMAGED(recount, "cache %" PRIu32 " takes itself for %" PRIu32, id, load32(&cache->id));
+        if (shared_load(cache->id) != id && shared_load(cache->id) != 0) {
+            DAMAGED(recount, "cache %" PRIu32 " takes itself for %" PRIu32, id, shared_load(cache->id));
         }
         for (uint32_t class = 0; class < LOAM_SLAB_CLASS_COUNT && error == LOAM_OK; class ++) {
             current += cache->hot[class].slab != UNIT_NONE;
@@ -343,7 +346,7 @@ static enum loam_error check_caches(const struct recount *recount)
                 error = check_list(recount, &cache->hot[class].partial, class, SLAB_PARTIAL, id, &partial[class]);
             }
         }
-        if (error == LOAM_OK && load32(&cache->id) != 0) {
+        if (error == LOAM_OK && shared_load(cache->id) != 0) {
             error = check_sizes(recount, cache, id);
         }
         if (error == LOAM_OK) {
@@ -379,7 +382,7 @@ static enum loam_error check_unowned(const struct recount *recount)
         }
         if (count != recount->orphans[class] || recount->kept[class] != (kept != UNIT_NONE) ||
             (kept != UNIT_NONE && (!is_head(recount, kept) || class_at(&recount->units[kept]) != class ||
-                                   load32(&recount->units[kept].state) != SLAB_KEPT))) {
+                                   shared_load(recount->units[kept].state) != SLAB_KEPT))) {
             DAMAGED(recount,
                     "class %" PRIu32 " lists %" PRIu32 " slabs of %" PRIu32 " without owner, and keeps %" PRIu32, class,
                     count, recount->orphans[class], kept);
@@ -393,14 +396,14 @@ static enum loam_error check_table(const struct recount *recount)
     uint32_t count = 0;
 
     for (uint64_t i = 0; i < recount->shared->sealed.table_count; i++) {
-        count += load32(&table_of(recount->shared)[i]) != UNIT_NONE;
+        count += shared_load(table_of(recount->shared)[i]) != UNIT_NONE;
     }
     if (count != recount->heads) {
         DAMAGED(recount, "the table leads to %" PRIu32 " slabs, there are %" PRIu32, count, recount->heads);
     }
-    if (load(&recount->shared->frame_failures) != 0) {
+    if (shared_load(recount->shared->frame_failures) != 0) {
         DAMAGED(recount, "the frame allocator refused the frames of %" PRIu64 " slabs",
-                load(&recount->shared->frame_failures));
+                shared_load(recount->shared->frame_failures));
     }
     return LOAM_OK;
 }

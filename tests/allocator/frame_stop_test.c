@@ -227,7 +227,7 @@ Test(frame_stop, a_chunk_is_not_lent_while_somebody_is_in_it)
 
     cr_assert_eq(loam_frame_cache_make(frame, &borrower.cache), LOAM_OK);
     for (int n = 0; n < FRAMES / 512; n++) {
-        frame_write(chunks[n].lock, FRAME_LOCK_HELD);
+        shared_store(chunks[n].lock, FRAME_LOCK_HELD);
     }
     cr_assert_eq(pthread_create(&thread, NULL, borrow, &borrower), 0);
     while (!atomic_load(&borrower.begun)) {
@@ -235,7 +235,7 @@ Test(frame_stop, a_chunk_is_not_lent_while_somebody_is_in_it)
     }
     for (int i = 0; i < 2000; i++) {
         sched_yield();
-        cr_assert_eq(frame_read(chunks[0].owner) + frame_read(chunks[1].owner), 0);
+        cr_assert_eq(shared_load(chunks[0].owner) + shared_load(chunks[1].owner), 0);
     }
     for (int n = 0; n < FRAMES / 512; n++) {
         frame_lend_unlock(&chunks[n]);

@@ -1066,13 +1066,13 @@ Test(slab, frames_that_are_freed_behind_its_back_are_noticed)
 
 static void flip_unit(struct flips *flips, struct unit *unit)
 {
-    uint32_t held_word = load32(&unit->held_word) & 255u;
+    uint32_t held_word = shared_load(unit->held_word) & 255u;
 
     FLIP(unit, key);
     FLIP(unit, owner);
     FLIP(unit, notice);
     FLIP(unit, kind);
-    if (load32(&unit->kind) == UNIT_HEAD) {
+    if (shared_load(unit->kind) == UNIT_HEAD) {
         FLIP(unit, extra);
         FLIP(unit, until);
         FLIP(unit, notify);
