@@ -101,12 +101,12 @@ enum loam_error loam_frame_lend_validate_records(const struct loam_frame *frame,
     return there_is() ? loam_frame_lender.validate_records(frame, diag) : LOAM_OK;
 }
 
-enum loam_error loam_frame_lend_validate_hands(struct recount *recount)
+enum loam_error loam_frame_lend_validate_hands(struct frame_recount *recount)
 {
     return there_is() ? loam_frame_lender.validate_hands(recount) : LOAM_OK;
 }
 
-enum loam_error loam_frame_lend_validate_chunks(struct recount *recount)
+enum loam_error loam_frame_lend_validate_chunks(struct frame_recount *recount)
 {
     return there_is() ? loam_frame_lender.validate_chunks(recount) : LOAM_OK;
 }

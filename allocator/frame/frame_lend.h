@@ -15,7 +15,7 @@
 
 #include "allocator/frame/frame_spot.h"
 
-struct recount;
+struct frame_recount;
 
 /* Errors: LOAM_ERROR_BUSY, an owner cannot be stopped; LOAM_ERROR_UNINITIALISED, and the process has set no barrier. */
 struct frame_lender {
@@ -50,8 +50,8 @@ struct frame_lender {
 
     /* For validate, in this order: records; what they have at hand; what they hold, once the sections are counted. */
     enum loam_error (*validate_records)(const struct loam_frame *frame, struct loam_diag *diag);
-    enum loam_error (*validate_hands)(struct recount *recount);
-    enum loam_error (*validate_chunks)(struct recount *recount);
+    enum loam_error (*validate_hands)(struct frame_recount *recount);
+    enum loam_error (*validate_chunks)(struct frame_recount *recount);
 };
 
 extern const struct frame_lender loam_frame_lender __attribute__((weak));
@@ -79,8 +79,8 @@ enum loam_error loam_frame_lend_forget(struct loam_frame *frame);
 uint64_t loam_frame_lend_free_frames(const struct loam_frame *frame, enum loam_frame_zone zone);
 uint32_t loam_frame_lend_count(const struct loam_frame *frame);
 enum loam_error loam_frame_lend_validate_records(const struct loam_frame *frame, struct loam_diag *diag);
-enum loam_error loam_frame_lend_validate_hands(struct recount *recount);
-enum loam_error loam_frame_lend_validate_chunks(struct recount *recount);
+enum loam_error loam_frame_lend_validate_hands(struct frame_recount *recount);
+enum loam_error loam_frame_lend_validate_chunks(struct frame_recount *recount);
 
 /* --- What a lender asks ---------------------------------------------------------------------------------------- */
 

@@ -6,7 +6,7 @@
 #include "allocator/frame/frame_spot.h"
 
 /* What was counted so far. */
-struct recount {
+struct frame_recount {
     struct loam_frame *frame;
     struct loam_diag *diag;
     uint64_t listed[LOAM_FRAME_ZONE_COUNT][2][FRAME_LISTS]; /* chunks that say that they are on the list */
@@ -24,13 +24,13 @@ struct recount {
 #define CORRUPT(recount, ...) loam_fail((recount)->diag, LOAM_ERROR_CORRUPT, __VA_ARGS__)
 
 /* Whether a link leads to a chunk. */
-bool loam_frame_validate_link(const struct recount *recount, uint64_t link);
+bool loam_frame_validate_link(const struct frame_recount *recount, uint64_t link);
 
 /* Nothing but blocks of the order that the chunk's bitmaps show as allocated is made, ready or back. */
 bool loam_frame_validate_made(const struct frame_spot *spot, const struct frame_window *window, uint32_t order);
 
 /* Follow a list of chunks of one owner, 0: nobody; *steps receives its length. At most most steps are made. */
-LOAM_MUST_USE enum loam_error loam_frame_validate_list(struct recount *recount, const struct frame_lists *lists,
+LOAM_MUST_USE enum loam_error loam_frame_validate_list(struct frame_recount *recount, const struct frame_lists *lists,
                                                        uint32_t list, uint32_t owner, uint64_t most, uint64_t *steps);
 
 #endif

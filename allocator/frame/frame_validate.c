@@ -44,7 +44,7 @@ enum loam_error loam_frame_validate_header(const struct loam_frame *frame, struc
 }
 
 /* Every id below id_top is in use with its seal intact, or on the list of unused ones. */
-static enum loam_error check_ids(struct recount *recount)
+static enum loam_error check_ids(struct frame_recount *recount)
 {
     const struct loam_frame *frame = recount->frame;
     const struct frame_section *sections = frame_sections(frame);
@@ -72,7 +72,7 @@ static enum loam_error check_ids(struct recount *recount)
     return LOAM_OK;
 }
 
-static enum loam_error check_index(struct recount *recount)
+static enum loam_error check_index(struct frame_recount *recount)
 {
     const struct loam_frame *frame = recount->frame;
     const struct frame_index *index = frame_indexes(frame);
@@ -94,19 +94,20 @@ static enum loam_error check_index(struct recount *recount)
 
 /* --- One section ----------------------------------------------------------------------------------------------- */
 
-static enum loam_error bad_chunk(struct recount *recount, const struct walk *walk, uint64_t chunk, const char *what)
+static enum loam_error bad_chunk(struct frame_recount *recount, const struct walk *walk, uint64_t chunk,
+                                 const char *what)
 {
     return CORRUPT(recount, "section %u, chunk %" PRIu64 " (frame 0x%" PRIx64 "): %s", walk->section->id, chunk,
                    frame_chunk_start(walk->section, chunk), what);
 }
 
-static const struct frame_chunk *chunk_at(const struct recount *recount, const struct walk *walk, uint64_t chunk)
+static const struct frame_chunk *chunk_at(const struct frame_recount *recount, const struct walk *walk, uint64_t chunk)
 {
     return &frame_chunks(recount->frame, walk->section)[chunk];
 }
 
 /* Whether the piece lies where a piece of its order may; order is in range. */
-static bool piece_placed(const struct recount *recount, const struct walk *walk, uint64_t chunk, uint32_t order)
+static bool piece_placed(const struct frame_recount *recount, const struct walk *walk, uint64_t chunk, uint32_t order)
 {
     const struct frame_section *section = walk->section;
     uint64_t size_chunks = frame_piece_chunks(order);
@@ -119,7 +120,7 @@ static bool piece_placed(const struct recount *recount, const struct walk *walk,
             start + (size_chunks << FRAME_CHUNK_ORDER) <= recount->frame->zone_end);
 }
 
-static bool piece_unmerged(const struct recount *recount, const struct walk *walk, uint64_t chunk, uint32_t order)
+static bool piece_unmerged(const struct frame_recount *recount, const struct walk *walk, uint64_t chunk, uint32_t order)
 {
     const struct frame_section *section = walk->section;
     uint64_t number = (section->first_chunk + chunk) ^ frame_piece_chunks(order);
@@ -137,7 +138,7 @@ static bool piece_unmerged(const struct recount *recount, const struct walk *wal
            spare != frame_link(section, number - section->first_chunk);
 }
 
-static enum loam_error check_free_piece(struct recount *recount, struct walk *walk, uint64_t chunk)
+static enum loam_error check_free_piece(struct frame_recount *recount, struct walk *walk, uint64_t chunk)
 {
     const struct frame_chunk *this = chunk_at(recount, walk, chunk);
     uint64_t start = frame_chunk_start(walk->section, chunk);
@@ -163,7 +164,7 @@ static enum loam_error check_free_piece(struct recount *recount, struct walk *wa
     return LOAM_OK;
 }
 
-static enum loam_error check_whole_piece(struct recount *recount, struct walk *walk, uint64_t chunk)
+static enum loam_error check_whole_piece(struct frame_recount *recount, struct walk *walk, uint64_t chunk)
 {
     const struct frame_section *section = walk->section;
     const struct frame_chunk *this = chunk_at(recount, walk, chunk);
@@ -195,7 +196,7 @@ static enum loam_error check_whole_piece(struct recount *recount, struct walk *w
 }
 
 /* A lent chunk that is free, or one block. */
-static enum loam_error check_lent_piece(struct recount *recount, struct walk *walk, uint64_t chunk)
+static enum loam_error check_lent_piece(struct frame_recount *recount, struct walk *walk, uint64_t chunk)
 {
     const struct frame_chunk *this = chunk_at(recount, walk, chunk);
     enum loam_frame_zone zone = frame_zone(recount->frame, frame_chunk_start(walk->section, chunk));
@@ -213,7 +214,7 @@ static enum loam_error check_lent_piece(struct recount *recount, struct walk *wa
     return LOAM_OK;
 }
 
-static enum loam_error check_piece(struct recount *recount, struct walk *walk, uint64_t chunk, uint64_t *next)
+static enum loam_error check_piece(struct frame_recount *recount, struct walk *walk, uint64_t chunk, uint64_t *next)
 {
     const struct frame_chunk *this = chunk_at(recount, walk, chunk);
 
@@ -301,7 +302,7 @@ static uint8_t crossed_by(const struct frame_map *map, bool entered)
     return (uint8_t)((entered ? FRAME_ENTERED : 0) | ((top->allocated & ~top->last) >> 63 != 0 ? FRAME_LEFT : 0));
 }
 
-static void count_partial(struct recount *recount, struct walk *walk, uint64_t chunk)
+static void count_partial(struct frame_recount *recount, struct walk *walk, uint64_t chunk)
 {
     const struct frame_chunk *this = chunk_at(recount, walk, chunk);
     const struct frame_map *map = frame_map(recount->frame, walk->section, chunk);
@@ -319,7 +320,7 @@ static void count_partial(struct recount *recount, struct walk *walk, uint64_t c
     }
 }
 
-static enum loam_error check_partial(struct recount *recount, struct walk *walk, uint64_t chunk)
+static enum loam_error check_partial(struct frame_recount *recount, struct walk *walk, uint64_t chunk)
 {
     const struct frame_section *section = walk->section;
     const struct frame_chunk *this = chunk_at(recount, walk, chunk);
@@ -355,7 +356,7 @@ static enum loam_error check_partial(struct recount *recount, struct walk *walk,
     return LOAM_OK;
 }
 
-static bool kind_valid(const struct recount *recount, const struct frame_chunk *chunk)
+static bool kind_valid(const struct frame_recount *recount, const struct frame_chunk *chunk)
 {
     const struct loam_frame *frame = recount->frame;
 
@@ -370,7 +371,7 @@ static bool kind_valid(const struct recount *recount, const struct frame_chunk *
 }
 
 /* A thread that died with the allocator's lock may have left a chunk's behind. */
-static void give_locks_up(const struct recount *recount, const struct frame_section *section)
+static void give_locks_up(const struct frame_recount *recount, const struct frame_section *section)
 {
     for (uint64_t chunk = 0; recount->frame->suspect != 0 && chunk < section->chunk_count; chunk++) {
         struct frame_chunk *this = &frame_chunks(recount->frame, section)[chunk];
@@ -379,7 +380,7 @@ static void give_locks_up(const struct recount *recount, const struct frame_sect
     }
 }
 
-static enum loam_error check_section(struct recount *recount, const struct frame_section *section)
+static enum loam_error check_section(struct frame_recount *recount, const struct frame_section *section)
 {
     struct walk walk = {.section = section};
     enum loam_error error = LOAM_OK;
@@ -422,7 +423,7 @@ static enum loam_error check_section(struct recount *recount, const struct frame
 
 /* --- Lists and sums -------------------------------------------------------------------------------------------- */
 
-bool loam_frame_validate_link(const struct recount *recount, uint64_t link)
+bool loam_frame_validate_link(const struct frame_recount *recount, uint64_t link)
 {
     const struct frame_section *section = loam_frame_spot_section(recount->frame, link >> 32);
 
@@ -430,8 +431,8 @@ bool loam_frame_validate_link(const struct recount *recount, uint64_t link)
 }
 
 /* Whether link points to a chunk that is on the list, behind previous. */
-static const struct frame_chunk *follow(const struct recount *recount, const struct frame_lists *lists, uint32_t list,
-                                        uint32_t owner, uint64_t link, uint64_t previous)
+static const struct frame_chunk *follow(const struct frame_recount *recount, const struct frame_lists *lists,
+                                        uint32_t list, uint32_t owner, uint64_t link, uint64_t previous)
 {
     const struct frame_chunk *this;
     struct frame_spot spot;
@@ -449,7 +450,7 @@ static const struct frame_chunk *follow(const struct recount *recount, const str
     return this;
 }
 
-enum loam_error loam_frame_validate_list(struct recount *recount, const struct frame_lists *lists, uint32_t list,
+enum loam_error loam_frame_validate_list(struct frame_recount *recount, const struct frame_lists *lists, uint32_t list,
                                          uint32_t owner, uint64_t most, uint64_t *steps)
 {
     uint64_t link = lists->head[list], previous = FRAME_LINK_NONE;
@@ -491,7 +492,7 @@ bool loam_frame_validate_made(const struct frame_spot *spot, const struct frame_
 
 /* --- The front ------------------------------------------------------------------------------------------------- */
 
-static enum loam_error check_front_window(struct recount *recount, uint32_t zone, uint32_t order)
+static enum loam_error check_front_window(struct frame_recount *recount, uint32_t zone, uint32_t order)
 {
     const struct frame_window *window = &recount->frame->front.window[order][zone];
     bool live = (recount->frame->front.live >> (order * LOAM_FRAME_ZONE_COUNT + zone)) & 1;
@@ -511,7 +512,7 @@ static enum loam_error check_front_window(struct recount *recount, uint32_t zone
     return CORRUPT(recount, "front, zone %u, order %u: what it takes from is not a chunk's", zone, order);
 }
 
-static enum loam_error check_front_chunks(struct recount *recount, uint32_t zone)
+static enum loam_error check_front_chunks(struct frame_recount *recount, uint32_t zone)
 {
     const struct frame_front *front = &recount->frame->front;
 
@@ -543,7 +544,7 @@ static enum loam_error check_front_chunks(struct recount *recount, uint32_t zone
 }
 
 /* The sections are counted. */
-static enum loam_error check_front(struct recount *recount)
+static enum loam_error check_front(struct frame_recount *recount)
 {
     enum loam_error error = LOAM_OK;
 
@@ -564,7 +565,7 @@ static enum loam_error check_front(struct recount *recount)
 
 /* --- Zones ----------------------------------------------------------------------------------------------------- */
 
-static enum loam_error check_lists(struct recount *recount, uint32_t zone, uint32_t released)
+static enum loam_error check_lists(struct frame_recount *recount, uint32_t zone, uint32_t released)
 {
     const struct frame_lists *lists = &recount->frame->lists[zone][released];
     enum loam_error error = LOAM_OK;
@@ -585,7 +586,7 @@ static enum loam_error check_lists(struct recount *recount, uint32_t zone, uint3
     return error;
 }
 
-static enum loam_error check_zone(struct recount *recount, uint32_t zone)
+static enum loam_error check_zone(struct frame_recount *recount, uint32_t zone)
 {
     const struct loam_frame *frame = recount->frame;
     enum loam_error error = LOAM_OK;
@@ -621,7 +622,7 @@ static uint32_t top_zone(const struct loam_frame *frame)
 
 enum loam_error loam_frame_validate_locked(struct loam_frame *frame, struct loam_diag *diag)
 {
-    struct recount recount = {.frame = frame, .diag = diag};
+    struct frame_recount recount = {.frame = frame, .diag = diag};
     enum loam_error error = check_ids(&recount);
 
     if (error == LOAM_OK) {

@@ -11,7 +11,7 @@
 
 #include <inttypes.h>
 
-static enum loam_error bad_cache(struct recount *recount, const struct loam_frame_cache *cache, const char *what)
+static enum loam_error bad_cache(struct frame_recount *recount, const struct loam_frame_cache *cache, const char *what)
 {
     return CORRUPT(recount, "cache %u: %s", cache->owner - 1, what);
 }
@@ -44,7 +44,7 @@ enum loam_error loam_frame_cache_validate_records(const struct loam_frame *frame
 /* --- What caches have at hand ----------------------------------------------------------------------------------- */
 
 /* Whether a link leads to a chunk that the cache has on loan; *spot receives it. */
-static bool is_lent(const struct recount *recount, const struct loam_frame_cache *cache, uint64_t link,
+static bool is_lent(const struct frame_recount *recount, const struct loam_frame_cache *cache, uint64_t link,
                     struct frame_spot *spot)
 {
     if (!loam_frame_validate_link(recount, link)) {
@@ -65,7 +65,7 @@ static bool taking_valid(const struct frame_chunk *chunk, const struct frame_win
 }
 
 /* Whether the window is in the chunk that it says it is in, and that is one to take from. */
-static bool window_valid(const struct recount *recount, const struct loam_frame_cache *cache, uint32_t set,
+static bool window_valid(const struct frame_recount *recount, const struct loam_frame_cache *cache, uint32_t set,
                          uint32_t order)
 {
     const struct frame_window *window = &cache->window[order][set];
@@ -86,7 +86,7 @@ static bool window_valid(const struct recount *recount, const struct loam_frame_
            loam_frame_validate_made(&spot, &seen, order);
 }
 
-static enum loam_error stop_all(struct recount *recount)
+static enum loam_error stop_all(struct frame_recount *recount)
 {
     enum loam_error error = loam_frame_stop_all(recount->frame);
 
@@ -101,7 +101,7 @@ static enum loam_error stop_all(struct recount *recount)
 }
 
 /* What lies ready is settled if it could lie there. */
-enum loam_error loam_frame_cache_validate_hands(struct recount *recount)
+enum loam_error loam_frame_cache_validate_hands(struct frame_recount *recount)
 {
     enum loam_error error = stop_all(recount);
 
@@ -133,7 +133,7 @@ static uint64_t count_currents(const struct loam_frame_cache *cache, uint32_t se
     return count;
 }
 
-static enum loam_error check_kept(struct recount *recount, const struct loam_frame_cache *cache, uint32_t set)
+static enum loam_error check_kept(struct frame_recount *recount, const struct loam_frame_cache *cache, uint32_t set)
 {
     if (cache->kept_count[set] > FRAME_KEPT_CHUNKS) {
         return bad_cache(recount, cache, "it keeps more chunks than there is room for");
@@ -156,7 +156,7 @@ static enum loam_error check_kept(struct recount *recount, const struct loam_fra
     return LOAM_OK;
 }
 
-static enum loam_error check_lists(struct recount *recount, const struct loam_frame_cache *cache, uint32_t set,
+static enum loam_error check_lists(struct frame_recount *recount, const struct loam_frame_cache *cache, uint32_t set,
                                    uint64_t *count)
 {
     const struct frame_lists *lists = &cache->lists[set];
@@ -174,7 +174,7 @@ static enum loam_error check_lists(struct recount *recount, const struct loam_fr
 }
 
 /* The chunks in which others freed. Those that they freed whole are nowhere else. */
-static enum loam_error check_freed(struct recount *recount, const struct loam_frame_cache *cache, uint64_t *whole)
+static enum loam_error check_freed(struct frame_recount *recount, const struct loam_frame_cache *cache, uint64_t *whole)
 {
     uint64_t head = cache->freed;
     struct frame_spot spot;
@@ -193,7 +193,7 @@ static enum loam_error check_freed(struct recount *recount, const struct loam_fr
     return LOAM_OK;
 }
 
-static enum loam_error check_memo(struct recount *recount, const struct loam_frame_cache *cache)
+static enum loam_error check_memo(struct frame_recount *recount, const struct loam_frame_cache *cache)
 {
     const struct frame_section *section;
     struct frame_memo memo;
@@ -211,7 +211,7 @@ static enum loam_error check_memo(struct recount *recount, const struct loam_fra
     return LOAM_OK;
 }
 
-static enum loam_error check_cache(struct recount *recount, const struct loam_frame_cache *cache)
+static enum loam_error check_cache(struct frame_recount *recount, const struct loam_frame_cache *cache)
 {
     uint64_t count = 0, freed_whole = 0;
     enum loam_error error = check_memo(recount, cache);
@@ -235,7 +235,7 @@ static enum loam_error check_cache(struct recount *recount, const struct loam_fr
     return error;
 }
 
-enum loam_error loam_frame_cache_validate_chunks(struct recount *recount)
+enum loam_error loam_frame_cache_validate_chunks(struct frame_recount *recount)
 {
     const struct loam_frame *frame = recount->frame;
     enum loam_error error = LOAM_OK;

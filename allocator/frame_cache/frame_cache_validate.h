@@ -6,7 +6,7 @@
 #include "allocator/frame/frame_recount.h"
 
 LOAM_MUST_USE enum loam_error loam_frame_cache_validate_records(const struct loam_frame *frame, struct loam_diag *diag);
-LOAM_MUST_USE enum loam_error loam_frame_cache_validate_hands(struct recount *recount);
-LOAM_MUST_USE enum loam_error loam_frame_cache_validate_chunks(struct recount *recount);
+LOAM_MUST_USE enum loam_error loam_frame_cache_validate_hands(struct frame_recount *recount);
+LOAM_MUST_USE enum loam_error loam_frame_cache_validate_chunks(struct frame_recount *recount);
 
 #endif

@@ -13,7 +13,7 @@ static struct loam_slab_shared *shared_of(const struct loam_slab_cache *cache)
     return cache->slab->shared;
 }
 
-static void set_state(struct unit *head, enum slab_state state)
+static void set_state(struct slab_unit *head, enum slab_state state)
 {
     shared_store(head->state, state);
 }
@@ -23,9 +23,9 @@ static void set_state(struct unit *head, enum slab_state state)
 /* Take a word's free objects in hand. H is empty, and no word of the slab counts as held. */
 static bool hold_word(struct loam_slab_cache *cache, uint32_t class, uint32_t word)
 {
-    struct hot *hot = &cache->hot[class];
-    struct unit *head = &cache->units[hot->slab];
-    _Atomic uint64_t *free = &word_unit(cache->units, head, word)->free[word % UNIT_WORDS];
+    struct slab_hot *hot = &cache->hot[class];
+    struct slab_unit *head = &cache->units[hot->slab];
+    _Atomic uint64_t *free = &slab_word_unit(cache->units, head, word)->free[word % SLAB_UNIT_WORDS];
     const struct loam_slab_view *window = &cache->slab->windows[head->window];
     uint64_t bits = shared_load(*free);
 
@@ -34,11 +34,11 @@ static bool hold_word(struct loam_slab_cache *cache, uint32_t class, uint32_t wo
     }
     hot->word = (uint8_t)word;
     hot->free = free;
-    hot->gpa = key_gpa(shared_load(head->key)) + ((uint64_t)word * 64 << class_shift(class));
+    hot->gpa = slab_key_gpa(shared_load(head->key)) + ((uint64_t)word * 64 << slab_class_shift(class));
     hot->hva = window->hva + (hot->gpa - window->start);
-    head->until += popcount(bits);
+    head->until += slab_popcount(bits);
     /* In this order: who sees an object not in F sees that it is in H, and never sees H beside another's word. */
-    shared_store_release(head->held_word, held_word_make(shared_load(head->held_word), true, word));
+    shared_store_release(head->held_word, slab_held_word_make(shared_load(head->held_word), true, word));
     shared_store_release(hot->held, bits);
     shared_store_release(*free, 0);
     return true;
@@ -47,32 +47,32 @@ static bool hold_word(struct loam_slab_cache *cache, uint32_t class, uint32_t wo
 /* No word is held any more; what was held is in F. The cache may be another process's. */
 static void let_go(const struct loam_slab_shared *shared, struct loam_slab_cache *cache, uint32_t class)
 {
-    struct hot *hot = &cache->hot[class];
-    struct unit *units = units_of(shared);
-    struct unit *head = &units[hot->slab];
+    struct slab_hot *hot = &cache->hot[class];
+    struct slab_unit *units = slab_units(shared);
+    struct slab_unit *head = &units[hot->slab];
     uint32_t held_word = shared_load(head->held_word);
-    _Atomic uint64_t *free = &word_unit(units, head, hot->word)->free[hot->word % UNIT_WORDS];
+    _Atomic uint64_t *free = &slab_word_unit(units, head, hot->word)->free[hot->word % SLAB_UNIT_WORDS];
 
     if ((held_word & 255u) == 0) {
         return;
     }
     shared_store(*free, shared_load(*free) | shared_load(hot->held));
-    head->until -= popcount(shared_load(*free));
+    head->until -= slab_popcount(shared_load(*free));
     /* Release, twice: who sees an object not in H any more sees it in F, or that the word changed. */
-    shared_store_release(head->held_word, held_word_make(held_word, false, 0));
+    shared_store_release(head->held_word, slab_held_word_make(held_word, false, 0));
     shared_store_release(hot->held, 0);
-    hot->free = &cache->units[UNIT_NONE].free[0];
+    hot->free = &cache->units[SLAB_UNIT_NONE].free[0];
 }
 
 /* What was freed in the held word while it was used up, if it is enough: the word stays the held one. */
 static bool hold_again(struct loam_slab_cache *cache, uint32_t class)
 {
-    struct hot *hot = &cache->hot[class];
-    struct unit *head = &cache->units[hot->slab];
+    struct slab_hot *hot = &cache->hot[class];
+    struct slab_unit *head = &cache->units[hot->slab];
     uint64_t bits = shared_load(*hot->free);
     uint32_t held_word = shared_load(head->held_word);
 
-    if (popcount(bits) < WORD_REUSE_COUNT || (held_word & 255u) == 0) {
+    if (slab_popcount(bits) < SLAB_WORD_REUSE_COUNT || (held_word & 255u) == 0) {
         return false;
     }
     /* As in hold_word. */
@@ -85,11 +85,11 @@ static bool hold_again(struct loam_slab_cache *cache, uint32_t class)
 /* The next word of the current slab that has a free object. */
 static bool hold_next(struct loam_slab_cache *cache, uint32_t class)
 {
-    struct hot *hot = &cache->hot[class];
-    uint32_t from = hot->word, count = class_words(class);
+    struct slab_hot *hot = &cache->hot[class];
+    uint32_t from = hot->word, count = slab_class_words(class);
 
     let_go(shared_of(cache), cache, class);
-    if (used_of(&cache->units[hot->slab]) == class_objects(class)) {
+    if (slab_used_of(&cache->units[hot->slab]) == slab_class_objects(class)) {
         return false;
     }
     for (uint32_t i = 1; i <= count; i++) {
@@ -104,7 +104,7 @@ static bool hold_next(struct loam_slab_cache *cache, uint32_t class)
 
 static uint32_t collect(struct loam_slab_cache *cache, uint32_t class, uint32_t slab_index)
 {
-    struct hot *hot = &cache->hot[class];
+    struct slab_hot *hot = &cache->hot[class];
     uint32_t count = loam_slab_pool_collect(shared_of(cache), &cache->units[slab_index]);
 
     shared_store(hot->remote_frees, shared_load(hot->remote_frees) + count);
@@ -113,18 +113,18 @@ static uint32_t collect(struct loam_slab_cache *cache, uint32_t class, uint32_t 
 
 static void make_partial(struct loam_slab_cache *cache, uint32_t class, uint32_t slab_index)
 {
-    struct unit *head = &cache->units[slab_index];
+    struct slab_unit *head = &cache->units[slab_index];
 
     set_state(head, SLAB_PARTIAL);
-    set_notify(head, 0);
+    slab_set_notify(head, 0);
     loam_slab_pool_push(cache->units, &cache->hot[class].partial, slab_index);
 }
 
-static bool any_remote(struct loam_slab_cache *cache, struct unit *head, uint32_t class)
+static bool any_remote(struct loam_slab_cache *cache, struct slab_unit *head, uint32_t class)
 {
-    for (uint32_t word = 0; word < class_words(class); word++) {
-        if ((shared_load_ordered(word_unit(cache->units, head, word)->remote[word % UNIT_WORDS]) &
-             class_word_mask(class)) != 0) {
+    for (uint32_t word = 0; word < slab_class_words(class); word++) {
+        if ((shared_load_ordered(slab_word_unit(cache->units, head, word)->remote[word % SLAB_UNIT_WORDS]) &
+             slab_class_word_mask(class)) != 0) {
             return true;
         }
     }
@@ -132,23 +132,23 @@ static bool any_remote(struct loam_slab_cache *cache, struct unit *head, uint32_
 }
 
 /* Whether nobody is about to queue the slab any more; if not, it comes by the inbox. */
-static bool call_off_notice(struct unit *head)
+static bool call_off_notice(struct slab_unit *head)
 {
-    uint32_t waiting = NOTICE_WAITING;
+    uint32_t waiting = SLAB_NOTICE_WAITING;
 
     /* Relaxed: one of the two that change a waiting notice does, and nothing hangs on it. */
-    return shared_swap(head->notice, &waiting, NOTICE_NONE);
+    return shared_swap(head->notice, &waiting, SLAB_NOTICE_NONE);
 }
 
 /* The slab has nothing free: leave it alone until the first free by another, or enough by this thread. */
 static void make_full(struct loam_slab_cache *cache, uint32_t class, uint32_t slab_index)
 {
-    struct unit *head = &cache->units[slab_index];
+    struct slab_unit *head = &cache->units[slab_index];
 
     set_state(head, SLAB_FULL);
-    set_notify(head, class_objects(class) - class_refill_count(class));
+    slab_set_notify(head, slab_class_objects(class) - slab_class_refill_count(class));
     /* A store and then a load: with the freer's two it makes sure that one sees the other. */
-    shared_exchange_ordered(head->notice, NOTICE_WAITING);
+    shared_exchange_ordered(head->notice, SLAB_NOTICE_WAITING);
     if (any_remote(cache, head, class) && call_off_notice(head)) {
         make_partial(cache, class, slab_index);
     }
@@ -157,11 +157,11 @@ static void make_full(struct loam_slab_cache *cache, uint32_t class, uint32_t sl
 /* The current slab has run dry, but for taken_count objects that are not worth staying for. */
 static void leave_current(struct loam_slab_cache *cache, uint32_t class, uint32_t taken_count)
 {
-    struct hot *hot = &cache->hot[class];
+    struct slab_hot *hot = &cache->hot[class];
     uint32_t slab_index = hot->slab;
 
     let_go(shared_of(cache), cache, class);
-    hot->slab = UNIT_NONE;
+    hot->slab = SLAB_UNIT_NONE;
     if (taken_count > 0) {
         make_partial(cache, class, slab_index);
     } else {
@@ -173,16 +173,16 @@ static void leave_current(struct loam_slab_cache *cache, uint32_t class, uint32_
 static void empty_inbox(struct loam_slab_cache *cache)
 {
     /* Acquire pairs with queue's release: the links. */
-    uint32_t slab_index = shared_exchange_acquire(cache->inbox, UNIT_NONE);
+    uint32_t slab_index = shared_exchange_acquire(cache->inbox, SLAB_UNIT_NONE);
 
-    while (slab_index != UNIT_NONE) {
-        struct unit *head = &cache->units[slab_index];
-        uint32_t class = (uint32_t)(shared_load(head->key) & CLASS_MASK);
+    while (slab_index != SLAB_UNIT_NONE) {
+        struct slab_unit *head = &cache->units[slab_index];
+        uint32_t class = (uint32_t)(shared_load(head->key) & SLAB_CLASS_MASK);
         uint32_t next = shared_load(head->inbox_next);
 
-        shared_store(head->notice, NOTICE_NONE);
+        shared_store(head->notice, SLAB_NOTICE_NONE);
         collect(cache, class, slab_index);
-        if (used_of(head) == 0 && cache->hot[class].partial.first != UNIT_NONE) {
+        if (slab_used_of(head) == 0 && cache->hot[class].partial.first != SLAB_UNIT_NONE) {
             loam_slab_pool_retire(cache->slab, slab_index);
         } else {
             make_partial(cache, class, slab_index);
@@ -202,19 +202,20 @@ static bool scrape_together(struct loam_slab_cache *cache)
     top = shared->unit_top;
     loam_slab_pool_unlock(shared);
     for (uint32_t i = 1; i < top; i++) {
-        struct unit *head = &cache->units[i];
-        uint32_t class = (uint32_t)(shared_load(head->key) & CLASS_MASK);
+        struct slab_unit *head = &cache->units[i];
+        uint32_t class = (uint32_t)(shared_load(head->key) & SLAB_CLASS_MASK);
 
-        if (shared_load(head->kind) != UNIT_HEAD || shared_load(head->owner) != id) {
+        if (shared_load(head->kind) != SLAB_UNIT_HEAD || shared_load(head->owner) != id) {
             continue;
         }
-        if (shared_load(head->state) == SLAB_FULL && used_of(head) < class_objects(class) && call_off_notice(head)) {
+        if (shared_load(head->state) == SLAB_FULL && slab_used_of(head) < slab_class_objects(class) &&
+            call_off_notice(head)) {
             make_partial(cache, class, i);
             any = true;
         }
         if (shared_load(head->state) == SLAB_PARTIAL) {
             collect(cache, class, i);
-            if (used_of(head) == 0) {
+            if (slab_used_of(head) == 0) {
                 loam_slab_pool_unlink(cache->units, &cache->hot[class].partial, i);
                 loam_slab_pool_retire(cache->slab, i);
                 any = true;
@@ -228,22 +229,22 @@ static bool scrape_together(struct loam_slab_cache *cache)
 static void set_current(struct loam_slab_cache *cache, uint32_t class, uint32_t slab_index)
 {
     cache->hot[class].slab = slab_index;
-    cache->hot[class].word = (uint8_t)(class_words(class) - 1);
-    set_notify(&cache->units[slab_index], 0);
+    cache->hot[class].word = (uint8_t)(slab_class_words(class) - 1);
+    slab_set_notify(&cache->units[slab_index], 0);
     set_state(&cache->units[slab_index], SLAB_CURRENT);
 }
 
 /* The first slab of the list that has a free object is the current one. */
 static bool take_partial(struct loam_slab_cache *cache, uint32_t class)
 {
-    struct hot *hot = &cache->hot[class];
+    struct slab_hot *hot = &cache->hot[class];
     uint32_t slab_index;
 
-    while ((slab_index = hot->partial.first) != UNIT_NONE) {
+    while ((slab_index = hot->partial.first) != SLAB_UNIT_NONE) {
         loam_slab_pool_unlink(cache->units, &hot->partial, slab_index);
         collect(cache, class, slab_index);
         set_current(cache, class, slab_index);
-        if (used_of(&cache->units[slab_index]) < class_objects(class)) {
+        if (slab_used_of(&cache->units[slab_index]) < slab_class_objects(class)) {
             return true;
         }
         leave_current(cache, class, 0);
@@ -254,11 +255,11 @@ static bool take_partial(struct loam_slab_cache *cache, uint32_t class)
 /* Another current slab. */
 static enum loam_error next_slab(struct loam_slab_cache *cache, uint32_t class)
 {
-    const struct hot *hot = &cache->hot[class];
+    const struct slab_hot *hot = &cache->hot[class];
     enum loam_error error;
     uint32_t slab_index;
 
-    if (hot->partial.first == UNIT_NONE) {
+    if (hot->partial.first == SLAB_UNIT_NONE) {
         empty_inbox(cache);
     }
     if (take_partial(cache, class)) {
@@ -279,18 +280,18 @@ static enum loam_error next_slab(struct loam_slab_cache *cache, uint32_t class)
 
 /* --- Allocation -------------------------------------------------------------------------------------------------- */
 
-/* The line of the class of bytes; that of CLASS_NEVER for what is no size. */
-static inline struct hot *hot_of(struct loam_slab_cache *cache, size_t bytes)
+/* The line of the class of bytes; that of SLAB_CLASS_NEVER for what is no size. */
+static inline struct slab_hot *hot_of(struct loam_slab_cache *cache, size_t bytes)
 {
     size_t step = (bytes + (LOAM_SLAB_OBJECT_MIN - 1)) / LOAM_SLAB_OBJECT_MIN;
 
     /* 0 and what wraps to it are step 0. */
-    step = LIKELY(step < SIZE_STEPS) ? step : 0;
-    return (struct hot *)((char *)cache + cache->hot_offset[step]);
+    step = LIKELY(step < SLAB_SIZE_STEPS) ? step : 0;
+    return (struct slab_hot *)((char *)cache + cache->hot_offset[step]);
 }
 
 /* held is H, and not 0. */
-static inline void take_object(struct hot *hot, uint64_t held, struct loam_slab_object *object)
+static inline void take_object(struct slab_hot *hot, uint64_t held, struct loam_slab_object *object)
 {
     uint32_t offset = (uint32_t)__builtin_ctzll(held) << hot->shift;
 
@@ -300,7 +301,7 @@ static inline void take_object(struct hot *hot, uint64_t held, struct loam_slab_
     object->hva = (void *)(hot->hva + offset);
 }
 
-static __attribute__((noinline)) enum loam_error alloc_slowly(struct loam_slab_cache *cache, struct hot *hot,
+static __attribute__((noinline)) enum loam_error alloc_slowly(struct loam_slab_cache *cache, struct slab_hot *hot,
                                                               struct loam_slab_object *object)
 {
     uint32_t class = (uint32_t)(hot - cache->hot);
@@ -309,13 +310,13 @@ static __attribute__((noinline)) enum loam_error alloc_slowly(struct loam_slab_c
     if (shared_load(cache->id) == 0) {
         return LOAM_ERROR_UNINITIALISED;
     }
-    if (class == CLASS_NEVER) {
+    if (class == SLAB_CLASS_NEVER) {
         return LOAM_ERROR_INVALID;
     }
     for (;;) {
         enum loam_error error;
 
-        if (hot->slab != UNIT_NONE) {
+        if (hot->slab != SLAB_UNIT_NONE) {
             uint32_t taken_count;
 
             if (hold_again(cache, class) || hold_next(cache, class)) {
@@ -323,7 +324,7 @@ static __attribute__((noinline)) enum loam_error alloc_slowly(struct loam_slab_c
                 return LOAM_OK;
             }
             taken_count = collect(cache, class, hot->slab);
-            if (taken_count >= class_refill_count(class)) {
+            if (taken_count >= slab_class_refill_count(class)) {
                 continue;
             }
             leave_current(cache, class, taken_count);
@@ -345,7 +346,7 @@ static __attribute__((noinline)) enum loam_error refuse_null(struct loam_slab_ob
 
 enum loam_error loam_slab_alloc(struct loam_slab_cache *cache, size_t bytes, struct loam_slab_object *object)
 {
-    struct hot *hot;
+    struct slab_hot *hot;
     uint64_t held;
 
     if (UNLIKELY(cache == NULL || object == NULL)) {
@@ -363,28 +364,28 @@ enum loam_error loam_slab_alloc(struct loam_slab_cache *cache, size_t bytes, str
 /* --- Free -------------------------------------------------------------------------------------------------------- */
 
 /* Put a slab that waited, and got its first free object, into its owner's inbox. */
-static void queue(struct loam_slab_cache *cache, struct unit *head, uint32_t slab_index)
+static void queue(struct loam_slab_cache *cache, struct slab_unit *head, uint32_t slab_index)
 {
-    uint32_t waiting = NOTICE_WAITING, owner, first;
+    uint32_t waiting = SLAB_NOTICE_WAITING, owner, first;
     _Atomic uint32_t *inbox;
 
     /* Relaxed: see call_off_notice. */
-    if (!shared_swap(head->notice, &waiting, NOTICE_QUEUED)) {
+    if (!shared_swap(head->notice, &waiting, SLAB_NOTICE_QUEUED)) {
         return;
     }
     /* It stays its owner's until the owner, or who drains it, has taken it out of the inbox. */
     owner = shared_load(head->owner);
-    if (UNLIKELY(owner == OWNER_NONE || owner > shared_of(cache)->sealed.cache_capacity)) {
+    if (UNLIKELY(owner == SLAB_OWNER_NONE || owner > shared_of(cache)->sealed.cache_capacity)) {
         return;
     }
-    inbox = &cache_of(shared_of(cache), owner)->inbox;
+    inbox = &slab_cache_at(shared_of(cache), owner)->inbox;
     first = shared_load(*inbox);
     do {
         shared_store(head->inbox_next, first);
     } while (!shared_swap_release(*inbox, &first, slab_index));
 }
 
-static bool is_free(struct loam_slab_cache *cache, struct unit *head, uint32_t word, uint64_t bit)
+static bool is_free(struct loam_slab_cache *cache, struct slab_unit *head, uint32_t word, uint64_t bit)
 {
     uint64_t free, held;
 
@@ -396,12 +397,12 @@ static bool is_free(struct loam_slab_cache *cache, struct unit *head, uint32_t w
 static __attribute__((noinline)) enum loam_error free_remotely(struct loam_slab_cache *cache, uint32_t slab_index,
                                                                uint64_t key, uint32_t word, uint64_t bit)
 {
-    struct unit *head = &cache->units[slab_index];
-    struct unit *bits = word_unit(cache->units, head, word);
-    _Atomic uint64_t *remote = &bits->remote[word % UNIT_WORDS];
+    struct slab_unit *head = &cache->units[slab_index];
+    struct slab_unit *bits = slab_word_unit(cache->units, head, word);
+    _Atomic uint64_t *remote = &bits->remote[word % SLAB_UNIT_WORDS];
     enum loam_error error;
 
-    while (UNLIKELY(shared_load_acquire(head->owner) == OWNER_NONE)) {
+    while (UNLIKELY(shared_load_acquire(head->owner) == SLAB_OWNER_NONE)) {
         if (loam_slab_pool_free_unowned(cache->slab, slab_index, key, word, bit, &error)) {
             return error;
         }
@@ -413,10 +414,10 @@ static __attribute__((noinline)) enum loam_error free_remotely(struct loam_slab_
     if (UNLIKELY((shared_or_ordered(*remote, bit) & bit) != 0)) {
         return LOAM_ERROR_INVALID;
     }
-    if (UNLIKELY(shared_load_ordered(head->notice) == NOTICE_WAITING)) {
+    if (UNLIKELY(shared_load_ordered(head->notice) == SLAB_NOTICE_WAITING)) {
         queue(cache, head, slab_index);
     }
-    if (UNLIKELY(shared_load_ordered(head->owner) == OWNER_NONE)) {
+    if (UNLIKELY(shared_load_ordered(head->owner) == SLAB_OWNER_NONE)) {
         loam_slab_pool_settle(cache->slab, slab_index);
     }
     return LOAM_OK;
@@ -426,10 +427,10 @@ static __attribute__((noinline)) enum loam_error free_remotely(struct loam_slab_
 static __attribute__((noinline)) enum loam_error free_slowly(struct loam_slab_cache *cache, uint32_t class,
                                                              uint32_t slab_index)
 {
-    struct unit *head = &cache->units[slab_index];
+    struct slab_unit *head = &cache->units[slab_index];
 
     if (shared_load(head->state) == SLAB_FULL) {
-        set_notify(head, 0);
+        slab_set_notify(head, 0);
         if (call_off_notice(head)) {
             make_partial(cache, class, slab_index);
         } else {
@@ -437,7 +438,7 @@ static __attribute__((noinline)) enum loam_error free_slowly(struct loam_slab_ca
         }
     }
     /* One that is full still is about to come into the inbox: it is found empty there. One without owner was found. */
-    if (shared_load(head->owner) == shared_load(cache->id) && used_of(head) == 0 &&
+    if (shared_load(head->owner) == shared_load(cache->id) && slab_used_of(head) == 0 &&
         shared_load(head->state) == SLAB_PARTIAL) {
         loam_slab_pool_unlink(cache->units, &cache->hot[class].partial, slab_index);
         loam_slab_pool_retire(cache->slab, slab_index);
@@ -447,13 +448,13 @@ static __attribute__((noinline)) enum loam_error free_slowly(struct loam_slab_ca
 
 /* Free the object at gpa, which is not a live one of the held word. */
 static __attribute__((noinline)) enum loam_error free_anywhere(struct loam_slab_cache *cache, uint64_t gpa,
-                                                               const struct hot *hot)
+                                                               const struct slab_hot *hot)
 {
     uint32_t class = (uint32_t)(hot - cache->hot);
     uint64_t offset = gpa - cache->window.start;
     uint32_t inside = (uint32_t)(gpa & (LOAM_SLAB_BYTES - 1)), slab_index, word;
     const _Atomic uint32_t *entry = &cache->table[offset >> SLAB_SHIFT];
-    struct unit *head, *unit;
+    struct slab_unit *head, *unit;
     uint64_t key, bit, free;
 
     if (UNLIKELY(offset >= cache->window.bytes)) {
@@ -462,11 +463,11 @@ static __attribute__((noinline)) enum loam_error free_anywhere(struct loam_slab_
         if (shared_load(cache->id) == 0) {
             return LOAM_ERROR_UNINITIALISED;
         }
-        window = window_at(cache->slab, gpa);
+        window = slab_window(cache->slab, gpa);
         if (window == NULL) {
             return LOAM_ERROR_NOT_FOUND;
         }
-        entry = table_entry(cache->slab, window, gpa);
+        entry = slab_table_entry(cache->slab, window, gpa);
     }
     slab_index = shared_load_acquire(*entry);
     if (UNLIKELY(slab_index > cache->unit_capacity)) {
@@ -478,7 +479,7 @@ static __attribute__((noinline)) enum loam_error free_anywhere(struct loam_slab_
         return (key ^ gpa) >> SLAB_SHIFT != 0 ? LOAM_ERROR_NOT_FOUND : LOAM_ERROR_INVALID;
     }
     /* Bits below the class's shift turn up at the top. */
-    inside = inside >> class_shift(class) | inside << (32 - class_shift(class));
+    inside = inside >> slab_class_shift(class) | inside << (32 - slab_class_shift(class));
     if (UNLIKELY(inside >= LOAM_SLAB_BYTES)) {
         return LOAM_ERROR_INVALID;
     }
@@ -488,14 +489,14 @@ static __attribute__((noinline)) enum loam_error free_anywhere(struct loam_slab_
     if (shared_load(head->owner) != shared_load(cache->id)) {
         return free_remotely(cache, slab_index, key, word, bit);
     }
-    unit = word_unit(cache->units, head, word);
-    free = shared_load(unit->free[word % UNIT_WORDS]);
-    if (UNLIKELY(((free | shared_load(unit->remote[word % UNIT_WORDS])) & bit) != 0 ||
-                 held_word_is(shared_load(head->held_word), word))) {
+    unit = slab_word_unit(cache->units, head, word);
+    free = shared_load(unit->free[word % SLAB_UNIT_WORDS]);
+    if (UNLIKELY(((free | shared_load(unit->remote[word % SLAB_UNIT_WORDS])) & bit) != 0 ||
+                 slab_held_word_is(shared_load(head->held_word), word))) {
         return LOAM_ERROR_INVALID;
     }
     /* Relaxed: who sees it set refuses, and looks no further. */
-    shared_store(unit->free[word % UNIT_WORDS], free | bit);
+    shared_store(unit->free[word % SLAB_UNIT_WORDS], free | bit);
     return UNLIKELY(--head->until == 0) ? free_slowly(cache, class, slab_index) : LOAM_OK;
 }
 
@@ -503,14 +504,14 @@ static __attribute__((noinline)) enum loam_error free_anywhere(struct loam_slab_
  * Free the object that lies distance behind the held word's first, if it is a live one of that word: distance, rotated,
  * is below 64 for those and, if a slab is less than a word, for what lies behind it and stands in R for ever.
  */
-static inline bool free_held(struct hot *hot, uint64_t distance)
+static inline bool free_held(struct slab_hot *hot, uint64_t distance)
 {
     uint64_t index = distance >> (hot->shift & 63) | distance << (-hot->shift & 63);
     _Atomic uint64_t *free = hot->free;
     uint64_t bits = shared_load(*free);
 
     if (UNLIKELY(index >= 64 ||
-                 ((bits | shared_load(free[FREE_TO_REMOTE]) | shared_load(hot->held)) >> index & 1) != 0)) {
+                 ((bits | shared_load(free[SLAB_FREE_TO_REMOTE]) | shared_load(hot->held)) >> index & 1) != 0)) {
         return false;
     }
     /* Relaxed: who sees it set refuses, and looks no further. */
@@ -520,7 +521,7 @@ static inline bool free_held(struct hot *hot, uint64_t distance)
 
 enum loam_error loam_slab_free(struct loam_slab_cache *cache, loam_gpa gpa, size_t bytes)
 {
-    struct hot *hot;
+    struct slab_hot *hot;
 
     if (UNLIKELY(cache == NULL)) {
         return LOAM_ERROR_INVALID;
@@ -530,7 +531,7 @@ enum loam_error loam_slab_free(struct loam_slab_cache *cache, loam_gpa gpa, size
 }
 
 static __attribute__((noinline)) enum loam_error free_hva_anywhere(struct loam_slab_cache *cache, uintptr_t hva,
-                                                                   const struct hot *hot)
+                                                                   const struct slab_hot *hot)
 {
     uint64_t offset = hva - cache->window.hva;
 
@@ -552,7 +553,7 @@ static __attribute__((noinline)) enum loam_error free_hva_anywhere(struct loam_s
 
 enum loam_error loam_slab_free_hva(struct loam_slab_cache *cache, const void *hva, size_t bytes)
 {
-    struct hot *hot;
+    struct slab_hot *hot;
 
     if (UNLIKELY(cache == NULL)) {
         return LOAM_ERROR_INVALID;
@@ -566,14 +567,14 @@ enum loam_error loam_slab_free_hva(struct loam_slab_cache *cache, const void *hv
 /* Nothing is held; sizes lead to their classes. */
 static void lay_out_cache(struct loam_slab_cache *cache)
 {
-    for (uint32_t class = 0; class < CLASS_SLOTS; class ++) {
-        struct hot *hot = &cache->hot[class];
+    for (uint32_t class = 0; class < SLAB_CLASS_SLOTS; class ++) {
+        struct slab_hot *hot = &cache->hot[class];
 
-        hot->free = &cache->units[UNIT_NONE].free[0];
-        hot->shift = (uint8_t)class_shift(class);
+        hot->free = &cache->units[SLAB_UNIT_NONE].free[0];
+        hot->shift = (uint8_t)slab_class_shift(class);
     }
-    for (size_t step = 0; step < SIZE_STEPS; step++) {
-        uint32_t class = step == 0 ? CLASS_NEVER : class_of(step * LOAM_SLAB_OBJECT_MIN);
+    for (size_t step = 0; step < SLAB_SIZE_STEPS; step++) {
+        uint32_t class = step == 0 ? SLAB_CLASS_NEVER : slab_class_of(step * LOAM_SLAB_OBJECT_MIN);
 
         cache->hot_offset[step] = (uint16_t)((uintptr_t)&cache->hot[class] - (uintptr_t)cache);
     }
@@ -595,12 +596,12 @@ enum loam_error loam_slab_cache_make(struct loam_slab *slab, struct loam_slab_ca
     }
     loam_slab_pool_lock(shared);
     for (uint32_t id = 1; id <= shared->sealed.cache_capacity && made == NULL; id++) {
-        if (shared_load(cache_of(shared, id)->id) == 0) {
-            made = cache_of(shared, id);
+        if (shared_load(slab_cache_at(shared, id)->id) == 0) {
+            made = slab_cache_at(shared, id);
             made->window = slab->windows[0];
             made->slab = slab;
-            made->units = units_of(shared);
-            made->table = table_of(shared);
+            made->units = slab_units(shared);
+            made->table = slab_table(shared);
             made->unit_capacity = shared->sealed.unit_capacity;
             lay_out_cache(made);
             shared_store(made->id, id);
@@ -618,7 +619,7 @@ static bool is_cache(const struct loam_slab *slab, const struct loam_slab_cache 
     if (slab->shared == NULL) {
         return false;
     }
-    offset = (uintptr_t)cache - (uintptr_t)cache_of(slab->shared, 1);
+    offset = (uintptr_t)cache - (uintptr_t)slab_cache_at(slab->shared, 1);
     return offset / sizeof *cache < slab->shared->sealed.cache_capacity && offset % sizeof *cache == 0 &&
            shared_load(cache->id) != 0;
 }
@@ -629,24 +630,24 @@ static bool is_cache(const struct loam_slab *slab, const struct loam_slab_cache 
  */
 static bool call_off_notices(const struct loam_slab *slab, struct loam_slab_cache *cache, uint32_t top)
 {
-    struct unit *units = units_of(slab->shared);
+    struct slab_unit *units = slab_units(slab->shared);
     struct loam_lock_patience patience = {0};
     uint32_t id = shared_load(cache->id);
     bool queued;
 
     do {
         /* Acquire pairs with queue's release: the links. */
-        uint32_t slab_index = shared_exchange_acquire(cache->inbox, UNIT_NONE);
+        uint32_t slab_index = shared_exchange_acquire(cache->inbox, SLAB_UNIT_NONE);
 
-        while (slab_index != UNIT_NONE) {
+        while (slab_index != SLAB_UNIT_NONE) {
             uint32_t next = shared_load(units[slab_index].inbox_next);
 
-            shared_store(units[slab_index].notice, NOTICE_NONE);
+            shared_store(units[slab_index].notice, SLAB_NOTICE_NONE);
             slab_index = next;
         }
         queued = false;
         for (uint32_t i = 1; i < top; i++) {
-            if (shared_load(units[i].owner) == id && shared_load(units[i].notice) != NOTICE_NONE) {
+            if (shared_load(units[i].owner) == id && shared_load(units[i].notice) != SLAB_NOTICE_NONE) {
                 queued |= !call_off_notice(&units[i]);
             }
         }
@@ -658,7 +659,7 @@ static bool call_off_notices(const struct loam_slab *slab, struct loam_slab_cach
 static bool drain(const struct loam_slab *slab, struct loam_slab_cache *cache)
 {
     struct loam_slab_shared *shared = slab->shared;
-    struct unit *units = units_of(shared);
+    struct slab_unit *units = slab_units(shared);
     uint32_t id = shared_load(cache->id), top;
     bool all;
 
@@ -666,20 +667,20 @@ static bool drain(const struct loam_slab *slab, struct loam_slab_cache *cache)
     top = shared->unit_top;
     loam_slab_pool_unlock(shared);
     for (uint32_t class = 0; class < LOAM_SLAB_CLASS_COUNT; class ++) {
-        struct hot *hot = &cache->hot[class];
+        struct slab_hot *hot = &cache->hot[class];
 
-        if (hot->slab != UNIT_NONE) {
+        if (hot->slab != SLAB_UNIT_NONE) {
             let_go(shared, cache, class);
         }
-        hot->slab = UNIT_NONE;
-        hot->partial = (struct list){UNIT_NONE, UNIT_NONE};
+        hot->slab = SLAB_UNIT_NONE;
+        hot->partial = (struct slab_list){SLAB_UNIT_NONE, SLAB_UNIT_NONE};
         shared_add(shared->remote_frees[class], shared_load(hot->remote_frees));
         shared_store(hot->remote_frees, 0);
     }
     all = call_off_notices(slab, cache, top);
     for (uint32_t i = 1; i < top; i++) {
-        if (shared_load(units[i].kind) == UNIT_HEAD && shared_load(units[i].owner) == id &&
-            (all || shared_load(units[i].notice) == NOTICE_NONE)) {
+        if (shared_load(units[i].kind) == SLAB_UNIT_HEAD && shared_load(units[i].owner) == id &&
+            (all || shared_load(units[i].notice) == SLAB_NOTICE_NONE)) {
             loam_slab_pool_abandon(slab, i);
         }
     }

@@ -19,13 +19,13 @@ struct place {
     uint32_t inside_bytes; /* into the object */
 };
 
-static enum finding finding_of(const struct loam_slab_shared *shared, struct unit *head, uint32_t object)
+static enum finding finding_of(const struct loam_slab_shared *shared, struct slab_unit *head, uint32_t object)
 {
-    struct unit *bits = word_unit(units_of(shared), head, object / 64);
+    struct slab_unit *bits = slab_word_unit(slab_units(shared), head, object / 64);
     uint64_t bit = UINT64_C(1) << (object % 64), free, held;
 
     /* R before F, as free_remotely. */
-    if ((shared_load_acquire(bits->remote[object / 64 % UNIT_WORDS]) & bit) != 0) {
+    if ((shared_load_acquire(bits->remote[object / 64 % SLAB_UNIT_WORDS]) & bit) != 0) {
         return UNCOLLECTED;
     }
     loam_slab_pool_look(shared, head, object / 64, &free, &held);
@@ -34,31 +34,31 @@ static enum finding finding_of(const struct loam_slab_shared *shared, struct uni
 
 static struct place place_of(const struct loam_slab *slab, uint64_t gpa)
 {
-    const struct loam_slab_view *window = window_at(slab, gpa);
+    const struct loam_slab_view *window = slab_window(slab, gpa);
     struct place place = {.finding = NO_WINDOW};
-    struct unit *head;
+    struct slab_unit *head;
     uint64_t key, inside = gpa & (LOAM_SLAB_BYTES - 1);
 
     if (window == NULL) {
         return place;
     }
-    place.slab_index = shared_load_acquire(*table_entry(slab, window, gpa));
+    place.slab_index = shared_load_acquire(*slab_table_entry(slab, window, gpa));
     place.finding = NO_SLAB;
     if (place.slab_index > slab->shared->sealed.unit_capacity) {
         return place;
     }
-    head = &units_of(slab->shared)[place.slab_index];
+    head = &slab_units(slab->shared)[place.slab_index];
     key = shared_load(head->key);
-    place.class = (uint32_t)(key & CLASS_MASK);
+    place.class = (uint32_t)(key & SLAB_CLASS_MASK);
     if ((key ^ gpa) >> SLAB_SHIFT != 0 || place.class >= LOAM_SLAB_CLASS_COUNT) {
         return place;
     }
-    place.slab_gpa = key_gpa(key);
+    place.slab_gpa = slab_key_gpa(key);
     place.owner = shared_load(head->owner);
-    place.inside_bytes = (uint32_t)(inside & ((UINT64_C(1) << class_shift(place.class)) - 1));
+    place.inside_bytes = (uint32_t)(inside & ((UINT64_C(1) << slab_class_shift(place.class)) - 1));
     place.finding = place.inside_bytes != 0
                         ? INSIDE
-                        : finding_of(slab->shared, head, (uint32_t)(inside >> class_shift(place.class)));
+                        : finding_of(slab->shared, head, (uint32_t)(inside >> slab_class_shift(place.class)));
     return place;
 }
 
@@ -88,14 +88,14 @@ enum loam_error loam_slab_check(const struct loam_slab *slab, loam_gpa gpa, size
     case INSIDE:
         return loam_fail(diag, LOAM_ERROR_INVALID,
                          "0x%" PRIx64 ", %zu bytes: lies %" PRIu32 " bytes inside the object of %u bytes at 0x%" PRIx64,
-                         gpa.value, bytes, place.inside_bytes, 1u << class_shift(place.class),
+                         gpa.value, bytes, place.inside_bytes, 1u << slab_class_shift(place.class),
                          gpa.value - place.inside_bytes);
     default:
         break;
     }
-    if (class_of(bytes) != place.class) {
+    if (slab_class_of(bytes) != place.class) {
         return loam_fail(diag, LOAM_ERROR_INVALID, "0x%" PRIx64 ", %zu bytes: the object is one of %u bytes", gpa.value,
-                         bytes, 1u << class_shift(place.class));
+                         bytes, 1u << slab_class_shift(place.class));
     }
     if (place.finding != LIVE) {
         return loam_fail(diag, LOAM_ERROR_INVALID, "0x%" PRIx64 ", %zu bytes: the object %s", gpa.value, bytes,
@@ -121,7 +121,7 @@ size_t loam_slab_describe(const struct loam_slab *slab, loam_gpa gpa, char *text
     if (slab != NULL && slab->shared != NULL) {
         place = place_of(slab, gpa.value);
     }
-    if (place.owner != OWNER_NONE) {
+    if (place.owner != SLAB_OWNER_NONE) {
         snprintf(owner, sizeof owner, "cache %" PRIu32, place.owner);
     }
     if (place.finding == NO_WINDOW || place.finding == NO_SLAB) {
@@ -129,35 +129,35 @@ size_t loam_slab_describe(const struct loam_slab *slab, loam_gpa gpa, char *text
                           place.finding == NO_SLAB ? "slab" : "window");
     } else {
         length = snprintf(text, bytes, "0x%" PRIx64 " %s object of %u bytes in the slab at 0x%" PRIx64 " of %s",
-                          gpa.value, states[place.finding], 1u << class_shift(place.class), place.slab_gpa, owner);
+                          gpa.value, states[place.finding], 1u << slab_class_shift(place.class), place.slab_gpa, owner);
     }
     return length < 0 ? 0 : (size_t)length;
 }
 
 /* --- Figures ----------------------------------------------------------------------------------------------------- */
 
-static void count_slab(const struct loam_slab_shared *shared, struct unit *head, uint32_t class,
+static void count_slab(const struct loam_slab_shared *shared, struct slab_unit *head, uint32_t class,
                        struct loam_slab_class_stats *stats)
 {
     stats->slab_count++;
     stats->kept_count += shared_load(head->state) == SLAB_KEPT;
-    stats->unowned_count += shared_load(head->owner) == OWNER_NONE && shared_load(head->state) == SLAB_ORPHAN;
-    for (uint32_t word = 0; word < class_words(class); word++) {
-        struct unit *bits = word_unit(units_of(shared), head, word);
-        uint64_t remote = shared_load_acquire(bits->remote[word % UNIT_WORDS]), free, held;
+    stats->unowned_count += shared_load(head->owner) == SLAB_OWNER_NONE && shared_load(head->state) == SLAB_ORPHAN;
+    for (uint32_t word = 0; word < slab_class_words(class); word++) {
+        struct slab_unit *bits = slab_word_unit(slab_units(shared), head, word);
+        uint64_t remote = shared_load_acquire(bits->remote[word % SLAB_UNIT_WORDS]), free, held;
 
-        remote &= class_word_mask(class);
+        remote &= slab_class_word_mask(class);
         loam_slab_pool_look(shared, head, word, &free, &held);
-        stats->live_count += popcount(class_word_mask(class) & ~free & ~remote & ~held);
-        stats->held_count += popcount(held & ~free & ~remote);
-        stats->uncollected_count += popcount(remote & ~free);
+        stats->live_count += slab_popcount(slab_class_word_mask(class) & ~free & ~remote & ~held);
+        stats->held_count += slab_popcount(held & ~free & ~remote);
+        stats->uncollected_count += slab_popcount(remote & ~free);
     }
 }
 
 enum loam_error loam_slab_stats(const struct loam_slab *slab, uint32_t class_index, struct loam_slab_class_stats *stats)
 {
     struct loam_slab_shared *shared = slab != NULL ? slab->shared : NULL;
-    struct unit *units;
+    struct slab_unit *units;
 
     if (stats == NULL) {
         return LOAM_ERROR_INVALID;
@@ -172,21 +172,21 @@ enum loam_error loam_slab_stats(const struct loam_slab *slab, uint32_t class_ind
     if (class_index >= LOAM_SLAB_CLASS_COUNT) {
         return LOAM_ERROR_INVALID;
     }
-    units = units_of(shared);
+    units = slab_units(shared);
     loam_slab_pool_lock(shared);
     for (uint32_t i = 1; i < shared->unit_top; i++) {
-        if (shared_load_acquire(units[i].kind) == UNIT_HEAD &&
-            (shared_load(units[i].key) & CLASS_MASK) == class_index) {
+        if (shared_load_acquire(units[i].kind) == SLAB_UNIT_HEAD &&
+            (shared_load(units[i].key) & SLAB_CLASS_MASK) == class_index) {
             count_slab(shared, &units[i], class_index, stats);
         }
     }
     stats->remote_free_count = shared_load(shared->remote_frees[class_index]);
     for (uint32_t id = 1; id <= shared->sealed.cache_capacity; id++) {
-        stats->remote_free_count += shared_load(cache_of(shared, id)->hot[class_index].remote_frees);
+        stats->remote_free_count += shared_load(slab_cache_at(shared, id)->hot[class_index].remote_frees);
     }
     loam_slab_pool_unlock(shared);
-    stats->object_bytes = 1u << class_shift(class_index);
-    stats->free_count = (uint64_t)stats->slab_count * class_objects(class_index) - stats->live_count;
+    stats->object_bytes = 1u << slab_class_shift(class_index);
+    stats->free_count = (uint64_t)stats->slab_count * slab_class_objects(class_index) - stats->live_count;
     stats->remote_free_count += stats->uncollected_count;
     stats->frame_bytes = (uint64_t)stats->slab_count * LOAM_SLAB_BYTES;
     return LOAM_OK;

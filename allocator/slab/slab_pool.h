@@ -21,22 +21,22 @@ bool loam_slab_pool_sealed(const struct loam_slab_shared *shared);
  * F of a word, and H if it is the held one, as of one moment: objects go from one to the other, so both are looked at until
  * the owner has not changed its held word meanwhile. Any thread.
  */
-void loam_slab_pool_look(const struct loam_slab_shared *shared, struct unit *head, uint32_t word, uint64_t *free,
+void loam_slab_pool_look(const struct loam_slab_shared *shared, struct slab_unit *head, uint32_t word, uint64_t *free,
                          uint64_t *held);
 
 /*
  * Take back what others freed: R goes to F. What is free already, since two freed it at the same moment, is dropped.
  * Returns how many objects. No word of the slab is held. By the owner; locked if there is none.
  */
-uint32_t loam_slab_pool_collect(const struct loam_slab_shared *shared, struct unit *head);
+uint32_t loam_slab_pool_collect(const struct loam_slab_shared *shared, struct slab_unit *head);
 
 /* Lists of slabs; by who owns the list. */
-void loam_slab_pool_push(struct unit *units, struct list *list, uint32_t slab);
-void loam_slab_pool_unlink(struct unit *units, struct list *list, uint32_t slab);
+void loam_slab_pool_push(struct slab_unit *units, struct slab_list *list, uint32_t slab);
+void loam_slab_pool_unlink(struct slab_unit *units, struct slab_list *list, uint32_t slab);
 
 /*
  * A slab of the class for the cache: one without an owner, the one kept, or a new one. Its state is still to be set.
- * LOAM_ERROR_EXHAUSTED, LOAM_ERROR_NOT_FOUND, LOAM_ERROR_CORRUPT: as loam_slab_alloc. *slab is UNIT_NONE on failure.
+ * LOAM_ERROR_EXHAUSTED, LOAM_ERROR_NOT_FOUND, LOAM_ERROR_CORRUPT: as loam_slab_alloc. *slab is SLAB_UNIT_NONE on failure.
  */
 enum loam_error loam_slab_pool_acquire(const struct loam_slab *slab, uint32_t class, uint32_t owner,
                                        uint32_t *slab_index);

@@ -54,9 +54,9 @@ static bool windows_valid(const struct loam_slab_config *config)
 }
 
 /* What config amounts to; .bytes is 0 if it is invalid. */
-static struct sealed layout_of(const struct loam_slab_config *config)
+static struct slab_sealed layout_of(const struct loam_slab_config *config)
 {
-    struct sealed sealed = {.magic = SLAB_MAGIC};
+    struct slab_sealed sealed = {.magic = SLAB_MAGIC};
 
     if (config == NULL || config->slab_capacity > LOAM_SLAB_CAPACITY_MAX ||
         config->cache_capacity > LOAM_SLAB_CACHE_MAX ||
@@ -73,18 +73,18 @@ static struct sealed layout_of(const struct loam_slab_config *config)
     }
     sealed.caches_offset = sizeof(struct loam_slab_shared);
     sealed.units_offset = sealed.caches_offset + sealed.cache_capacity * sizeof(struct loam_slab_cache);
-    sealed.table_offset = sealed.units_offset + (sealed.unit_capacity + UINT64_C(1)) * sizeof(struct unit);
+    sealed.table_offset = sealed.units_offset + (sealed.unit_capacity + UINT64_C(1)) * sizeof(struct slab_unit);
     sealed.bytes = sealed.table_offset + loam_align_up(sealed.table_count * sizeof(uint32_t), LOAM_SLAB_METADATA_ALIGN);
     return sealed;
 }
 
 /* FNV-1a over all that stands before sum. */
-static uint64_t sum_of(const struct sealed *sealed)
+static uint64_t sum_of(const struct slab_sealed *sealed)
 {
     const unsigned char *bytes = (const unsigned char *)sealed;
     uint64_t sum = UINT64_C(0xcbf29ce484222325);
 
-    for (size_t i = 0; i < offsetof(struct sealed, sum); i++) {
+    for (size_t i = 0; i < offsetof(struct slab_sealed, sum); i++) {
         sum = (sum ^ bytes[i]) * UINT64_C(0x100000001b3);
     }
     return sum;
@@ -119,7 +119,7 @@ static void open_handle(struct loam_slab_shared *shared, const struct loam_slab_
 enum loam_error loam_slab_init(void *memory, size_t bytes, const struct loam_slab_config *config,
                                struct loam_frame *frame, struct loam_slab *slab)
 {
-    struct sealed sealed = layout_of(config);
+    struct slab_sealed sealed = layout_of(config);
     struct loam_slab_shared *shared = memory;
 
     if (slab == NULL) {
@@ -134,21 +134,21 @@ enum loam_error loam_slab_init(void *memory, size_t bytes, const struct loam_sla
     sealed.sum = sum_of(&sealed);
     /* Units stay untouched until they are used; the first is nobody's. */
     memset(shared, 0, sealed.units_offset);
-    memset((char *)memory + sealed.units_offset, 0, sizeof(struct unit));
+    memset((char *)memory + sealed.units_offset, 0, sizeof(struct slab_unit));
     memset((char *)memory + sealed.table_offset, 0, sealed.bytes - sealed.table_offset);
     shared->sealed = sealed;
     shared->unit_top = 1;
-    shared_store(units_of(shared)[UNIT_NONE].key, KEY_NONE);
+    shared_store(slab_units(shared)[SLAB_UNIT_NONE].key, SLAB_KEY_NONE);
     /* What a cache without a held word takes for its F: all free, so that nothing can be freed there. */
-    shared_store(units_of(shared)[UNIT_NONE].free[0], UINT64_MAX);
+    shared_store(slab_units(shared)[SLAB_UNIT_NONE].free[0], UINT64_MAX);
     open_handle(shared, config, frame, slab);
     return LOAM_OK;
 }
 
 /* Whether config's windows and figures are those of init. */
-static bool same_config(const struct sealed *sealed, const struct loam_slab_config *config)
+static bool same_config(const struct slab_sealed *sealed, const struct loam_slab_config *config)
 {
-    struct sealed wanted = layout_of(config);
+    struct slab_sealed wanted = layout_of(config);
 
     return wanted.bytes == sealed->bytes && wanted.limit == sealed->limit &&
            wanted.unit_capacity == sealed->unit_capacity && wanted.cache_capacity == sealed->cache_capacity &&
@@ -195,16 +195,16 @@ enum loam_error loam_slab_attach(void *memory, size_t bytes, const struct loam_s
 
 /* --- The end ----------------------------------------------------------------------------------------------------- */
 
-/* The lowest slab without an owner in which an object is live; KEY_NONE if there is none. All caches are gone. */
+/* The lowest slab without an owner in which an object is live; SLAB_KEY_NONE if there is none. All caches are gone. */
 static uint64_t lowest_live(const struct loam_slab *slab)
 {
-    const struct unit *units = units_of(slab->shared);
-    uint64_t lowest = KEY_NONE;
+    const struct slab_unit *units = slab_units(slab->shared);
+    uint64_t lowest = SLAB_KEY_NONE;
 
     for (uint32_t i = 1; i < slab->shared->unit_top; i++) {
         uint64_t key = shared_load(units[i].key);
 
-        if (shared_load(units[i].kind) == UNIT_HEAD && used_of(&units[i]) > 0 && key < lowest) {
+        if (shared_load(units[i].kind) == SLAB_UNIT_HEAD && slab_used_of(&units[i]) > 0 && key < lowest) {
             lowest = key;
         }
     }
@@ -214,18 +214,20 @@ static uint64_t lowest_live(const struct loam_slab *slab)
 /* The first live object of the slab whose key is key. */
 static uint64_t first_live(const struct loam_slab *slab, uint64_t key)
 {
-    struct unit *units = units_of(slab->shared);
-    uint32_t class = (uint32_t)(key & CLASS_MASK), word = 0;
-    struct unit *head = &units[shared_load(*table_entry(slab, window_at(slab, key_gpa(key)), key_gpa(key)))];
+    struct slab_unit *units = slab_units(slab->shared);
+    uint32_t class = (uint32_t)(key & SLAB_CLASS_MASK), word = 0;
+    struct slab_unit *head =
+        &units[shared_load(*slab_table_entry(slab, slab_window(slab, slab_key_gpa(key)), slab_key_gpa(key)))];
     uint64_t live;
 
     do {
-        live = ~shared_load(word_unit(units, head, word)->free[word % UNIT_WORDS]) & class_word_mask(class);
-    } while (live == 0 && ++word < class_words(class));
+        live =
+            ~shared_load(slab_word_unit(units, head, word)->free[word % SLAB_UNIT_WORDS]) & slab_class_word_mask(class);
+    } while (live == 0 && ++word < slab_class_words(class));
     if (live == 0) {
-        return key_gpa(key);
+        return slab_key_gpa(key);
     }
-    return key_gpa(key) + ((word * UINT64_C(64) + (unsigned)__builtin_ctzll(live)) << class_shift(class));
+    return slab_key_gpa(key) + ((word * UINT64_C(64) + (unsigned)__builtin_ctzll(live)) << slab_class_shift(class));
 }
 
 enum loam_error loam_slab_destroy(struct loam_slab *slab, loam_gpa *blocker)
@@ -240,7 +242,7 @@ enum loam_error loam_slab_destroy(struct loam_slab *slab, loam_gpa *blocker)
         return slab == NULL ? LOAM_ERROR_INVALID : LOAM_ERROR_UNINITIALISED;
     }
     for (uint32_t id = 1; id <= shared->sealed.cache_capacity; id++) {
-        if (shared_load(cache_of(shared, id)->id) != 0) {
+        if (shared_load(slab_cache_at(shared, id)->id) != 0) {
             return LOAM_ERROR_BUSY;
         }
     }
@@ -248,7 +250,7 @@ enum loam_error loam_slab_destroy(struct loam_slab *slab, loam_gpa *blocker)
         loam_slab_pool_settle(slab, i);
     }
     key = lowest_live(slab);
-    if (key != KEY_NONE) {
+    if (key != SLAB_KEY_NONE) {
         if (blocker != NULL) {
             *blocker = loam_gpa_from_u64(first_live(slab, key));
         }

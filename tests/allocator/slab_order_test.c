@@ -359,7 +359,7 @@ static void b_counts(void)
     struct loam_slab_class_stats stats = {0};
 
     let_a_lead();
-    error_b = loam_slab_stats(&world.slab, class_of(2048), &stats);
+    error_b = loam_slab_stats(&world.slab, slab_class_of(2048), &stats);
     live_seen = stats.live_count;
 }
 
@@ -407,9 +407,9 @@ static void begin_with_a_used_unit(uint64_t seed)
     }
     cr_assert_eq(loam_slab_cache_drain(&world.slab, a), LOAM_OK);
     cr_assert_eq(loam_slab_trim(&world.slab), LOAM_OK);
-    for (unsigned word = 0; word < UNIT_WORDS; word++) {
-        units_of(world.slab.shared)[1].free[word] = 0;
-        units_of(world.slab.shared)[1].remote[word] = 0;
+    for (unsigned word = 0; word < SLAB_UNIT_WORDS; word++) {
+        slab_units(world.slab.shared)[1].free[word] = 0;
+        slab_units(world.slab.shared)[1].remote[word] = 0;
     }
 }
 

@@ -608,10 +608,10 @@ static struct {
     size_t bytes;
 } after_collect;
 
-uint32_t __real_loam_slab_pool_collect(const struct loam_slab_shared *shared, struct unit *head);
-uint32_t __wrap_loam_slab_pool_collect(const struct loam_slab_shared *shared, struct unit *head);
+uint32_t __real_loam_slab_pool_collect(const struct loam_slab_shared *shared, struct slab_unit *head);
+uint32_t __wrap_loam_slab_pool_collect(const struct loam_slab_shared *shared, struct slab_unit *head);
 
-uint32_t __wrap_loam_slab_pool_collect(const struct loam_slab_shared *shared, struct unit *head)
+uint32_t __wrap_loam_slab_pool_collect(const struct loam_slab_shared *shared, struct slab_unit *head)
 {
     uint32_t count = __real_loam_slab_pool_collect(shared, head);
 
@@ -665,7 +665,7 @@ Test(slab, a_drain_waits_for_a_slab_that_is_being_queued)
 {
     struct world world;
     struct draining draining = {.world = &world};
-    struct unit *head;
+    struct slab_unit *head;
     pthread_t thread;
     void *done;
 
@@ -674,16 +674,16 @@ Test(slab, a_drain_waits_for_a_slab_that_is_being_queued)
     for (unsigned i = 0; i <= slab_objects(2048); i++) {
         (void)take(draining.cache, 2048);
     }
-    head = &units_of(world.slab.shared)[1];
+    head = &slab_units(world.slab.shared)[1];
     cr_assert_eq(head->state, SLAB_FULL);
-    cr_assert_eq(head->notice, NOTICE_WAITING);
-    head->notice = NOTICE_QUEUED;
+    cr_assert_eq(head->notice, SLAB_NOTICE_WAITING);
+    head->notice = SLAB_NOTICE_QUEUED;
     cr_assert_eq(pthread_create(&thread, NULL, drain, &draining), 0);
     for (unsigned i = 0; i < 200; i++) {
         sched_yield();
         cr_assert(!atomic_load(&draining.ended));
     }
-    head->inbox_next = UNIT_NONE;
+    head->inbox_next = SLAB_UNIT_NONE;
     atomic_store(&draining.cache->inbox, 1);
     pthread_join(thread, &done);
     cr_assert_not_null(done);
@@ -697,20 +697,20 @@ Test(slab, a_drain_does_not_wait_for_ever)
 {
     struct world world;
     struct loam_slab_cache *cache;
-    struct unit *head;
+    struct slab_unit *head;
 
     world_make(&world, 4, 0, NULL);
     cache = world_cache(&world);
     for (unsigned i = 0; i <= slab_objects(2048); i++) {
         (void)take(cache, 2048);
     }
-    head = &units_of(world.slab.shared)[1];
-    head->notice = NOTICE_QUEUED;
+    head = &slab_units(world.slab.shared)[1];
+    head->notice = SLAB_NOTICE_QUEUED;
     cr_assert_eq(loam_slab_cache_destroy(&world.slab, cache), LOAM_ERROR_BUSY);
     cr_assert_eq(head->owner, cache->id);
     cr_assert_eq(stats_of(&world, 2048).unowned_count, 1);
     /* It goes on after all. */
-    head->inbox_next = UNIT_NONE;
+    head->inbox_next = SLAB_UNIT_NONE;
     atomic_store(&cache->inbox, 1);
     cr_assert_eq(loam_slab_cache_destroy(&world.slab, cache), LOAM_OK);
     cr_assert_eq(stats_of(&world, 2048).unowned_count, 2);
@@ -723,13 +723,13 @@ Test(slab, a_free_that_finds_no_owner_any_more_settles_the_slab)
 {
     struct world world;
     struct loam_slab_cache *cache;
-    struct unit *head;
+    struct slab_unit *head;
 
     world_make(&world, 4, 0, NULL);
     cache = world_cache(&world);
     (void)take(cache, 2048);
     world_cache_end(&world, cache);
-    head = &units_of(world.slab.shared)[1];
+    head = &slab_units(world.slab.shared)[1];
     cr_assert_eq(head->state, SLAB_ORPHAN);
     head->remote[0] |= 1;
     loam_slab_pool_settle(&world.slab, 1);
@@ -902,7 +902,7 @@ Test(slab, attach_refuses_what_is_not_the_same)
     struct loam_slab slab;
     struct loam_slab_config config;
     struct loam_diag diag = {0};
-    struct sealed *sealed;
+    struct slab_sealed *sealed;
 
     world_make(&world, 4, 0, NULL);
     sealed = &world.slab.shared->sealed;
@@ -1029,10 +1029,10 @@ Test(slab, a_table_that_leads_nowhere_is_not_followed)
     cache = world_cache(&world);
     other = world_cache(&world);
     object = take(cache, 64);
-    entry = table_entry(&world.slab, &world.slab.windows[0], object.gpa.value);
+    entry = slab_table_entry(&world.slab, &world.slab.windows[0], object.gpa.value);
     *entry ^= UINT32_C(1) << 31;
     cr_assert_eq(loam_slab_free(other, object.gpa, 64), LOAM_ERROR_CORRUPT);
-    *entry = UNIT_NONE;
+    *entry = SLAB_UNIT_NONE;
     cr_assert_eq(loam_slab_free(other, object.gpa, 64), LOAM_ERROR_NOT_FOUND);
     *entry = 1;
     give(other, object, 64);
@@ -1064,7 +1064,7 @@ Test(slab, frames_that_are_freed_behind_its_back_are_noticed)
     world_drop(&world);
 }
 
-static void flip_unit(struct flips *flips, struct unit *unit)
+static void flip_unit(struct flips *flips, struct slab_unit *unit)
 {
     uint32_t held_word = shared_load(unit->held_word) & 255u;
 
@@ -1072,14 +1072,14 @@ static void flip_unit(struct flips *flips, struct unit *unit)
     FLIP(unit, owner);
     FLIP(unit, notice);
     FLIP(unit, kind);
-    if (shared_load(unit->kind) == UNIT_HEAD) {
+    if (shared_load(unit->kind) == SLAB_UNIT_HEAD) {
         FLIP(unit, extra);
         FLIP(unit, until);
         FLIP(unit, notify);
         FLIP(unit, state);
         FLIP(unit, window);
         flip_all(flips, &unit->held_word, 1, "held_word");
-        for (uint32_t word = 0; word < UNIT_WORDS; word++) {
+        for (uint32_t word = 0; word < SLAB_UNIT_WORDS; word++) {
             /* The held word's F changes with every free and is not counted. */
             if (held_word != word + 1) {
                 FLIP(unit, free[word]);
@@ -1102,8 +1102,8 @@ Test(slab, validate_misses_no_slab_that_is_partly_used)
     struct loam_slab_object objects[slab_objects(512)];
     uint32_t count = slab_objects(512);
     struct loam_slab_cache *cache;
-    struct unit *nobody;
-    struct list *partial, saved;
+    struct slab_unit *nobody;
+    struct slab_list *partial, saved;
     struct world world;
 
     world_make(&world, 4, 0, NULL);
@@ -1115,13 +1115,13 @@ Test(slab, validate_misses_no_slab_that_is_partly_used)
     for (uint32_t i = 0; i < count / 2; i++) {
         give(cache, objects[i], 512);
     }
-    partial = &cache->hot[class_of(512)].partial;
+    partial = &cache->hot[slab_class_of(512)].partial;
     saved = *partial;
-    cr_assert_neq(saved.first, UNIT_NONE);
-    *partial = (struct list){UNIT_NONE, UNIT_NONE};
+    cr_assert_neq(saved.first, SLAB_UNIT_NONE);
+    *partial = (struct slab_list){SLAB_UNIT_NONE, SLAB_UNIT_NONE};
     assert_damaged(&world, "are partly used, 0 are listed");
     *partial = saved;
-    nobody = &units_of(world.slab.shared)[UNIT_NONE];
+    nobody = &slab_units(world.slab.shared)[SLAB_UNIT_NONE];
     nobody->key ^= 1;
     assert_damaged(&world, "the unit that is nobody's is written to");
     nobody->key ^= 1;
@@ -1159,7 +1159,7 @@ Test(slab, validate_finds_damage, .timeout = 60)
     world_validate(&world);
     shared = world.slab.shared;
     for (uint32_t i = 1; i < shared->unit_top; i++) {
-        flip_unit(flips, &units_of(shared)[i]);
+        flip_unit(flips, &slab_units(shared)[i]);
     }
     FLIP(shared, sealed);
     FLIP(shared, unit_top);
@@ -1171,7 +1171,7 @@ Test(slab, validate_finds_damage, .timeout = 60)
         FLIP(cache, hot[class].shift);
         FLIP(cache, hot[class].slab);
         FLIP(cache, hot[class].partial);
-        if (cache->hot[class].slab != UNIT_NONE) {
+        if (cache->hot[class].slab != SLAB_UNIT_NONE) {
             FLIP(cache, hot[class].word);
             FLIP(cache, hot[class].gpa);
         }
@@ -1179,7 +1179,7 @@ Test(slab, validate_finds_damage, .timeout = 60)
     FLIP(cache, hot_offset);
     FLIP(cache, id);
     FLIP(cache, inbox);
-    flip_all(flips, (void *)(uintptr_t)table_of(shared), 16 * sizeof(uint32_t), "table");
+    flip_all(flips, (void *)(uintptr_t)slab_table(shared), 16 * sizeof(uint32_t), "table");
     world_validate(&world);
     cr_assert_leq(flips->missed * 100, flips->flipped, "%u of %u flips missed", flips->missed, flips->flipped);
     world_drop(&world);
