@@ -15,7 +15,6 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -159,11 +158,22 @@ static enum loam_error free_frames(struct loam_dma *dma, struct loam_frame_cache
                          : loam_frame_free(dma->frame, start, count_frames);
 }
 
-/* Whether what is wanted is a block of 2^n frames, aligned to at most its size: a cache has such ones. */
-static bool suits_cache(const struct loam_dma_request *request, const struct loam_frame_request *frames)
+/* Out of the request's cache, which has blocks of 2^n frames, aligned to their size. False: it does not serve it. */
+static bool take_cached(const struct loam_dma *dma, const struct loam_dma_request *request,
+                        struct loam_frame_block *block)
 {
-    return request->cache != NULL && loam_is_power_of_two(frames->count_frames) &&
-           frames->align_frames <= frames->count_frames && (frames->flags & LOAM_FRAME_AT) == 0;
+    uint64_t count_frames = dma_request_count_frames(request, dma->frame_shift);
+    loam_pfn limit = loam_pfn_from_gpa(request->limit, dma->frame_shift);
+
+    if (request->cache == NULL || !loam_is_power_of_two(count_frames) ||
+        request->align_bytes >> dma->frame_shift > count_frames || (request->flags & LOAM_DMA_AT) != 0 ||
+        (request->limit.value != 0 && limit.value < count_frames)) {
+        return false;
+    }
+    block->count_frames = count_frames;
+    block->flags = 0;
+    return loam_frame_cache_alloc(request->cache, (uint32_t)__builtin_ctzll(count_frames), limit, &block->start) ==
+           LOAM_OK;
 }
 
 /* If it fails, somebody has freed the frames past the ledger: there is nothing left to undo. */
@@ -184,36 +194,27 @@ static enum loam_error supply(struct loam_dma *dma, const struct loam_frame_bloc
     return error == LOAM_OK ? loam_frame_set_backed(dma->frame, block->start, block->count_frames) : error;
 }
 
-/* One block for the request, which has no fault. */
-static enum loam_error take_frames(struct loam_dma *dma, const struct loam_dma_request *request,
+/* One block for the request, which has no fault, out of the allocator. */
+static enum loam_error take_frames(const struct loam_dma *dma, const struct loam_dma_request *request,
                                    struct loam_frame_block *block)
 {
     struct loam_frame_request frames = loam_dma_request_frames(request, dma->frame_shift);
-    enum loam_error error = LOAM_ERROR_EXHAUSTED;
 
-    *block = (struct loam_frame_block){.count_frames = frames.count_frames};
     /* Rounded down, a limit may leave no room; it must not become the 0 that means none. */
     if (request->limit.value != 0 && frames.limit.value < frames.count_frames) {
         return (request->flags & LOAM_DMA_AT) != 0 ? LOAM_ERROR_INVALID : LOAM_ERROR_EXHAUSTED;
     }
-    if (suits_cache(request, &frames)) {
-        error = loam_frame_cache_alloc(request->cache, (uint32_t)__builtin_ctzll(frames.count_frames), frames.limit,
-                                       &block->start);
-    }
-    /* A cache's blocks are aligned to their size: where none is left, an odd place may do. */
-    if (error != LOAM_OK) {
-        frames.flags |= dma->supply.populate == NULL ? (uint32_t)LOAM_FRAME_BACKED : 0;
-        error = loam_frame_alloc(dma->frame, &frames, block);
-    }
-    return error;
+    frames.flags |= dma->supply.populate == NULL ? (uint32_t)LOAM_FRAME_BACKED : 0;
+    return loam_frame_alloc(dma->frame, &frames, block);
 }
 
 /* A buffer for the request, with memory behind it, entered. On failure no frames are taken. */
-static enum loam_error carve(struct loam_dma *dma, const struct loam_dma_request *request,
+static enum loam_error carve(struct loam_dma *dma, const struct loam_dma_request *request, size_t owner_length,
                              struct loam_dma_buffer *buffer, struct loam_diag *cause)
 {
     struct loam_frame_block block;
-    enum loam_error error = take_frames(dma, request, &block);
+    /* A cache's blocks are aligned to their size: where none is left, an odd place may do. */
+    enum loam_error error = take_cached(dma, request, &block) ? LOAM_OK : take_frames(dma, request, &block);
 
     if (error != LOAM_OK) {
         return error;
@@ -227,7 +228,8 @@ static enum loam_error carve(struct loam_dma *dma, const struct loam_dma_request
         error = place(dma, buffer, (request->flags & LOAM_DMA_NO_ZERO) == 0);
     }
     if (error == LOAM_OK) {
-        error = loam_dma_ledger_enter(&dma->ledger, buffer, request->owner, (request->flags & LOAM_DMA_KEEP) != 0);
+        error = loam_dma_ledger_enter(&dma->ledger, buffer, request->owner, owner_length,
+                                      (request->flags & LOAM_DMA_KEEP) != 0);
     }
     if (error != LOAM_OK) {
         give_frames_back(dma, buffer);
@@ -255,7 +257,7 @@ enum loam_error loam_dma_create(struct loam_frame *frame, struct loam_gpa_map *m
     }
     made->frame = frame;
     made->map = map;
-    made->serial = atomic_fetch_add_explicit(&serial, 1, memory_order_relaxed) + 1;
+    made->serial = shared_add(serial, 1) + 1;
     made->frame_shift = loam_frame_shift(frame);
     *dma = made;
     return LOAM_OK;
@@ -307,6 +309,7 @@ enum loam_error loam_dma_alloc(struct loam_dma *dma, const struct loam_dma_reque
 {
     struct loam_diag cause; /* long, and seldom said: only its error begins as something */
     enum loam_error error;
+    size_t owner_length;
     const char *fault;
 
     if (buffer != NULL) {
@@ -316,13 +319,14 @@ enum loam_error loam_dma_alloc(struct loam_dma *dma, const struct loam_dma_reque
         return loam_fail(diag, LOAM_ERROR_INVALID,
                          "dma buffer: NULL given where a ledger, a request and a place are wanted");
     }
-    fault = loam_dma_request_fault(request, dma->frame_shift);
+    owner_length = loam_dma_owner_length(request->owner);
+    fault = loam_dma_request_fault(request, owner_length, dma->frame_shift);
     if (fault != NULL) {
         return loam_fail(diag, LOAM_ERROR_INVALID, "dma buffer \"%.63s\" of %" PRIu64 " bytes: %s",
-                         loam_dma_owner_valid(request->owner) ? request->owner : "?", request->bytes, fault);
+                         owner_length != 0 ? request->owner : "?", request->bytes, fault);
     }
     cause.error = LOAM_OK;
-    error = carve(dma, request, buffer, &cause);
+    error = carve(dma, request, owner_length, buffer, &cause);
     if (error != LOAM_OK) {
         *buffer = (struct loam_dma_buffer){0};
         return refuse(dma, request, error, cause.error != LOAM_OK ? &cause : NULL, diag);

@@ -1,60 +1,60 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "allocator/dma_index.h"
 
-#include <stddef.h>
 #include <stdlib.h>
-
-#define DIGIT_COUNT (1u << DMA_INDEX_DIGIT_BITS)
-
-/* On level 0 the places are the keys', above it they lead to nodes one level down. */
-struct node {
-    dma_index_place places[DIGIT_COUNT];
-};
 
 static unsigned shift_of(unsigned level)
 {
     return level * DMA_INDEX_DIGIT_BITS;
 }
 
-static dma_index_place *place_in(struct node *node, uint64_t key, unsigned level)
+static dma_index_place *place_in(struct dma_index_node *node, uint64_t key, unsigned level)
 {
-    return &node->places[(key >> shift_of(level)) % DIGIT_COUNT];
+    return &node->places[(key >> shift_of(level)) % DMA_INDEX_DIGITS];
 }
 
 /* Acquire: pairs with the release of whoever put the pointer there. */
 static void *look(const dma_index_place *place)
 {
-    return atomic_load_explicit((dma_index_place *)(uintptr_t)place, memory_order_acquire);
+    return shared_load_acquire(*place);
 }
 
-/* The node that place leads to, made if there is none. NULL: no heap memory. */
-static struct node *node_at(dma_index_place *place)
+/* The node that place leads to, made if there is none: first is the lowest key below it. NULL: no heap memory. */
+static struct dma_index_node *node_at(dma_index_place *place, uint64_t first)
 {
     void *node = look(place);
-    struct node *made;
+    struct dma_index_node *made;
 
     if (__builtin_expect(node != NULL, 1)) {
         return node;
     }
     made = calloc(1, sizeof *made);
+    if (made == NULL) {
+        return NULL;
+    }
+    made->first = first;
     /* Another thread may have been faster: its node counts. */
-    if (made == NULL ||
-        atomic_compare_exchange_strong_explicit(place, &node, made, memory_order_acq_rel, memory_order_acquire)) {
+    if (shared_swap_both(*place, &node, made)) {
         return made;
     }
     free(made);
     return node;
 }
 
-dma_index_place *loam_dma_index_place(struct dma_index *index, uint64_t key)
+dma_index_place *loam_dma_index_make(struct dma_index *index, uint64_t key)
 {
     dma_index_place *place = &index->root;
 
     for (unsigned level = DMA_INDEX_LEVELS; level-- > 0;) {
-        struct node *node = node_at(place);
+        unsigned shift = shift_of(level + 1);
+        struct dma_index_node *node = node_at(place, key >> shift << shift);
 
         if (node == NULL) {
             return NULL;
+        }
+        if (level == 1) {
+            /* Release: pairs with the acquire of whoever finds the node here. */
+            shared_store_release(index->near[(key >> DMA_INDEX_NEAR_SHIFT) % DMA_INDEX_NEAR], node);
         }
         place = place_in(node, key, level);
     }
@@ -90,9 +90,9 @@ void *loam_dma_index_next(const struct dma_index *index, uint64_t *key)
 }
 
 /* As deep as there are levels. */
-static void free_node(struct node *node, unsigned level)
+static void free_node(struct dma_index_node *node, unsigned level)
 {
-    for (unsigned i = 0; node != NULL && level > 0 && i < DIGIT_COUNT; i++) {
+    for (unsigned i = 0; node != NULL && level > 0 && i < DMA_INDEX_DIGITS; i++) {
         free_node(look(&node->places[i]), level - 1);
     }
     free(node);
@@ -101,6 +101,5 @@ static void free_node(struct node *node, unsigned level)
 void loam_dma_index_clear(struct dma_index *index)
 {
     free_node(look(&index->root), DMA_INDEX_LEVELS - 1);
-    /* Relaxed: nobody else uses the index any more. */
-    atomic_store_explicit(&index->root, NULL, memory_order_relaxed);
+    *index = (struct dma_index){0};
 }

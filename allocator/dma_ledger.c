@@ -89,7 +89,8 @@ static void give_slot(struct dma_stripe *stripe, struct dma_slot *slot)
 }
 
 /* Member by member: a copy in one piece would wait for what the caller has just written in smaller ones. */
-static void fill_slot(struct dma_slot *slot, struct loam_dma_buffer *buffer, const char *owner, bool kept)
+static void fill_slot(struct dma_slot *slot, struct loam_dma_buffer *buffer, const char *owner, size_t length,
+                      bool kept)
 {
     buffer->id = slot->entry.buffer.id;
     slot->entry.buffer.gpa = buffer->gpa;
@@ -97,7 +98,8 @@ static void fill_slot(struct dma_slot *slot, struct loam_dma_buffer *buffer, con
     slot->entry.buffer.bytes = buffer->bytes;
     slot->entry.pin_count = 0;
     slot->entry.kept = kept;
-    memcpy(slot->entry.owner, owner, strlen(owner) + 1);
+    memcpy(slot->entry.owner, owner, length);
+    slot->entry.owner[length] = 0;
 }
 
 static struct dma_slot *slot_with_id(const struct dma_stripe *stripe, uint64_t id)
@@ -114,7 +116,7 @@ static void lock(struct dma_ledger *ledger, struct dma_stripe *stripe)
 {
     if (!loam_lock_take(&stripe->lock)) {
         /* Relaxed: whoever changes an entry that is half changed has taken the lock after this. */
-        atomic_store_explicit(&ledger->suspect, true, memory_order_relaxed);
+        shared_store(ledger->suspect, true);
     }
 }
 
@@ -125,7 +127,7 @@ static void unlock(struct dma_stripe *stripe)
 
 bool loam_dma_ledger_suspect(const struct dma_ledger *ledger)
 {
-    return atomic_load_explicit(&ledger->suspect, memory_order_relaxed);
+    return shared_load(ledger->suspect);
 }
 
 static const struct dma_slot *slot_of(const struct loam_dma_entry *entry)
@@ -146,7 +148,7 @@ static uint64_t key_of(loam_gpa gpa)
 /* --- Entries ------------------------------------------------------------------------------------------------------ */
 
 enum loam_error loam_dma_ledger_enter(struct dma_ledger *ledger, struct loam_dma_buffer *buffer, const char *owner,
-                                      bool kept)
+                                      size_t length, bool kept)
 {
     uint32_t stripe_index = loam_lock_self % DMA_LEDGER_STRIPES; /* threads started one after another: each its own */
     struct dma_stripe *stripe = &ledger->stripes[stripe_index];
@@ -162,10 +164,10 @@ enum loam_error loam_dma_ledger_enter(struct dma_ledger *ledger, struct loam_dma
 
         error = slot != NULL ? LOAM_OK : LOAM_ERROR_SYSTEM;
         if (slot != NULL) {
-            fill_slot(slot, buffer, owner, kept);
+            fill_slot(slot, buffer, owner, length, kept);
             stripe->count++;
             /* Release: who finds the slot sees its number, and takes the lock for the rest. */
-            atomic_store_explicit(place, slot, memory_order_release);
+            shared_store_release(*place, slot);
         }
     }
     unlock(stripe);
@@ -198,8 +200,7 @@ void loam_dma_ledger_give(struct dma_ledger *ledger, const struct loam_dma_entry
 /* Release: who finds the slot sees its number, and takes the lock for the rest. Its place is there. */
 static void set_place(struct dma_ledger *ledger, loam_gpa gpa, const struct dma_slot *slot)
 {
-    atomic_store_explicit(loam_dma_index_place(&ledger->index, key_of(gpa)), (void *)(uintptr_t)slot,
-                          memory_order_release);
+    shared_store_release(*loam_dma_index_place(&ledger->index, key_of(gpa)), (void *)(uintptr_t)slot);
 }
 
 void loam_dma_ledger_hide(struct dma_ledger *ledger, const struct loam_dma_entry *entry)
@@ -276,7 +277,7 @@ void loam_dma_ledger_give_all(struct dma_ledger *ledger, bool in_order)
 {
     if (in_order) {
         /* Relaxed: every lock is held. */
-        atomic_store_explicit(&ledger->suspect, false, memory_order_relaxed);
+        shared_store(ledger->suspect, false);
     }
     for (uint32_t i = DMA_LEDGER_STRIPES; i-- > 0;) {
         unlock(&ledger->stripes[i]);

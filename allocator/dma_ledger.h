@@ -48,16 +48,16 @@ struct dma_stripe {
 
 struct dma_ledger {
     struct dma_index index; /* pointers to slots; key: GPA / LOAM_FRAME_BYTES */
-    atomic_bool suspect;    /* a thread died holding a lock: nothing is changed until all was found in order */
+    bool suspect;           /* (shared) a thread died holding a lock: nothing is changed until all was found in order */
     struct dma_stripe stripes[DMA_LEDGER_STRIPES];
 };
 
 /*
- * Enter a buffer, whose id is set. owner is a valid name. On failure the ledger is as it was.
+ * Enter a buffer, whose id is set. owner is a valid name of so many characters. On failure the ledger is as it was.
  * LOAM_ERROR_SYSTEM: no heap memory, or ids are used up. LOAM_ERROR_CORRUPT: the ledger is suspect.
  */
 LOAM_MUST_USE enum loam_error loam_dma_ledger_enter(struct dma_ledger *ledger, struct loam_dma_buffer *buffer,
-                                                    const char *owner, bool kept);
+                                                    const char *owner, size_t length, bool kept);
 
 /*
  * The entry with that id, held: no other thread sees or changes it until loam_dma_ledger_give. *entry is NULL on failure.

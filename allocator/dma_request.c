@@ -7,19 +7,22 @@
 
 #define ALIGN_MAX_BYTES (4 * LOAM_GIB)
 
-bool loam_dma_owner_valid(const char *owner)
+size_t loam_dma_owner_length(const char *owner)
 {
     size_t length = 0;
 
-    while (owner != NULL && length <= LOAM_DMA_OWNER_MAX && owner[length] >= ' ' && owner[length] <= '~') {
+    if (owner == NULL) {
+        return 0;
+    }
+    while (length <= LOAM_DMA_OWNER_MAX && (unsigned char)(owner[length] - ' ') <= '~' - ' ') {
         length++;
     }
-    return length >= 1 && length <= LOAM_DMA_OWNER_MAX && owner[length] == '\0';
+    return length <= LOAM_DMA_OWNER_MAX && owner[length] == '\0' ? length : 0;
 }
 
-const char *loam_dma_request_fault(const struct loam_dma_request *request, uint32_t frame_shift)
+const char *loam_dma_request_fault(const struct loam_dma_request *request, size_t owner_length, uint32_t frame_shift)
 {
-    if (!loam_dma_owner_valid(request->owner)) {
+    if (owner_length == 0) {
         return "the owner's name has to be 1 to 63 printable ASCII characters";
     }
     if (request->bytes == 0 || request->bytes > LOAM_FRAME_COUNT_MAX << frame_shift) {
@@ -47,9 +50,8 @@ const char *loam_dma_request_fault(const struct loam_dma_request *request, uint3
 
 struct loam_frame_request loam_dma_request_frames(const struct loam_dma_request *request, uint32_t frame_shift)
 {
-    uint64_t frame_mask = (UINT64_C(1) << frame_shift) - 1;
     struct loam_frame_request frames = {
-        .count_frames = (request->bytes >> frame_shift) + ((request->bytes & frame_mask) != 0),
+        .count_frames = dma_request_count_frames(request, frame_shift),
         .align_frames = request->align_bytes >> frame_shift,
         .boundary_frames = request->boundary_bytes >> frame_shift,
         .limit = loam_pfn_from_gpa(request->limit, frame_shift),

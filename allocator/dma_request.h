@@ -10,10 +10,17 @@
 #include <stdint.h>
 
 /* 1 to LOAM_DMA_OWNER_MAX characters of printable ASCII: the name stands in lines of text, wherever they are printed. */
-bool loam_dma_owner_valid(const char *owner);
+size_t loam_dma_owner_length(const char *owner); /* 0: it is no such name */
 
-/* What is wrong with the request as such; NULL: nothing. */
-const char *loam_dma_request_fault(const struct loam_dma_request *request, uint32_t frame_shift);
+/* What is wrong with the request as such, whose owner's name has that length; NULL: nothing. */
+const char *loam_dma_request_fault(const struct loam_dma_request *request, size_t owner_length, uint32_t frame_shift);
+
+static inline uint64_t dma_request_count_frames(const struct loam_dma_request *request, uint32_t frame_shift)
+{
+    uint64_t frame_mask = (UINT64_C(1) << frame_shift) - 1;
+
+    return (request->bytes >> frame_shift) + ((request->bytes & frame_mask) != 0);
+}
 
 /* The request, which has no fault, in frames. */
 struct loam_frame_request loam_dma_request_frames(const struct loam_dma_request *request, uint32_t frame_shift);

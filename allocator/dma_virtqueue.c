@@ -45,7 +45,7 @@ enum loam_error loam_dma_alloc_virtqueue(struct loam_dma *dma, const char *owner
     *rings = (struct loam_virtqueue_rings){0};
     if (error != LOAM_OK) {
         return loam_fail(diag, error, "virtqueue of \"%.63s\": a size of %" PRIu32 ", not a power of two up to %u",
-                         loam_dma_owner_valid(owner) ? owner : "?", queue_size, LOAM_VIRTQUEUE_SIZE_MAX);
+                         loam_dma_owner_length(owner) != 0 ? owner : "?", queue_size, LOAM_VIRTQUEUE_SIZE_MAX);
     }
     request.bytes = layout.bytes;
     error = loam_dma_alloc(dma, &request, &rings->buffer, diag);

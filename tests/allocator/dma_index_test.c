@@ -14,7 +14,7 @@ void __real_free(void *memory);
 void *__wrap_calloc(size_t count, size_t bytes);
 void __wrap_free(void *memory);
 
-#define NODE_BYTES (sizeof(dma_index_place) << DMA_INDEX_DIGIT_BITS)
+#define NODE_BYTES sizeof(struct dma_index_node)
 
 static atomic_int heap_failure; /* fails the n-th call from now; 0: none */
 static atomic_int node_count;
@@ -31,7 +31,7 @@ void *__wrap_calloc(size_t count, size_t bytes)
         return NULL;
     }
     if (slipping != NULL) {
-        atomic_store(slip_place, slipping);
+        shared_store_ordered(*slip_place, slipping);
     }
     atomic_fetch_add(&node_count, count * bytes == NODE_BYTES);
     return __real_calloc(count, bytes);
@@ -52,7 +52,7 @@ static void put(struct dma_index *index, uint64_t key, void *thing)
     dma_index_place *place = loam_dma_index_place(index, key);
 
     cr_assert_not_null(place);
-    atomic_store(place, thing);
+    shared_store_ordered(*place, thing);
 }
 
 static void expect_next(const struct dma_index *index, uint64_t from, uint64_t key, const void *thing)
@@ -66,7 +66,7 @@ static void expect_next(const struct dma_index *index, uint64_t from, uint64_t k
 Test(dma_index, finds_the_next_across_all_levels)
 {
     static const uint64_t keys[4] = {0, 1023, UINT64_C(1) << 30, DMA_INDEX_KEY_END - 1};
-    struct dma_index index = {NULL};
+    struct dma_index index = {0};
 
     expect_next(&index, 0, 0, NULL);
     for (int i = 0; i < 4; i++) {
@@ -89,7 +89,7 @@ Test(dma_index, finds_the_next_across_all_levels)
 
 Test(dma_index, a_place_stays_and_is_made_once)
 {
-    struct dma_index index = {NULL};
+    struct dma_index index = {0};
     int before = node_count;
     dma_index_place *place = loam_dma_index_place(&index, 5);
 
@@ -103,9 +103,26 @@ Test(dma_index, a_place_stays_and_is_made_once)
     cr_expect_eq(node_count, before);
 }
 
+/* Nodes so far apart that the index remembers one of them at a time. */
+Test(dma_index, places_far_apart_are_not_taken_for_each_other)
+{
+    const uint64_t apart = (uint64_t)DMA_INDEX_NEAR << DMA_INDEX_NEAR_SHIFT;
+    struct dma_index index = {0};
+    dma_index_place *near = loam_dma_index_place(&index, 5), *far = loam_dma_index_place(&index, 5 + apart);
+
+    cr_expect_neq(near, far);
+    for (int n = 0; n < 2; n++) {
+        cr_expect_eq(loam_dma_index_place(&index, 5), near);
+        cr_expect_eq(loam_dma_index_place(&index, 5 + apart), far);
+    }
+    put(&index, 5 + apart, &things[1]);
+    expect_next(&index, 0, 5 + apart, &things[1]);
+    loam_dma_index_clear(&index);
+}
+
 Test(dma_index, a_full_heap_at_every_level)
 {
-    struct dma_index index = {NULL};
+    struct dma_index index = {0};
     int before = node_count;
 
     put(&index, 0, &things[0]);
@@ -126,7 +143,7 @@ Test(dma_index, a_full_heap_at_every_level)
 
 Test(dma_index, the_node_of_who_was_faster_counts)
 {
-    struct dma_index index = {NULL};
+    struct dma_index index = {0};
     int before = node_count;
     void *others = calloc(1, NODE_BYTES);
     dma_index_place *place;
@@ -136,7 +153,7 @@ Test(dma_index, the_node_of_who_was_faster_counts)
     place = loam_dma_index_place(&index, 7);
     cr_assert_not_null(place);
     cr_expect_eq(index.root, others);
-    atomic_store(place, &things[0]);
+    shared_store_ordered(*place, &things[0]);
     expect_next(&index, 0, 7, &things[0]);
     cr_expect_eq(node_count - before, DMA_INDEX_LEVELS, "one's own is freed");
     loam_dma_index_clear(&index);
@@ -156,7 +173,7 @@ static void *fill(void *argument)
         dma_index_place *place = loam_dma_index_place(&shared, first + i * 700);
 
         if (place != NULL) {
-            atomic_store_explicit(place, &things[first], memory_order_release);
+            shared_store_release(*place, &things[first]);
         }
     }
     return NULL;
