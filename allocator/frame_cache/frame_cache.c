@@ -41,44 +41,53 @@ struct loam_frame *loam_frame_cache_lock(struct loam_frame_cache *cache, enum lo
 
 /* --- Taking without the lock ----------------------------------------------------------------------------------- */
 
-/* Of one word of the window's chunk, which is locked, all free blocks of the order; false: it has none. */
-static bool make_word(struct loam_frame_cache *cache, struct frame_window *window, uint32_t order, uint32_t word)
+/* Of a word of the window's chunk, which is locked, the free blocks that start there are made. */
+static void make_word(struct loam_frame_cache *cache, struct frame_window *window, uint32_t order, uint32_t word,
+                      uint64_t starts)
 {
     struct loam_frame *frame = frame_of_cache(cache);
     struct frame_chunk *chunk = frame_address(frame, window->chunk_offset_bytes);
-    struct frame_map *map = frame_address(frame, window->map_offset_bytes);
-    uint64_t starts = frame_bits_starts(frame_bits_word(map, FRAME_BITS_FREE, word), order), count;
+    uint64_t count = (uint64_t)__builtin_popcountll(starts) << order;
 
-    if (starts == 0) {
-        return false;
-    }
-    count = (uint64_t)__builtin_popcountll(starts) << order;
-    frame_bits_set(map, word, frame_spread(starts, order), frame_ends(starts, order));
+    frame_bits_set(frame_address(frame, window->map_offset_bytes), word, frame_spread(starts, order),
+                   frame_ends(starts, order));
     frame_count(chunk, (uint32_t)(count >> order) * FRAME_COUNT_BLOCK - (uint32_t)count * FRAME_COUNT_FREE);
     shared_store(chunk->order, FRAME_TAKING(order, word));
     add_frames(cache, window->chunk_base, -count);
     shared_store(window->base, window->chunk_base + word * UINT64_C(64));
     shared_store(window->made, starts);
     shared_store(window->ready, starts);
-    return true;
+}
+
+/* The next word that has free blocks of the order, from the one where the window was: those before were looked through. */
+static void make_next_word(struct loam_frame_cache *cache, struct frame_window *window, uint32_t order)
+{
+    const struct frame_map *map = frame_address(frame_of_cache(cache), window->map_offset_bytes);
+
+    for (uint32_t n = 0, first = frame_offset(window->base) / 64; n < FRAME_MAP_WORDS; n++) {
+        uint32_t word = (first + n) % FRAME_MAP_WORDS;
+        uint64_t starts = frame_bits_starts(frame_bits_word(map, FRAME_BITS_FREE, word), order);
+
+        if (starts != 0) {
+            make_word(cache, window, order, word, starts);
+            return;
+        }
+    }
 }
 
 bool loam_frame_cache_make_ready(struct loam_frame_cache *cache, uint64_t set, uint32_t order)
 {
     struct frame_window *window = &cache->window[order][set];
     struct frame_chunk *chunk = frame_address(frame_of_cache(cache), window->chunk_offset_bytes);
-    uint64_t back;
 
     if (window->link == FRAME_LINK_NONE || !frame_lend_hold(chunk)) {
         return false;
     }
     /* What others freed at the same moment is in made no more. */
-    back = window->back & window->made;
-    shared_store(window->ready, back);
+    shared_store(window->ready, window->back & window->made);
     shared_store(window->back, 0);
-    /* From the word where it was: those before it were looked through already. */
-    for (uint32_t n = 0, first = frame_offset(window->base) / 64; window->ready == 0 && n < FRAME_MAP_WORDS; n++) {
-        make_word(cache, window, order, (first + n) % FRAME_MAP_WORDS);
+    if (window->ready == 0 && frame_free_frames(chunk) >= 1u << order) {
+        make_next_word(cache, window, order);
     }
     frame_lend_unlock(chunk);
     return window->ready != 0;
