@@ -23,8 +23,8 @@ void *__real_calloc(size_t count, size_t bytes);
 void *__wrap_malloc(size_t bytes);
 void *__wrap_calloc(size_t count, size_t bytes);
 
-static atomic_int heap_failure; /* fails the n-th call from now; 0: none */
-static struct dma_slot *slots;  /* the ledger's first, to set what no test has the time to count up to */
+static atomic_int heap_failure;          /* fails the n-th call from now; 0: none */
+static _Atomic(struct dma_slot *) slots; /* the ledger's first, to set what no test has the time to count up to */
 
 static bool heap_fails(void)
 {
