@@ -17,9 +17,7 @@ const char *loam_dma_request_fault(const struct loam_dma_request *request, size_
 
 static inline uint64_t dma_request_count_frames(const struct loam_dma_request *request, uint32_t frame_shift)
 {
-    uint64_t frame_mask = (UINT64_C(1) << frame_shift) - 1;
-
-    return (request->bytes >> frame_shift) + ((request->bytes & frame_mask) != 0);
+    return (request->bytes + (UINT64_C(1) << frame_shift) - 1) >> frame_shift;
 }
 
 /* The request, which has no fault, in frames. */
