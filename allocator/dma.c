@@ -3,8 +3,8 @@
  * Invariant: each entry of the ledger is one allocated block of the frame allocator:
  *     start == gpa >> frame shift, count_frames == bytes >> frame shift
  *
- * A buffer's frames are allocated before it is entered, and it is hidden before they are freed, with its entry held until
- * it is struck out: what the ledger shows is allocated, whenever one looks.
+ * A buffer's frames are allocated before it is entered, and its entry is held from before they are freed until it is struck
+ * out: what the ledger shows is allocated, whenever one looks.
  *
  * Locks: the ledger's, then the frame allocator's own. The map's views are taken with or without it.
  */
@@ -357,13 +357,11 @@ enum loam_error loam_dma_release_into(struct loam_dma *dma, uint64_t id, struct 
     }
     error = may_release(entry);
     if (error == LOAM_OK) {
-        loam_dma_ledger_hide(&dma->ledger, entry);
         error = free_frames(dma, cache, &entry->buffer);
         if (error == LOAM_OK) {
             loam_dma_ledger_strike(&dma->ledger, entry);
             return LOAM_OK;
         }
-        loam_dma_ledger_show(&dma->ledger, entry);
         error = error == LOAM_ERROR_BUSY ? LOAM_ERROR_BUSY : LOAM_ERROR_CORRUPT;
     }
     loam_dma_ledger_give(&dma->ledger, entry);

@@ -89,6 +89,11 @@ void *loam_dma_index_next(const struct dma_index *index, uint64_t *key)
     return NULL;
 }
 
+void loam_dma_index_take_out(struct dma_index *index, uint64_t key, void *found)
+{
+    shared_swap(*loam_dma_index_place(index, key), &found, NULL);
+}
+
 /* As deep as there are levels. */
 static void free_node(struct dma_index_node *node, unsigned level)
 {

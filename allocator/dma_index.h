@@ -55,6 +55,9 @@ static inline dma_index_place *loam_dma_index_place(struct dma_index *index, uin
 /* The lowest key at or above *key with a pointer in its place: the pointer, and *key is that key. NULL: there is none. */
 void *loam_dma_index_next(const struct dma_index *index, uint64_t *key);
 
+/* Whoever found that pointer at that key takes it out, unless another has been put there since. */
+void loam_dma_index_take_out(struct dma_index *index, uint64_t key, void *found);
+
 /* Free all nodes; the pointers are their owner's. The index is empty afterwards. */
 void loam_dma_index_clear(struct dma_index *index);
 

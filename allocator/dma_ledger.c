@@ -10,6 +10,7 @@
 
 static_assert(sizeof(struct dma_slot) == 2 * LINE_BYTES && offsetof(struct loam_dma_entry, owner) + 27 <= LINE_BYTES,
               "a slot is two cache lines, of which the first has room for names of 26 characters");
+static_assert(sizeof(struct dma_stripe) == 4 * LINE_BYTES, "a stripe is found by a shift");
 static_assert(LOAM_GPA_END >> LOAM_FRAME_SHIFT <= DMA_INDEX_KEY_END, "the index holds every frame");
 static_assert((uint64_t)DMA_LEDGER_SLOTS_MAX * DMA_LEDGER_STRIPES < UINT32_MAX, "a slot's number is half an id");
 
@@ -58,9 +59,9 @@ static struct dma_slot *make_slot(struct dma_stripe *stripe, uint32_t stripe_ind
         }
     }
     slot = slots_of(stripe->segments[segment]) + offset;
-    slot->number = stripe->made * DMA_LEDGER_STRIPES + stripe_index;
-    slot->entry.buffer.id = UINT64_C(1) + slot->number;
-    stripe->made++;
+    slot->entry.buffer.id = UINT64_C(1) + stripe->made * DMA_LEDGER_STRIPES + stripe_index;
+    /* Release: who finds the slot by its id finds its segment. */
+    shared_store_release(stripe->made, stripe->made + 1);
     return slot;
 }
 
@@ -79,10 +80,12 @@ static struct dma_slot *take_slot(struct dma_stripe *stripe, uint32_t stripe_ind
 static void give_slot(struct dma_stripe *stripe, struct dma_slot *slot)
 {
     struct loam_dma_buffer *buffer = &slot->entry.buffer;
+    uint64_t next_id = buffer->id + DMA_LEDGER_ID_STEP;
 
     buffer->bytes = 0;
-    buffer->id += DMA_LEDGER_ID_STEP;
-    if (buffer->id >= DMA_LEDGER_ID_STEP) {
+    /* Relaxed: stripe_of reads the half that stays as it is. */
+    shared_store(buffer->id, next_id);
+    if (next_id >= DMA_LEDGER_ID_STEP) {
         buffer->hva = stripe->free;
         stripe->free = slot;
     }
@@ -100,14 +103,6 @@ static void fill_slot(struct dma_slot *slot, struct loam_dma_buffer *buffer, con
     slot->entry.kept = kept;
     memcpy(slot->entry.owner, owner, length);
     slot->entry.owner[length] = 0;
-}
-
-static struct dma_slot *slot_with_id(const struct dma_stripe *stripe, uint64_t id)
-{
-    uint32_t index = ((uint32_t)id - 1) / DMA_LEDGER_STRIPES;
-    struct dma_slot *slot = index < stripe->made ? slot_at(stripe, index) : NULL;
-
-    return slot != NULL && slot->entry.buffer.id == id && slot->entry.buffer.bytes != 0 ? slot : NULL;
 }
 
 /* --- Stripes ------------------------------------------------------------------------------------------------------ */
@@ -130,19 +125,35 @@ bool loam_dma_ledger_suspect(const struct dma_ledger *ledger)
     return shared_load(ledger->suspect);
 }
 
-static const struct dma_slot *slot_of(const struct loam_dma_entry *entry)
+static uint32_t stripe_index_of(uint64_t id)
 {
-    return (const struct dma_slot *)entry;
+    return ((uint32_t)id - 1) % DMA_LEDGER_STRIPES;
 }
 
+/* Relaxed: what of an id says which stripe it is never changes. */
 static struct dma_stripe *stripe_of(struct dma_ledger *ledger, const struct loam_dma_entry *entry)
 {
-    return &ledger->stripes[slot_of(entry)->number % DMA_LEDGER_STRIPES];
+    return &ledger->stripes[stripe_index_of(shared_load(entry->buffer.id))];
 }
 
 static uint64_t key_of(loam_gpa gpa)
 {
     return gpa.value >> LOAM_FRAME_SHIFT;
+}
+
+/* The slot that an id is of, where there is one: needs no lock. */
+static inline struct dma_slot *slot_of_id(const struct dma_stripe *stripe, uint64_t id)
+{
+    uint32_t index = ((uint32_t)id - 1) / DMA_LEDGER_STRIPES;
+
+    /* Acquire: pairs with the release in make_slot. */
+    return index < shared_load_acquire(stripe->made) ? slot_at(stripe, index) : NULL;
+}
+
+/* Whether it has the entry with that id; its stripe is held. */
+static bool has_entry(const struct dma_slot *slot, uint64_t id)
+{
+    return slot != NULL && slot->entry.buffer.id == id && slot->entry.buffer.bytes != 0;
 }
 
 /* --- Entries ------------------------------------------------------------------------------------------------------ */
@@ -166,7 +177,7 @@ enum loam_error loam_dma_ledger_enter(struct dma_ledger *ledger, struct loam_dma
         if (slot != NULL) {
             fill_slot(slot, buffer, owner, length, kept);
             stripe->count++;
-            /* Release: who finds the slot sees its number, and takes the lock for the rest. */
+            /* Release: who finds the slot sees in its id which stripe it is of, and takes the lock for the rest. */
             shared_store_release(*place, slot);
         }
     }
@@ -176,41 +187,25 @@ enum loam_error loam_dma_ledger_enter(struct dma_ledger *ledger, struct loam_dma
 
 enum loam_error loam_dma_ledger_take(struct dma_ledger *ledger, uint64_t id, struct loam_dma_entry **entry)
 {
-    struct dma_stripe *stripe = &ledger->stripes[((uint32_t)id - 1) % DMA_LEDGER_STRIPES];
-    enum loam_error error = LOAM_ERROR_CORRUPT;
-    struct dma_slot *slot = NULL;
+    struct dma_stripe *stripe = &ledger->stripes[stripe_index_of(id)];
+    struct dma_slot *slot = slot_of_id(stripe, id);
+    enum loam_error error;
 
+    __builtin_prefetch(slot, 1); /* of many it is far away: come while the lock does */
     lock(ledger, stripe);
-    if (!loam_dma_ledger_suspect(ledger)) {
-        slot = slot_with_id(stripe, id);
-        error = slot != NULL ? LOAM_OK : LOAM_ERROR_NOT_FOUND;
+    if (!loam_dma_ledger_suspect(ledger) && has_entry(slot, id)) {
+        *entry = &slot->entry;
+        return LOAM_OK;
     }
-    *entry = slot != NULL ? &slot->entry : NULL;
-    if (slot == NULL) {
-        unlock(stripe);
-    }
+    error = loam_dma_ledger_suspect(ledger) ? LOAM_ERROR_CORRUPT : LOAM_ERROR_NOT_FOUND;
+    unlock(stripe);
+    *entry = NULL;
     return error;
 }
 
 void loam_dma_ledger_give(struct dma_ledger *ledger, const struct loam_dma_entry *entry)
 {
     unlock(stripe_of(ledger, entry));
-}
-
-/* Release: who finds the slot sees its number, and takes the lock for the rest. Its place is there. */
-static void set_place(struct dma_ledger *ledger, loam_gpa gpa, const struct dma_slot *slot)
-{
-    shared_store_release(*loam_dma_index_place(&ledger->index, key_of(gpa)), (void *)(uintptr_t)slot);
-}
-
-void loam_dma_ledger_hide(struct dma_ledger *ledger, const struct loam_dma_entry *entry)
-{
-    set_place(ledger, entry->buffer.gpa, NULL);
-}
-
-void loam_dma_ledger_show(struct dma_ledger *ledger, const struct loam_dma_entry *entry)
-{
-    set_place(ledger, entry->buffer.gpa, slot_of(entry));
 }
 
 void loam_dma_ledger_strike(struct dma_ledger *ledger, struct loam_dma_entry *entry)
@@ -224,28 +219,41 @@ void loam_dma_ledger_strike(struct dma_ledger *ledger, struct loam_dma_entry *en
 
 /* --- In order of GPA ---------------------------------------------------------------------------------------------- */
 
+/* Whether the slot, whose stripe is held, has an entry that starts at key; else the index has it there from before. */
+static bool starts_at(const struct dma_slot *slot, uint64_t key)
+{
+    return slot->entry.buffer.bytes != 0 && key_of(slot->entry.buffer.gpa) == key;
+}
+
 struct loam_dma_entry *loam_dma_ledger_held_next(const struct dma_ledger *ledger, loam_gpa gpa)
 {
-    uint64_t key = key_of(gpa);
-    struct dma_slot *slot = loam_dma_index_next(&ledger->index, &key);
+    struct dma_slot *slot;
 
-    return slot != NULL ? &slot->entry : NULL;
+    for (uint64_t key = key_of(gpa); (slot = loam_dma_index_next(&ledger->index, &key)) != NULL; key++) {
+        if (starts_at(slot, key)) {
+            return &slot->entry;
+        }
+    }
+    return NULL;
 }
 
 enum loam_error loam_dma_ledger_next(struct dma_ledger *ledger, loam_gpa gpa, struct loam_dma_entry *entry)
 {
     uint64_t key = key_of(gpa);
-    const struct dma_slot *slot;
+    struct dma_slot *slot;
     bool found = false;
 
     while (!found && (slot = loam_dma_index_next(&ledger->index, &key)) != NULL) {
         struct dma_stripe *stripe = stripe_of(ledger, &slot->entry);
 
         lock(ledger, stripe);
-        /* Else it was struck out meanwhile: look again. */
-        found = slot->entry.buffer.bytes != 0 && key_of(slot->entry.buffer.gpa) == key;
+        found = starts_at(slot, key);
         if (found) {
             *entry = slot->entry;
+        } else if (!loam_dma_ledger_suspect(ledger)) {
+            loam_dma_index_take_out(&ledger->index, key, slot);
+        } else {
+            key++;
         }
         unlock(stripe);
     }
@@ -291,14 +299,21 @@ void loam_dma_ledger_give_all_after_fork(struct dma_ledger *ledger)
     }
 }
 
-/* The entry that the index has at key, against its slot and the entry before it, NULL if there is none. */
+/* Whether the index has the slot, which has an entry, where that starts. */
+static bool is_filed(const struct dma_ledger *ledger, const struct dma_slot *slot)
+{
+    uint64_t start = key_of(slot->entry.buffer.gpa), key = start;
+
+    return loam_dma_index_next(&ledger->index, &key) == slot && key == start;
+}
+
+/* The entry of the slot that the index has at key, against the entry before it, NULL if there is none. */
 static enum loam_error validate_entry(const struct dma_ledger *ledger, uint64_t key, const struct dma_slot *slot,
                                       const struct loam_dma_entry *before, struct loam_diag *diag)
 {
     const struct loam_dma_buffer *buffer = &slot->entry.buffer;
-    const struct dma_stripe *stripe = &ledger->stripes[slot->number % DMA_LEDGER_STRIPES];
 
-    if (key_of(buffer->gpa) != key) {
+    if (!is_filed(ledger, slot)) {
         return loam_fail(diag, LOAM_ERROR_CORRUPT,
                          "dma ledger: \"%s\" at GPA %#" PRIx64 " is filed under GPA %#" PRIx64, slot->entry.owner,
                          buffer->gpa.value, key << LOAM_FRAME_SHIFT);
@@ -307,7 +322,7 @@ static enum loam_error validate_entry(const struct dma_ledger *ledger, uint64_t 
         return loam_fail(diag, LOAM_ERROR_CORRUPT, "dma ledger: \"%s\" at GPA %#" PRIx64 " overlaps \"%s\"",
                          slot->entry.owner, buffer->gpa.value, before->owner);
     }
-    if (buffer->id % DMA_LEDGER_ID_STEP != UINT64_C(1) + slot->number || slot_with_id(stripe, buffer->id) != slot) {
+    if (slot_of_id(&ledger->stripes[stripe_index_of(buffer->id)], buffer->id) != slot) {
         return loam_fail(diag, LOAM_ERROR_CORRUPT, "dma ledger: \"%s\" is not found by its id %" PRIu64,
                          slot->entry.owner, buffer->id);
     }
@@ -321,8 +336,12 @@ enum loam_error loam_dma_ledger_validate(const struct dma_ledger *ledger, struct
     uint32_t filed = 0, counted = 0;
 
     for (uint64_t key = 0; (slot = loam_dma_index_next(&ledger->index, &key)) != NULL; key++) {
-        enum loam_error error = validate_entry(ledger, key, slot, before, diag);
+        enum loam_error error;
 
+        if (slot->entry.buffer.bytes == 0 || (!starts_at(slot, key) && is_filed(ledger, slot))) {
+            continue; /* from before */
+        }
+        error = validate_entry(ledger, key, slot, before, diag);
         if (error != LOAM_OK) {
             return error;
         }

@@ -4,7 +4,8 @@
  *
  * It is striped, so that threads do not wait for each other: an entry lies in the stripe of the thread that made it,
  * under that stripe's lock, and an id says in which stripe and which slot of it. Entries never move. What orders them by
- * GPA is one index for all stripes, which is read without a lock.
+ * GPA is one index for all stripes, which is read without a lock. Who strikes an entry out leaves it there: the index has
+ * each entry where it starts, and slots where none starts any more, which whoever comes upon them takes out.
  *
  * Threads: every call from any thread, unless it says otherwise. Locks: one stripe's, or all in ascending order.
  */
@@ -26,24 +27,23 @@
 
 /*
  * A place for one entry after another.
- *   number == index in the stripe x DMA_LEDGER_STRIPES + index of the stripe: never changes
- *   low half of entry.buffer.id == number + 1; high half: how many entries the slot has had before
+ *   low half of entry.buffer.id - 1 == index in the stripe x DMA_LEDGER_STRIPES + index of the stripe: never changes
+ *   high half: how many entries the slot has had before
  *   entry.buffer.bytes == 0: free, entry.buffer.hva is the next free slot, entry.buffer.id that of the next entry
  * The first cache line holds all that is read and written when a buffer with a short name comes and goes.
  */
 struct dma_slot {
     _Alignas(64) struct loam_dma_entry entry;
-    uint32_t number;
 };
 
 /* Empty when all zero. made == count + free slots + slots whose ids are used up. */
 struct dma_stripe {
+    char apart[48]; /* from what is before: a lock, at a multiple of its 16 bytes, shares its line with none of it */
     struct loam_lock lock; /* guards what follows, and the entries */
     uint32_t count;
     uint32_t made; /* slots; those from here on were never used */
     struct dma_slot *free;
     void *segments[DMA_LEDGER_SEGMENTS]; /* from calloc; the slots begin at the first cache line */
-    char apart[64];                      /* no two stripes' locks share a cache line */
 };
 
 struct dma_ledger {
@@ -67,14 +67,7 @@ LOAM_MUST_USE enum loam_error loam_dma_ledger_take(struct dma_ledger *ledger, ui
                                                    struct loam_dma_entry **entry);
 void loam_dma_ledger_give(struct dma_ledger *ledger, const struct loam_dma_entry *entry);
 
-/*
- * An entry that the caller holds: out of sight of who looks by GPA, so that its frames may be freed and entered again; and
- * back, if they were not.
- */
-void loam_dma_ledger_hide(struct dma_ledger *ledger, const struct loam_dma_entry *entry);
-void loam_dma_ledger_show(struct dma_ledger *ledger, const struct loam_dma_entry *entry);
-
-/* Strike out an entry that is held and hidden, which gives it up too. */
+/* Strike out an entry that is held, which gives it up too. Its frames may be another's by now, even entered again. */
 void loam_dma_ledger_strike(struct dma_ledger *ledger, struct loam_dma_entry *entry);
 
 /* Copy the entry that starts lowest at or above gpa. LOAM_ERROR_NOT_FOUND: there is none, and *entry is untouched. */

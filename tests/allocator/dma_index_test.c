@@ -103,6 +103,18 @@ Test(dma_index, a_place_stays_and_is_made_once)
     cr_expect_eq(node_count, before);
 }
 
+Test(dma_index, takes_out_only_what_was_found)
+{
+    struct dma_index index = {0};
+
+    put(&index, 5, &things[0]);
+    loam_dma_index_take_out(&index, 5, &things[1]);
+    expect_next(&index, 0, 5, &things[0]);
+    loam_dma_index_take_out(&index, 5, &things[0]);
+    expect_next(&index, 0, 0, NULL);
+    loam_dma_index_clear(&index);
+}
+
 /* Nodes so far apart that the index remembers one of them at a time. */
 Test(dma_index, places_far_apart_are_not_taken_for_each_other)
 {

@@ -81,7 +81,6 @@ static void strike(uint64_t id)
     struct loam_dma_entry *entry;
 
     cr_assert_eq(loam_dma_ledger_take(&ledger, id, &entry), LOAM_OK, "%#lx", id);
-    loam_dma_ledger_hide(&ledger, entry);
     loam_dma_ledger_strike(&ledger, entry);
 }
 
@@ -136,7 +135,6 @@ Test(dma_ledger, an_entry_is_found_by_id_as_it_was_entered)
     cr_expect_str_eq(entry->owner, "rings");
     cr_expect(entry->kept);
     entry->pin_count = 7;
-    loam_dma_ledger_hide(&ledger, entry);
     loam_dma_ledger_strike(&ledger, entry);
     cr_expect_eq(look_up(buffer.id), LOAM_ERROR_NOT_FOUND);
     cr_assert_eq(loam_dma_ledger_enter(&ledger, &buffer, "x", 1, false), LOAM_OK);
@@ -284,24 +282,45 @@ Test(dma_ledger, next_copies_the_lowest_entry_at_or_above)
 }
 
 /* While an entry's frames are freed, they may become another's, which stays where it is. */
-Test(dma_ledger, who_is_hidden_takes_no_other_along)
+Test(dma_ledger, who_is_struck_out_takes_no_other_along)
 {
-    uint64_t old = enter(5), new;
-    struct loam_dma_entry *held, entry;
+    uint64_t old = enter(5), new = enter(5);
+    struct loam_dma_entry entry;
 
-    cr_assert_eq(loam_dma_ledger_take(&ledger, old, &held), LOAM_OK);
-    loam_dma_ledger_hide(&ledger, held);
-    cr_expect_null(loam_dma_ledger_held_next(&ledger, (loam_gpa){0}));
-    loam_dma_ledger_show(&ledger, held);
-    cr_expect_eq(loam_dma_ledger_held_next(&ledger, (loam_gpa){0}), held);
-    loam_dma_ledger_hide(&ledger, held);
-    loam_dma_ledger_give(&ledger, held);
-    new = enter(5);
-    cr_assert_eq(loam_dma_ledger_take(&ledger, old, &held), LOAM_OK);
-    loam_dma_ledger_strike(&ledger, held);
+    cr_assert_eq(loam_dma_ledger_next(&ledger, (loam_gpa){0}, &entry), LOAM_OK);
+    cr_expect_eq(entry.buffer.id, new);
+    strike(old);
     cr_assert_eq(loam_dma_ledger_next(&ledger, (loam_gpa){0}, &entry), LOAM_OK);
     cr_expect_eq(entry.buffer.id, new);
     cr_expect_eq(loam_dma_ledger_count(&ledger), 1);
+    assert_valid();
+}
+
+/* The first key at or above that the index has anything at. */
+static uint64_t indexed_from(uint64_t key)
+{
+    return loam_dma_index_next(&ledger.index, &key) != NULL ? key : UINT64_MAX;
+}
+
+Test(dma_ledger, what_was_struck_out_is_not_found_and_leaves_the_index)
+{
+    struct loam_dma_entry entry;
+    uint64_t moved, gone;
+
+    strike(enter(3)); /* its slot is the next entry's */
+    moved = enter(9);
+    gone = enter(4);
+    strike(gone);
+    assert_valid();
+    cr_expect_eq(loam_dma_ledger_held_next(&ledger, (loam_gpa){0})->buffer.id, moved);
+    cr_expect_eq(indexed_from(1), 3, "nobody came upon it");
+    cr_assert_eq(loam_dma_ledger_next(&ledger, (loam_gpa){4096}, &entry), LOAM_OK);
+    cr_expect_eq(entry.buffer.id, moved);
+    cr_expect_eq(indexed_from(1), 9);
+    strike(moved);
+    cr_expect_null(loam_dma_ledger_held_next(&ledger, (loam_gpa){0}));
+    cr_expect_eq(loam_dma_ledger_next(&ledger, (loam_gpa){0}, &entry), LOAM_ERROR_NOT_FOUND);
+    cr_expect_eq(indexed_from(0), UINT64_MAX);
     assert_valid();
 }
 
@@ -455,9 +474,11 @@ static void *take_all(void *unused)
 Test(dma_ledger, after_a_holder_died_nothing_changes_until_all_is_in_order, .timeout = 60)
 {
     struct loam_dma_buffer buffer;
+    struct loam_dma_entry entry;
     uint64_t id = enter(1);
     pthread_t thread;
 
+    strike(enter(0));
     cr_expect_not(loam_dma_ledger_suspect(&ledger));
     cr_assert_eq(pthread_create(&thread, NULL, take_all, NULL), 0);
     cr_assert_eq(pthread_join(thread, NULL), 0);
@@ -465,6 +486,9 @@ Test(dma_ledger, after_a_holder_died_nothing_changes_until_all_is_in_order, .tim
     cr_expect(loam_dma_ledger_suspect(&ledger));
     cr_expect_eq(try_enter(2, &buffer), LOAM_ERROR_CORRUPT);
     cr_expect_eq(loam_dma_ledger_count(&ledger), 1);
+    cr_expect_eq(loam_dma_ledger_next(&ledger, (loam_gpa){0}, &entry), LOAM_OK);
+    cr_expect_eq(entry.buffer.id, id);
+    cr_expect_eq(indexed_from(0), 0, "what was struck out stays too");
     loam_dma_ledger_take_all(&ledger);
     loam_dma_ledger_give_all(&ledger, false);
     cr_expect(loam_dma_ledger_suspect(&ledger));
