@@ -667,7 +667,7 @@ void loam_backing_destroy(struct loam_backing *backing)
     loam_prim_heap_free(backing);
 }
 
-struct loam_backing_info loam_backing_info(const struct loam_backing *backing)
+struct loam_backing_info loam_backing_get_info(const struct loam_backing *backing)
 {
     struct loam_backing_info info = {.node = LOAM_NODE_ANY, .fd = -1};
 

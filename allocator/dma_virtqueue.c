@@ -12,7 +12,7 @@
 #define USED_ELEMENT_BYTES      8u
 #define USED_ALIGN_BYTES        4u
 
-enum loam_error loam_virtqueue_layout(uint32_t queue_size, struct loam_virtqueue_layout *layout)
+enum loam_error loam_virtqueue_get_layout(uint32_t queue_size, struct loam_virtqueue_layout *layout)
 {
     uint64_t available_end;
 
@@ -37,7 +37,7 @@ enum loam_error loam_dma_alloc_virtqueue(struct loam_dma *dma, const char *owner
 {
     struct loam_virtqueue_layout layout;
     struct loam_dma_request request = {.owner = owner, .limit = limit};
-    enum loam_error error = loam_virtqueue_layout(queue_size, &layout);
+    enum loam_error error = loam_virtqueue_get_layout(queue_size, &layout);
 
     if (rings == NULL) {
         return loam_fail(diag, LOAM_ERROR_INVALID, "virtqueue: NULL given where a place for its rings is wanted");

@@ -27,6 +27,8 @@
 #define REGION_ALIGN_SHIFT      12
 #define BUCKETS_PER_REGION      2
 
+static_assert(sizeof(loam_gpa) == sizeof(uint64_t), "a GPA is passed as an integer");
+static_assert(sizeof(loam_pfn) == sizeof(uint64_t), "a PFN is passed as an integer");
 static_assert(UINT64_C(1) << REGION_ALIGN_SHIFT == LOAM_REGION_ALIGN_BYTES, "the least that a bucket covers");
 
 struct loam_gpa_map {

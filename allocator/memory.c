@@ -88,7 +88,7 @@ static enum loam_error map_region(struct loam_memory *memory, struct loam_region
 {
     enum loam_error error;
 
-    region.hva = (char *)loam_backing_info(memory->backings[region.backing - 1]).hva + region.backing_offset;
+    region.hva = (char *)loam_backing_get_info(memory->backings[region.backing - 1]).hva + region.backing_offset;
     error = loam_gpa_map_keeper_insert(memory->map, &region);
     return error == LOAM_OK ? LOAM_OK
                             : loam_fail(diag, error, "the GPA map refuses %#" PRIx64 " bytes at GPA %#" PRIx64 ": %s",
@@ -198,8 +198,8 @@ static enum loam_error populate_again(void *self, loam_gpa gpa, uint64_t bytes, 
     }
     end = loam_align_down(start + bytes - 1, unit) + unit;
     start = loam_align_down(start, unit);
-    if (end > loam_backing_info(backing).bytes) {
-        end = loam_backing_info(backing).bytes;
+    if (end > loam_backing_get_info(backing).bytes) {
+        end = loam_backing_get_info(backing).bytes;
     }
     return loam_backing_populate(backing, start, end - start, diag);
 }
@@ -495,10 +495,10 @@ enum loam_error loam_memory_backing(const struct loam_memory *memory, uint32_t i
         return LOAM_ERROR_INVALID;
     }
     if (!found) {
-        *info = loam_backing_info(NULL);
+        *info = loam_backing_get_info(NULL);
         return memory != NULL ? LOAM_ERROR_NOT_FOUND : LOAM_ERROR_INVALID;
     }
-    *info = loam_backing_info(memory->backings[index]);
+    *info = loam_backing_get_info(memory->backings[index]);
     return LOAM_OK;
 }
 
@@ -507,7 +507,7 @@ enum loam_error loam_memory_backing(const struct loam_memory *memory, uint32_t i
 static enum loam_error validate_part(const struct loam_memory *memory, uint32_t part, struct loam_diag *diag)
 {
     const struct loam_plan_part *planned = &memory->plan.parts[part];
-    struct loam_backing_info info = loam_backing_info(memory->backings[part]);
+    struct loam_backing_info info = loam_backing_get_info(memory->backings[part]);
     loam_pfn start = loam_pfn_from_gpa(planned->start, LOAM_FRAME_SHIFT);
     struct loam_frame_section section;
 
@@ -534,7 +534,7 @@ static enum loam_error validate_region(const struct loam_memory *memory, const s
     part = &memory->plan.parts[index];
     if (!loam_fits(region->backing_offset, region->bytes, part->bytes) ||
         region->start.value != part->start.value + region->backing_offset ||
-        region->hva != (char *)loam_backing_info(memory->backings[index]).hva + region->backing_offset) {
+        region->hva != (char *)loam_backing_get_info(memory->backings[index]).hva + region->backing_offset) {
         return loam_fail(diag, LOAM_ERROR_CORRUPT, "the region at GPA %#" PRIx64 " does not lie in backing %" PRIu32,
                          region->start.value, region->backing);
     }

@@ -4,6 +4,7 @@
 #include "guest/abi.h"
 #include "vmm/boot_file.h"
 
+#include <assert.h>
 #include <elf.h>
 #include <inttypes.h>
 #include <string.h>

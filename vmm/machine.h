@@ -20,6 +20,7 @@
 #include "vmm/bus.h"
 #include "vmm/irq.h"
 
+#include <assert.h>
 #include <stddef.h>
 #include <stdint.h>
 

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "loam/version.h"
 #include "vmm/options.h"
 #include "vmm/report.h"
 #include "vmm/run.h"

@@ -8,8 +8,6 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define LOAM_VERSION "0.1.0"
-
 /* What a process of loam ends with. Stopped by signal N, it ends with 128 + N. */
 enum exit_code {
     EXIT_CODE_PASS = 0,

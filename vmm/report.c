@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "vmm/report.h"
 
+#include "loam/version.h"
 #include "vmm/options.h"
 #include "vmm/printable.h"
 #include "vmm/utf8.h"

@@ -8,6 +8,7 @@
 #include "vmm/assist.h"
 #include "vmm/decode.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>

@@ -8,6 +8,7 @@
  */
 #include "vmm/virtqueue.h"
 
+#include <assert.h>
 #include <stddef.h>
 
 /* Section 2.7.5. */

@@ -324,7 +324,7 @@ static enum loam_error step_fragmentation(const struct loam_frame *frame, uint64
     return LOAM_OK;
 }
 
-struct loam_frame_fragmentation loam_frame_fragmentation(const struct loam_frame *frame)
+struct loam_frame_fragmentation loam_frame_get_fragmentation(const struct loam_frame *frame)
 {
     struct loam_frame_fragmentation sum = {0};
     enum loam_error error = frame != NULL ? LOAM_OK : LOAM_ERROR_INVALID;
@@ -354,7 +354,7 @@ static void count_caches(const struct loam_frame *frame, struct loam_frame_stats
     stats->cached_frames = frame_min(stats->cached_frames, stats->managed_frames - stats->free_frames);
 }
 
-struct loam_frame_stats loam_frame_stats(const struct loam_frame *frame)
+struct loam_frame_stats loam_frame_get_stats(const struct loam_frame *frame)
 {
     struct loam_frame *locked = frame != NULL ? frame_lock(frame) : NULL;
     struct loam_frame_stats stats = {0};

@@ -265,7 +265,7 @@ static void try_combination(enum loam_pages pages, enum loam_sharing sharing, en
     request.sharing = sharing;
     request.commit = commit;
     backing = create(&request);
-    info = loam_backing_info(backing);
+    info = loam_backing_get_info(backing);
     cr_assert(info.pages == pages && info.sharing == sharing && info.commit == commit);
     cr_assert(info.bytes == request.bytes && info.gpa.value == request.gpa.value);
     cr_assert_eq(info.page_bytes, loam_pages_bytes(pages));
@@ -351,7 +351,7 @@ Test(backing, addresses_are_congruent_wherever_the_guest_has_them)
         request.gpa.value = (seed >> 20) % (LOAM_GPA_END - request.bytes) & ~(4 * LOAM_KIB - 1);
         request.commit = LOAM_COMMIT_LAZY;
         backing = create(&request);
-        info = loam_backing_info(backing);
+        info = loam_backing_get_info(backing);
         assert_congruent(&info);
         assert_guarded(&info);
         loam_backing_destroy(backing);
@@ -364,7 +364,7 @@ static void touch_outside(uint64_t bytes, ptrdiff_t offset)
     volatile char *hva;
 
     request.bytes = bytes;
-    hva = loam_backing_info(create(&request)).hva;
+    hva = loam_backing_get_info(create(&request)).hva;
     signal(SIGSEGV, SIG_DFL); /* a sanitizer would answer it otherwise */
     (void)hva[offset];
 }
@@ -398,7 +398,7 @@ Test(backing, locked_memory_is_populated_and_locked)
     request.lock = true;
     request.bytes = LOAM_MIB;
     backing = create(&request);
-    info = loam_backing_info(backing);
+    info = loam_backing_get_info(backing);
     cr_assert(info.locked && info.populated);
     cr_assert_eq(smaps_kib(&info, "Locked"), LOAM_MIB / LOAM_KIB);
     loam_backing_destroy(backing);
@@ -414,7 +414,7 @@ Test(backing, memory_is_locked_to_its_end)
     request.lock = true;
     request.bytes = 33 * LOAM_MIB;
     backing = create(&request);
-    info = loam_backing_info(backing);
+    info = loam_backing_get_info(backing);
     cr_expect_eq(prim_fake_call_count(PRIM_LOCK), 2);
     cr_expect_eq(smaps_kib(&info, "Locked"), 33 * LOAM_MIB / LOAM_KIB);
     loam_backing_destroy(backing);
@@ -458,10 +458,10 @@ Test(backing_pool, memory_is_kept_from_children_and_dumps_when_asked)
             request.keep_from_children = true;
             request.keep_from_dumps = true;
             kept = create(&request);
-            info = loam_backing_info(ordinary);
+            info = loam_backing_get_info(ordinary);
             vm_flags(&info, flags, sizeof flags);
             cr_expect(strstr(flags, " dc") == NULL && strstr(flags, " dd") == NULL, "%s", flags);
-            info = loam_backing_info(kept);
+            info = loam_backing_get_info(kept);
             vm_flags(&info, flags, sizeof flags);
             cr_expect(strstr(flags, " dc") != NULL && strstr(flags, " dd") != NULL, "%s", flags);
             loam_backing_destroy(ordinary);
@@ -482,7 +482,7 @@ Test(backing, a_child_destroys_its_own_part_only)
     for (int i = 0; i < 2; i++) {
         request.keep_from_children = i == 1;
         backings[i] = create(&request);
-        memory[i] = loam_backing_info(backings[i]).hva;
+        memory[i] = loam_backing_get_info(backings[i]).hva;
         memory[i][0] = 'm';
     }
     child = fork();
@@ -567,7 +567,7 @@ Test(backing, the_file_bears_the_name)
 
     request.name = "backing-test";
     backing = create(&request);
-    snprintf(path, sizeof path, "/proc/self/fd/%d", loam_backing_info(backing).fd);
+    snprintf(path, sizeof path, "/proc/self/fd/%d", loam_backing_get_info(backing).fd);
     cr_assert_gt(readlink(path, target, sizeof target - 1), 0);
     cr_assert_not_null(strstr(target, "memfd:backing-test"));
     loam_backing_destroy(backing);
@@ -666,7 +666,7 @@ Test(backing, null_is_refused_and_outputs_are_defined)
 {
     struct loam_backing_request request = request_of(LOAM_PAGES_4K);
     struct loam_backing *backing = (struct loam_backing *)&request;
-    struct loam_backing_info info = loam_backing_info(NULL);
+    struct loam_backing_info info = loam_backing_get_info(NULL);
     struct loam_diag diag = {0};
 
     cr_expect_eq(loam_backing_create(NULL, &backing, &diag), LOAM_ERROR_INVALID);
@@ -683,7 +683,7 @@ Test(backing, a_zeroed_request_is_the_ordinary_one)
 {
     struct loam_backing_request request = {.bytes = 4 * LOAM_MIB, .pages = LOAM_PAGES_4K};
     struct loam_backing *backing = create(&request);
-    struct loam_backing_info info = loam_backing_info(backing);
+    struct loam_backing_info info = loam_backing_get_info(backing);
     int mode = -1;
 
     cr_expect_eq(prim_fake_call_count(PRIM_BIND_NODE), 0);
@@ -813,7 +813,7 @@ Test(backing_pool, reserved_pages_are_not_promised_twice)
             request.bytes = 2 * LOAM_MIB;
             struct loam_backing *second;
             cr_assert_eq(loam_backing_create(&request, &second, NULL), LOAM_ERROR_EXHAUSTED);
-            memset(loam_backing_info(first).hva, 1, loam_backing_info(first).bytes);
+            memset(loam_backing_get_info(first).hva, 1, loam_backing_get_info(first).bytes);
             loam_backing_destroy(first);
         }
     }
@@ -920,7 +920,7 @@ Test(backing_pool, pages_bound_to_a_node_are_there_when_the_call_returns)
     }
     request.bind_node = true;
     backing = create(&request);
-    info = loam_backing_info(backing);
+    info = loam_backing_get_info(backing);
     cr_assert_eq(info.node, 0);
     cr_assert(info.populated);
     cr_assert_eq(present_bytes(&info), info.bytes);
@@ -1129,11 +1129,11 @@ Test(backing_pool, pages_that_a_group_charges_at_touch_are_populated)
         script_host();
         request.commit = (enum loam_commit)commit;
         backing = create(&request);
-        cr_expect_eq(loam_backing_info(backing).populated, commit == LOAM_COMMIT_POPULATE);
+        cr_expect_eq(loam_backing_get_info(backing).populated, commit == LOAM_COMMIT_POPULATE);
         loam_backing_destroy(backing);
         prim_fake_script_text(GROUP_V2 "hugetlb.2MB.max", "16777216\n");
         backing = create(&request);
-        cr_expect(loam_backing_info(backing).populated);
+        cr_expect(loam_backing_get_info(backing).populated);
         loam_backing_destroy(backing);
         prim_fake_fail(PRIM_POPULATE, 1, 1, EFAULT);
         diag = refused(&request, LOAM_ERROR_EXHAUSTED);
@@ -1248,7 +1248,7 @@ static enum loam_pages auto_gives(uint64_t bytes, uint64_t gpa)
     request.bytes = bytes;
     request.gpa.value = gpa;
     backing = create(&request);
-    pages = loam_backing_info(backing).pages;
+    pages = loam_backing_get_info(backing).pages;
     loam_backing_destroy(backing);
     return pages;
 }
@@ -1279,7 +1279,7 @@ static enum loam_sharing thp_sharing(enum loam_sharing wanted, uint64_t gpa)
     request.gpa.value = gpa;
     request.commit = LOAM_COMMIT_LAZY;
     if (loam_backing_create(&request, &backing, &diag) == LOAM_OK) {
-        sharing = loam_backing_info(backing).sharing;
+        sharing = loam_backing_get_info(backing).sharing;
         loam_backing_destroy(backing);
     } else {
         cr_assert_eq(diag.error, LOAM_ERROR_EXHAUSTED);
@@ -1363,7 +1363,7 @@ static void assert_covered(const char *start, uint64_t bytes)
 Test(backing, workers_populate_all_of_a_range_and_nothing_else)
 {
     struct loam_backing *backing = lazy(8 * LOAM_MIB, 3);
-    struct loam_backing_info info = loam_backing_info(backing);
+    struct loam_backing_info info = loam_backing_get_info(backing);
     char *hva = info.hva;
 
     hva[LOAM_MIB] = 7;
@@ -1373,9 +1373,9 @@ Test(backing, workers_populate_all_of_a_range_and_nothing_else)
     assert_covered(hva + LOAM_MIB, 5 * LOAM_MIB + 4 * LOAM_KIB);
     cr_assert_eq(present_bytes(&info), 5 * LOAM_MIB + 4 * LOAM_KIB);
     cr_assert_eq(hva[LOAM_MIB], 7);
-    cr_assert_not(loam_backing_info(backing).populated);
+    cr_assert_not(loam_backing_get_info(backing).populated);
     cr_assert_eq(loam_backing_populate(backing, 0, 8 * LOAM_MIB, NULL), LOAM_OK);
-    cr_assert(loam_backing_info(backing).populated);
+    cr_assert(loam_backing_get_info(backing).populated);
     cr_assert_eq(present_bytes(&info), 8 * LOAM_MIB);
     loam_backing_destroy(backing);
 }
@@ -1407,7 +1407,7 @@ Test(backing, a_range_to_populate_lies_within)
 /* Populate all of the backing; what is reported is held against the record of the calls. Failures are set up. */
 static void populate_with_failures(struct loam_backing *backing, enum loam_error expected)
 {
-    struct loam_backing_info info = loam_backing_info(backing);
+    struct loam_backing_info info = loam_backing_get_info(backing);
     const char *lowest = (const char *)UINTPTR_MAX;
     struct loam_diag diag = {0};
     uint64_t missing = 0;
@@ -1433,7 +1433,7 @@ static void populate_with_failures(struct loam_backing *backing, enum loam_error
     assert_text(&diag, strerror(error_number));
     assert_covered(info.hva, info.bytes);
     cr_assert_eq(present_bytes(&info), info.bytes - missing, "the other parts are populated");
-    cr_assert_not(loam_backing_info(backing).populated);
+    cr_assert_not(loam_backing_get_info(backing).populated);
     prim_fake_fail_none();
 }
 
@@ -1487,7 +1487,7 @@ Test(backing, threads_that_do_not_start_are_done_without)
 {
     for (uint32_t working = 0; working < 4; working++) {
         struct loam_backing *backing = lazy(4 * LOAM_MIB, 5);
-        struct loam_backing_info info = loam_backing_info(backing);
+        struct loam_backing_info info = loam_backing_get_info(backing);
 
         prim_fake_fail(PRIM_THREAD_START, 1 + working, 100, EAGAIN);
         cr_assert_eq(loam_backing_populate(backing, 0, info.bytes, NULL), LOAM_OK);
@@ -1538,7 +1538,7 @@ static bool fail_call(const struct loam_backing_request *request, uint32_t n, in
     cr_assert_eq(error == LOAM_OK, diag.text[0] == '\0');
     cr_assert_eq(error, diag.error);
     if (error == LOAM_OK) {
-        memset(loam_backing_info(backing).hva, 1, 4096);
+        memset(loam_backing_get_info(backing).hva, 1, 4096);
     }
     loam_backing_destroy(backing);
     failed = prim_fake_failed_count();
@@ -1677,7 +1677,7 @@ static void *create_and_destroy(void *argument)
             wrong++;
             continue;
         }
-        memory = loam_backing_info(backing).hva;
+        memory = loam_backing_get_info(backing).hva;
         wrong += memory[0] != 0;
         memory[0] = number;
         sched_yield();

@@ -114,7 +114,7 @@ static void set_up(void)
 
 static uint64_t free_frames(void)
 {
-    return loam_frame_stats(guest.frame).free_frames;
+    return loam_frame_get_stats(guest.frame).free_frames;
 }
 
 static void tear_down(void)
@@ -458,7 +458,7 @@ Test(dma, a_suspect_frame_allocator_is_no_lack_of_memory)
     cr_assert_eq(pthread_create(&thread, NULL, freeze_and_die, guest.frame), 0);
     cr_assert_eq(pthread_join(thread, NULL), 0);
     /* Takes the lock over. */
-    (void)loam_frame_stats(guest.frame);
+    (void)loam_frame_get_stats(guest.frame);
     errno = ERANGE;
     cr_assert_eq(loam_dma_alloc(guest.dma, &request, &buffer, &diag), LOAM_ERROR_CORRUPT, "%s", diag.text);
     cr_assert_eq(errno, ERANGE);
@@ -581,7 +581,7 @@ Test(dma, frames_without_memory_get_it_before_their_buffer_is_seen)
 {
     struct supplier supplier = {.answer = LOAM_ERROR_SYSTEM};
     struct loam_dma_request wanted = {.owner = "o", .bytes = 512 * PAGE, .align_bytes = 512 * PAGE};
-    uint64_t free_frames = loam_frame_stats(guest.frame).free_frames;
+    uint64_t free_frames = loam_frame_get_stats(guest.frame).free_frames;
     struct loam_dma_buffer buffer = {.id = 7};
     struct loam_diag diag = {0};
 
@@ -592,15 +592,15 @@ Test(dma, frames_without_memory_get_it_before_their_buffer_is_seen)
                      "dma buffer \"o\": 2097152 bytes, aligned to 0x200000: the host has none: Cannot allocate memory");
     cr_expect_eq(diag.system_errno, ENOMEM);
     cr_expect_eq(buffer.id, 0);
-    cr_expect_eq(loam_frame_stats(guest.frame).free_frames, free_frames);
-    cr_expect_eq(loam_frame_stats(guest.frame).released_chunks, 1, "it is as it was");
+    cr_expect_eq(loam_frame_get_stats(guest.frame).free_frames, free_frames);
+    cr_expect_eq(loam_frame_get_stats(guest.frame).released_chunks, 1, "it is as it was");
     supplier.answer = LOAM_OK;
     cr_assert_eq(loam_dma_alloc(guest.dma, &wanted, &buffer, &diag), LOAM_OK, "%s", diag.text);
     cr_expect_eq(supplier.asked_count, 2);
     cr_expect_eq(supplier.gpa.value, 4 * LOAM_GIB);
     cr_expect_eq(supplier.bytes, 512 * PAGE);
     cr_assert_eq(loam_dma_release(guest.dma, buffer.id), LOAM_OK);
-    cr_expect_eq(loam_frame_stats(guest.frame).released_chunks, 0);
+    cr_expect_eq(loam_frame_get_stats(guest.frame).released_chunks, 0);
     cr_assert_eq(loam_dma_alloc(guest.dma, &wanted, &buffer, NULL), LOAM_OK);
     cr_expect_eq(supplier.asked_count, 2, "who has memory is not given it again");
 }
@@ -820,8 +820,8 @@ Test(dma, null_is_refused_and_outputs_are_defined)
     cr_expect_eq(loam_dma_release(NULL, 1), LOAM_ERROR_INVALID);
     cr_expect_eq(loam_dma_pin(NULL, 1), LOAM_ERROR_INVALID);
     cr_expect_eq(loam_dma_unpin(NULL, 1), LOAM_ERROR_INVALID);
-    cr_expect_eq(loam_virtqueue_layout(8, NULL), LOAM_ERROR_INVALID);
-    cr_expect_eq(loam_virtqueue_layout(0, &layout), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_virtqueue_get_layout(8, NULL), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_virtqueue_get_layout(0, &layout), LOAM_ERROR_INVALID);
     cr_expect_eq(layout.bytes, 0);
     cr_expect_eq(loam_dma_alloc_virtqueue(NULL, "x", 8, (loam_gpa){0}, &rings, &diag), LOAM_ERROR_INVALID);
     cr_expect_eq(rings.queue_size, 0);
@@ -952,14 +952,14 @@ Test(dma, virtqueue_layouts_are_those_of_the_specification)
         uint64_t used = round_up(available + sizeof(uint16_t) * (2 + size + 1), 4);
         uint64_t end = used + sizeof(uint16_t) * 2 + sizeof(struct used_element) * size + sizeof(uint16_t);
 
-        cr_assert_eq(loam_virtqueue_layout(size, &layout), valid ? LOAM_OK : LOAM_ERROR_INVALID, "size %u", size);
+        cr_assert_eq(loam_virtqueue_get_layout(size, &layout), valid ? LOAM_OK : LOAM_ERROR_INVALID, "size %u", size);
         cr_assert_eq(layout.descriptors_offset_bytes, 0);
         cr_assert_eq(layout.available_offset_bytes, valid ? available : 0, "size %u", size);
         cr_assert_eq(layout.used_offset_bytes, valid ? used : 0, "size %u", size);
         cr_assert_eq(layout.bytes, valid ? end : 0, "size %u", size);
     }
-    cr_assert_eq(loam_virtqueue_layout(UINT32_MAX, &layout), LOAM_ERROR_INVALID);
-    cr_assert_eq(loam_virtqueue_layout(1u << 31, &layout), LOAM_ERROR_INVALID);
+    cr_assert_eq(loam_virtqueue_get_layout(UINT32_MAX, &layout), LOAM_ERROR_INVALID);
+    cr_assert_eq(loam_virtqueue_get_layout(1u << 31, &layout), LOAM_ERROR_INVALID);
 }
 
 Test(dma, rings_of_every_size_are_carved_below_the_limit)
@@ -968,7 +968,7 @@ Test(dma, rings_of_every_size_are_carved_below_the_limit)
         struct loam_virtqueue_layout layout;
         struct loam_virtqueue_rings rings;
 
-        cr_assert_eq(loam_virtqueue_layout(size, &layout), LOAM_OK);
+        cr_assert_eq(loam_virtqueue_get_layout(size, &layout), LOAM_OK);
         cr_assert_eq(loam_dma_alloc_virtqueue(guest.dma, "rings", size, (loam_gpa){LOAM_DMA32_END_BYTES}, &rings, NULL),
                      LOAM_OK);
         cr_assert_eq(rings.queue_size, size);
@@ -1115,7 +1115,7 @@ static struct loam_frame_cache *make_cache(void)
 
 static uint64_t cached_frames(void)
 {
-    return loam_frame_stats(guest.frame).cached_frames;
+    return loam_frame_get_stats(guest.frame).cached_frames;
 }
 
 Test(dma, small_buffers_come_from_a_cache_and_go_back)

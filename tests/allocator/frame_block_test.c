@@ -19,7 +19,7 @@ enum { START = 1000, FRAMES = 4000, END = START + FRAMES };
 
 static void assert_unchanged(const struct loam_frame *frame, struct loam_frame_stats before)
 {
-    struct loam_frame_stats now = loam_frame_stats(frame);
+    struct loam_frame_stats now = loam_frame_get_stats(frame);
 
     cr_assert_eq(memcmp(&before, &now, sizeof now), 0);
     assert_valid(frame);
@@ -40,7 +40,7 @@ static struct loam_frame_block take(struct loam_frame *frame, struct loam_frame_
 /* Why a request is refused, which must leave everything as it was and the block zero. */
 static enum loam_error refusal(struct loam_frame *frame, struct loam_frame_request request)
 {
-    struct loam_frame_stats before = loam_frame_stats(frame);
+    struct loam_frame_stats before = loam_frame_get_stats(frame);
     struct loam_frame_block block = {.start = {7}, .count_frames = 7, .section = 7, .flags = 7};
     enum loam_error error = loam_frame_alloc(frame, &request, &block);
 
@@ -114,7 +114,7 @@ Test(frame_block, grow_takes_the_frames_behind_and_keeps_the_tag)
             cr_assert_eq(loam_frame_grow(frame, pfn(start), count, wanted, &flags), LOAM_OK);
             cr_assert_eq(flags, 0);
             assert_block(frame, start, wanted, LOAM_FRAME_TAG_SLAB);
-            cr_assert_eq(loam_frame_stats(frame).allocated_frames, wanted);
+            cr_assert_eq(loam_frame_get_stats(frame).allocated_frames, wanted);
             assert_valid(frame);
             cr_assert_eq(loam_frame_free(frame, pfn(start), count), LOAM_ERROR_INVALID);
             give(frame, start, wanted);
@@ -130,7 +130,7 @@ Test(frame_block, grow_step_by_step_fills_a_section)
     take_at(frame, START, 1);
     for (uint64_t count = 1; count < FRAMES; count++) {
         cr_assert_eq(loam_frame_grow(frame, pfn(START), count, count + 1, NULL), LOAM_OK);
-        cr_assert_eq(loam_frame_stats(frame).free_frames, FRAMES - count - 1);
+        cr_assert_eq(loam_frame_get_stats(frame).free_frames, FRAMES - count - 1);
         assert_valid(frame);
     }
     assert_block(frame, START, FRAMES, LOAM_FRAME_TAG_NONE);
@@ -140,7 +140,7 @@ Test(frame_block, grow_step_by_step_fills_a_section)
 
 static enum loam_error grow_refusal(struct loam_frame *frame, uint64_t start, uint64_t count, uint64_t wanted)
 {
-    struct loam_frame_stats before = loam_frame_stats(frame);
+    struct loam_frame_stats before = loam_frame_get_stats(frame);
     uint32_t flags = 7;
     enum loam_error error = loam_frame_grow(frame, pfn(start), count, wanted, &flags);
 
@@ -206,10 +206,10 @@ Test(frame_block, grow_leaves_the_reserve_to_blocks_within_it)
     add(frame, ZONE_END - 300, 600);
     take_at(frame, ZONE_END - 300, 150);
     cr_assert_eq(loam_frame_grow(frame, pfn(ZONE_END - 300), 150, 250, NULL), LOAM_OK);
-    cr_assert_eq(loam_frame_stats(frame).free_frames_in_zone[LOAM_FRAME_ZONE_DMA32], 50);
+    cr_assert_eq(loam_frame_get_stats(frame).free_frames_in_zone[LOAM_FRAME_ZONE_DMA32], 50);
     cr_assert_eq(grow_refusal(frame, ZONE_END - 300, 250, 400), LOAM_ERROR_EXHAUSTED);
     cr_assert_eq(loam_frame_grow(frame, pfn(ZONE_END - 300), 250, 300, NULL), LOAM_OK);
-    cr_assert_eq(loam_frame_stats(frame).free_frames_in_zone[LOAM_FRAME_ZONE_DMA32], 0);
+    cr_assert_eq(loam_frame_get_stats(frame).free_frames_in_zone[LOAM_FRAME_ZONE_DMA32], 0);
     assert_valid(frame);
 }
 
@@ -241,7 +241,7 @@ Test(frame_block, trim_frees_the_tail_and_keeps_the_tag)
             cr_assert_eq(loam_frame_trim(frame, pfn(start), count, rest), LOAM_OK);
             assert_block(frame, start, rest, LOAM_FRAME_TAG_SLAB);
             cr_assert(is_free(frame, start + rest) && is_free(frame, start + count - 1));
-            cr_assert_eq(loam_frame_stats(frame).allocated_frames, rest);
+            cr_assert_eq(loam_frame_get_stats(frame).allocated_frames, rest);
             assert_valid(frame);
             take_at(frame, start + rest, count - rest);
             assert_block(frame, start, rest, LOAM_FRAME_TAG_SLAB);
@@ -255,7 +255,7 @@ Test(frame_block, trim_frees_the_tail_and_keeps_the_tag)
 
 static enum loam_error trim_refusal(struct loam_frame *frame, uint64_t start, uint64_t count, uint64_t rest)
 {
-    struct loam_frame_stats before = loam_frame_stats(frame);
+    struct loam_frame_stats before = loam_frame_get_stats(frame);
     enum loam_error error = loam_frame_trim(frame, pfn(start), count, rest);
 
     cr_assert_neq(error, LOAM_OK);
@@ -299,7 +299,7 @@ Test(frame_block, split_makes_two_blocks_with_the_same_tag)
             cr_assert_eq(loam_frame_split(frame, pfn(start), count, first), LOAM_OK);
             assert_block(frame, start, first, mark);
             assert_block(frame, start + first, count - first, mark);
-            cr_assert_eq(loam_frame_stats(frame).allocated_frames, count);
+            cr_assert_eq(loam_frame_get_stats(frame).allocated_frames, count);
             assert_valid(frame);
             cr_assert_eq(loam_frame_free(frame, pfn(start), count), LOAM_ERROR_INVALID);
             give(frame, start + first * (first % 2), first % 2 ? count - first : first);
@@ -331,7 +331,7 @@ Test(frame_block, split_down_to_single_frames)
 
 static enum loam_error split_refusal(struct loam_frame *frame, uint64_t start, uint64_t count, uint64_t first)
 {
-    struct loam_frame_stats before = loam_frame_stats(frame);
+    struct loam_frame_stats before = loam_frame_get_stats(frame);
     enum loam_error error = loam_frame_split(frame, pfn(start), count, first);
 
     cr_assert_neq(error, LOAM_OK);
@@ -371,7 +371,7 @@ static void assert_distinct_blocks(const struct loam_frame *frame, const loam_pf
         assert_block(frame, starts[i].value, frames, LOAM_FRAME_TAG_NONE);
     }
     /* No two are one block: together they are all there is. */
-    cr_assert_eq(loam_frame_stats(frame).allocated_frames, count * frames);
+    cr_assert_eq(loam_frame_get_stats(frame).allocated_frames, count * frames);
 }
 
 Test(frame_block, batches_of_every_order_come_and_go)
@@ -390,7 +390,7 @@ Test(frame_block, batches_of_every_order_come_and_go)
             assert_valid(frame);
             cr_assert_eq(loam_frame_free_batch(frame, order, starts, count, &done), LOAM_OK);
             cr_assert_eq(done, count);
-            cr_assert_eq(loam_frame_stats(frame).allocated_frames, 0);
+            cr_assert_eq(loam_frame_get_stats(frame).allocated_frames, 0);
             assert_valid(frame);
         }
     }
@@ -398,7 +398,7 @@ Test(frame_block, batches_of_every_order_come_and_go)
 
 static enum loam_error batch_refusal(struct loam_frame *frame, uint32_t order, uint64_t limit, size_t count)
 {
-    struct loam_frame_stats before = loam_frame_stats(frame);
+    struct loam_frame_stats before = loam_frame_get_stats(frame);
     loam_pfn starts[BATCH];
     enum loam_error error;
 
@@ -432,7 +432,7 @@ Test(frame_block, a_batch_is_had_whole_or_not_at_all)
 Test(frame_block, an_empty_batch_changes_nothing)
 {
     struct loam_frame *frame = make_with(START, FRAMES);
-    struct loam_frame_stats before = loam_frame_stats(frame);
+    struct loam_frame_stats before = loam_frame_get_stats(frame);
     size_t done = 7;
 
     cr_assert_eq(loam_frame_alloc_batch(frame, 0, pfn(0), &(loam_pfn){0}, 0), LOAM_OK);
@@ -471,12 +471,12 @@ Test(frame_block, a_batch_of_frees_stops_at_the_first_that_is_wrong)
         cr_assert_eq(loam_frame_free_batch(frame, 2, starts, 100, &done),
                      i < 3 ? LOAM_ERROR_NOT_FOUND : LOAM_ERROR_INVALID);
         cr_assert_eq(done, 40);
-        cr_assert_eq(loam_frame_stats(frame).allocated_frames, 60 * 4);
+        cr_assert_eq(loam_frame_get_stats(frame).allocated_frames, 60 * 4);
         assert_valid(frame);
         starts[40] = kept;
         cr_assert_eq(loam_frame_free_batch(frame, 2, starts + 40, 60, &done), LOAM_OK);
         cr_assert_eq(done, 60);
-        cr_assert_eq(loam_frame_stats(frame).allocated_frames, 0);
+        cr_assert_eq(loam_frame_get_stats(frame).allocated_frames, 0);
     }
 }
 
@@ -518,9 +518,9 @@ Test(frame_block, released_chunks_are_counted_and_serve_last)
 
     release_chunks(frame, 2, 3);
     assert_released_chunks(frame, "..rrr...");
-    cr_assert_eq(loam_frame_stats(frame).released_chunks, 3);
-    cr_assert_eq(loam_frame_stats(frame).free_chunks, 8);
-    cr_assert_eq(loam_frame_stats(frame).free_frames, 8 * 512);
+    cr_assert_eq(loam_frame_get_stats(frame).released_chunks, 3);
+    cr_assert_eq(loam_frame_get_stats(frame).free_chunks, 8);
+    cr_assert_eq(loam_frame_get_stats(frame).free_frames, 8 * 512);
     for (int i = 0; i < 5 * 512; i++) {
         cr_assert_eq(loam_frame_alloc_order(frame, 0, &start), LOAM_OK);
         cr_assert(start.value < 1024 || start.value >= 2560);
@@ -529,7 +529,7 @@ Test(frame_block, released_chunks_are_counted_and_serve_last)
     cr_assert_eq(start.value, 0);
     cr_assert_eq(REFUSAL(frame, .count_frames = 1, .flags = LOAM_FRAME_BACKED), LOAM_ERROR_EXHAUSTED);
     cr_assert_eq(TAKE(frame, .count_frames = 1).flags, LOAM_FRAME_BLOCK_RELEASED);
-    cr_assert_eq(loam_frame_stats(frame).released_chunks, 2);
+    cr_assert_eq(loam_frame_get_stats(frame).released_chunks, 2);
     assert_valid(frame);
 }
 
@@ -584,7 +584,7 @@ Test(frame_block, released_stays_with_the_chunk_until_it_is_backed)
     give(frame, one.start.value, 10);
     give(frame, two.start.value, 20);
     assert_released_chunks(frame, "rrrr");
-    cr_assert_eq(loam_frame_stats(frame).released_chunks, 4);
+    cr_assert_eq(loam_frame_get_stats(frame).released_chunks, 4);
     take_at(frame, 600, 10);
     take_at(frame, 700, 10);
     cr_assert_eq(loam_frame_set_backed(frame, pfn(700), 10), LOAM_OK);
@@ -593,7 +593,7 @@ Test(frame_block, released_stays_with_the_chunk_until_it_is_backed)
     give(frame, 600, 10);
     give(frame, 700, 10);
     give(frame, 800, 1);
-    cr_assert_eq(loam_frame_stats(frame).released_chunks, 3);
+    cr_assert_eq(loam_frame_get_stats(frame).released_chunks, 3);
     assert_valid(frame);
 }
 
@@ -607,14 +607,14 @@ Test(frame_block, set_backed_reaches_every_chunk_that_the_block_touches)
     assert_released_chunks(frame, "r....rrr");
     assert_valid(frame);
     give(frame, 1000, 1100);
-    cr_assert_eq(loam_frame_stats(frame).released_chunks, 4);
+    cr_assert_eq(loam_frame_get_stats(frame).released_chunks, 4);
     assert_released_chunks(frame, "r....rrr");
     assert_valid(frame);
 }
 
 static enum loam_error released_refusal(struct loam_frame *frame, uint64_t start, uint64_t count)
 {
-    struct loam_frame_stats before = loam_frame_stats(frame);
+    struct loam_frame_stats before = loam_frame_get_stats(frame);
     enum loam_error error = loam_frame_free_released(frame, pfn(start), count);
 
     cr_assert_neq(error, LOAM_OK);
@@ -673,13 +673,13 @@ Test(frame_block, blocks_that_change_size_keep_count_of_released_chunks)
     assert_released_chunks(frame, ".rr.....");
     cr_assert_eq(loam_frame_trim(frame, pfn(512), 588, 1), LOAM_OK);
     assert_released_chunks(frame, ".rr.....");
-    cr_assert_eq(loam_frame_stats(frame).released_chunks, 1);
+    cr_assert_eq(loam_frame_get_stats(frame).released_chunks, 1);
     cr_assert_eq(loam_frame_set_backed(frame, pfn(512), 1), LOAM_OK);
     assert_released_chunks(frame, "..r.....");
     assert_valid(frame);
     give(frame, 500, 12);
     give(frame, 512, 1);
-    cr_assert_eq(loam_frame_stats(frame).released_chunks, 1);
+    cr_assert_eq(loam_frame_get_stats(frame).released_chunks, 1);
     assert_valid(frame);
 }
 
@@ -691,7 +691,7 @@ Test(frame_block, every_chunk_can_be_released_and_given_back)
     for (uint64_t n = 0; n < 64; n++) {
         block = TAKE(frame, .count_frames = 512, .align_frames = 512, .flags = LOAM_FRAME_BACKED);
         cr_assert_eq(loam_frame_free_released(frame, block.start, 512), LOAM_OK);
-        cr_assert_eq(loam_frame_stats(frame).released_chunks, n + 1);
+        cr_assert_eq(loam_frame_get_stats(frame).released_chunks, n + 1);
         assert_valid(frame);
     }
     cr_assert_eq(REFUSAL(frame, .count_frames = 1, .flags = LOAM_FRAME_BACKED), LOAM_ERROR_EXHAUSTED);
@@ -699,7 +699,7 @@ Test(frame_block, every_chunk_can_be_released_and_given_back)
         block = TAKE(frame, .count_frames = 512, .align_frames = 512, .flags = LOAM_FRAME_RELEASED);
         cr_assert_eq(loam_frame_set_backed(frame, block.start, 512), LOAM_OK);
         give(frame, block.start.value, 512);
-        cr_assert_eq(loam_frame_stats(frame).released_chunks, n - 1);
+        cr_assert_eq(loam_frame_get_stats(frame).released_chunks, n - 1);
         assert_valid(frame);
     }
     cr_assert_eq(loam_frame_alloc_order(frame, 15, &(loam_pfn){0}), LOAM_OK);
@@ -712,7 +712,7 @@ Test(frame_block, sections_with_released_chunks_can_go)
 
     release_chunks(frame, 1, 6);
     cr_assert_eq(loam_frame_section_remove(frame, section, NULL), LOAM_OK);
-    cr_assert_eq(loam_frame_stats(frame).released_chunks, 0);
+    cr_assert_eq(loam_frame_get_stats(frame).released_chunks, 0);
     assert_valid(frame);
     add(frame, 0, 8 * 512);
     assert_released_chunks(frame, "........");
@@ -887,7 +887,7 @@ Test(frame_block, check_says_whether_a_block_could_be_freed)
     struct loam_frame_stats before;
 
     take_at(frame, 0x1230, 8);
-    before = loam_frame_stats(frame);
+    before = loam_frame_get_stats(frame);
     cr_assert_eq(check(frame, 0x1230, 8, NULL), LOAM_OK);
     cr_assert_eq(check(frame, 0x1238, 4, "block [0x1238, 0x123c): frame 0x1238 is free in section 0"),
                  LOAM_ERROR_INVALID);
@@ -1167,9 +1167,9 @@ Test(frame_block, fragmentation_is_what_a_scan_finds)
 {
     for (uint64_t seed = 1; seed < 12; seed++) {
         struct loam_frame *frame = scatter(seed, seed * 6);
-        struct loam_frame_fragmentation found = loam_frame_fragmentation(frame);
+        struct loam_frame_fragmentation found = loam_frame_get_fragmentation(frame);
 
-        cr_assert_eq(found.free_frames, loam_frame_stats(frame).free_frames);
+        cr_assert_eq(found.free_frames, loam_frame_get_stats(frame).free_frames);
         for (uint32_t order = 0; order <= LOAM_FRAME_ORDER_MAX; order++) {
             cr_assert_eq(found.usable_frames[order], naive_usable(frame, order), "seed %" PRIu64 ", order %u", seed,
                          order);
@@ -1180,12 +1180,12 @@ Test(frame_block, fragmentation_is_what_a_scan_finds)
 Test(frame_block, fragmentation_of_a_large_section_without_holes)
 {
     struct loam_frame *frame = make_with(LOAM_FRAME_COUNT_MAX - 1, 2 * LOAM_FRAME_COUNT_MAX + 1);
-    struct loam_frame_fragmentation found = loam_frame_fragmentation(frame);
+    struct loam_frame_fragmentation found = loam_frame_get_fragmentation(frame);
 
     cr_assert_eq(found.usable_frames[0], 2 * LOAM_FRAME_COUNT_MAX + 1);
     cr_assert_eq(found.usable_frames[20], 2 * LOAM_FRAME_COUNT_MAX);
     take_at(frame, LOAM_FRAME_COUNT_MAX + 5, 1);
-    found = loam_frame_fragmentation(frame);
+    found = loam_frame_get_fragmentation(frame);
     cr_assert_eq(found.usable_frames[0], 2 * LOAM_FRAME_COUNT_MAX);
     cr_assert_eq(found.usable_frames[20], LOAM_FRAME_COUNT_MAX);
     for (uint32_t order = 1; order <= LOAM_FRAME_ORDER_MAX; order++) {

@@ -86,7 +86,7 @@ static struct loam_frame_cache *cache_all(struct loam_frame *frame, uint64_t cou
 
 static void assert_unchanged(const struct loam_frame *frame, struct loam_frame_stats before)
 {
-    struct loam_frame_stats now = loam_frame_stats(frame);
+    struct loam_frame_stats now = loam_frame_get_stats(frame);
 
     cr_assert_eq(now.free_frames, before.free_frames);
     cr_assert_eq(now.allocated_frames, before.allocated_frames);
@@ -117,10 +117,10 @@ Test(frame_cache_bare, no_cache_without_a_barrier)
 
     cr_assert_eq(loam_frame_cache_make(frame, &cache), LOAM_ERROR_UNINITIALISED);
     cr_assert_null(cache);
-    cr_assert_eq(loam_frame_stats(frame).cache_count, 0);
+    cr_assert_eq(loam_frame_get_stats(frame).cache_count, 0);
     loam_frame_set_barrier(count_barrier);
     cr_assert_eq(loam_frame_cache_make(frame, &cache), LOAM_OK);
-    cr_assert_eq(loam_frame_stats(frame).cache_count, 1);
+    cr_assert_eq(loam_frame_get_stats(frame).cache_count, 1);
 }
 
 Test(frame_cache, capacity_is_from_1_to_1024)
@@ -140,7 +140,7 @@ Test(frame_cache, no_more_caches_than_the_capacity)
     for (uint32_t round = 0; round < 5; round++) {
         for (uint32_t n = 0; n < 3; n++) {
             caches[n] = cache_make(frame);
-            cr_assert_eq(loam_frame_stats(frame).cache_count, n + 1);
+            cr_assert_eq(loam_frame_get_stats(frame).cache_count, n + 1);
         }
         cr_assert(caches[0] != caches[1] && caches[1] != caches[2] && caches[0] != caches[2]);
         cache = caches[0];
@@ -150,7 +150,7 @@ Test(frame_cache, no_more_caches_than_the_capacity)
             cr_assert_eq(loam_frame_cache_destroy(caches[(n + round) % 3]), LOAM_OK);
             assert_valid(frame);
         }
-        cr_assert_eq(loam_frame_stats(frame).cache_count, 0);
+        cr_assert_eq(loam_frame_get_stats(frame).cache_count, 0);
     }
 }
 
@@ -165,11 +165,11 @@ Test(frame_cache, as_many_caches_as_there_can_ever_be)
         get(caches[n], 0, 0);
     }
     assert_valid(frame);
-    cr_assert_eq(loam_frame_stats(frame).allocated_frames, LOAM_FRAME_CACHE_MAX);
+    cr_assert_eq(loam_frame_get_stats(frame).allocated_frames, LOAM_FRAME_CACHE_MAX);
     for (size_t n = 0; n < LOAM_FRAME_CACHE_MAX; n++) {
         cr_assert_eq(loam_frame_cache_destroy(caches[n]), LOAM_OK);
     }
-    cr_assert_eq(loam_frame_stats(frame).cached_frames, 0);
+    cr_assert_eq(loam_frame_get_stats(frame).cached_frames, 0);
     assert_valid(frame);
 }
 
@@ -182,7 +182,7 @@ Test(frame_cache, what_was_destroyed_is_refused)
     size_t done = 7;
 
     cr_assert_eq(loam_frame_cache_destroy(cache), LOAM_OK);
-    cr_assert_eq(loam_frame_stats(frame).cached_frames, 0);
+    cr_assert_eq(loam_frame_get_stats(frame).cached_frames, 0);
     cr_assert_eq(loam_frame_cache_destroy(cache), LOAM_ERROR_UNINITIALISED);
     cr_assert_eq(loam_frame_cache_drain(cache), LOAM_ERROR_UNINITIALISED);
     cr_assert_eq(loam_frame_cache_alloc(cache, 0, pfn(0), &start), LOAM_ERROR_UNINITIALISED);
@@ -194,7 +194,7 @@ Test(frame_cache, what_was_destroyed_is_refused)
     starts[0] = pfn(kept);
     cr_assert_eq(loam_frame_cache_free_batch(cache, 0, starts, 1, &done), LOAM_ERROR_UNINITIALISED);
     cr_assert_eq(done, 0);
-    cr_assert_eq(loam_frame_stats(frame).allocated_frames, 1);
+    cr_assert_eq(loam_frame_get_stats(frame).allocated_frames, 1);
     cr_assert_eq(loam_frame_free(frame, pfn(kept), 1), LOAM_OK);
     assert_valid(frame);
 }
@@ -225,7 +225,7 @@ Test(frame_cache, free_frames_in_caches_are_counted_and_named)
     for (uint32_t order = 0; order < LOAM_FRAME_CACHE_ORDERS; order++) {
         uint64_t taken = UINT64_C(1) << order;
         uint64_t first = get(one, order, 0), second = get(two, order, order % 2 ? ZONE_END : 0);
-        struct loam_frame_stats stats = loam_frame_stats(frame);
+        struct loam_frame_stats stats = loam_frame_get_stats(frame);
 
         cr_assert_eq(stats.allocated_frames, 2 * taken);
         cr_assert_eq(stats.free_frames, MANY - 2 * taken);
@@ -237,9 +237,9 @@ Test(frame_cache, free_frames_in_caches_are_counted_and_named)
         assert_valid(frame);
         put(one, first, taken);
         put(two, second, taken);
-        cr_assert_eq(count_cached(frame, START, MANY), loam_frame_stats(frame).cached_frames);
+        cr_assert_eq(count_cached(frame, START, MANY), loam_frame_get_stats(frame).cached_frames);
     }
-    cr_assert_eq(loam_frame_stats(frame).free_frames, MANY);
+    cr_assert_eq(loam_frame_get_stats(frame).free_frames, MANY);
 }
 
 Test(frame_cache, drain_gives_all_back_and_leaves_blocks_and_cache)
@@ -253,7 +253,7 @@ Test(frame_cache, drain_gives_all_back_and_leaves_blocks_and_cache)
             starts[order] = get(cache, order, 0);
         }
         drain(cache);
-        cr_assert_eq(loam_frame_stats(frame).cached_frames, 0);
+        cr_assert_eq(loam_frame_get_stats(frame).cached_frames, 0);
         cr_assert_eq(count_cached(frame, START, MANY), 0);
         assert_valid(frame);
         for (uint32_t order = 0; order < LOAM_FRAME_CACHE_ORDERS; order++) {
@@ -262,8 +262,8 @@ Test(frame_cache, drain_gives_all_back_and_leaves_blocks_and_cache)
         }
         drain(cache);
         drain(cache);
-        cr_assert_eq(loam_frame_stats(frame).free_frames, MANY);
-        cr_assert_eq(loam_frame_stats(frame).free_chunks, 59);
+        cr_assert_eq(loam_frame_get_stats(frame).free_frames, MANY);
+        cr_assert_eq(loam_frame_get_stats(frame).free_chunks, 59);
         assert_valid(frame);
     }
 }
@@ -282,13 +282,13 @@ Test(frame_cache, chunks_in_caches_are_no_free_chunks)
         cr_assert_eq(count_cached(frame, range.start.value, range.count_frames), 0);
         chunks += range.count_frames / 512;
     }
-    cr_assert_eq(chunks, loam_frame_stats(frame).free_chunks);
+    cr_assert_eq(chunks, loam_frame_get_stats(frame).free_chunks);
     cr_assert_lt(chunks, 8);
     cr_assert_eq(loam_frame_next_free(frame, pfn(0), &range), LOAM_OK);
     cr_assert(range.start.value == 0 && range.count_frames == 8 * 512);
     cr_assert_eq(loam_frame_largest_free(frame, pfn(0), &range), LOAM_OK);
     cr_assert_eq(range.count_frames, 8 * 512);
-    cr_assert_eq(loam_frame_fragmentation(frame).usable_frames[12], 8 * 512);
+    cr_assert_eq(loam_frame_get_fragmentation(frame).usable_frames[12], 8 * 512);
 }
 
 /* --- Nobody starves -------------------------------------------------------------------------------------------- */
@@ -301,7 +301,7 @@ static struct loam_frame *make_held(void)
     struct loam_frame *frame = make_with(512, HELD);
 
     cache_all(frame, HELD);
-    cr_assert_gt(loam_frame_stats(frame).cached_frames, 0);
+    cr_assert_gt(loam_frame_get_stats(frame).cached_frames, 0);
     barriers = 0;
     return frame;
 }
@@ -316,7 +316,7 @@ Test(frame_cache, another_cache_gets_all_that_an_idle_one_holds)
     }
     cr_assert_gt(barriers, 0);
     cr_assert_eq(loam_frame_cache_alloc(other, 0, pfn(0), &(loam_pfn){0}), LOAM_ERROR_EXHAUSTED);
-    cr_assert_eq(loam_frame_stats(frame).free_frames, 0);
+    cr_assert_eq(loam_frame_get_stats(frame).free_frames, 0);
     assert_valid(frame);
 }
 
@@ -354,7 +354,7 @@ Test(frame_cache, every_request_that_a_cache_stands_before_is_served)
         enum loam_error error = loam_frame_alloc(frame, &held_requests[i], &block);
 
         cr_assert_eq(error, LOAM_OK, "request %zu: %s", i, loam_error_name(error));
-        cr_assert_eq(loam_frame_stats(frame).allocated_frames, held_requests[i].count_frames);
+        cr_assert_eq(loam_frame_get_stats(frame).allocated_frames, held_requests[i].count_frames);
         assert_valid(frame);
         cr_assert_eq(loam_frame_free(frame, block.start, block.count_frames), LOAM_OK);
         assert_valid(frame);
@@ -395,17 +395,17 @@ Test(frame_cache, blocks_meet_in_a_chunk_that_two_caches_used)
     for (size_t n = 0; n < 8 * 512; n += 2) {
         get(two, 0, 0);
     }
-    cr_assert_eq(loam_frame_stats(frame).free_frames, 0);
+    cr_assert_eq(loam_frame_get_stats(frame).free_frames, 0);
     for (size_t n = 1; n < 8 * 512; n += 2) {
         put(two, starts[n], 1);
     }
-    cr_assert_eq(loam_frame_stats(frame).free_frames, 8 * 256);
+    cr_assert_eq(loam_frame_get_stats(frame).free_frames, 8 * 256);
     assert_valid(frame);
     cr_assert_eq(loam_frame_cache_destroy(one), LOAM_OK);
     for (size_t n = 1; n < 8 * 512; n += 2) {
         get(two, 0, 0);
     }
-    cr_assert_eq(loam_frame_stats(frame).free_frames, 0);
+    cr_assert_eq(loam_frame_get_stats(frame).free_frames, 0);
     assert_valid(frame);
 }
 
@@ -425,7 +425,7 @@ Test(frame_cache, a_section_goes_with_what_lies_free_in_caches)
     cr_assert_eq(loam_frame_section_remove(frame, section, &blocker), LOAM_OK);
     cr_assert_eq(blocker.value, 0);
     assert_valid(frame);
-    cr_assert_eq(loam_frame_stats(frame).cached_frames, 0);
+    cr_assert_eq(loam_frame_get_stats(frame).cached_frames, 0);
     cr_assert_eq(loam_frame_cache_alloc(cache, 0, pfn(0), &(loam_pfn){0}), LOAM_ERROR_EXHAUSTED);
     cr_assert_eq(loam_frame_cache_free(cache, pfn(start), 1), LOAM_ERROR_NOT_FOUND);
     add(frame, 100000, 600);
@@ -460,7 +460,7 @@ Test(frame_cache, a_section_stays_while_a_block_of_a_cache_is_in_it)
         cr_assert_eq(loam_frame_section_remove(frame, sections[i], NULL), LOAM_OK);
         assert_valid(frame);
     }
-    cr_assert_eq(loam_frame_stats(frame).managed_frames, 0);
+    cr_assert_eq(loam_frame_get_stats(frame).managed_frames, 0);
 }
 
 /* The section that a cache last freed in goes, and another comes in its place and id. */
@@ -506,13 +506,13 @@ Test(frame_cache, a_block_may_be_freed_through_any_cache_or_none)
 
             cr_assert_eq(info.state, LOAM_FRAME_FREE);
         }
-        cr_assert_eq(loam_frame_stats(frame).allocated_frames, count);
-        cr_assert_eq(count_cached(frame, START, FRAMES), loam_frame_stats(frame).cached_frames);
+        cr_assert_eq(loam_frame_get_stats(frame).allocated_frames, count);
+        cr_assert_eq(count_cached(frame, START, FRAMES), loam_frame_get_stats(frame).cached_frames);
         assert_valid(frame);
         put(one, starts[2], count);
         assert_valid(frame);
     }
-    cr_assert_eq(loam_frame_stats(frame).free_frames, FRAMES);
+    cr_assert_eq(loam_frame_get_stats(frame).free_frames, FRAMES);
 }
 
 /* Blocks of more chunks than there is room to note frees in, freed in turns so that every chunk has some pending. */
@@ -525,25 +525,25 @@ Test(frame_cache, more_frees_by_others_than_can_be_noted)
 
     for (uint64_t round = 0; round < 3; round++) {
         get_all(one, starts, CHUNKS * 512);
-        cr_assert_eq(loam_frame_stats(frame).free_frames, 0);
+        cr_assert_eq(loam_frame_get_stats(frame).free_frames, 0);
         barriers = 0;
         for (uint64_t n = 0; n < CHUNKS * 512; n++) {
             uint64_t start = starts[n % CHUNKS * 512 + n / CHUNKS];
 
             put(round < 2 ? two : n % 2 ? one : two, start, 1);
             cr_assert_eq(loam_frame_query(frame, pfn(start)).state, LOAM_FRAME_FREE);
-            cr_assert_eq(loam_frame_stats(frame).free_frames, n + 1);
+            cr_assert_eq(loam_frame_get_stats(frame).free_frames, n + 1);
             if (n % 1000 == 0) {
                 assert_valid(frame);
             }
         }
         cr_assert_gt(barriers, 0);
         assert_valid(frame);
-        cr_assert_eq(count_cached(frame, 0, CHUNKS * 512), loam_frame_stats(frame).cached_frames);
+        cr_assert_eq(count_cached(frame, 0, CHUNKS * 512), loam_frame_get_stats(frame).cached_frames);
     }
     drain(one);
     drain(two);
-    cr_assert_eq(loam_frame_stats(frame).free_chunks, CHUNKS);
+    cr_assert_eq(loam_frame_get_stats(frame).free_chunks, CHUNKS);
     assert_valid(frame);
 }
 
@@ -558,7 +558,7 @@ Test(frame_cache, what_others_freed_is_served_again)
     for (int round = 0; round < 100; round++) {
         put(two, starts[round], 1);
         starts[round] = get(round % 2 ? one : two, 0, 0);
-        cr_assert_eq(loam_frame_stats(frame).free_frames, 0);
+        cr_assert_eq(loam_frame_get_stats(frame).free_frames, 0);
         cr_assert_eq(loam_frame_free(frame, pfn(starts[round + 5]), 1), LOAM_OK);
         cr_assert_eq(loam_frame_alloc_order(frame, 0, &(loam_pfn){0}), LOAM_OK);
         cr_assert_eq(loam_frame_cache_alloc(one, 0, pfn(0), &(loam_pfn){0}), LOAM_ERROR_EXHAUSTED);
@@ -572,7 +572,7 @@ Test(frame_cache, what_others_freed_is_served_again)
 static void assert_refused(struct loam_frame *frame, struct loam_frame_cache *const caches[2], uint64_t start,
                            uint64_t count, enum loam_error error)
 {
-    struct loam_frame_stats before = loam_frame_stats(frame);
+    struct loam_frame_stats before = loam_frame_get_stats(frame);
     struct loam_diag diag = {0};
 
     cr_assert_eq(loam_frame_cache_free(caches[0], pfn(start), count), error);
@@ -624,7 +624,7 @@ Test(frame_cache, what_lies_free_in_a_cache_cannot_be_freed)
         }
     }
     assert_refused(frame, caches, taken + 8, 8, LOAM_ERROR_INVALID);
-    cr_assert_eq(loam_frame_stats(frame).allocated_frames, 8);
+    cr_assert_eq(loam_frame_get_stats(frame).allocated_frames, 8);
 }
 
 Test(frame_cache, wrong_frees_are_refused_and_change_nothing)
@@ -661,7 +661,7 @@ static void assert_batch(const struct loam_frame *frame, const loam_pfn *starts,
         cr_assert(loam_is_aligned(starts[i].value, UINT64_C(1) << order));
     }
     /* No two are one block: together they are all there is. */
-    cr_assert_eq(loam_frame_stats(frame).allocated_frames, count << order);
+    cr_assert_eq(loam_frame_get_stats(frame).allocated_frames, count << order);
     assert_valid(frame);
 }
 
@@ -694,7 +694,7 @@ Test(frame_cache, batches_of_every_order_come_and_go)
 static enum loam_error batch_refusal(const struct loam_frame *frame, struct loam_frame_cache *cache, uint32_t order,
                                      uint64_t limit, size_t count)
 {
-    struct loam_frame_stats before = loam_frame_stats(frame);
+    struct loam_frame_stats before = loam_frame_get_stats(frame);
     loam_pfn starts[BATCH];
     enum loam_error error;
 
@@ -785,7 +785,7 @@ Test(frame_cache, a_batch_of_frees_does_not_leave_the_section)
         cr_assert_eq(loam_frame_cache_free_batch(cache, 0, run + 15, 8, &done),
                      other ? LOAM_ERROR_INVALID : LOAM_ERROR_NOT_FOUND);
         cr_assert_eq(done, 5);
-        cr_assert_eq(loam_frame_stats(frame).allocated_frames, 14);
+        cr_assert_eq(loam_frame_get_stats(frame).allocated_frames, 14);
         assert_valid(frame);
     }
 }
@@ -805,13 +805,13 @@ Test(frame_cache, the_reserve_is_kept_to_the_frame)
             taken++;
         }
         cr_assert_eq(taken, 1700 - reserve);
-        cr_assert_eq(loam_frame_stats(frame).free_frames_in_zone[LOAM_FRAME_ZONE_DMA32], reserve);
+        cr_assert_eq(loam_frame_get_stats(frame).free_frames_in_zone[LOAM_FRAME_ZONE_DMA32], reserve);
         cr_assert_eq(loam_frame_cache_alloc(caches[taken % 2 == 0], 0, pfn(0), &start), LOAM_ERROR_EXHAUSTED);
         cr_assert_eq(loam_frame_alloc_order(frame, 0, &start), LOAM_ERROR_EXHAUSTED);
         for (uint64_t n = 1; n < reserve; n++) {
             get(caches[n % 2], 0, n % 3 ? ZONE_END : ZONE_END - 1);
         }
-        cr_assert_eq(loam_frame_stats(frame).free_frames_in_zone[LOAM_FRAME_ZONE_DMA32], 1);
+        cr_assert_eq(loam_frame_get_stats(frame).free_frames_in_zone[LOAM_FRAME_ZONE_DMA32], 1);
         get(caches[0], 0, ZONE_END);
         assert_valid(frame);
     }
@@ -836,7 +836,7 @@ Test(frame_cache, what_a_cache_holds_of_the_reserve_is_for_limited_requests_only
 
     add(frame, 0, 5000);
     start = get(cache, 0, ZONE_END);
-    cr_assert_gt(loam_frame_stats(frame).cached_frames, 0);
+    cr_assert_gt(loam_frame_get_stats(frame).cached_frames, 0);
     cr_assert_eq(loam_frame_cache_alloc(cache, 0, pfn(0), &(loam_pfn){0}), LOAM_ERROR_EXHAUSTED);
     cr_assert_eq(loam_frame_cache_alloc(cache, 0, pfn(ZONE_END + 1), &(loam_pfn){0}), LOAM_ERROR_EXHAUSTED);
     put(cache, start, 1);
@@ -860,11 +860,11 @@ Test(frame_cache, requests_without_a_limit_are_served_below_4_gib_too)
         cr_assert_eq(loam_frame_section_find(frame, pfn(start), &section), LOAM_OK);
         if (n < SMALL - RESERVE - 512) {
             cr_assert_geq(section.free_frames, RESERVE, "what is lent was the reserve's");
-            cr_assert(n % 512 != 0 || loam_frame_stats(frame).cached_frames > 0, "frame %u is the allocator's", n);
+            cr_assert(n % 512 != 0 || loam_frame_get_stats(frame).cached_frames > 0, "frame %u is the allocator's", n);
         }
     }
     cr_assert_eq(loam_frame_cache_alloc(cache, 0, pfn(0), &(loam_pfn){0}), LOAM_ERROR_EXHAUSTED);
-    cr_assert_eq(loam_frame_stats(frame).free_frames, RESERVE);
+    cr_assert_eq(loam_frame_get_stats(frame).free_frames, RESERVE);
     for (uint32_t n = 0; n < RESERVE; n++) {
         get(cache, 0, ZONE_END);
     }
@@ -947,7 +947,7 @@ Test(frame_cache, blocks_of_any_length_are_freed_through_a_cache)
             put(cache, beside, 1);
         }
     }
-    cr_assert_eq(loam_frame_stats(frame).free_frames, FRAMES);
+    cr_assert_eq(loam_frame_get_stats(frame).free_frames, FRAMES);
 }
 
 /* --- Blocks of a cache, changed ------------------------------------------------------------------------------- */
@@ -975,7 +975,7 @@ Test(frame_cache, blocks_of_a_cache_change_like_any_other)
         assert_valid(frame);
         cr_assert_eq(loam_frame_query(frame, pfn(start + count - 1)).state, LOAM_FRAME_FREE);
         put(caches[0], start, count / 2);
-        cr_assert_eq(loam_frame_stats(frame).allocated_frames, 0);
+        cr_assert_eq(loam_frame_get_stats(frame).allocated_frames, 0);
         assert_valid(frame);
     }
 }
@@ -1022,7 +1022,7 @@ Test(frame_cache, blocks_across_chunks_beside_those_of_a_cache)
     assert_refused(frame, caches, 1024, 256, LOAM_ERROR_INVALID);
     put(caches[0], 256, 1024);
     assert_refused(frame, caches, 256, 1024, LOAM_ERROR_INVALID);
-    cr_assert_eq(loam_frame_stats(frame).free_frames, 1024 + 171);
+    cr_assert_eq(loam_frame_get_stats(frame).free_frames, 1024 + 171);
     for (size_t n = 0; n < 1024 + 171; n++) {
         get(caches[n % 2], 0, 0);
     }
@@ -1070,7 +1070,7 @@ Test(frame_cache, a_chunk_that_a_cache_handed_out_can_be_released)
     }
     cr_assert_eq(loam_frame_cache_alloc(cache, 0, pfn(0), &(loam_pfn){0}), LOAM_ERROR_EXHAUSTED);
     drain(cache);
-    cr_assert_eq(loam_frame_stats(frame).released_chunks, 8);
+    cr_assert_eq(loam_frame_get_stats(frame).released_chunks, 8);
     assert_valid(frame);
 }
 
@@ -1098,7 +1098,7 @@ Test(frame_cache, pressure_does_not_count_what_caches_hold)
 
     add(frame, 0, 4 * 512);
     cache = cache_all(frame, 4 * 512);
-    cr_assert_eq(loam_frame_stats(frame).cached_frames, 4 * 512);
+    cr_assert_eq(loam_frame_get_stats(frame).cached_frames, 4 * 512);
     cr_assert(loam_frame_pressure(frame, LOAM_FRAME_ZONE_DMA32));
     cr_assert(!loam_frame_pressure(frame, LOAM_FRAME_ZONE_NORMAL));
     drain(cache);
@@ -1340,7 +1340,7 @@ static void turn_cache(struct model *model)
 /* Everything is as the model has it. */
 static void assert_agreed(struct model *model)
 {
-    struct loam_frame_stats stats = loam_frame_stats(model->frame);
+    struct loam_frame_stats stats = loam_frame_get_stats(model->frame);
     uint64_t low = low_free(model), taken = 0, cached = 0;
 
     for (uint64_t n = 0; n < CELLS; n++) {
@@ -1408,7 +1408,7 @@ static void play(uint64_t seed, uint64_t reserve)
     for (size_t n = 0; n < CACHES; n++) {
         cr_assert_eq(loam_frame_cache_destroy(model.caches[n]), LOAM_OK);
     }
-    cr_assert_eq(loam_frame_stats(model.frame).cached_frames, 0);
+    cr_assert_eq(loam_frame_get_stats(model.frame).cached_frames, 0);
     assert_valid(model.frame);
 }
 

@@ -187,7 +187,7 @@ static void begin(struct run *run, const char *name, uint64_t seed)
 
 static void check(struct run *run)
 {
-    struct loam_frame_stats stats = loam_frame_stats(run->frame);
+    struct loam_frame_stats stats = loam_frame_get_stats(run->frame);
     struct loam_diag diag = {0};
 
     cr_assert_eq(loam_frame_validate(run->frame, &diag), LOAM_OK, "%s, seed %" PRIu64 ", turn %" PRIu64 ": %s",

@@ -537,8 +537,8 @@ static void go_to(struct search *search, size_t node)
 static bool judge_state(const struct setup *setup)
 {
     struct loam_frame *frame = frame_of_world();
-    struct loam_frame_stats stats = loam_frame_stats(frame);
-    struct loam_frame_fragmentation fragmentation = loam_frame_fragmentation(frame);
+    struct loam_frame_stats stats = loam_frame_get_stats(frame);
+    struct loam_frame_fragmentation fragmentation = loam_frame_get_fragmentation(frame);
     struct loam_frame_range range;
     enum loam_error error = loam_frame_largest_free(frame, pfn(ZONE_END), &range);
 

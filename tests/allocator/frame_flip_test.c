@@ -347,7 +347,7 @@ static enum loam_error act_look(struct world *world)
         (void)loam_frame_query(world->frame, pfn(any_pfn(world)));
         return LOAM_OK;
     case 1:
-        (void)loam_frame_stats(world->frame);
+        (void)loam_frame_get_stats(world->frame);
         return LOAM_OK;
     case 2:
         return loam_frame_next_free(world->frame, pfn(any_pfn(world)), &range);
@@ -356,7 +356,7 @@ static enum loam_error act_look(struct world *world)
     case 4:
         return loam_frame_largest_free(world->frame, pfn(random_below(world, 2) ? 0 : any_pfn(world)), &range);
     case 5:
-        (void)loam_frame_fragmentation(world->frame);
+        (void)loam_frame_get_fragmentation(world->frame);
         return LOAM_OK;
     case 6:
         (void)loam_frame_describe(world->frame, pfn(any_pfn(world)), text, sizeof text);
@@ -659,7 +659,7 @@ static void remember(struct world *world)
     struct loam_diag diag = {0};
 
     /* Nothing is in the front then: which of its blocks are free no one else knows. */
-    (void)loam_frame_stats(world->frame);
+    (void)loam_frame_get_stats(world->frame);
     cr_assert_eq(loam_frame_validate(world->frame, &diag), LOAM_OK, "seed %" PRIu64 ": %s", world->seed, diag.text);
     for (size_t i = 0; i < PIECES; i++) {
         memcpy(world->pieces[i].pristine, world->pieces[i].memory, world->pieces[i].bytes);
@@ -839,7 +839,7 @@ static void age(struct world *world, uint64_t turns)
     for (uint64_t turn = 0; turn < turns; turn++) {
         cr_assert_neq(act_any(world), LOAM_ERROR_CORRUPT);
         for (int n = 0; n < 10 && turn % 16 == 0; n++) {
-            struct loam_frame_stats stats = loam_frame_stats(world->frame);
+            struct loam_frame_stats stats = loam_frame_get_stats(world->frame);
 
             if (stats.free_frames * 2 < stats.managed_frames) {
                 cr_assert_neq(act_free(world), LOAM_ERROR_CORRUPT);

@@ -68,7 +68,7 @@ Test(frame_front, misuse_of_what_is_at_hand_is_told_at_once)
         cr_assert_eq(give(frame, other + count, count), LOAM_ERROR_INVALID);
         assert_valid(frame);
     }
-    cr_assert_eq(loam_frame_stats(frame).allocated_frames, 0);
+    cr_assert_eq(loam_frame_get_stats(frame).allocated_frames, 0);
 }
 
 /* A block keeps its count when another order has what lies beside it at hand. */
@@ -87,7 +87,7 @@ Test(frame_front, blocks_of_several_orders_come_and_go)
         }
         assert_valid(frame);
     }
-    cr_assert_eq(loam_frame_stats(frame).free_chunks, FRAMES / 512);
+    cr_assert_eq(loam_frame_get_stats(frame).free_chunks, FRAMES / 512);
 }
 
 Test(frame_front, chunks_that_came_back_make_larger_blocks)
@@ -116,7 +116,7 @@ Test(frame_front, the_reserve_is_left_to_the_frame)
         take(frame, 0);
     }
     cr_assert_eq(loam_frame_alloc_order(frame, 0, &start), LOAM_ERROR_EXHAUSTED);
-    cr_assert_eq(loam_frame_stats(frame).free_frames, 100);
+    cr_assert_eq(loam_frame_get_stats(frame).free_frames, 100);
     for (uint32_t n = 0; n < 100; n++) {
         cr_assert_eq(loam_frame_alloc_order_below(frame, 0, pfn(ZONE_END), &start), LOAM_OK);
     }

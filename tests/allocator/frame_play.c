@@ -302,7 +302,7 @@ static bool ask_section(struct frame_play *play)
 
 static bool ask_stats(struct frame_play *play)
 {
-    struct loam_frame_stats stats = loam_frame_stats(play->frame);
+    struct loam_frame_stats stats = loam_frame_get_stats(play->frame);
 
     play->doing = "stats";
     return frame_play_judged(play, frame_oracle_stats(&play->oracle, &stats));
@@ -310,7 +310,7 @@ static bool ask_stats(struct frame_play *play)
 
 static bool ask_fragmentation(struct frame_play *play)
 {
-    struct loam_frame_fragmentation fragmentation = loam_frame_fragmentation(play->frame);
+    struct loam_frame_fragmentation fragmentation = loam_frame_get_fragmentation(play->frame);
 
     play->doing = "fragmentation";
     return frame_play_judged(play, frame_oracle_fragmentation(&play->oracle, &fragmentation));

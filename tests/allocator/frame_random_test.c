@@ -75,7 +75,7 @@ Test(frame, threads_never_share_a_frame)
         cr_assert_null(wrong);
     }
     assert_valid(shared);
-    cr_assert_eq(loam_frame_stats(shared).allocated_frames, 0);
+    cr_assert_eq(loam_frame_get_stats(shared).allocated_frames, 0);
 }
 
 /* --- Random operations against the oracle ---------------------------------------------------------------------- */
@@ -336,8 +336,8 @@ Test(frame, questions_see_all_of_a_large_section)
     cr_assert(range.start.value == ZONE_END + 3 * STEP - 512 && range.count_frames == 1024);
     cr_assert_eq(loam_frame_next_free_chunks(frame, pfn(range.start.value + 1024), &range, &released),
                  LOAM_ERROR_NOT_FOUND);
-    cr_assert_eq(loam_frame_fragmentation(frame).usable_frames[9], 2048);
-    cr_assert_eq(loam_frame_fragmentation(frame).usable_frames[0], 2430);
+    cr_assert_eq(loam_frame_get_fragmentation(frame).usable_frames[9], 2048);
+    cr_assert_eq(loam_frame_get_fragmentation(frame).usable_frames[0], 2430);
     assert_valid(frame);
 }
 

@@ -76,7 +76,7 @@ static enum loam_error alloc(struct loam_frame *frame, uint64_t count, uint64_t 
 
 static uint64_t free_frames(const struct loam_frame *frame)
 {
-    return loam_frame_stats(frame).free_frames;
+    return loam_frame_get_stats(frame).free_frames;
 }
 
 static void assert_valid(const struct loam_frame *frame)
@@ -334,8 +334,8 @@ Test(frame_seeds, total_pages)
     char *region = keep_aligned(4096, 20 * 4096);
 
     cr_assert_eq(loam_frame_section_add_in_prefix(frame, region, pfn(1000), 20, NULL), LOAM_OK);
-    cr_assert_eq(loam_frame_stats(frame).total_frames, 320, "with the prefix, which the seeds leave out");
-    cr_assert_eq(loam_frame_stats(frame).managed_frames, 319);
+    cr_assert_eq(loam_frame_get_stats(frame).total_frames, 320, "with the prefix, which the seeds leave out");
+    cr_assert_eq(loam_frame_get_stats(frame).managed_frames, 319);
 }
 
 Test(frame_seeds, managed_bytes)
@@ -343,7 +343,7 @@ Test(frame_seeds, managed_bytes)
     struct loam_frame *frame = make_with(0, 300);
 
     cr_assert_eq(try_add(frame, 700, 5), LOAM_OK);
-    cr_assert_eq(loam_frame_stats(frame).managed_frames << loam_frame_shift(frame), 305 * 4096);
+    cr_assert_eq(loam_frame_get_stats(frame).managed_frames << loam_frame_shift(frame), 305 * 4096);
 }
 
 Test(frame_seeds, free_pages)
@@ -364,7 +364,7 @@ Test(frame_seeds, allocated_bytes)
 
     cr_assert_eq(alloc(frame, 5, 64, 0, &start), LOAM_OK);
     /* Neither the count nor the alignment adds anything. */
-    cr_assert_eq(loam_frame_stats(frame).allocated_frames << loam_frame_shift(frame), 5 * 4096);
+    cr_assert_eq(loam_frame_get_stats(frame).allocated_frames << loam_frame_shift(frame), 5 * 4096);
 }
 
 /* --- Allocation ------------------------------------------------------------------------------------------------ */

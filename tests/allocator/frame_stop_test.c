@@ -56,7 +56,7 @@ static void assert_left_alone(struct user *user)
 {
     struct loam_frame_request all = {.count_frames = FRAMES}, at = {.count_frames = 1, .flags = LOAM_FRAME_AT};
     struct loam_frame_cache before = *user->cache;
-    struct loam_frame_stats stats = loam_frame_stats(user->frame), after;
+    struct loam_frame_stats stats = loam_frame_get_stats(user->frame), after;
     struct loam_diag diag = {0};
     struct loam_frame_block block;
 
@@ -72,7 +72,7 @@ static void assert_left_alone(struct user *user)
     cr_assert_eq(loam_frame_cache_drain(user->cache), LOAM_ERROR_BUSY);
     cr_assert_eq(loam_frame_section_remove(user->frame, 0, NULL), LOAM_ERROR_BUSY);
     cr_assert_eq(loam_frame_query(user->frame, user->own).state, LOAM_FRAME_ALLOCATED);
-    after = loam_frame_stats(user->frame);
+    after = loam_frame_get_stats(user->frame);
     cr_assert_eq(memcmp(&stats, &after, sizeof stats), 0);
     cr_assert_eq(memcmp(&before, user->cache, sizeof before), 0, "the cache was touched");
 }
@@ -90,7 +90,7 @@ Test(frame_stop, a_refused_barrier_leaves_caches_alone)
     refuses = false;
     cr_assert_eq(loam_frame_free(user.frame, user.own, 1), LOAM_OK);
     assert_valid(user.frame);
-    cr_assert_eq(loam_frame_stats(user.frame).allocated_frames, 0);
+    cr_assert_eq(loam_frame_get_stats(user.frame).allocated_frames, 0);
 }
 
 /* What the owner does himself needs no barrier: misuse is told, and a batch that is not served whole leaves nothing. */
@@ -102,11 +102,11 @@ Test(frame_stop, an_owner_needs_no_barrier_for_himself)
     size_t done;
 
     refuses = true;
-    before = loam_frame_stats(user.frame);
+    before = loam_frame_get_stats(user.frame);
     cr_assert_eq(loam_frame_cache_alloc_batch(user.cache, 0, pfn(0), starts, FRAMES), LOAM_ERROR_EXHAUSTED);
     cr_assert_eq(loam_frame_cache_alloc_batch(user.cache, 3, pfn(0), starts, FRAMES / 8), LOAM_ERROR_EXHAUSTED);
     cr_assert_eq(loam_frame_cache_alloc_batch(user.cache, 9, pfn(0), starts, 2), LOAM_ERROR_EXHAUSTED);
-    after = loam_frame_stats(user.frame);
+    after = loam_frame_get_stats(user.frame);
     cr_assert_eq(memcmp(&before, &after, sizeof before), 0);
     cr_assert_eq(loam_frame_cache_free(user.cache, pfn(user.own.value + 1), 1), LOAM_ERROR_INVALID);
     cr_assert_eq(loam_frame_cache_free_batch(user.cache, 0, &(loam_pfn){user.own.value + 1}, 1, &done),
@@ -116,7 +116,7 @@ Test(frame_stop, an_owner_needs_no_barrier_for_himself)
     cr_assert_eq(loam_frame_cache_free(user.cache, user.own, 1), LOAM_ERROR_INVALID);
     refuses = false;
     assert_valid(user.frame);
-    cr_assert_eq(loam_frame_stats(user.frame).allocated_frames, 0);
+    cr_assert_eq(loam_frame_get_stats(user.frame).allocated_frames, 0);
 }
 
 /* Where others have freed once they may free on, and whatever a cache borrows after a refusal is everybody's. */
@@ -153,7 +153,7 @@ Test(frame_stop, a_cache_is_destroyed_without_a_barrier)
     cr_assert_eq(loam_frame_cache_destroy(user.cache), LOAM_OK);
     cr_assert_eq(loam_frame_free(user.frame, user.own, 1), LOAM_OK);
     assert_valid(user.frame);
-    cr_assert_eq(loam_frame_stats(user.frame).cache_count, 0);
+    cr_assert_eq(loam_frame_get_stats(user.frame).cache_count, 0);
 }
 
 /* As an owner that was stopped by a signal, or died, between the first and the last store of a call. */
@@ -290,14 +290,14 @@ static void die_with_the_lock(struct loam_frame *frame)
 Test(frame_stop, after_a_holder_died_nothing_changes_until_all_was_found_in_order)
 {
     struct loam_frame *frame = in_shared_memory();
-    struct loam_frame_stats stats = loam_frame_stats(frame), after;
+    struct loam_frame_stats stats = loam_frame_get_stats(frame), after;
     struct loam_diag diag = {0};
     loam_pfn start;
 
     die_with_the_lock(frame);
     cr_assert_eq(loam_frame_alloc_order(frame, 0, &start), LOAM_ERROR_CORRUPT);
     cr_assert_eq(loam_frame_alloc_order(frame, 0, &start), LOAM_ERROR_CORRUPT);
-    after = loam_frame_stats(frame);
+    after = loam_frame_get_stats(frame);
     cr_assert_eq(memcmp(&stats, &after, sizeof stats), 0);
     cr_assert_eq(loam_frame_validate(frame, &diag), LOAM_OK, "%s", diag.text);
     cr_assert_eq(loam_frame_alloc_order(frame, 0, &start), LOAM_OK);

@@ -61,8 +61,8 @@ Test(frame, null_is_refused_and_outputs_are_defined)
 {
     struct loam_frame *frame = make_with(512, 1024), *none = frame;
     const struct loam_frame_request request = {.count_frames = 1};
-    struct loam_frame_fragmentation fragmentation = loam_frame_fragmentation(NULL);
-    struct loam_frame_stats before = loam_frame_stats(frame), after, nothing = loam_frame_stats(NULL);
+    struct loam_frame_fragmentation fragmentation = loam_frame_get_fragmentation(NULL);
+    struct loam_frame_stats before = loam_frame_get_stats(frame), after, nothing = loam_frame_get_stats(NULL);
     struct loam_frame_section section = {.id = 7};
     struct loam_frame_block block = {.count_frames = 7};
     struct loam_frame_range range = {.count_frames = 7};
@@ -158,7 +158,7 @@ Test(frame, null_is_refused_and_outputs_are_defined)
     loam_frame_freeze(NULL);
     loam_frame_thaw(NULL);
     cr_expect_eq(loam_frame_validate(NULL, &diag), LOAM_ERROR_INVALID);
-    after = loam_frame_stats(frame);
+    after = loam_frame_get_stats(frame);
     cr_expect_eq(memcmp(&before, &after, sizeof before), 0, "something has changed");
     assert_valid(frame);
 }
@@ -173,7 +173,7 @@ Test(frame, a_member_without_effect_is_refused)
     cr_expect_eq(ALLOC(frame, &start, .count_frames = 1, .section = 1), LOAM_ERROR_INVALID);
     cr_expect_eq(loam_frame_bytes(&high_alone), 0);
     cr_expect_eq(loam_frame_bytes(&other_alone), 0);
-    cr_expect_eq(loam_frame_stats(frame).allocated_frames, 0);
+    cr_expect_eq(loam_frame_get_stats(frame).allocated_frames, 0);
 }
 
 /* --- Sections -------------------------------------------------------------------------------------------------- */
@@ -279,7 +279,7 @@ Test(frame, section_remove_wants_it_free_and_gives_its_id_again)
     cr_assert_eq(loam_frame_free(frame, pfn(2345), 9), LOAM_OK);
     cr_assert_eq(loam_frame_section_remove(frame, first, NULL), LOAM_OK);
     cr_assert_eq(loam_frame_section_remove(frame, first, NULL), LOAM_ERROR_NOT_FOUND);
-    cr_assert_eq(loam_frame_stats(frame).managed_frames, 512);
+    cr_assert_eq(loam_frame_get_stats(frame).managed_frames, 512);
     assert_valid(frame);
     cr_assert_eq(add(frame, 50, 50), first);
     assert_valid(frame);
@@ -303,7 +303,7 @@ Test(frame, many_sections_are_added_and_removed)
     for (uint32_t id = 0; id < COUNT; id++) {
         cr_assert_eq(loam_frame_section_remove(frame, id * 7 % COUNT, NULL), LOAM_OK);
     }
-    cr_assert_eq(loam_frame_stats(frame).free_frames, 0);
+    cr_assert_eq(loam_frame_get_stats(frame).free_frames, 0);
     assert_valid(frame);
 }
 
@@ -330,7 +330,7 @@ Test(frame, prefix_holds_the_metadata_and_is_never_handed_out)
         taken++;
     }
     cr_assert_eq(taken, section.managed_frames);
-    cr_assert_eq(loam_frame_stats(frame).total_frames, frames);
+    cr_assert_eq(loam_frame_get_stats(frame).total_frames, frames);
     assert_valid(frame);
 }
 
@@ -345,7 +345,7 @@ Test(frame, prefix_is_refused_where_region_is_too_small_or_overlaps)
     cr_assert_eq(loam_frame_section_add_in_prefix(frame, region + 8, pfn(5), 3, NULL), LOAM_ERROR_INVALID);
     cr_assert_eq(loam_frame_section_add_in_prefix(frame, region, pfn(5), 2, NULL), LOAM_OK);
     cr_assert_eq(loam_frame_section_add_in_prefix(frame, region, pfn(4), 2, NULL), LOAM_ERROR_OVERLAP);
-    cr_assert_eq(loam_frame_stats(frame).managed_frames, 1);
+    cr_assert_eq(loam_frame_get_stats(frame).managed_frames, 1);
 }
 
 /* --- Allocation ------------------------------------------------------------------------------------------------ */
@@ -376,24 +376,24 @@ Test(frame, malformed_requests_are_refused)
     cr_assert_eq(loam_frame_alloc_order(frame, LOAM_FRAME_ORDER_MAX + 1, &(loam_pfn){1}), LOAM_ERROR_INVALID);
     cr_assert_eq(ALLOC(frame, &s, .count_frames = 2, .limit = {1}), LOAM_ERROR_EXHAUSTED);
     cr_assert_eq(s, 0);
-    cr_assert_eq(loam_frame_stats(frame).free_frames, 4096);
+    cr_assert_eq(loam_frame_get_stats(frame).free_frames, 4096);
 }
 
 Test(frame, every_order_is_naturally_aligned_and_comes_back)
 {
     struct loam_frame *frame = make_with(12345, 4 * LOAM_FRAME_COUNT_MAX);
-    uint64_t all = loam_frame_stats(frame).free_frames;
+    uint64_t all = loam_frame_get_stats(frame).free_frames;
 
     for (uint32_t order = 0; order <= LOAM_FRAME_ORDER_MAX; order++) {
         loam_pfn start;
 
         cr_assert_eq(loam_frame_alloc_order(frame, order, &start), LOAM_OK);
         cr_assert_eq(start.value % (UINT64_C(1) << order), 0);
-        cr_assert_eq(loam_frame_stats(frame).free_frames, all - (UINT64_C(1) << order));
+        cr_assert_eq(loam_frame_get_stats(frame).free_frames, all - (UINT64_C(1) << order));
         assert_valid(frame);
         cr_assert_eq(loam_frame_free(frame, start, UINT64_C(1) << order), LOAM_OK);
     }
-    cr_assert_eq(loam_frame_stats(frame).free_frames, all);
+    cr_assert_eq(loam_frame_get_stats(frame).free_frames, all);
     assert_valid(frame);
 }
 
@@ -406,7 +406,7 @@ Test(frame, exact_counts_are_taken_and_the_rest_stays_free)
     for (size_t i = 0; i < 9; i++) {
         cr_assert_eq(ALLOC(frame, &starts[i], .count_frames = counts[i]), LOAM_OK);
         taken += counts[i];
-        cr_assert_eq(loam_frame_stats(frame).allocated_frames, taken);
+        cr_assert_eq(loam_frame_get_stats(frame).allocated_frames, taken);
         assert_valid(frame);
     }
     for (size_t i = 0; i < 9; i++) {
@@ -424,7 +424,7 @@ Test(frame, alignment_costs_no_frames)
 
     cr_assert_eq(ALLOC(frame, &start, .count_frames = 3, .align_frames = LOAM_FRAME_ALIGN_MAX), LOAM_OK);
     cr_assert_eq(start, LOAM_FRAME_ALIGN_MAX);
-    cr_assert_eq(loam_frame_stats(frame).allocated_frames, 3);
+    cr_assert_eq(loam_frame_get_stats(frame).allocated_frames, 3);
     cr_assert_eq(ALLOC(frame, &start, .count_frames = 3, .align_frames = LOAM_FRAME_ALIGN_MAX), LOAM_ERROR_EXHAUSTED);
 }
 
@@ -449,7 +449,7 @@ Test(frame, ordinary_requests_take_high_memory_first_and_leave_the_reserve)
         cr_assert_eq(ALLOC(frame, &start, .count_frames = 1, .limit = {ZONE_END}), LOAM_OK);
     }
     cr_assert_eq(loam_frame_next_free(frame, pfn(0), &(struct loam_frame_range){0}), LOAM_OK);
-    cr_assert_eq(loam_frame_stats(frame).free_frames_in_zone[LOAM_FRAME_ZONE_DMA32], 50);
+    cr_assert_eq(loam_frame_get_stats(frame).free_frames_in_zone[LOAM_FRAME_ZONE_DMA32], 50);
     assert_valid(frame);
 }
 
@@ -556,7 +556,7 @@ Test(frame, wrong_frees_are_refused_and_change_nothing)
         for (uint64_t inside = 1; inside < count; inside++) {
             cr_assert_eq(loam_frame_free(frame, pfn(start + inside), count - inside), LOAM_ERROR_INVALID);
         }
-        cr_assert_eq(loam_frame_stats(frame).allocated_frames, count);
+        cr_assert_eq(loam_frame_get_stats(frame).allocated_frames, count);
         cr_assert_eq(loam_frame_free(frame, pfn(start), count), LOAM_OK);
         cr_assert_eq(loam_frame_free(frame, pfn(start), count), LOAM_ERROR_INVALID);
     }

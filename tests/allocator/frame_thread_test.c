@@ -281,7 +281,7 @@ static void work_change(struct worker *this, uint32_t slot)
 
 static void work_look(struct worker *this)
 {
-    struct loam_frame_stats stats = loam_frame_stats(shared);
+    struct loam_frame_stats stats = loam_frame_get_stats(shared);
     struct loam_frame_range range = {0};
     uint64_t from = 0;
     bool released;
@@ -299,7 +299,7 @@ static void work_look(struct worker *this)
         from = range.start.value + range.count_frames;
     }
     EXPECT(&this->wrong, loam_frame_largest_free(shared, pfn(0), &range) != LOAM_ERROR_CORRUPT);
-    EXPECT(&this->wrong, loam_frame_fragmentation(shared).free_frames <= CELLS);
+    EXPECT(&this->wrong, loam_frame_get_fragmentation(shared).free_frames <= CELLS);
     for (size_t slot = 0; slot < HELD; slot++) {
         if (this->count[slot] != 0) {
             struct loam_frame_info info = loam_frame_query(shared, pfn(this->start[slot] + this->count[slot] - 1));
@@ -481,12 +481,12 @@ Test(frame_thread, no_frame_is_given_twice_whatever_happens_at_once)
         run_wave(wave * 100 + 1);
         free_mail();
         assert_valid(shared);
-        cr_assert_eq(loam_frame_stats(shared).allocated_frames, 0);
+        cr_assert_eq(loam_frame_get_stats(shared).allocated_frames, 0);
         /* The owners are dead. */
         for (unsigned i = 0; i < THREADS; i++) {
             cr_assert_eq(loam_frame_cache_destroy(caches[i]), LOAM_OK);
         }
-        cr_assert_eq(loam_frame_stats(shared).cached_frames, 0);
+        cr_assert_eq(loam_frame_get_stats(shared).cached_frames, 0);
         while (loam_frame_section_count(shared) > 1) {
             struct loam_frame_section section;
 
@@ -535,20 +535,20 @@ Test(frame_thread, what_a_dead_thread_left_is_had_back)
 
         start_thread(&thread, live_and_die, &legacy);
         join_thread(thread);
-        cr_assert_gt(loam_frame_stats(shared).cached_frames, 0);
+        cr_assert_gt(loam_frame_get_stats(shared).cached_frames, 0);
         for (size_t n = 0; n < 350; n++) {
             cr_assert_eq(loam_frame_free(shared, pfn(legacy.starts[n]), 1), LOAM_OK);
         }
         if (round % 2) {
             cr_assert_eq(loam_frame_cache_drain(legacy.cache), LOAM_OK);
-            cr_assert_eq(loam_frame_stats(shared).cached_frames, 0);
+            cr_assert_eq(loam_frame_get_stats(shared).cached_frames, 0);
         }
         cr_assert_eq(loam_frame_cache_destroy(legacy.cache), LOAM_OK);
-        cr_assert_eq(loam_frame_stats(shared).cache_count, 0);
+        cr_assert_eq(loam_frame_get_stats(shared).cache_count, 0);
         for (size_t n = 350; n < 700; n++) {
             cr_assert_eq(loam_frame_free(shared, pfn(legacy.starts[n]), 1), LOAM_OK);
         }
-        cr_assert_eq(loam_frame_stats(shared).allocated_frames, 0);
+        cr_assert_eq(loam_frame_get_stats(shared).allocated_frames, 0);
         assert_valid(shared);
     }
 }
@@ -579,7 +579,7 @@ Test(frame_thread, a_cache_may_be_handed_on)
         start_thread(&thread, use_cache, &legacy);
         join_thread(thread);
     }
-    cr_assert_eq(loam_frame_stats(shared).allocated_frames, 700);
+    cr_assert_eq(loam_frame_get_stats(shared).allocated_frames, 700);
     assert_valid(shared);
 }
 
@@ -693,8 +693,8 @@ static void hold_contest(unsigned threads, uint32_t order, uint64_t limit, uint6
     }
     cr_assert_eq(pthread_barrier_destroy(&contest.start), 0);
     cr_assert_gt(atomic_load(&contest.full), 0);
-    cr_assert_eq(loam_frame_stats(shared).allocated_frames, 0);
-    cr_assert_eq(loam_frame_stats(shared).cached_frames, 0);
+    cr_assert_eq(loam_frame_get_stats(shared).allocated_frames, 0);
+    cr_assert_eq(loam_frame_get_stats(shared).cached_frames, 0);
     assert_valid(shared);
 }
 
@@ -832,7 +832,7 @@ Test(frame_thread, chunks_are_looked_at_while_they_change)
     atomic_store(&mover.enough, true);
     join_thread(thread);
     cr_assert(seen[0] > 0 && seen[1] > 0);
-    cr_assert_eq(loam_frame_stats(shared).allocated_frames, 0);
+    cr_assert_eq(loam_frame_get_stats(shared).allocated_frames, 0);
     assert_valid(shared);
 }
 
@@ -903,7 +903,7 @@ Test(frame_thread, a_block_that_two_free_at_once_is_free_once)
     join_thread(thread);
     cr_assert_eq(pthread_barrier_destroy(&race.start), 0);
     assert_valid(shared);
-    cr_assert_eq(loam_frame_stats(shared).allocated_frames, 0);
+    cr_assert_eq(loam_frame_get_stats(shared).allocated_frames, 0);
 }
 
 /*
@@ -965,7 +965,7 @@ static void hold_race(struct loam_frame_cache *owners, struct loam_frame_cache *
     join_thread(threads[0]);
     join_thread(threads[1]);
     cr_assert_eq(pthread_barrier_destroy(&rivals.start), 0);
-    cr_assert_eq(loam_frame_stats(shared).allocated_frames, 0);
+    cr_assert_eq(loam_frame_get_stats(shared).allocated_frames, 0);
     assert_valid(shared);
 }
 
@@ -1115,7 +1115,7 @@ Test(frame_thread, an_owner_that_is_stopped_in_the_middle_goes_on)
     }
     end_owner(thread);
     cr_assert_eq(atomic_load(&met), MEETINGS, "met %lu of %lu", atomic_load(&met), atomic_load(&ambushes));
-    cr_assert_eq(loam_frame_stats(shared).allocated_frames, 0);
+    cr_assert_eq(loam_frame_get_stats(shared).allocated_frames, 0);
 }
 
 Test(frame_thread, an_owner_is_stopped_for_a_frame_that_it_holds)
@@ -1143,7 +1143,7 @@ Test(frame_thread, an_owner_is_stopped_for_a_frame_that_it_holds)
     end_owner(thread);
     cr_assert_gt(taken, MEETINGS / 2);
     cr_assert_geq(atomic_load(&met), MEETINGS, "met %lu of %lu", atomic_load(&met), atomic_load(&ambushes));
-    cr_assert_eq(loam_frame_stats(shared).allocated_frames, 0);
+    cr_assert_eq(loam_frame_get_stats(shared).allocated_frames, 0);
 }
 
 /*
@@ -1175,7 +1175,7 @@ Test(frame_thread, others_free_in_many_chunks_and_stop_the_owner_once_in_each)
     }
     cr_assert_leq(atomic_load(&barriers), before + 2 * CHUNKS);
     end_owner(thread);
-    cr_assert_eq(loam_frame_stats(shared).allocated_frames, 0);
+    cr_assert_eq(loam_frame_get_stats(shared).allocated_frames, 0);
 }
 
 /* All that is free lies in a cache whose owner works on; whoever asks gets it on the second attempt. */
@@ -1206,7 +1206,7 @@ Test(frame_thread, what_lies_in_the_cache_of_a_running_owner_is_fetched_back)
     cr_assert_eq(loam_frame_free_batch(shared, 0, starts, rest, &done), LOAM_OK);
     end_owner(thread);
     cr_assert_eq(fetched, 50);
-    cr_assert_eq(loam_frame_stats(shared).allocated_frames, 0);
+    cr_assert_eq(loam_frame_get_stats(shared).allocated_frames, 0);
 }
 
 /* --- Two processes --------------------------------------------------------------------------------------------- */
@@ -1326,12 +1326,12 @@ static void pair_end(struct pair *pair, struct loam_frame *frame, struct loam_fr
         }
     }
     cr_assert_eq(wrong, 0);
-    cr_assert_eq(loam_frame_stats(frame).allocated_frames, 0);
+    cr_assert_eq(loam_frame_get_stats(frame).allocated_frames, 0);
     assert_valid(frame);
     cr_assert_eq(loam_frame_cache_destroy((struct loam_frame_cache *)(pair->memory + atomic_load(&pair->left))),
                  LOAM_OK);
     cr_assert_eq(loam_frame_cache_destroy(cache), LOAM_OK);
-    cr_assert_eq(loam_frame_stats(frame).cached_frames, 0);
+    cr_assert_eq(loam_frame_get_stats(frame).cached_frames, 0);
     assert_valid(frame);
 }
 

@@ -184,7 +184,7 @@ static void assert_regions(struct loam_memory *memory, const struct loam_plan *p
 static void assert_frames(struct loam_memory *memory, const struct loam_plan *plan)
 {
     struct loam_gpa_map_config map_config = {0};
-    struct loam_frame_stats stats = loam_frame_stats(loam_memory_frame(memory));
+    struct loam_frame_stats stats = loam_frame_get_stats(loam_memory_frame(memory));
     uint64_t kept_frames = 1 + (LOAM_LEGACY_END_BYTES - LOAM_LEGACY_START_BYTES) / 4096;
     struct loam_dma_entry entry;
 
@@ -595,7 +595,7 @@ static enum loam_error zero_backing(struct loam_memory *memory, struct loam_diag
     struct loam_backing_request request = {.bytes = SMALL_BYTES};
     struct loam_backing *backing;
     enum loam_error error = loam_backing_create(&request, &backing, diag);
-    bool ordinary = loam_backing_info(backing).node == LOAM_NODE_ANY && !loam_backing_info(backing).locked;
+    bool ordinary = loam_backing_get_info(backing).node == LOAM_NODE_ANY && !loam_backing_get_info(backing).locked;
 
     loam_backing_destroy(backing);
     (void)memory;
@@ -703,7 +703,7 @@ Test(memory, null_is_refused_and_outputs_are_defined)
 static void assert_not_removed(struct loam_memory *memory, uint64_t start, uint64_t bytes, enum loam_error expected,
                                const char *text)
 {
-    uint64_t free_frames = loam_frame_stats(loam_memory_frame(memory)).free_frames;
+    uint64_t free_frames = loam_frame_get_stats(loam_memory_frame(memory)).free_frames;
     struct loam_diag diag = {0};
 
     errno = ERANGE;
@@ -713,7 +713,7 @@ static void assert_not_removed(struct loam_memory *memory, uint64_t start, uint6
     cr_expect_eq(errno, ERANGE);
     cr_expect_str_eq(diag.text, text);
     cr_expect_eq(loam_memory_remove(memory, loam_gpa_from_u64(start), bytes, NULL), expected);
-    cr_expect_eq(loam_frame_stats(loam_memory_frame(memory)).free_frames, free_frames);
+    cr_expect_eq(loam_frame_get_stats(loam_memory_frame(memory)).free_frames, free_frames);
     assert_valid(memory);
 }
 
@@ -760,10 +760,10 @@ Test(memory, ram_is_removed_only_where_nothing_lives)
         "0x2000 bytes at GPA 0xfffffffffffff000 to be removed: ask for multiples of 4 KiB, at least one");
     assert_not_removed(memory, SMALL_BYTES / 2 - 4096, 8192, LOAM_ERROR_NOT_FOUND,
                        "0x2000 bytes at GPA 0x3ff000 to be removed: not all of that is RAM of one part");
-    free_frames = loam_frame_stats(frame).free_frames;
+    free_frames = loam_frame_get_stats(frame).free_frames;
     cr_assert_eq(loam_memory_remove(memory, loam_gpa_from_u64(3 * LOAM_MIB), LOAM_MIB, &diag), LOAM_OK, "%s",
                  diag.text);
-    cr_expect_eq(loam_frame_stats(frame).free_frames, free_frames - 256);
+    cr_expect_eq(loam_frame_get_stats(frame).free_frames, free_frames - 256);
     cr_expect(!is_mapped(memory, 3 * LOAM_MIB) && !is_mapped(memory, 4 * LOAM_MIB - 1));
     cr_expect(is_mapped(memory, 3 * LOAM_MIB - 1));
     assert_valid(memory);
@@ -848,7 +848,7 @@ static void give_and_take(enum loam_sharing sharing)
     assert_reclaims(memory, UINT64_MAX, 0);
     cr_expect_eq(present_bytes(memory), SMALL_BYTES - 4 * LOAM_MIB);
     cr_expect_eq(*(char *)stays.hva, 7);
-    cr_expect_eq(loam_frame_stats(loam_memory_frame(memory)).released_chunks, 2);
+    cr_expect_eq(loam_frame_get_stats(loam_memory_frame(memory)).released_chunks, 2);
     cr_assert_eq(loam_memory_backing(memory, 0, &info), LOAM_OK);
     cr_expect_not(info.populated, "not all of it is there");
     wanted.bytes = 2 * LOAM_MIB;
@@ -859,7 +859,7 @@ static void give_and_take(enum loam_sharing sharing)
     cr_expect_gt(prim_fake_call_count(PRIM_POPULATE), 0);
     cr_expect_eq(present_bytes(memory), SMALL_BYTES - 2 * LOAM_MIB);
     cr_assert_eq(loam_dma_release(dma, back.id), LOAM_OK);
-    cr_expect_eq(loam_frame_stats(loam_memory_frame(memory)).released_chunks, 1, "it has memory, and keeps it");
+    cr_expect_eq(loam_frame_get_stats(loam_memory_frame(memory)).released_chunks, 1, "it has memory, and keeps it");
     assert_valid(memory);
     loam_memory_destroy(memory);
     cr_expect(prim_fake_clean());
@@ -899,13 +899,13 @@ Test(memory, a_host_that_has_no_memory_left_takes_nothing_away)
     struct loam_diag diag = {0};
 
     assert_reclaims(memory, UINT64_MAX, 6 * LOAM_MIB);
-    before = loam_frame_stats(loam_memory_frame(memory));
+    before = loam_frame_get_stats(loam_memory_frame(memory));
     prim_fake_fail(PRIM_POPULATE, 1, 1, ENOMEM);
     cr_expect_eq(loam_dma_alloc(loam_memory_dma(memory), &wanted, &buffer, &diag), LOAM_ERROR_EXHAUSTED, "%s",
                  diag.text);
     cr_expect_not_null(strstr(diag.text, "much"), "%s", diag.text);
     cr_expect_eq(buffer.id, 0);
-    after = loam_frame_stats(loam_memory_frame(memory));
+    after = loam_frame_get_stats(loam_memory_frame(memory));
     cr_expect_eq(after.free_frames, before.free_frames);
     cr_expect_eq(after.released_chunks, before.released_chunks);
     cr_expect_eq(loam_dma_alloc(loam_memory_dma(memory), &wanted, &buffer, &diag), LOAM_OK, "%s", diag.text);
@@ -917,7 +917,7 @@ Test(memory, a_host_that_has_no_memory_left_takes_nothing_away)
 Test(memory, what_the_host_does_not_take_back_stays)
 {
     struct loam_memory *memory = create_populated(LOAM_PAGES_4K, LOAM_SHARING_SHARED);
-    uint64_t given = 0, free_frames = loam_frame_stats(loam_memory_frame(memory)).free_frames;
+    uint64_t given = 0, free_frames = loam_frame_get_stats(loam_memory_frame(memory)).free_frames;
     struct loam_diag diag = {0};
 
     prim_fake_fail(PRIM_DISCARD, 2, 1, EIO);
@@ -926,8 +926,8 @@ Test(memory, what_the_host_does_not_take_back_stays)
     cr_expect_not_null(strstr(diag.text, "2 MiB of 4K pages to be given back at GPA 0x200000"), "%s", diag.text);
     cr_expect_eq(given, 4 * LOAM_MIB);
     cr_expect_eq(present_bytes(memory), SMALL_BYTES - 4 * LOAM_MIB);
-    cr_expect_eq(loam_frame_stats(loam_memory_frame(memory)).free_frames, free_frames);
-    cr_expect_eq(loam_frame_stats(loam_memory_frame(memory)).released_chunks, 2);
+    cr_expect_eq(loam_frame_get_stats(loam_memory_frame(memory)).free_frames, free_frames);
+    cr_expect_eq(loam_frame_get_stats(loam_memory_frame(memory)).released_chunks, 2);
     assert_reclaims(memory, UINT64_MAX, 2 * LOAM_MIB);
     loam_memory_destroy(memory);
     cr_expect(prim_fake_clean());
@@ -946,7 +946,7 @@ Test(memory, locked_memory_is_not_given_back)
     cr_expect_eq(loam_memory_reclaim(memory, UINT64_MAX, &given, NULL), LOAM_ERROR_INVALID);
     cr_expect_eq(given, 0);
     cr_expect_eq(present_bytes(memory), SMALL_BYTES);
-    cr_expect_eq(loam_frame_stats(loam_memory_frame(memory)).released_chunks, 0);
+    cr_expect_eq(loam_frame_get_stats(loam_memory_frame(memory)).released_chunks, 0);
     assert_valid(memory);
     loam_memory_destroy(memory);
     cr_expect_eq(loam_memory_reclaim(NULL, 1, &given, NULL), LOAM_ERROR_INVALID);
@@ -1026,7 +1026,7 @@ Test(memory, a_range_of_several_blocks_is_removed_whole)
     struct loam_plan plan = make_plan(&request);
     struct loam_memory *memory = create(&plan);
     struct loam_frame *frame = loam_memory_frame(memory);
-    uint64_t free_frames = loam_frame_stats(frame).free_frames;
+    uint64_t free_frames = loam_frame_get_stats(frame).free_frames;
     struct loam_frame_request taken = {
         .count_frames = 1, .flags = LOAM_FRAME_AT, .at = {(high + block_bytes) / LOAM_FRAME_BYTES + 5}};
     struct loam_frame_block block;
@@ -1036,10 +1036,10 @@ Test(memory, a_range_of_several_blocks_is_removed_whole)
     assert_not_removed(memory, high, 2 * block_bytes, LOAM_ERROR_BUSY,
                        "0x200000000 bytes at GPA 0x100000000 to be removed: frames of it are allocated past the "
                        "ledger: free them first");
-    cr_expect_eq(loam_frame_stats(frame).free_frames, free_frames - 1);
+    cr_expect_eq(loam_frame_get_stats(frame).free_frames, free_frames - 1);
     cr_assert_eq(loam_frame_free(frame, block.start, 1), LOAM_OK);
     cr_assert_eq(loam_memory_remove(memory, loam_gpa_from_u64(high), 2 * block_bytes, &diag), LOAM_OK, "%s", diag.text);
-    cr_expect_eq(loam_frame_stats(frame).free_frames, free_frames - 2 * LOAM_FRAME_COUNT_MAX);
+    cr_expect_eq(loam_frame_get_stats(frame).free_frames, free_frames - 2 * LOAM_FRAME_COUNT_MAX);
     assert_valid(memory);
     loam_memory_destroy(memory);
 }
@@ -1180,8 +1180,8 @@ Test(memory, keeps_the_reserve_that_was_asked)
         request.dma32_reserve_bytes = asked_bytes[i];
         plan = make_plan(&request);
         memory = create(&plan);
-        cr_expect_eq(loam_frame_stats(loam_memory_frame(memory)).dma32_reserve_frames, expected_frames[i], "case %zu",
-                     i);
+        cr_expect_eq(loam_frame_get_stats(loam_memory_frame(memory)).dma32_reserve_frames, expected_frames[i],
+                     "case %zu", i);
         loam_memory_destroy(memory);
     }
     cr_expect(prim_fake_clean());

@@ -42,7 +42,7 @@ void world_make(struct world *world, uint32_t low_slabs, uint32_t high_slabs, co
     if (high_slabs > 0) {
         add_window(world, HIGH_START, high_slabs);
     }
-    world->free_frames = loam_frame_stats(world->frame).free_frames;
+    world->free_frames = loam_frame_get_stats(world->frame).free_frames;
     world->metadata_bytes = loam_slab_bytes(&world->config);
     cr_assert_gt(world->metadata_bytes, 0);
     world->metadata = memory_make(world->metadata_bytes, LOAM_SLAB_METADATA_ALIGN, 0xa5);
@@ -91,7 +91,7 @@ void world_cache_end(struct world *world, struct loam_slab_cache *cache)
 
 uint64_t world_taken(const struct world *world)
 {
-    return world->free_frames - loam_frame_stats(world->frame).free_frames;
+    return world->free_frames - loam_frame_get_stats(world->frame).free_frames;
 }
 
 struct loam_slab_object take(struct loam_slab_cache *cache, size_t bytes)

@@ -142,7 +142,7 @@ static int see_file(const char *path, const struct stat *status, int type, struc
     if (type == FTW_D && where->level == 1 && path[where->base] == '.') {
         return FTW_SKIP_SUBTREE; /* what keeps the history */
     }
-    if (type == FTW_F && dot != NULL && (strcmp(dot, ".c") == 0 || strcmp(dot, ".h") == 0)) {
+    if (type == FTW_F && dot != NULL && (strcmp(dot, ".c") == 0 || strcmp(dot, ".h") == 0 || strcmp(dot, ".cc") == 0)) {
         source_count++;
         snprintf(line, sizeof line, "checked %s\n", name);
         cr_expect_not_null(strstr(checked, line), "%s is in no target, or its BUILD file does not end with lint()",

@@ -8,6 +8,7 @@
 
 #include "tests/vmm/random.h"
 
+#include <assert.h>
 #include <criterion/criterion.h>
 #include <float.h>
 #include <inttypes.h>

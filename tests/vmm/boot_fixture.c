@@ -125,7 +125,7 @@ enum loam_error fixture_refused_load(struct loam_memory *memory, const struct bo
 {
     static const struct boot_state zero;
     uint32_t before = loam_dma_count(loam_memory_dma(memory));
-    uint64_t free_before = loam_frame_stats(loam_memory_frame(memory)).free_frames;
+    uint64_t free_before = loam_frame_get_stats(loam_memory_frame(memory)).free_frames;
     struct loam_diag diag = {0};
     struct boot_state state;
     enum loam_error error;
@@ -134,7 +134,7 @@ enum loam_error fixture_refused_load(struct loam_memory *memory, const struct bo
     error = boot_load(memory, request, &state, &diag);
     fixture_check_refusal(name, error, &diag, expected);
     cr_assert_eq(loam_dma_count(loam_memory_dma(memory)), before, "%s: buffers are left", name);
-    cr_assert_eq(loam_frame_stats(loam_memory_frame(memory)).free_frames, free_before, "%s: frames are lost", name);
+    cr_assert_eq(loam_frame_get_stats(loam_memory_frame(memory)).free_frames, free_before, "%s: frames are lost", name);
     cr_assert(state.entry == zero.entry && state.parameters.value == 0 && state.image_bytes == 0, "%s", name);
     return error;
 }

@@ -172,7 +172,7 @@ Test(promises, one_queue_with_its_buffer_and_its_device)
     struct loam_virtqueue_layout layout;
 
     make();
-    cr_assert_eq(loam_virtqueue_layout(8, &layout), LOAM_OK);
+    cr_assert_eq(loam_virtqueue_get_layout(8, &layout), LOAM_OK);
     for (uint32_t kind = LOAM_ABI_KIND_DESCRIPTORS; kind <= LOAM_ABI_KIND_VIRTIO_RNG; kind++) {
         cr_expect_eq(promises_count(&promises, kind), 1, "kind %u", kind);
     }

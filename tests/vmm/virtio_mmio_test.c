@@ -4,6 +4,7 @@
 #include "tests/vmm/random.h"
 #include "tests/vmm/virtio_guest.h"
 
+#include <assert.h>
 #include <criterion/criterion.h>
 #include <inttypes.h>
 #include <pthread.h>

@@ -23,7 +23,7 @@ def _run(ctx, tool, log, command, inputs):
     )
 
 def _lint_impl(ctx):
-    own = [file for file in ctx.files.srcs + ctx.files.hdrs if file.is_source and file.extension in ["c", "h"]]
+    own = [file for file in ctx.files.srcs + ctx.files.hdrs if file.is_source and file.extension in ["c", "h", "cc"]]
     contexts = [dep[CcInfo].compilation_context for dep in ctx.attr.deps if CcInfo in dep]
     headers = depset(own + ctx.files.headers, transitive = [context.headers for context in contexts])
     include = depset(transitive = [context.includes for context in contexts]).to_list()
@@ -64,11 +64,11 @@ def _lint_impl(ctx):
 def _lint_each_impl(ctx):
     logs = []
     for file in ctx.files.srcs:
-        for tool, command in ctx.attr.commands.items():
-            log = ctx.actions.declare_file("{}/{}.{}".format(ctx.label.name, file.short_path.replace("/", "_"), tool))
+        for name, command in ctx.attr.commands.items():
+            log = ctx.actions.declare_file("{}/{}.{}".format(ctx.label.name, file.short_path.replace("/", "_"), name.replace(" ", "_")))
             _run(
                 ctx,
-                tool,
+                name.split(" ")[0],
                 log,
                 "{ echo checked " + file.path + "; " + command.format(file.path) + "; }",
                 ctx.files.srcs + ctx.files.data,
@@ -76,7 +76,7 @@ def _lint_each_impl(ctx):
             logs.append(log)
     return [DefaultInfo(files = depset(logs), runfiles = ctx.runfiles(logs))]
 
-# Each file under each of the commands, which are named by their program and in which {} is the file.
+# Each file under each of the commands, in which {} is the file, and whose names start with their program.
 lint_each = rule(
     implementation = _lint_each_impl,
     attrs = {

@@ -420,7 +420,7 @@ static double meta_loam(const struct bench_case *bench)
 
     (void)bench;
     subject_make_loam(&subject, &usual);
-    struct loam_frame_stats stats = loam_frame_stats(subject.frame);
+    struct loam_frame_stats stats = loam_frame_get_stats(subject.frame);
     subject_unmake(&subject);
     return (double)stats.metadata_bytes / (double)stats.managed_frames;
 }
@@ -480,7 +480,7 @@ static double hugeable_loam(const struct bench_case *bench)
     subject_make_loam(&subject, &ordinary);
     bench_unmap(run_hugeable(bench, &subject_loam, &subject, (uint32_t)ordinary.frames),
                 ordinary.frames * sizeof(uint64_t));
-    struct loam_frame_fragmentation found = loam_frame_fragmentation(subject.frame);
+    struct loam_frame_fragmentation found = loam_frame_get_fragmentation(subject.frame);
     subject_unmake(&subject);
     return 100.0 * (double)found.usable_frames[HUGE_ORDER] / (double)found.free_frames;
 }

@@ -8,6 +8,7 @@
 #include "loam/slab.h"
 #include "tools/bench/bench.h"
 
+#include <assert.h>
 #include <dlfcn.h>
 #include <math.h>
 #include <sched.h>

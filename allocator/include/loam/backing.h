@@ -25,6 +25,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* Opaque. */
 struct loam_backing;
 
@@ -149,7 +153,7 @@ LOAM_MUST_USE enum loam_error loam_backing_create(const struct loam_backing_requ
 void loam_backing_destroy(struct loam_backing *backing);
 
 /* Of NULL: all zero, but for node (LOAM_NODE_ANY) and fd (-1). */
-struct loam_backing_info loam_backing_info(const struct loam_backing *backing);
+struct loam_backing_info loam_backing_get_info(const struct loam_backing *backing);
 
 /*
  * Populate [offset, offset + bytes) of the backing with its workers; contents stay. Both are multiples of page_bytes
@@ -168,5 +172,9 @@ LOAM_MUST_USE enum loam_error loam_backing_populate(struct loam_backing *backing
  */
 LOAM_MUST_USE enum loam_error loam_backing_release(struct loam_backing *backing, uint64_t offset_bytes, uint64_t bytes,
                                                    struct loam_diag *diag);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

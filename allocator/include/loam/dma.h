@@ -32,6 +32,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 #define LOAM_DMA_OWNER_MAX 63 /* characters of an owner's name */
 
 /* Opaque. */
@@ -139,7 +143,7 @@ struct loam_virtqueue_layout {
 };
 
 /* Where the parts lie for a queue size: a power of two from 1 to LOAM_VIRTQUEUE_SIZE_MAX; else LOAM_ERROR_INVALID. */
-LOAM_MUST_USE enum loam_error loam_virtqueue_layout(uint32_t queue_size, struct loam_virtqueue_layout *layout);
+LOAM_MUST_USE enum loam_error loam_virtqueue_get_layout(uint32_t queue_size, struct loam_virtqueue_layout *layout);
 
 struct loam_virtqueue_rings {
     struct loam_dma_buffer buffer; /* holds all three; release it by its id */
@@ -168,7 +172,9 @@ uint32_t loam_dma_count(const struct loam_dma *dma);
 /* Where the entry's buffer ends: to go on from there. */
 static inline loam_gpa loam_dma_entry_end(const struct loam_dma_entry *entry)
 {
-    return (loam_gpa){entry->buffer.gpa.value + entry->buffer.bytes};
+    loam_gpa end = {entry->buffer.gpa.value + entry->buffer.bytes};
+
+    return end;
 }
 
 /*
@@ -194,5 +200,9 @@ LOAM_MUST_USE enum loam_error loam_dma_validate(const struct loam_dma *dma, stru
  */
 void loam_dma_freeze(struct loam_dma *dma);
 void loam_dma_thaw(struct loam_dma *dma);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

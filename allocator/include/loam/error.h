@@ -13,6 +13,10 @@
 
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 #define LOAM_MUST_USE         __attribute__((warn_unused_result))
 #define LOAM_PRINTF(text, at) __attribute__((format(printf, text, at)))
 
@@ -47,5 +51,9 @@ struct loam_diag {
  */
 LOAM_PRINTF(3, 4)
 enum loam_error loam_fail(struct loam_diag *diag, enum loam_error error, const char *format, ...);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

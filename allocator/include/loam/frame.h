@@ -34,10 +34,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define LOAM_FRAME_ORDER_MAX      20 /* the largest block: 2^20 frames, 4 GiB of 4 KiB frames */
-#define LOAM_FRAME_COUNT_MAX      (UINT64_C(1) << LOAM_FRAME_ORDER_MAX)
-#define LOAM_FRAME_ALIGN_MAX      (UINT64_C(1) << LOAM_FRAME_ORDER_MAX) /* in frames */
-#define LOAM_FRAME_CHUNK_FRAMES   512                                   /* what one 2 MiB hugepage backs */
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define LOAM_FRAME_ORDER_MAX      20        /* the largest block: 2^20 frames, 4 GiB of 4 KiB frames */
+#define LOAM_FRAME_COUNT_MAX      1048576ul /* frames: 2^LOAM_FRAME_ORDER_MAX */
+#define LOAM_FRAME_ALIGN_MAX      1048576ul /* frames */
+#define LOAM_FRAME_CHUNK_FRAMES   512       /* what one 2 MiB hugepage backs */
 #define LOAM_FRAME_SECTION_MAX    65536
 #define LOAM_FRAME_CACHE_MAX      1024
 #define LOAM_FRAME_METADATA_ALIGN 64 /* of every piece of metadata memory, in bytes */
@@ -353,7 +357,7 @@ struct loam_frame_fragmentation {
 /*
  * Of all free memory, caches included. O(chunks), a few thousand at a time with the lock held: others go on in between.
  */
-struct loam_frame_fragmentation loam_frame_fragmentation(const struct loam_frame *frame);
+struct loam_frame_fragmentation loam_frame_get_fragmentation(const struct loam_frame *frame);
 
 struct loam_frame_stats {
     uint32_t section_count;
@@ -371,7 +375,7 @@ struct loam_frame_stats {
 };
 
 /* The figures of one moment, but that owners of caches go on meanwhile. O(sections + caches). */
-struct loam_frame_stats loam_frame_stats(const struct loam_frame *frame);
+struct loam_frame_stats loam_frame_get_stats(const struct loam_frame *frame);
 
 uint32_t loam_frame_shift(const struct loam_frame *frame);
 
@@ -391,5 +395,9 @@ void loam_frame_thaw(struct loam_frame *frame);
  * process has set no barrier. O(metadata), with the lock held and all caches stopped: for tests and for suspicion.
  */
 LOAM_MUST_USE enum loam_error loam_frame_validate(const struct loam_frame *frame, struct loam_diag *diag);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

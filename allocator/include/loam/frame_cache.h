@@ -10,6 +10,10 @@
 
 #include "loam/frame.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 #define LOAM_FRAME_CACHE_ORDERS 10 /* a cache serves orders 0 to 9; larger blocks are few */
 
 /* Opaque; lies in the allocator's metadata. */
@@ -66,5 +70,9 @@ LOAM_MUST_USE enum loam_error loam_frame_cache_alloc_batch(struct loam_frame_cac
                                                            loam_pfn limit, loam_pfn *starts, size_t count);
 LOAM_MUST_USE enum loam_error loam_frame_cache_free_batch(struct loam_frame_cache *cache, uint32_t order,
                                                           const loam_pfn *starts, size_t count, size_t *done_count);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

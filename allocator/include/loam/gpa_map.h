@@ -39,8 +39,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* Regions start and end at multiples of it: KVM's and the processor's smallest page. */
-#define LOAM_REGION_ALIGN_BYTES UINT64_C(4096)
+#define LOAM_REGION_ALIGN_BYTES 4096ul
 
 /* Opaque; lies in the memory given to loam_gpa_map_init. */
 struct loam_gpa_map;
@@ -263,5 +267,9 @@ LOAM_MUST_USE enum loam_error loam_gpa_map_validate(struct loam_gpa_map *map, st
  */
 void loam_gpa_map_freeze(struct loam_gpa_map *map);
 void loam_gpa_map_thaw(struct loam_gpa_map *map);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

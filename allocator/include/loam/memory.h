@@ -40,6 +40,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* Opaque. */
 struct loam_memory;
 
@@ -94,5 +98,9 @@ LOAM_MUST_USE enum loam_error loam_memory_backing(const struct loam_memory *memo
 
 /* Hold map, allocator, ledger and backings against each other. LOAM_ERROR_CORRUPT: diag says what disagrees. */
 LOAM_MUST_USE enum loam_error loam_memory_validate(struct loam_memory *memory, struct loam_diag *diag);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -19,12 +19,16 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* x86-64: RAM ends here at the latest, and goes on at 4 GiB; between them devices have their addresses. */
-#define LOAM_LOW_LIMIT_MAX_BYTES (3 * LOAM_GIB)
+#define LOAM_LOW_LIMIT_MAX_BYTES 3221225472ul /* 3 GiB */
 
 /* The legacy window of the PC, 640 KiB to 1 MiB: memory is there, but the E820 map gives it as reserved. */
-#define LOAM_LEGACY_START_BYTES (640 * LOAM_KIB)
-#define LOAM_LEGACY_END_BYTES   LOAM_MIB
+#define LOAM_LEGACY_START_BYTES 655360ul
+#define LOAM_LEGACY_END_BYTES   1048576ul
 
 /*
  * What a guest's memory shall be. Everything but bytes may stay zero, which is the ordinary request; a member that
@@ -133,5 +137,9 @@ const struct loam_plan_check *loam_plan_shortfall(const struct loam_plan *plan);
  * backing of the plan's. Returns how many.
  */
 uint32_t loam_plan_regions(const struct loam_plan *plan, struct loam_region regions[LOAM_PLAN_REGION_MAX]);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

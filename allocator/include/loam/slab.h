@@ -36,13 +36,17 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 #define LOAM_SLAB_OBJECT_MIN     8 /* bytes */
 #define LOAM_SLAB_OBJECT_MAX     2048
 #define LOAM_SLAB_CLASS_COUNT    9     /* 8, 16, 32, ... 2,048 bytes */
 #define LOAM_SLAB_BYTES          65536 /* of one slab, at its natural alignment */
 #define LOAM_SLAB_WINDOW_MAX     16
 #define LOAM_SLAB_CACHE_MAX      1024
-#define LOAM_SLAB_CAPACITY_MAX   (UINT32_C(1) << 24)
+#define LOAM_SLAB_CAPACITY_MAX   16777216u
 #define LOAM_SLAB_METADATA_ALIGN 64 /* bytes */
 
 /* Opaque; lies in the metadata memory given to loam_slab_init. */
@@ -214,5 +218,9 @@ LOAM_MUST_USE enum loam_error loam_slab_validate(const struct loam_slab *slab, s
  */
 void loam_slab_freeze(struct loam_slab *slab);
 void loam_slab_thaw(struct loam_slab *slab);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -8,14 +8,19 @@
  * name: _bytes, _frames, _order, _count.
  *
  * Everything here is pure: any thread, no state, no allocation.
+ *
+ * Constants are plain literals of the type of uint64_t, which readers of headers for other languages understand.
  */
 #ifndef LOAM_TYPES_H
 #define LOAM_TYPES_H
 
-#include <assert.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
 
 /* Guest-physical address. Never holds an HVA, an I/O port or a device offset. */
 typedef struct loam_gpa {
@@ -27,44 +32,49 @@ typedef struct loam_pfn {
     uint64_t value;
 } loam_pfn;
 
-static_assert(sizeof(loam_gpa) == sizeof(uint64_t), "a GPA is passed as an integer");
-static_assert(sizeof(loam_pfn) == sizeof(uint64_t), "a PFN is passed as an integer");
-
 /* Widest physical address of x86-64 (Intel SDM volume 3A, section 4.1.4: MAXPHYADDR is at most 52). */
 #define LOAM_GPA_BITS 52
-#define LOAM_GPA_END  (UINT64_C(1) << LOAM_GPA_BITS)
+#define LOAM_GPA_END  0x10000000000000ul /* 2^52 */
 
 /* log2 of a frame's bytes: 12 unless a configuration says 14 or 16. */
 #define LOAM_FRAME_SHIFT 12
-#define LOAM_FRAME_BYTES (UINT64_C(1) << LOAM_FRAME_SHIFT)
+#define LOAM_FRAME_BYTES 4096ul
 
 /* First address that a 32-bit DMA engine cannot reach: the end of the DMA32 zone. */
-#define LOAM_DMA32_END_BYTES (UINT64_C(1) << 32)
+#define LOAM_DMA32_END_BYTES 0x100000000ul
 
-#define LOAM_KIB UINT64_C(1024)
-#define LOAM_MIB (LOAM_KIB * 1024)
-#define LOAM_GIB (LOAM_MIB * 1024)
+#define LOAM_KIB 1024ul
+#define LOAM_MIB 1048576ul
+#define LOAM_GIB 1073741824ul
 
 static inline loam_gpa loam_gpa_from_u64(uint64_t value)
 {
-    return (loam_gpa){value};
+    loam_gpa made = {value};
+
+    return made;
 }
 
 static inline loam_pfn loam_pfn_from_u64(uint64_t value)
 {
-    return (loam_pfn){value};
+    loam_pfn made = {value};
+
+    return made;
 }
 
 /* The frame that holds gpa. */
 static inline loam_pfn loam_pfn_from_gpa(loam_gpa gpa, uint32_t frame_shift)
 {
-    return (loam_pfn){gpa.value >> frame_shift};
+    loam_pfn made = {gpa.value >> frame_shift};
+
+    return made;
 }
 
 /* The first byte of a frame. The caller keeps pfn below LOAM_GPA_END >> frame_shift. */
 static inline loam_gpa loam_gpa_from_pfn(loam_pfn pfn, uint32_t frame_shift)
 {
-    return (loam_gpa){pfn.value << frame_shift};
+    loam_gpa made = {pfn.value << frame_shift};
+
+    return made;
 }
 
 /* Whether [offset, offset + bytes) lies within [0, size_bytes); no sum that can wrap. */
@@ -100,5 +110,9 @@ static inline uint64_t loam_align_up(uint64_t value, uint64_t align)
 {
     return (value + align - 1) & ~(align - 1);
 }
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif
