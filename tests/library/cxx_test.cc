@@ -135,5 +135,5 @@ Test(cxx, a_refusal_says_why)
     request.bytes = 1;
     cr_assert_eq(loam_plan_make(&request, &plan, &diag), LOAM_ERROR_INVALID);
     cr_assert_neq(std::strlen(diag.text), 0u);
-    cr_assert_str_eq(loam_error_name(diag.error), "invalid");
+    cr_assert_str_eq(loam_error_name(diag.error), "invalid argument");
 }

@@ -1,0 +1,34 @@
+# shellcheck shell=bash
+# SPDX-License-Identifier: Apache-2.0
+# Completion of loam's commands and options, for bash-completion.
+
+_loam() {
+    local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} words=
+    local memory='--lazy --lock --low-limit --memory --node --pages --populate'
+    local guest='--cmdline --initrd --kernel --vcpus'
+
+    if [ "$word" = = ]; then
+        word=
+    elif [ "$before" = = ]; then
+        before=${COMP_WORDS[COMP_CWORD - 2]}
+    fi
+    case $before in
+    --pages | -p) words='1G 2M thp 4K auto' ;;
+    --on-reset) words='fail pass restart' ;;
+    --kernel | --initrd)
+        mapfile -t COMPREPLY < <(compgen -f -- "$word")
+        return
+        ;;
+    --memory | -m | --low-limit | --node | --vcpus | -c | --cmdline | --timeout | -t) ;;
+    *)
+        if [ "$COMP_CWORD" -eq 1 ]; then
+            words='run plan version --help'
+        elif [[ ${COMP_WORDS[1]} == run || ${COMP_WORDS[1]} == plan ]]; then
+            words="$memory $guest --json --on-reset --timeout --help"
+        fi
+        ;;
+    esac
+    mapfile -t COMPREPLY < <(compgen -W "$words" -- "$word")
+}
+
+complete -o default -F _loam loam
