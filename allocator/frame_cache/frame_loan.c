@@ -177,6 +177,7 @@ bool loam_frame_loan_leave_window(struct loam_frame *frame, struct frame_window 
     window->chunk_base = 0;
     window->chunk_offset_bytes = 0;
     window->map_offset_bytes = 0;
+    shared_store(spot->chunk->order, FRAME_ORDER_LENT);
     shared_store(spot->chunk->list, FRAME_LIST_NONE);
     spot->chunk->fit = FRAME_FITS - 1;
     loam_frame_chunk_cap_fit(spot->chunk);
