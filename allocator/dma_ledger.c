@@ -59,7 +59,7 @@ static struct dma_slot *make_slot(struct dma_stripe *stripe, uint32_t stripe_ind
         }
     }
     slot = slots_of(stripe->segments[segment]) + offset;
-    slot->entry.buffer.id = UINT64_C(1) + stripe->made * DMA_LEDGER_STRIPES + stripe_index;
+    slot->entry.buffer.id = UINT64_C(1) + (uint64_t)stripe->made * DMA_LEDGER_STRIPES + stripe_index;
     /* Release: who finds the slot by its id finds its segment. */
     shared_store_release(stripe->made, stripe->made + 1);
     return slot;
