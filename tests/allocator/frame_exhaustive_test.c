@@ -625,7 +625,10 @@ static void explore(const struct setup *setup)
 
 /* --- The cases ------------------------------------------------------------------------------------ */
 
-/* It closes, given ten minutes: 18 million states, 1.4 thousand million operations. */
+/*
+ * Given ten minutes: every sequence up to length 10, 30 million states, as many as the search holds. It closed at 18
+ * million before a current chunk said in which of its words blocks were made.
+ */
 Test(frame_exhaustive, all_on_16_frames_around_4_gib)
 {
     explore(&(struct setup){"16 frames around 4 GiB", ZONE_END - 8, 16, .alphabet = all_operations});
