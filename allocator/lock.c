@@ -24,13 +24,13 @@
 #include "allocator/host/prim.h"
 
 #define SPIN_MAX       256 /* in all, some ten microseconds: what it costs to be woken */
-#define SPIN_COUNT     100
 #define SLEEP_FIRST_NS UINT64_C(1000000)
 #define SLEEP_NS       UINT64_C(100000000)
 
+#define PATIENCE_SPINS          100
 #define PATIENCE_SLEEP_FIRST_NS UINT64_C(20000)
 #define PATIENCE_SLEEP_MAX_NS   UINT64_C(1000000)
-#define PATIENCE_TURNS          (SPIN_COUNT + 4000)
+#define PATIENCE_TURNS          (PATIENCE_SPINS + 4000)
 
 _Thread_local uint32_t loam_lock_self;
 
@@ -223,11 +223,11 @@ void loam_lock_give_after_fork(struct loam_lock *lock)
 
 bool loam_lock_pass_time(struct loam_lock_patience *patience)
 {
-    uint32_t turn = patience->turns++, doublings = turn - SPIN_COUNT;
+    uint32_t turn = patience->turns++, doublings = turn - PATIENCE_SPINS;
     const _Atomic uint32_t never = 0;
     uint64_t nanoseconds;
 
-    if (turn < SPIN_COUNT) {
+    if (turn < PATIENCE_SPINS) {
         relax();
         return true;
     }

@@ -357,6 +357,24 @@ Test(lock, a_lock_is_taken_over_from_a_thread_that_ended)
     loam_lock_give(&shared->lock);
 }
 
+/* The one who was to have the lock next died: it is handed over all the same, taken over once, and then anybody's. */
+Test(lock, a_claim_of_a_thread_that_ended_is_forgotten)
+{
+    uint32_t gone;
+    pthread_t thread;
+
+    cr_assert_eq(pthread_create(&thread, NULL, take_and_end, NULL), 0);
+    pthread_join(thread, NULL);
+    gone = shared->lock.owner;
+    cr_assert_not(loam_lock_take(&shared->lock));
+    shared->lock.next = gone;
+    loam_lock_give(&shared->lock);
+    cr_assert_eq(shared->lock.owner, gone);
+    cr_assert_not(loam_lock_take(&shared->lock));
+    loam_lock_give(&shared->lock);
+    cr_assert(is_free(&shared->lock));
+}
+
 static pid_t die_with_the_lock(void)
 {
     pid_t child = fork();
