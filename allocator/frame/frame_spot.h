@@ -56,7 +56,7 @@ static inline bool frame_spot_manages(const struct frame_section *section, uint6
     return pfn - section->start < section->end - section->start;
 }
 
-/* As below, in any section but the one that was asked for last. */
+/* As frame_spot_find, by the index; that section is looked at first from now on. */
 bool loam_frame_spot_search(const struct loam_frame *frame, uint64_t pfn, struct frame_spot *spot);
 
 /* The chunk of any frame. False: no section manages it. O(log sections), and O(1) in the section asked for last. */

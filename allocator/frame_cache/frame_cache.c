@@ -10,14 +10,6 @@
 #include "allocator/frame_cache/frame_loan_free.h"
 #include "allocator/frame_cache/frame_stop.h"
 
-/* Count frames at pfn that came to the cache, or left it: count wraps. */
-FRAME_HOT void add_frames(struct loam_frame_cache *cache, uint64_t pfn, uint64_t count)
-{
-    uint64_t *counter = &cache->free_frames[pfn >= cache->zone_end];
-
-    shared_store(*counter, *counter + count);
-}
-
 struct loam_frame *loam_frame_cache_lock(struct loam_frame_cache *cache, enum loam_error *error)
 {
     struct loam_frame *frame;
@@ -53,7 +45,7 @@ static void make_word(struct loam_frame_cache *cache, struct frame_window *windo
                    frame_ends(starts, order));
     frame_count(chunk, (uint32_t)(count >> order) * FRAME_COUNT_BLOCK - (uint32_t)count * FRAME_COUNT_FREE);
     shared_store(chunk->order, FRAME_TAKING(order, word));
-    add_frames(cache, window->chunk_base, -count);
+    frame_cache_count(cache, window->chunk_base, -count);
     shared_store(window->base, window->chunk_base + word * UINT64_C(64));
     shared_store(window->made, starts);
     shared_store(window->ready, starts);
@@ -115,7 +107,7 @@ static bool take_large(struct loam_frame_cache *cache, uint64_t set, uint32_t or
     found = frame_bits_find_order(map, order);
     if (found < LOAM_FRAME_CHUNK_FRAMES) {
         frame_count(chunk, frame_bits_take(map, found, 1u << order, true));
-        add_frames(cache, window->chunk_base, -(UINT64_C(1) << order));
+        frame_cache_count(cache, window->chunk_base, -(UINT64_C(1) << order));
         *start = window->chunk_base + found;
     }
     frame_lend_unlock(chunk);
@@ -137,7 +129,7 @@ FRAME_HOT bool take_kept(struct loam_frame_cache *cache, uint64_t set, uint64_t 
     shared_store(chunk->state, FRAME_CHUNK_WHOLE);
     cache->whole_count++;
     *start = kept->start;
-    add_frames(cache, *start, -UINT64_C(512));
+    frame_cache_count(cache, *start, -UINT64_C(512));
     return true;
 }
 

@@ -122,6 +122,14 @@ FRAME_HOT void frame_leave(struct loam_frame_cache *cache)
     shared_store_release(cache->busy, 0);
 }
 
+/* Count frames at pfn that came to the cache, or left it: count wraps. */
+FRAME_HOT void frame_cache_count(struct loam_frame_cache *cache, uint64_t pfn, uint64_t count)
+{
+    uint64_t *counter = &cache->free_frames[pfn >= cache->zone_end];
+
+    shared_store(*counter, *counter + count);
+}
+
 /* --- Windows --------------------------------------------------------------------------------------------------- */
 
 /* Which chunks serve a request. */

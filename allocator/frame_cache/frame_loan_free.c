@@ -199,14 +199,6 @@ enum loam_error loam_frame_loan_free(struct loam_frame *frame, const struct fram
 
 /* --- By the owner of a cache ----------------------------------------------------------------------------------- */
 
-/* Count frames at pfn that came to the cache. */
-FRAME_HOT void add_frames(struct loam_frame_cache *cache, uint64_t pfn, uint64_t count)
-{
-    uint64_t *counter = &cache->free_frames[pfn >= cache->zone_end];
-
-    shared_store(*counter, *counter + count);
-}
-
 /* The chunk of pfn in the section of the memo, locked; *own: the cache if it is its own. False: it is not at hand. */
 FRAME_HOT bool lock_near(struct loam_frame_cache *cache, uint64_t pfn, struct frame_loan *loan,
                          struct loam_frame_cache **own)
@@ -266,7 +258,7 @@ bool loam_frame_loan_give_whole(struct loam_frame_cache *cache, uint64_t start, 
     given = own != NULL && keep_whole(cache, &loan, start, count);
     frame_lend_unlock(loan.chunk);
     if (given) {
-        add_frames(cache, start, LOAM_FRAME_CHUNK_FRAMES);
+        frame_cache_count(cache, start, LOAM_FRAME_CHUNK_FRAMES);
     }
     return given;
 }
@@ -287,7 +279,7 @@ enum loam_error loam_frame_loan_give(struct loam_frame_cache *cache, uint64_t st
     if (UNLIKELY(!given)) {
         return LOAM_ERROR_INVALID;
     }
-    add_frames(cache, start, count);
+    frame_cache_count(cache, start, count);
     return LOAM_OK;
 }
 
@@ -303,7 +295,7 @@ bool loam_frame_loan_give_run(struct loam_frame_cache *cache, uint64_t start, ui
     given = free_singles(frame_of_cache(cache), &loan, start, count);
     if (given) {
         file(frame_of_cache(cache), &loan, start, count, own);
-        add_frames(cache, start, count);
+        frame_cache_count(cache, start, count);
     }
     frame_lend_unlock(loan.chunk);
     return given;

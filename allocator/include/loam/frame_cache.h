@@ -24,8 +24,10 @@ struct loam_frame_cache;
  * cache holds stops its owner first: it forbids the cache, passes a barrier in all threads, and waits until the owner
  * is out of the call under way. So the owner pays no atomic operation, and nobody starves while a cache holds free
  * frames. The first time that others free a block in one of its chunks, they stop its owner likewise; from then on that
- * chunk has a lock, for as long as it takes to free one block, which the owner takes too. Where an owner cannot be stopped, since the barrier is refused or since it has not left its call for seconds (it
- * is stopped, or died in it), nothing is assumed: its chunks are left to it, and who needs them gets LOAM_ERROR_BUSY or
+ * chunk has a lock, for as long as it takes to free one block, which the owner takes too.
+ *
+ * Where an owner cannot be stopped, since the barrier is refused or since it has not left its call for seconds (it is
+ * stopped, or died in it), nothing is assumed: its chunks are left to it, and who needs them gets LOAM_ERROR_BUSY or
  * LOAM_ERROR_EXHAUSTED. A cache whose owner is in no call can be drained or destroyed by others.
  */
 
