@@ -118,7 +118,7 @@ static int version(int argc, char *argv[])
         fprintf(stderr, "loam: version takes no options\n");
         return EXIT_CODE_USAGE;
     }
-    puts("loam " LOAM_VERSION);
+    printf("loam %s\n", loam_version());
     return EXIT_CODE_PASS;
 }
 
