@@ -26,15 +26,7 @@
 
 #define ZONE_END (UINT64_C(1) << 20)
 
-enum {
-    LINE_BYTES = 64,
-    FRAMES_MAX = 16,
-    OPS_MAX = 160,
-    CACHES = 2,
-    ARENA_MAX = 32768,
-    NODES_MAX = 30000000,
-    CASES = 8
-};
+enum { LINE_BYTES = 64, FRAMES_MAX = 16, OPS_MAX = 160, CACHES = 2, ARENA_MAX = 32768, NODES_MAX = 30000000 };
 
 /* --- The world: allocator and oracle, which a copy of the struct takes back to where they were ------------------ */
 
@@ -626,8 +618,9 @@ static void explore(const struct setup *setup)
 /* --- The cases ------------------------------------------------------------------------------------ */
 
 /*
- * Given ten minutes: every sequence up to length 10, 30 million states, as many as the search holds. It closed at 18
- * million before a current chunk said in which of its words blocks were made.
+ * Given ten minutes: every sequence up to length 10, 30 million states, as many as the search holds. Blocks stand in
+ * some three and a half million ways, and each of them comes with all that the windows of plain calls may hold: so it
+ * does not close, as it did at 18 million states before there were windows. Worlds of 10 frames and fewer do.
  */
 Test(frame_exhaustive, all_on_16_frames_around_4_gib)
 {
@@ -645,16 +638,28 @@ Test(frame_exhaustive, all_on_16_frames_around_a_chunk_border)
     explore(&(struct setup){"16 frames around a chunk's end", ZONE_END + 512 - 5, 16, .alphabet = all_operations});
 }
 
+/* It closes, given twenty seconds. */
+Test(frame_exhaustive, all_on_10_frames_around_4_gib)
+{
+    explore(&(struct setup){"10 frames around 4 GiB", ZONE_END - 5, 10, .alphabet = all_operations});
+}
+
 Test(frame_exhaustive, all_on_8_frames_around_4_gib)
 {
     explore(
         &(struct setup){"8 frames around 4 GiB, reserve", ZONE_END - 4, 8, .reserve = 1, .alphabet = all_operations});
 }
 
-/* It closes, given a minute. */
-Test(frame_exhaustive, all_on_12_frames_around_a_chunk_border)
+/* It closes, given two minutes: 3.6 million states. */
+Test(frame_exhaustive, all_on_10_frames_around_a_chunk_border)
 {
-    explore(&(struct setup){"12 frames around a chunk's end", ZONE_END + 512 - 5, 12, .alphabet = all_operations});
+    explore(&(struct setup){"10 frames around a chunk's end", ZONE_END + 512 - 5, 10, .alphabet = all_operations});
+}
+
+/* It closes, given ten seconds. */
+Test(frame_exhaustive, orders_on_8_frames)
+{
+    explore(&(struct setup){"orders on 8 frames", ZONE_END, 8, .alphabet = orders_alone});
 }
 
 Test(frame_exhaustive, orders_on_16_frames)
