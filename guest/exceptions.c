@@ -33,14 +33,15 @@ _Static_assert(sizeof(struct table_pointer) == 10, "as the processor has it");
 extern const char exception_stubs[];
 
 static struct gate gates[EXCEPTION_COUNT];
-static const char *context = "start";
+static const char *program_name = "guest", *context = "start";
 static bool reporting;
 
-void exceptions_install(void)
+void exceptions_install(const char *program)
 {
     struct table_pointer pointer = {sizeof gates - 1, (uintptr_t)gates};
     uint64_t stub = (uintptr_t)exception_stubs;
 
+    program_name = program;
     for (uint32_t i = 0; i < EXCEPTION_COUNT; i++, stub += EXCEPTION_STUB_BYTES) {
         gates[i] = (struct gate){.offset_low = (uint16_t)stub,
                                  .selector = SELECTOR_CODE,
@@ -59,7 +60,8 @@ _Noreturn void exception_report(uint64_t vector, uint64_t error_code, uint64_t r
 {
     if (!reporting) {
         reporting = true;
-        console_text("loam self-test: ");
+        console_text(program_name);
+        console_text(": ");
         console_text(context);
         console_text(": unexpected exception ");
         console_hex(vector);

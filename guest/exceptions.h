@@ -6,8 +6,11 @@
 
 #include <stdint.h>
 
-/* Load an IDT. Before it, an exception is a triple fault, which the host sees as well. */
-void exceptions_install(void);
+/*
+ * Load an IDT. Before it, an exception is a triple fault, which the host sees as well. program is whose exception it is,
+ * for the report; the text stays the caller's and lives on.
+ */
+void exceptions_install(const char *program);
 
 /* Say what the guest is doing, for the report; text stays the caller's and lives on. */
 void exceptions_context(const char *text);

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * What the self-test needs of the processor: ports, memory by address, cpuid.
+ * What a guest needs of the processor: ports, memory by address, cpuid.
  *
  * Addresses are guest-physical and mapped one to one. Memory under test is touched only through the functions here, one
  * plain MOV each: the compiler can then neither drop nor merge an access, nor make anything of a page at address 0.
  */
 #ifndef LOAM_GUEST_PLATFORM_H
 #define LOAM_GUEST_PLATFORM_H
+
+#include "guest/abi.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -125,8 +127,15 @@ _Noreturn static inline void platform_halt(void)
     }
 }
 
-/* End the machine; where nothing listens at the exit port, stop for good. code is an enum loam_abi_exit. */
-_Noreturn void platform_exit(uint32_t code);
+/*
+ * End the machine; where nothing listens at the exit port, stop for good. code is an enum loam_abi_exit, or a failure
+ * code of the guest's own.
+ */
+_Noreturn static inline void platform_exit(uint32_t code)
+{
+    platform_out32(LOAM_ABI_PORT_EXIT, code);
+    platform_halt();
+}
 
 /*
  * Whether a read at gpa comes back (start.S): false if it faults, which is not reported. Not to be called while another

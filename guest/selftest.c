@@ -5,12 +5,7 @@
  * A check passes if it has tried something and found no error: a promise that is not made is not kept. A range that
  * is malformed, out of reach or over the guest's own memory is an error of the check that wants it, and is not touched.
  */
-#include "guest/abi.h"
-#include "guest/console.h"
-#include "guest/exceptions.h"
-#include "guest/paging.h"
-#include "guest/platform.h"
-#include "guest/pvh.h"
+#include "guest/guest.h"
 #include "guest/ranges.h"
 #include "guest/rng_driver.h"
 #include "guest/sweep.h"
@@ -595,22 +590,13 @@ static struct loam_abi_table *find_table(uint64_t start_info)
     return table;
 }
 
-_Noreturn void platform_exit(uint32_t code)
-{
-    platform_out32(LOAM_ABI_PORT_EXIT, code);
-    platform_halt();
-}
-
-_Noreturn void selftest_main(uint64_t start_info);
-
-/* Called by start.S, in 64-bit mode, with the first GiB mapped. */
-_Noreturn void selftest_main(uint64_t start_info)
+_Noreturn void guest_main(uint64_t start_info)
 {
     static const uint8_t order[] = LOAM_ABI_ORDER;
     struct loam_abi_table *table;
     bool passed = true;
 
-    exceptions_install();
+    exceptions_install("loam self-test");
     paging_init();
     table = find_table(start_info);
     for (uint32_t i = 0; i < sizeof order; i++) {

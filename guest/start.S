@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * From the PVH entry to selftest_main in 64-bit mode, and the exception stubs.
+ * From the PVH entry to guest_main (guest.h) in 64-bit mode, and the exception stubs.
  *
  * PVH hands over (Xen: docs/misc/pvh.pandoc): 32-bit protected mode, paging off, flat segments, interrupts off, ebx ->
  * hvm_start_info. Everything here is mapped one to one; the first GiB is mapped from the start, the rest by paging.c.
@@ -34,6 +34,7 @@
     .asciz "Xen"
     .quad start
 
+#ifndef LOAM_GUEST_INTERRUPTS
     /* guest/abi.h: LOAM_ABI_NOTE_WITHOUT, LOAM_ABI_WITHOUT_INTERRUPTS */
     .balign 4
     .long 5
@@ -42,6 +43,7 @@
     .asciz "Loam"
     .balign 4
     .long 1
+#endif
 
     .section .text.start, "ax", @progbits
     .code32
@@ -96,7 +98,7 @@ start_long:
     movl $stack_end, %esp /* the upper halves are undefined after the switch */
     movl %ebp, %edi
     xorl %ebp, %ebp
-    call selftest_main
+    call guest_main
 2:  cli
     hlt
     jmp 2b

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/* The example of the README compiles, runs for anyone on any host, and prints what its code promises. */
+/* The examples of the documents compile, run, and print what their code promises. */
 #include "tests/support/process.h"
 
 #include <criterion/criterion.h>
@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define TIMEOUT_MILLISECONDS 30000
 #define LOW_BYTES            (UINT64_C(32) << 20)
@@ -51,12 +52,55 @@ static char *read_text(const char *variable)
 }
 
 /* Line for line but for the licence, which is the file's first. */
+static void expect_quoted(const char *page_variable, const char *source_variable)
+{
+    char *page = read_text(page_variable), *source = read_text(source_variable);
+
+    cr_expect_not_null(strstr(page, strchr(source, '\n') + 1), "what %s shows is not %s: copy it again",
+                       getenv(page_variable), getenv(source_variable));
+    free(page);
+    free(source);
+}
+
 Test(example, stands_in_the_readme_as_it_is_compiled)
 {
-    char *readme = read_text("LOAM_README"), *source = read_text("LOAM_EXAMPLE_SOURCE");
+    expect_quoted("LOAM_README", "LOAM_EXAMPLE_SOURCE");
+}
 
-    cr_expect_not_null(strstr(readme, strchr(source, '\n') + 1),
-                       "the README's example is not tools/examples/carve.c: copy it again");
-    free(readme);
-    free(source);
+Test(example, guest_stands_on_its_page_as_it_is_compiled)
+{
+    expect_quoted("LOAM_GUEST_PAGE", "LOAM_GUEST_SOURCE");
+}
+
+Test(example, hypervisor_runs_its_guest_and_ends)
+{
+    char *const argv[] = {getenv("LOAM_EXAMPLE_VMM"), NULL};
+    struct process process;
+    uint64_t gpa;
+    char rest;
+
+    cr_assert_not_null(argv[0], "LOAM_EXAMPLE_VMM does not name the program");
+    if (access("/dev/kvm", R_OK | W_OK) != 0) {
+        cr_skip_test("no /dev/kvm, or no right to it");
+    }
+    cr_expect_eq(process_run(&process, argv, TIMEOUT_MILLISECONDS), 0, "%s", process.err);
+    cr_expect_str_empty(process.err);
+    cr_assert_eq(sscanf(process.out, "L\n1 descriptor available in the ring at GPA 0x%" SCNx64 "%c", &gpa, &rest), 2,
+                 "%s", process.out);
+    cr_expect_lt(gpa, LOW_BYTES);
+    cr_expect_eq(rest, '\n');
+    process_end(&process);
+}
+
+Test(example, hypervisor_says_in_a_line_that_there_is_no_kvm)
+{
+    char *const argv[] = {getenv("LOAM_EXAMPLE_VMM"), NULL};
+    struct process process;
+
+    if (access("/dev/kvm", R_OK | W_OK) == 0) {
+        cr_skip_test("there is a /dev/kvm");
+    }
+    cr_expect_eq(process_run(&process, argv, TIMEOUT_MILLISECONDS), 3);
+    cr_expect_str_eq(process.err, "vmm: /dev/kvm: not there, or not ours\n");
+    process_end(&process);
 }

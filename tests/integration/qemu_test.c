@@ -106,6 +106,11 @@ Test(qemu, selftest_without_long_mode_fails_at_once)
     boot("LOAM_SELFTEST", "qemu64,-lm", "128M", "", LOAM_ABI_EXIT_FAIL);
 }
 
+Test(qemu, runtime_moves_memory_as_it_should)
+{
+    boot("LOAM_RUNTIME_GUEST", "qemu64", "64M", "", LOAM_ABI_EXIT_PASS);
+}
+
 Test(qemu, stop_says_one_byte_and_stops)
 {
     boot("LOAM_STOP", "qemu64", "128M", "L", LOAM_ABI_EXIT_PASS);

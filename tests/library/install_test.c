@@ -1,14 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 /* What tools/install leaves, used by compilers and tools that know nothing of this repository: install.sh. */
-#include "tests/support/process.h"
+#include "tests/library/cases.h"
 
 #include <criterion/criterion.h>
-#include <criterion/parameterized.h>
-#include <string.h>
 
-enum { SKIP = 77, TIMEOUT_MS = 240000 };
-
-static const char *const uses[] = {
+static const char *const names[] = {
     "c_shared",
     "c_static",
     "cxx_shared",
@@ -22,34 +18,12 @@ static const char *const uses[] = {
     "bad_paths_are_refused",
 };
 
-struct use {
-    char name[64];
-};
-
 ParameterizedTestParameters(install, in_an_empty_folder)
 {
-    struct use *made = cr_malloc(sizeof uses / sizeof *uses * sizeof *made);
-
-    for (size_t i = 0; i < sizeof uses / sizeof *uses; i++) {
-        strcpy(made[i].name, uses[i]);
-    }
-    return cr_make_param_array(struct use, made, sizeof uses / sizeof *uses);
+    return cases_named(names, sizeof names / sizeof *names);
 }
 
-ParameterizedTest(struct use *use, install, in_an_empty_folder, .timeout = 300)
+ParameterizedTest(struct script_case *which, install, in_an_empty_folder, .timeout = 300)
 {
-    char *argv[] = {"/bin/bash", "tests/library/install.sh", use->name, NULL};
-    struct process process;
-    int status;
-
-#ifdef LOAM_SANITIZED
-    cr_skip("a sanitized library wants a sanitized program");
-#endif
-    status = process_run(&process, argv, TIMEOUT_MS);
-
-    if (status == SKIP) {
-        cr_skip("%s: %s", use->name, process.out);
-    }
-    cr_expect_eq(status, 0, "%s: status %d: %s%s", use->name, status, process.out, process.err);
-    process_end(&process);
+    cases_run("tests/library/install.sh", which);
 }

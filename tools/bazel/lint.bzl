@@ -95,7 +95,7 @@ _lint = rule(
         "deps": attr.label_list(allow_files = True),  # a linker script is one
         "local_defines": attr.string_list(),
         "enabled": attr.bool(),
-        "headers": attr.label_list(allow_files = True, default = ["//allocator:public_headers", "//tools/bazel:lint.h"]),
+        "headers": attr.label_list(allow_files = True, default = ["//allocator:public_headers", "//guest:headers", "//tools/bazel:lint.h"]),
         "tidy": attr.label_list(allow_files = True, default = ["//:.clang-tidy", "//:tests/.clang-tidy", "//tools/bench:.clang-tidy"]),
         "format": attr.label_list(allow_files = True, default = ["//:.clang-format"]),
     },

@@ -1,5 +1,6 @@
 """One module = one header, one .c, one test, one target: the rules that all packages use."""
 
+# That a warning is an error is Loam's own affair: .bazelrc says so, which another workspace does not read.
 WARNINGS = [
     "-Wall",
     "-Wextra",
@@ -7,7 +8,11 @@ WARNINGS = [
     "-Wundef",
     "-Wstrict-prototypes",
     "-Wmissing-prototypes",
-    "-Werror",
+]
+
+STANDARD = [
+    "-std=c17",
+    "-D_GNU_SOURCE",
 ]
 
 FORTIFY = [
@@ -30,7 +35,7 @@ HARDENING = [
     "//conditions:default": [],
 })
 
-COPTS = WARNINGS + HARDENING
+COPTS = STANDARD + WARNINGS + HARDENING
 
 # Nothing writable is executable, no data lies in the code's segment, and what is relocated is read-only once it is. The
 # linker is named because gold, which Bazel prefers, has no separate-code.
