@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/*
+/**
+ * @file
  * Backing: host memory behind a contiguous range of frames.
  *
  * A backing is one mapping, guarded by inaccessible pages on both sides, whose HVA is congruent with the GPA it backs
@@ -29,56 +30,59 @@
 extern "C" {
 #endif
 
-/* Opaque. */
+/** Opaque. */
 struct loam_backing;
 
+/** What kind of pages memory is made of. */
 enum loam_pages {
-    LOAM_PAGES_AUTO, /* the largest of those below, in this order, that the host can give */
-    LOAM_PAGES_1G,   /* hugetlb, from the host's pool of 1 GiB pages */
-    LOAM_PAGES_2M,   /* hugetlb, from the host's pool of 2 MiB pages */
-    LOAM_PAGES_THP,  /* 4 KiB pages that the kernel is asked to join into transparent huge pages */
+    LOAM_PAGES_AUTO, /**< the largest of those below, in this order, that the host can give */
+    LOAM_PAGES_1G,   /**< hugetlb, from the host's pool of 1 GiB pages */
+    LOAM_PAGES_2M,   /**< hugetlb, from the host's pool of 2 MiB pages */
+    LOAM_PAGES_THP,  /**< 4 KiB pages that the kernel is asked to join into transparent huge pages */
     LOAM_PAGES_4K,
     LOAM_PAGES_COUNT
 };
 
-/* "auto", "1G", "2M", "thp", "4K"; "unknown" otherwise. */
+/** "auto", "1G", "2M", "thp", "4K"; "unknown" otherwise. */
 const char *loam_pages_name(enum loam_pages pages);
 
-/* Bytes of one page of the pool for 1G and 2M; 4096 for 4K; 2 MiB for THP, whose mappings are aligned for it; 0 for
+/** Bytes of one page of the pool for 1G and 2M; 4096 for 4K; 2 MiB for THP, whose mappings are aligned for it; 0 for
  * AUTO. */
 uint64_t loam_pages_bytes(enum loam_pages pages);
 
+/** Whether another process can be given the memory. */
 enum loam_sharing {
-    LOAM_SHARING_ANY, /* a memfd where the kernel backs it as asked, otherwise private */
+    LOAM_SHARING_ANY, /**< a memfd where the kernel backs it as asked, otherwise private */
     LOAM_SHARING_SHARED,
-    LOAM_SHARING_PRIVATE, /* anonymous: no descriptor */
+    LOAM_SHARING_PRIVATE, /**< anonymous: no descriptor */
     LOAM_SHARING_COUNT
 };
 
+/** When the host's memory is taken. */
 enum loam_commit {
-    /*
+    /**
      * Memory cannot run short later: hugetlb pages are reserved in the pool, other pages are populated. A reservation
      * knows neither a node nor the limit of a control group that charges hugepages when they are touched
      * (hugetlb.2MB.max, version 1's limit_in_bytes): where there is one of these, hugetlb pages are populated too. What
      * such a limit takes back when it is lowered later is beyond this library.
      */
     LOAM_COMMIT_RESERVE,
-    LOAM_COMMIT_POPULATE, /* every page is there when the call returns */
-    /* 4 KiB pages and THP are left to be found on first touch: the host may run out then. Hugetlb pages: as RESERVE. */
+    LOAM_COMMIT_POPULATE, /**< every page is there when the call returns */
+    /** 4 KiB pages and THP are left to be found on first touch: the host may run out then. Hugetlb pages: as RESERVE. */
     LOAM_COMMIT_LAZY,
     LOAM_COMMIT_COUNT
 };
 
-/* Bound to no node. */
+/** Bound to no node. */
 #define LOAM_NODE_ANY (-1)
 
-/* Most workers that a request may name. */
+/** Most workers that a request may name. */
 #define LOAM_BACKING_THREAD_MAX 256
 
-/* Longest name, without its end: what the kernel allows a memfd. */
+/** Longest name, without its end: what the kernel allows a memfd. */
 #define LOAM_BACKING_NAME_BYTES_MAX 249
 
-/*
+/**
  * How a caller ends a long call early. asked is called on the thread that made the call, and on no other, before the
  * first page is touched and then between pieces of at most 2 MiB or one page: each takes about a millisecond, and one
  * of 1 GiB 0.1 to 0.3 s, which nothing shortens, since the kernel clears a page in one go. Once it has answered true the
@@ -87,54 +91,54 @@ enum loam_commit {
  * may look at a flag, a clock or a descriptor; it must not call Loam on what is being made.
  */
 struct loam_cancel {
-    bool (*asked)(void *self); /* NULL: never */
+    bool (*asked)(void *self); /**< NULL: never */
     void *self;
 };
 
-/*
+/**
  * What is wanted. Everything but bytes may stay zero, which is the ordinary request; a member that would have no effect
  * beside the others is refused.
  */
 struct loam_backing_request {
-    uint64_t bytes; /* a multiple of the page kind's bytes; of 4 KiB for THP */
-    /*
+    uint64_t bytes; /**< a multiple of the page kind's bytes; of 4 KiB for THP */
+    /**
      * What it will back; a multiple of 4 KiB, of the page for hugetlb. Its HVA is congruent modulo the page's bytes;
      * for THP and 4 KiB pages modulo 2 MiB from 2 MiB up, and modulo 4 KiB below.
      */
     loam_gpa gpa;
-    enum loam_pages pages; /* AUTO: kinds whose bytes divide both bytes and gpa are tried, from the largest down */
+    enum loam_pages pages; /**< AUTO: kinds whose bytes divide both bytes and gpa are tried, from the largest down */
     enum loam_sharing sharing;
     enum loam_commit commit;
-    bool bind_node; /* take all of it from one NUMA node, strictly */
-    int32_t node;   /* with bind_node; else 0 or LOAM_NODE_ANY */
-    bool lock;      /* mlock: never swapped, and populated; contradicts LOAM_COMMIT_LAZY */
-    /*
+    bool bind_node; /**< take all of it from one NUMA node, strictly */
+    int32_t node;   /**< with bind_node; else 0 or LOAM_NODE_ANY */
+    bool lock;      /**< mlock: never swapped, and populated; contradicts LOAM_COMMIT_LAZY */
+    /**
      * Children of fork(2) do not have the memory: what they would share, or copy page by page as either side writes, is
      * not theirs, and fork is as fast as without it. Any access of theirs to it ends in SIGSEGV; they may ask and destroy.
      */
     bool keep_from_children;
-    bool keep_from_dumps;      /* left out of core dumps, which then hold none of the guest's secrets and are small */
-    uint32_t thread_count;     /* workers that populate; 0: one a processor, at most one for each 64 MiB */
-    const char *name;          /* of the memfd, for /proc; copied; NULL: "loam"; contradicts LOAM_SHARING_PRIVATE */
-    struct loam_cancel cancel; /* looked at while the call lasts, and never after it */
+    bool keep_from_dumps;      /**< left out of core dumps, which then hold none of the guest's secrets and are small */
+    uint32_t thread_count;     /**< workers that populate; 0: one a processor, at most one for each 64 MiB */
+    const char *name;          /**< of the memfd, for /proc; copied; NULL: "loam"; contradicts LOAM_SHARING_PRIVATE */
+    struct loam_cancel cancel; /**< looked at while the call lasts, and never after it */
 };
 
-/* What was got. */
+/** What was got. */
 struct loam_backing_info {
     void *hva;
     uint64_t bytes;
     loam_gpa gpa;
-    enum loam_pages pages;     /* never AUTO */
-    enum loam_sharing sharing; /* never ANY */
+    enum loam_pages pages;     /**< never AUTO */
+    enum loam_sharing sharing; /**< never ANY */
     enum loam_commit commit;
-    uint64_t page_bytes; /* loam_pages_bytes(pages) */
-    int32_t node;        /* or LOAM_NODE_ANY */
-    int fd;              /* of the memfd, owned by the backing; -1 when private */
-    bool populated;      /* every page is there */
+    uint64_t page_bytes; /**< loam_pages_bytes(pages) */
+    int32_t node;        /**< or LOAM_NODE_ANY */
+    int fd;              /**< of the memfd, owned by the backing; -1 when private */
+    bool populated;      /**< every page is there */
     bool locked;
 };
 
-/*
+/**
  * Map memory as requested. *backing is NULL on failure. Every page reads as zero.
  * LOAM_ERROR_INVALID: a member is out of its range or has no effect, or bytes or gpa is no multiple of the page.
  * LOAM_ERROR_EXHAUSTED: the pool, the node, the host's memory, the commit limit, a control group or a limit of this
@@ -146,16 +150,16 @@ struct loam_backing_info {
 LOAM_MUST_USE enum loam_error loam_backing_create(const struct loam_backing_request *request,
                                                   struct loam_backing **backing, struct loam_diag *diag);
 
-/*
+/**
  * Unmap and close; every page goes back to the host. NULL is allowed. In a child of fork(2) it is the child's own mapping
  * and descriptor that go: the parent's stay.
  */
 void loam_backing_destroy(struct loam_backing *backing);
 
-/* Of NULL: all zero, but for node (LOAM_NODE_ANY) and fd (-1). */
+/** Of NULL: all zero, but for node (LOAM_NODE_ANY) and fd (-1). */
 struct loam_backing_info loam_backing_get_info(const struct loam_backing *backing);
 
-/*
+/**
  * Populate [offset, offset + bytes) of the backing with its workers; contents stay. Both are multiples of page_bytes
  * (THP: of 4 KiB), bytes is not 0. All parts are tried even if some fail. It cannot be cancelled: who wants that asks
  * for small ranges. LOAM_ERROR_INVALID: range.
@@ -164,7 +168,7 @@ struct loam_backing_info loam_backing_get_info(const struct loam_backing *backin
 LOAM_MUST_USE enum loam_error loam_backing_populate(struct loam_backing *backing, uint64_t offset_bytes, uint64_t bytes,
                                                     struct loam_diag *diag);
 
-/*
+/**
  * Give the memory of [offset, offset + bytes) back to the host, while guests run; it reads as zero, and takes memory anew
  * when it is touched or populated: which may fail then, also for hugetlb pages, whose reservation goes with them. Multiples
  * as for populate. LOAM_ERROR_INVALID: range; locked memory is not given back. LOAM_ERROR_SYSTEM: a call failed (hugetlb

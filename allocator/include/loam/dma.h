@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/*
+/**
+ * @file
  * Carved guest memory: buffers under constraints, each with an owner, all in one ledger.
  *
  * Whatever in a guest's RAM has a purpose before the guest runs is carved here: virtqueue rings, a kernel image, boot
@@ -36,21 +37,21 @@
 extern "C" {
 #endif
 
-#define LOAM_DMA_OWNER_MAX 63 /* characters of an owner's name */
+#define LOAM_DMA_OWNER_MAX 63 /**< characters of an owner's name */
 
-/* Opaque. */
+/** Opaque. */
 struct loam_dma;
 
 /* --- Lifecycle ------------------------------------------------------------------------------------------------- */
 
-/*
+/**
  * Make a ledger over an allocator and the map that says where its frames are; both outlive it and stay the caller's.
  * *dma is NULL on failure. LOAM_ERROR_INVALID: an argument is NULL. LOAM_ERROR_SYSTEM: no memory.
  */
 LOAM_MUST_USE enum loam_error loam_dma_create(struct loam_frame *frame, struct loam_gpa_map *map,
                                               struct loam_dma **dma);
 
-/*
+/**
  * How memory comes behind frames that were released (loam/frame.h, Reclaim): populate gives all of [gpa, gpa + bytes) its
  * memory, or fails. It is called by the thread that carves, by several at once, with no lock held.
  */
@@ -59,13 +60,13 @@ struct loam_dma_supply {
     void *self;
 };
 
-/*
+/**
  * Carve from released frames too, and have them populated first. Without a supply, buffers are carved from frames that
  * have memory. loam_memory_create gives its ledger one. Before other threads have the ledger.
  */
 void loam_dma_set_supply(struct loam_dma *dma, struct loam_dma_supply supply);
 
-/*
+/**
  * Release every buffer, pinned ones too, and the ledger. NULL is allowed. Returns how many buffers were still there;
  * walk it with loam_dma_next before, if their owners are to be named.
  */
@@ -74,33 +75,35 @@ uint32_t loam_dma_destroy(struct loam_dma *dma);
 /* --- Buffers --------------------------------------------------------------------------------------------------- */
 
 enum {
-    LOAM_DMA_AT = 1u << 0,      /* exactly at request.at */
-    LOAM_DMA_NO_ZERO = 1u << 1, /* leave the contents as they are */
-    LOAM_DMA_KEEP = 1u << 2     /* for as long as the ledger lives: loam_dma_release refuses it */
+    LOAM_DMA_AT = 1u << 0,      /**< exactly at request.at */
+    LOAM_DMA_NO_ZERO = 1u << 1, /**< leave the contents as they are */
+    LOAM_DMA_KEEP = 1u << 2     /**< for as long as the ledger lives: loam_dma_release refuses it */
 };
 
-/* What is wanted. Everything but owner and bytes may stay zero; a member that would have no effect is refused. */
+/** What is wanted. Everything but owner and bytes may stay zero; a member that would have no effect is refused. */
 struct loam_dma_request {
-    const char *owner;    /* 1 to LOAM_DMA_OWNER_MAX printable ASCII characters; copied */
-    uint64_t bytes;       /* rounded up to whole frames; LOAM_FRAME_COUNT_MAX frames at most */
-    uint64_t align_bytes; /* a power of two up to 4 GiB; 0 or below a frame: a frame */
+    const char *owner;    /**< 1 to LOAM_DMA_OWNER_MAX printable ASCII characters; copied */
+    uint64_t bytes;       /**< rounded up to whole frames; LOAM_FRAME_COUNT_MAX frames at most */
+    uint64_t align_bytes; /**< a power of two up to 4 GiB; 0 or below a frame: a frame */
     uint64_t
-        boundary_bytes; /* the buffer crosses no multiple: a power of two, at least bytes; 0 or below a frame: none */
-    loam_gpa limit; /* the buffer ends at or below; rounded down to whole frames; 0: no limit; LOAM_DMA32_END_BYTES for
+        boundary_bytes; /**< the buffer crosses no multiple: a power of two, at least bytes; 0 or below a frame: none */
+    loam_gpa
+        limit;   /**< the buffer ends at or below; rounded down to whole frames; 0: no limit; LOAM_DMA32_END_BYTES for
                        32-bit devices */
-    loam_gpa at;    /* with LOAM_DMA_AT, else 0: a multiple of the frame size */
-    uint32_t flags; /* LOAM_DMA_... */
-    struct loam_frame_cache *cache; /* the calling thread's: 2^n frames come from it, without a lock; NULL: none */
+    loam_gpa at; /**< with LOAM_DMA_AT, else 0: a multiple of the frame size */
+    uint32_t flags;                 /**< LOAM_DMA_... */
+    struct loam_frame_cache *cache; /**< the calling thread's: 2^n frames come from it, without a lock; NULL: none */
 };
 
+/** Carved memory, on both sides: where the guest and where the host sees it. */
 struct loam_dma_buffer {
-    uint64_t id; /* never used twice in a ledger; 0 is none */
+    uint64_t id; /**< never used twice in a ledger; 0 is none */
     loam_gpa gpa;
     void *hva;
-    uint64_t bytes; /* whole frames */
+    uint64_t bytes; /**< whole frames */
 };
 
-/*
+/**
  * Carve one buffer, zeroed unless the request says otherwise. *buffer is zero on failure.
  * LOAM_ERROR_INVALID: a member is out of its range or has no effect, or at contradicts another. LOAM_ERROR_BUSY: at is
  * taken. LOAM_ERROR_NOT_FOUND: at is no RAM, or the range from there on is not all RAM in one piece.
@@ -112,64 +115,70 @@ struct loam_dma_buffer {
 LOAM_MUST_USE enum loam_error loam_dma_alloc(struct loam_dma *dma, const struct loam_dma_request *request,
                                              struct loam_dma_buffer *buffer, struct loam_diag *diag);
 
-/*
+/**
  * Give a buffer back. LOAM_ERROR_NOT_FOUND: no such buffer, or released already. LOAM_ERROR_BUSY: it is pinned.
  * LOAM_ERROR_NOT_PERMITTED: it was carved with LOAM_DMA_KEEP, as loam_memory_create carves "null" and "legacy".
  * LOAM_ERROR_CORRUPT: its frames were freed past the ledger; the entry stays, for loam_dma_validate to name.
  */
 LOAM_MUST_USE enum loam_error loam_dma_release(struct loam_dma *dma, uint64_t id);
 
-/*
+/**
  * The same, and the frames go to the calling thread's cache, or by it to the cache that they came from; NULL: none. Who
  * carves with a cache and releases into it waits for no other thread.
  */
 LOAM_MUST_USE enum loam_error loam_dma_release_into(struct loam_dma *dma, uint64_t id, struct loam_frame_cache *cache);
 
-/* Pins nest. pin: LOAM_ERROR_NOT_FOUND; LOAM_ERROR_EXHAUSTED at UINT32_MAX. unpin: also LOAM_ERROR_INVALID: not pinned.
+/**
+ * Pins nest. pin: LOAM_ERROR_NOT_FOUND; LOAM_ERROR_EXHAUSTED at UINT32_MAX. unpin: also LOAM_ERROR_INVALID: not pinned.
+ * @{
  */
 LOAM_MUST_USE enum loam_error loam_dma_pin(struct loam_dma *dma, uint64_t id);
 LOAM_MUST_USE enum loam_error loam_dma_unpin(struct loam_dma *dma, uint64_t id);
+/** @} */
 
 /* --- Virtqueue rings ------------------------------------------------------------------------------------------- */
 
-#define LOAM_VIRTQUEUE_SIZE_MAX 32768u
+#define LOAM_VIRTQUEUE_SIZE_MAX 32768u /**< descriptors (virtio 1.2, section 2.7) */
 
-/* Split virtqueue (virtio 1.2, section 2.7): three parts of one buffer. */
+/** Split virtqueue (virtio 1.2, section 2.7): three parts of one buffer. */
 struct loam_virtqueue_layout {
-    uint64_t descriptors_offset_bytes; /* aligned to 16 */
-    uint64_t available_offset_bytes;   /* aligned to 2 */
-    uint64_t used_offset_bytes;        /* aligned to 4 */
-    uint64_t bytes;                    /* of all three */
+    uint64_t descriptors_offset_bytes; /**< aligned to 16 */
+    uint64_t available_offset_bytes;   /**< aligned to 2 */
+    uint64_t used_offset_bytes;        /**< aligned to 4 */
+    uint64_t bytes;                    /**< of all three */
 };
 
-/* Where the parts lie for a queue size: a power of two from 1 to LOAM_VIRTQUEUE_SIZE_MAX; else LOAM_ERROR_INVALID. */
+/** Where the parts lie for a queue size: a power of two from 1 to LOAM_VIRTQUEUE_SIZE_MAX; else LOAM_ERROR_INVALID. */
 LOAM_MUST_USE enum loam_error loam_virtqueue_get_layout(uint32_t queue_size, struct loam_virtqueue_layout *layout);
 
+/** The rings of one queue, and where the guest sees each part. */
 struct loam_virtqueue_rings {
-    struct loam_dma_buffer buffer; /* holds all three; release it by its id */
+    struct loam_dma_buffer buffer; /**< holds all three; release it by its id */
     uint32_t queue_size;
     loam_gpa descriptors;
     loam_gpa available;
     loam_gpa used;
 };
 
-/* Carve the rings of one queue, zeroed, ending at or below limit (0: none). Errors as the two calls above. */
+/** Carve the rings of one queue, zeroed, ending at or below limit (0: none). Errors as the two calls above. */
 LOAM_MUST_USE enum loam_error loam_dma_alloc_virtqueue(struct loam_dma *dma, const char *owner, uint32_t queue_size,
                                                        loam_gpa limit, struct loam_virtqueue_rings *rings,
                                                        struct loam_diag *diag);
 
 /* --- The ledger ------------------------------------------------------------------------------------------------ */
 
+/** A row of the ledger, as it was when asked for. */
 struct loam_dma_entry {
     struct loam_dma_buffer buffer;
     uint32_t pin_count;
-    bool kept; /* LOAM_DMA_KEEP */
+    bool kept; /**< LOAM_DMA_KEEP */
     char owner[LOAM_DMA_OWNER_MAX + 1];
 };
 
+/** Entries in the ledger at this moment. */
 uint32_t loam_dma_count(const struct loam_dma *dma);
 
-/* Where the entry's buffer ends: to go on from there. */
+/** Where the entry's buffer ends: to go on from there. */
 static inline loam_gpa loam_dma_entry_end(const struct loam_dma_entry *entry)
 {
     loam_gpa end = {entry->buffer.gpa.value + entry->buffer.bytes};
@@ -177,29 +186,31 @@ static inline loam_gpa loam_dma_entry_end(const struct loam_dma_entry *entry)
     return end;
 }
 
-/*
+/**
  * The lowest entry that ends above gpa: the one that holds it, else the first above. LOAM_ERROR_NOT_FOUND: none. The whole
  * ledger in ascending order, but for what others carve and release meanwhile:
  *     for (loam_gpa at = {0}; loam_dma_next(dma, at, &entry) == LOAM_OK; at = loam_dma_entry_end(&entry))
  */
 LOAM_MUST_USE enum loam_error loam_dma_next(const struct loam_dma *dma, loam_gpa gpa, struct loam_dma_entry *entry);
 
-/* The entry that holds gpa. LOAM_ERROR_NOT_FOUND: none. */
+/** The entry that holds gpa. LOAM_ERROR_NOT_FOUND: none. */
 LOAM_MUST_USE enum loam_error loam_dma_find(const struct loam_dma *dma, loam_gpa gpa, struct loam_dma_entry *entry);
 
-/*
+/**
  * Hold the ledger against the allocator (each entry is exactly one allocated block) and the map (each lies whole where
  * its HVA says; the guest may meanwhile be denied to write it). LOAM_ERROR_CORRUPT: diag says what disagrees.
  */
 LOAM_MUST_USE enum loam_error loam_dma_validate(const struct loam_dma *dma, struct loam_diag *diag);
 
-/*
+/**
  * For who forks while other threads use the ledger: freeze before fork(2), thaw after it, in the parent and in the child.
  * First the ledger, then its map and its frame allocator; they thaw the other way round. loam/memory.h does it for its
  * own.
+ * @{
  */
 void loam_dma_freeze(struct loam_dma *dma);
 void loam_dma_thaw(struct loam_dma *dma);
+/** @} */
 
 #ifdef __cplusplus
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/*
+/**
+ * @file
  * Caches of page frames, one a thread: loam/frame.h without its lock.
  *
  * A cache borrows chunks from the allocator and serves its owner out of them. Its owner's calls wait for nobody as long
@@ -14,9 +15,9 @@
 extern "C" {
 #endif
 
-#define LOAM_FRAME_CACHE_ORDERS 10 /* a cache serves orders 0 to 9; larger blocks are few */
+#define LOAM_FRAME_CACHE_ORDERS 10 /**< a cache serves orders 0 to 9; larger blocks are few */
 
-/* Opaque; lies in the allocator's metadata. */
+/** Opaque; lies in the allocator's metadata. */
 struct loam_frame_cache;
 
 /*
@@ -31,7 +32,7 @@ struct loam_frame_cache;
  * LOAM_ERROR_EXHAUSTED. A cache whose owner is in no call can be drained or destroyed by others.
  */
 
-/*
+/**
  * How this process passes a full memory barrier in every thread that owns a cache, in all processes that share the
  * allocator, before it returns true: membarrier(2), an inter-processor interrupt in a guest, or nothing at all where only
  * one thread calls. False: it could not be passed, such as when the program forbids itself the system call.
@@ -39,30 +40,31 @@ struct loam_frame_cache;
  */
 void loam_frame_set_barrier(bool (*barrier)(void));
 
-/*
+/**
  * Make a cache for the calling thread. O(cache_capacity). *cache is NULL on failure.
  * LOAM_ERROR_EXHAUSTED: cache_capacity caches are there. LOAM_ERROR_UNINITIALISED: the process has set no barrier.
  */
 LOAM_MUST_USE enum loam_error loam_frame_cache_make(struct loam_frame *frame, struct loam_frame_cache **cache);
 
-/*
+/**
  * Give all chunks of the cache back; blocks stay allocated, and the cache may be used on. Any thread, at any time until
  * the cache is destroyed. LOAM_ERROR_UNINITIALISED: no cache is there. LOAM_ERROR_BUSY: its owner cannot be stopped.
  */
 LOAM_MUST_USE enum loam_error loam_frame_cache_drain(struct loam_frame_cache *cache);
 
-/*
+/**
  * Drain the cache and end it. Its owner, or any thread once the owner uses it no more. Errors as drain; LOAM_ERROR_BUSY
  * only while a call on the cache is under way.
  */
 LOAM_MUST_USE enum loam_error loam_frame_cache_destroy(struct loam_frame_cache *cache);
 
-/*
+/**
  * As loam_frame_alloc_order_below, loam_frame_free and the batches, by the cache's owner. Orders up to
  * LOAM_FRAME_CACHE_ORDERS - 1 without limit or with one at 4 GiB are served from the cache's own chunks, anything else
  * by the allocator. Chunks below 4 GiB come to a cache for requests without a limit only if the allocator keeps the DMA32
  * reserve without them; such requests may have what lies there even if others enter the reserve later.
  * LOAM_ERROR_UNINITIALISED also: the cache was destroyed.
+ * @{
  */
 LOAM_MUST_USE enum loam_error loam_frame_cache_alloc(struct loam_frame_cache *cache, uint32_t order, loam_pfn limit,
                                                      loam_pfn *start);
@@ -72,6 +74,7 @@ LOAM_MUST_USE enum loam_error loam_frame_cache_alloc_batch(struct loam_frame_cac
                                                            loam_pfn limit, loam_pfn *starts, size_t count);
 LOAM_MUST_USE enum loam_error loam_frame_cache_free_batch(struct loam_frame_cache *cache, uint32_t order,
                                                           const loam_pfn *starts, size_t count, size_t *done_count);
+/** @} */
 
 #ifdef __cplusplus
 }

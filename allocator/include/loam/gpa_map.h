@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/*
+/**
+ * @file
  * The GPA map: the one table that says where every guest-physical byte lives.
  *
  * Rows (regions) are sorted and disjoint. A published table is immutable: a change builds a new one and publishes it
@@ -43,48 +44,50 @@
 extern "C" {
 #endif
 
-/* Regions start and end at multiples of it: KVM's and the processor's smallest page. */
+/** Regions start and end at multiples of it: KVM's and the processor's smallest page. */
 #define LOAM_REGION_ALIGN_BYTES 4096ul
 
-/* Opaque; lies in the memory given to loam_gpa_map_init. */
+/** Opaque; lies in the memory given to loam_gpa_map_init. */
 struct loam_gpa_map;
 
-/* An immutable table; valid from acquire to release, for any number of threads at once. */
+/** An immutable table; valid from acquire to release, for any number of threads at once. */
 struct loam_gpa_view;
 
+/** What is at a guest-physical address. */
 enum loam_region_type {
-    LOAM_REGION_RAM,      /* E820 type 1 */
-    LOAM_REGION_RESERVED, /* memory is there, and the guest's system software shall not use it: E820 type 2 */
-    LOAM_REGION_DEVICE,   /* no memory: every access reaches the host as a device access; no slot, no E820 row */
+    LOAM_REGION_RAM,      /**< E820 type 1 */
+    LOAM_REGION_RESERVED, /**< memory is there, and the guest's system software shall not use it: E820 type 2 */
+    LOAM_REGION_DEVICE,   /**< no memory: every access reaches the host as a device access; no slot, no E820 row */
     LOAM_REGION_TYPE_COUNT
 };
 
-/* What the guest may do. Nested: each includes those before it. */
+/** What the guest may do. Nested: each includes those before it. */
 enum loam_access { LOAM_ACCESS_NONE, LOAM_ACCESS_READ, LOAM_ACCESS_WRITE, LOAM_ACCESS_COUNT };
 
-/* start, bytes, hva and backing_offset are multiples of LOAM_REGION_ALIGN_BYTES; hva + bytes does not wrap. */
+/** start, bytes, hva and backing_offset are multiples of LOAM_REGION_ALIGN_BYTES; hva + bytes does not wrap. */
 struct loam_region {
     loam_gpa start;
     uint64_t bytes;
-    void *hva;               /* of start; NULL if and only if type is LOAM_REGION_DEVICE */
-    uint64_t backing_offset; /* of start within its backing, in bytes; 0 for a device */
-    uint32_t backing;        /* the caller's number for the backing that holds it; 0: none with a number, or a device */
+    void *hva;               /**< of start; NULL if and only if type is LOAM_REGION_DEVICE */
+    uint64_t backing_offset; /**< of start within its backing, in bytes; 0 for a device */
+    uint32_t backing; /**< the caller's number for the backing that holds it; 0: none with a number, or a device */
     enum loam_region_type type;
-    enum loam_access access; /* LOAM_ACCESS_NONE if and only if type is LOAM_REGION_DEVICE */
+    enum loam_access access; /**< LOAM_ACCESS_NONE if and only if type is LOAM_REGION_DEVICE */
 };
 
 /* --- Lifecycle ------------------------------------------------------------------------------------------------- */
 
+/** How large a map may grow; zero members mean what their comment says. */
 struct loam_gpa_map_config {
-    uint32_t region_capacity; /* regions a table can hold; 0: 64 */
+    uint32_t region_capacity; /**< regions a table can hold; 0: 64 */
     uint32_t
-        table_capacity; /* tables that can exist at once, the published one and those readers hold; 2 to 64; 0: 4 */
+        table_capacity; /**< tables that can exist at once, the published one and those readers hold; 2 to 64; 0: 4 */
 };
 
-/* Bytes that loam_gpa_map_init wants; 0 if config is invalid. NULL: all zero. */
+/** Bytes that loam_gpa_map_init wants; 0 if config is invalid. NULL: all zero. */
 size_t loam_gpa_map_bytes(const struct loam_gpa_map_config *config);
 
-/*
+/**
  * Make an empty map in memory (aligned to 64), which stays the caller's until no call uses the map any more.
  * *map is NULL on failure. LOAM_ERROR_INVALID: config, alignment, or too few bytes.
  */
@@ -93,7 +96,7 @@ LOAM_MUST_USE enum loam_error loam_gpa_map_init(void *memory, size_t bytes, cons
 
 /* --- Changes --------------------------------------------------------------------------------------------------- */
 
-/*
+/**
  * Add a region. LOAM_ERROR_INVALID: range empty, misaligned, beyond LOAM_GPA_END, or members that contradict each
  * other. LOAM_ERROR_OVERLAP: part of the range is there already. LOAM_ERROR_EXHAUSTED: more rows than region_capacity.
  * LOAM_ERROR_BUSY: readers hold every other table. LOAM_ERROR_NOT_PERMITTED: in the map of a struct loam_memory,
@@ -101,14 +104,14 @@ LOAM_MUST_USE enum loam_error loam_gpa_map_init(void *memory, size_t bytes, cons
  */
 LOAM_MUST_USE enum loam_error loam_gpa_map_insert(struct loam_gpa_map *map, const struct loam_region *region);
 
-/*
+/**
  * Remove a range; regions that reach beyond it are split. LOAM_ERROR_NOT_FOUND: part of the range is not in the map.
  * LOAM_ERROR_NOT_PERMITTED: in the map of a struct loam_memory, part of the range is its RAM, and only
  * loam_memory_remove knows whether it is in use. Else as loam_gpa_map_insert.
  */
 LOAM_MUST_USE enum loam_error loam_gpa_map_remove(struct loam_gpa_map *map, loam_gpa start, uint64_t bytes);
 
-/*
+/**
  * Give a range of memory another access; regions that reach beyond it are split. LOAM_ERROR_INVALID also: access is
  * LOAM_ACCESS_NONE, or the range holds a device. Else as loam_gpa_map_remove.
  */
@@ -117,36 +120,37 @@ LOAM_MUST_USE enum loam_error loam_gpa_map_protect(struct loam_gpa_map *map, loa
 
 /* --- Views ----------------------------------------------------------------------------------------------------- */
 
-/* The table of this moment. Never fails (NULL of NULL); hold it for one piece of work, then release it. */
+/** The table of this moment. Never fails (NULL of NULL); hold it for one piece of work, then release it. */
 const struct loam_gpa_view *loam_gpa_map_acquire(struct loam_gpa_map *map);
 
-/*
+/**
  * view comes from loam_gpa_map_acquire on the same map, and is released once. LOAM_ERROR_INVALID: it is no table of the
  * map, or nobody holds it, so that it was released before; nothing has changed then. What cannot be seen is a release
  * too many of a table that others hold.
  */
 enum loam_error loam_gpa_map_release(struct loam_gpa_map *map, const struct loam_gpa_view *view);
 
-/* Counts publications, from 0 for the empty map. Two views with the same generation are the same table. */
+/** Counts publications, from 0 for the empty map. Two views with the same generation are the same table. */
 uint64_t loam_gpa_view_generation(const struct loam_gpa_view *view);
 
-/*
+/**
  * The same of the map as it is, without a view: as long as it is that of a view that was held, all that the view said is
  * so, but for a change under way. Writes nothing, so threads that ask it again and again do not slow each other. 0: NULL.
  */
 uint64_t loam_gpa_map_generation(const struct loam_gpa_map *map);
 
+/** How many regions the table has. */
 uint32_t loam_gpa_view_count(const struct loam_gpa_view *view);
 
-/* The index-th region in ascending order. LOAM_ERROR_NOT_FOUND: index >= loam_gpa_view_count. */
+/** The index-th region in ascending order. LOAM_ERROR_NOT_FOUND: index >= loam_gpa_view_count. */
 LOAM_MUST_USE enum loam_error loam_gpa_view_region(const struct loam_gpa_view *view, uint32_t index,
                                                    struct loam_region *region);
 
-/* The region that holds gpa. LOAM_ERROR_NOT_FOUND: none. */
+/** The region that holds gpa. LOAM_ERROR_NOT_FOUND: none. */
 LOAM_MUST_USE enum loam_error loam_gpa_view_find(const struct loam_gpa_view *view, loam_gpa gpa,
                                                  struct loam_region *region);
 
-/*
+/**
  * The HVA of [gpa, gpa + bytes), all of which lies in one region that grants access (READ or WRITE: what the guest may
  * do, for a device that acts for the guest). *hva is NULL on failure.
  * LOAM_ERROR_INVALID: empty, or no range of GPAs. LOAM_ERROR_NOT_FOUND: gpa lies in no region, or in a device.
@@ -156,14 +160,14 @@ LOAM_MUST_USE enum loam_error loam_gpa_view_find(const struct loam_gpa_view *vie
 LOAM_MUST_USE enum loam_error loam_gpa_view_translate(const struct loam_gpa_view *view, loam_gpa gpa, uint64_t bytes,
                                                       enum loam_access access, void **hva);
 
-/* A part of a range that lies in one stretch of host memory. */
+/** A part of a range that lies in one stretch of host memory. */
 struct loam_piece {
     loam_gpa start;
     void *hva;
     uint64_t bytes;
 };
 
-/*
+/**
  * The same range as pieces in ascending order, contiguous ones joined; their bytes add up to the whole of it.
  * *count (0 on any other failure) receives how many there are, also when capacity is too small for them
  * (LOAM_ERROR_EXHAUSTED; pieces holds the first of them then). Errors else as translate: if any byte is missing or
@@ -173,7 +177,7 @@ LOAM_MUST_USE enum loam_error loam_gpa_view_pieces(const struct loam_gpa_view *v
                                                    enum loam_access access, struct loam_piece *pieces,
                                                    uint32_t capacity, uint32_t *count);
 
-/*
+/**
  * Reverse lookup: the GPA of [hva, hva + bytes), all of which lies in one region. O(regions). Where two regions map the
  * same host memory, the lower GPA is given. *gpa is 0 on failure. LOAM_ERROR_INVALID: bytes is 0.
  * LOAM_ERROR_NOT_FOUND: no region holds all of it.
@@ -181,34 +185,37 @@ LOAM_MUST_USE enum loam_error loam_gpa_view_pieces(const struct loam_gpa_view *v
 LOAM_MUST_USE enum loam_error loam_gpa_view_gpa_from_hva(const struct loam_gpa_view *view, const void *hva,
                                                          uint64_t bytes, loam_gpa *gpa);
 
-/*
+/**
  * Copy between guest memory and a buffer, across regions. Each byte of guest memory is touched once; a guest that runs
  * may change it meanwhile. Every value of 1, 2, 4 or 8 bytes that is aligned to its size in guest memory, and lies
  * wholly in the range, is copied in one access: half of an old and half of a new one are never seen, neither here nor
  * by the guest. In which order the values are copied is not said, and nothing else is ordered by it: see the loads and
  * stores below. Errors as loam_gpa_view_pieces; nothing is copied then, and buffer is as it was.
+ * @{
  */
 LOAM_MUST_USE enum loam_error loam_gpa_view_read(const struct loam_gpa_view *view, loam_gpa gpa, void *buffer,
                                                  uint64_t bytes);
 LOAM_MUST_USE enum loam_error loam_gpa_view_write(const struct loam_gpa_view *view, loam_gpa gpa, const void *buffer,
                                                   uint64_t bytes);
+/** @} */
 
 /* --- Words that are shared with a guest that runs ---------------------------------------------------------------- */
 
-/* As C11's memory orders, which the other side, a processor of the guest, keeps by its own means. */
+/** As C11's memory orders, which the other side, a processor of the guest, keeps by its own means. */
 enum loam_order {
-    LOAM_ORDER_RELAXED, /* one access, and no more */
-    LOAM_ORDER_ACQUIRE, /* a load: what this thread does after it comes after it */
-    LOAM_ORDER_RELEASE, /* a store: what this thread did before it comes before it */
-    LOAM_ORDER_SEQ_CST, /* either, and all of this order are in one order: a load after a store does not pass it */
+    LOAM_ORDER_RELAXED, /**< one access, and no more */
+    LOAM_ORDER_ACQUIRE, /**< a load: what this thread does after it comes after it */
+    LOAM_ORDER_RELEASE, /**< a store: what this thread did before it comes before it */
+    LOAM_ORDER_SEQ_CST, /**< either, and all of this order are in one order: a load after a store does not pass it */
     LOAM_ORDER_COUNT
 };
 
-/*
+/**
  * Load or store one word at gpa, aligned to its size, by one access. *value is 0 on failure.
  * LOAM_ERROR_INVALID: gpa is misaligned or no GPA, or order is none for a load (RELEASE) or a store (ACQUIRE).
  * LOAM_ERROR_NOT_FOUND, LOAM_ERROR_NOT_PERMITTED: as loam_gpa_view_translate; a store wants LOAM_ACCESS_WRITE, a load
  * LOAM_ACCESS_READ. A word never crosses regions. O(log regions) as any translation; waits for nobody.
+ * @{
  */
 LOAM_MUST_USE enum loam_error loam_gpa_view_load8(const struct loam_gpa_view *view, loam_gpa gpa, enum loam_order order,
                                                   uint8_t *value);
@@ -226,10 +233,11 @@ LOAM_MUST_USE enum loam_error loam_gpa_view_store32(const struct loam_gpa_view *
                                                     enum loam_order order, uint32_t value);
 LOAM_MUST_USE enum loam_error loam_gpa_view_store64(const struct loam_gpa_view *view, loam_gpa gpa,
                                                     enum loam_order order, uint64_t value);
+/** @} */
 
 /* --- Derived tables -------------------------------------------------------------------------------------------- */
 
-/* A KVM memory slot to be (KVM API, section 4.35 KVM_SET_USER_MEMORY_REGION). */
+/** A KVM memory slot to be (KVM API, section 4.35 KVM_SET_USER_MEMORY_REGION). */
 struct loam_slot {
     loam_gpa start;
     uint64_t bytes;
@@ -237,36 +245,38 @@ struct loam_slot {
     bool read_only;
 };
 
-/* The fewest slots that show the guest this table. *count and LOAM_ERROR_EXHAUSTED as loam_gpa_view_pieces. */
+/** The fewest slots that show the guest this table. *count and LOAM_ERROR_EXHAUSTED as loam_gpa_view_pieces. */
 LOAM_MUST_USE enum loam_error loam_gpa_view_slots(const struct loam_gpa_view *view, struct loam_slot *slots,
                                                   uint32_t capacity, uint32_t *count);
 
-/* A row of the E820 map (ACPI specification 6.5, section 15.1, table 15.4). */
+/** A row of the E820 map (ACPI specification 6.5, section 15.1, table 15.4). */
 struct loam_e820_entry {
     uint64_t start;
     uint64_t bytes;
     uint32_t type;
 };
 
-#define LOAM_E820_RAM      1u
-#define LOAM_E820_RESERVED 2u
+#define LOAM_E820_RAM      1u /**< the guest may use it */
+#define LOAM_E820_RESERVED 2u /**< the guest leaves it alone */
 
-/*
+/**
  * The E820 map: writable RAM as type 1; reserved regions and memory that the guest may not write as type 2; neighbours
  * of one type joined. *count and LOAM_ERROR_EXHAUSTED as loam_gpa_view_pieces.
  */
 LOAM_MUST_USE enum loam_error loam_gpa_view_e820(const struct loam_gpa_view *view, struct loam_e820_entry *entries,
                                                  uint32_t capacity, uint32_t *count);
 
-/* Check order, disjointness, alignment, joining and reader counts. LOAM_ERROR_CORRUPT: diag says what disagrees. */
+/** Check order, disjointness, alignment, joining and reader counts. LOAM_ERROR_CORRUPT: diag says what disagrees. */
 LOAM_MUST_USE enum loam_error loam_gpa_map_validate(struct loam_gpa_map *map, struct loam_diag *diag);
 
-/*
+/**
  * For who forks with a map in private memory while other threads change it: freeze before fork(2), thaw after it, in the
  * parent and in the child. Views that other threads held stay held in the child's copy: each costs it a table.
+ * @{
  */
 void loam_gpa_map_freeze(struct loam_gpa_map *map);
 void loam_gpa_map_thaw(struct loam_gpa_map *map);
+/** @} */
 
 #ifdef __cplusplus
 }

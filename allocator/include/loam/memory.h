@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/*
+/**
+ * @file
  * Guest memory as a whole: the facade over plan, backing, map, frame allocator and ledger.
  *
  *     loam_plan_make(&request, &plan, &diag)        what will be taken, what falls short
@@ -44,10 +45,10 @@
 extern "C" {
 #endif
 
-/* Opaque. */
+/** Opaque. */
 struct loam_memory;
 
-/*
+/**
  * Carry out a plan: every part backed and mapped, its frames under the allocator. The legacy window and the frame at
  * GPA 0 are carved for the owners "legacy" and "null", so that nothing else gets them. *memory is NULL on failure, and
  * nothing is left. LOAM_ERROR_EXHAUSTED: the plan falls short, or the host has changed since it was made.
@@ -57,11 +58,11 @@ struct loam_memory;
 LOAM_MUST_USE enum loam_error loam_memory_create(const struct loam_plan *plan, struct loam_memory **memory,
                                                  struct loam_diag *diag);
 
-/* Give everything back. Pointers into guest memory are dangling afterwards; a hypervisor's slots must be gone. NULL is
+/** Give everything back. Pointers into guest memory are dangling afterwards; a hypervisor's slots must be gone. NULL is
  * allowed. */
 void loam_memory_destroy(struct loam_memory *memory);
 
-/*
+/**
  * Take [start, start + bytes) of the RAM away from the guest: its frames from the allocator, then its rows from the
  * map. Nothing of it may be in use. The host memory stays the backing's until destroy, and is not read or written.
  * Slots have to be derived from the map again: until then the guest goes on reaching it. So does whoever holds an older
@@ -73,7 +74,7 @@ void loam_memory_destroy(struct loam_memory *memory);
 LOAM_MUST_USE enum loam_error loam_memory_remove(struct loam_memory *memory, loam_gpa start, uint64_t bytes,
                                                  struct loam_diag *diag);
 
-/*
+/**
  * Give free memory back to the host while the guest runs: up to bytes of it, in whole chunks of 2 MiB (whole pages where
  * these are larger), the largest free blocks first. It stays the allocator's, and is marked released (loam/frame.h,
  * Reclaim): other free memory serves before it, and a buffer that is carved from it is populated again before its
@@ -84,19 +85,23 @@ LOAM_MUST_USE enum loam_error loam_memory_remove(struct loam_memory *memory, loa
 LOAM_MUST_USE enum loam_error loam_memory_reclaim(struct loam_memory *memory, uint64_t bytes, uint64_t *given_bytes,
                                                   struct loam_diag *diag);
 
-/* The parts; they live as long as memory does, and are not the caller's to destroy. Never NULL, but of NULL. */
+/**
+ * The parts; they live as long as memory does, and are not the caller's to destroy. Never NULL, but of NULL.
+ * @{
+ */
 struct loam_frame *loam_memory_frame(struct loam_memory *memory);
 struct loam_gpa_map *loam_memory_map(struct loam_memory *memory);
 struct loam_dma *loam_memory_dma(struct loam_memory *memory);
+/** @} */
 
-/* The plan that it was made from. */
+/** The plan that it was made from. */
 const struct loam_plan *loam_memory_plan(const struct loam_memory *memory);
 
-/* Backings, one a part of the plan, in its order. LOAM_ERROR_NOT_FOUND: index >= the plan's part_count. */
+/** Backings, one a part of the plan, in its order. LOAM_ERROR_NOT_FOUND: index >= the plan's part_count. */
 LOAM_MUST_USE enum loam_error loam_memory_backing(const struct loam_memory *memory, uint32_t index,
                                                   struct loam_backing_info *info);
 
-/* Hold map, allocator, ledger and backings against each other. LOAM_ERROR_CORRUPT: diag says what disagrees. */
+/** Hold map, allocator, ledger and backings against each other. LOAM_ERROR_CORRUPT: diag says what disagrees. */
 LOAM_MUST_USE enum loam_error loam_memory_validate(struct loam_memory *memory, struct loam_diag *diag);
 
 #ifdef __cplusplus

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/*
+/**
+ * @file
  * The plan: says, before anything is mapped, what a guest's memory will take from the host and what falls short.
  *
  * A plan is a value: the request, the layout of the guest's address space, and for each host resource what is wanted
@@ -23,101 +24,107 @@
 extern "C" {
 #endif
 
-/* x86-64: RAM ends here at the latest, and goes on at 4 GiB; between them devices have their addresses. */
-#define LOAM_LOW_LIMIT_MAX_BYTES 3221225472ul /* 3 GiB */
+/** x86-64: RAM ends here at the latest, and goes on at 4 GiB; between them devices have their addresses. */
+#define LOAM_LOW_LIMIT_MAX_BYTES 3221225472ul /**< 3 GiB */
 
-/* The legacy window of the PC, 640 KiB to 1 MiB: memory is there, but the E820 map gives it as reserved. */
+/**
+ * The legacy window of the PC, 640 KiB to 1 MiB: memory is there, but the E820 map gives it as reserved.
+ * @{
+ */
 #define LOAM_LEGACY_START_BYTES 655360ul
 #define LOAM_LEGACY_END_BYTES   1048576ul
+/** @} */
 
-/*
+/**
  * What a guest's memory shall be. Everything but bytes may stay zero, which is the ordinary request; a member that
  * would have no effect beside the others is refused.
  */
 struct loam_memory_request {
-    uint64_t bytes;           /* RAM, a multiple of 4 KiB; at least 2 MiB */
-    uint64_t low_limit_bytes; /* RAM below the hole at most; a multiple of 4 KiB from 2 MiB to 3 GiB; 0: 3 GiB */
-    enum loam_pages pages;    /* AUTO: for low and high RAM alike, the largest kind that fits the layout and the host */
+    uint64_t bytes;           /**< RAM, a multiple of 4 KiB; at least 2 MiB */
+    uint64_t low_limit_bytes; /**< RAM below the hole at most; a multiple of 4 KiB from 2 MiB to 3 GiB; 0: 3 GiB */
+    enum loam_pages pages; /**< AUTO: for low and high RAM alike, the largest kind that fits the layout and the host */
     enum loam_sharing sharing;
     enum loam_commit commit;
-    bool bind_node;          /* take all memory from one NUMA node, strictly */
-    uint32_t node;           /* with bind_node */
-    bool lock;               /* mlock everything; contradicts LOAM_COMMIT_LAZY */
-    bool keep_from_children; /* as loam_backing_request */
-    bool keep_from_dumps;    /* as loam_backing_request */
-    uint32_t thread_count;   /* as loam_backing_request */
-    /*
+    bool bind_node;          /**< take all memory from one NUMA node, strictly */
+    uint32_t node;           /**< with bind_node */
+    bool lock;               /**< mlock everything; contradicts LOAM_COMMIT_LAZY */
+    bool keep_from_children; /**< as loam_backing_request */
+    bool keep_from_dumps;    /**< as loam_backing_request */
+    uint32_t thread_count;   /**< as loam_backing_request */
+    /**
      * Kept below 4 GiB for requests with a limit: a multiple of 4 KiB, at most the RAM there; UINT64_MAX: none; 0: 1/16
      * of that RAM, at most 16 MiB.
      */
     uint64_t dma32_reserve_bytes;
-    uint32_t slot_limit;    /* memory slots that the hypervisor offers (KVM_CAP_NR_MEMSLOTS); 0: not checked */
-    uint32_t extra_slots;   /* to keep for the caller beyond those of the RAM, where the limit is known */
-    uint32_t vcpu_limit;    /* vCPUs that the hypervisor gives one machine (KVM_CAP_NR_VCPUS); 0: not checked */
-    uint32_t vcpu_count;    /* that the caller will make, where the limit is known; their threads are extra_threads */
-    uint32_t extra_threads; /* that the caller, and the hypervisor for it, will start after creation */
-    uint64_t extra_bytes;   /* host memory that the caller will take for itself after the plan is made */
-    struct loam_cancel cancel; /* ends loam_plan_make and loam_memory_create early: loam/backing.h */
+    uint32_t slot_limit;    /**< memory slots that the hypervisor offers (KVM_CAP_NR_MEMSLOTS); 0: not checked */
+    uint32_t extra_slots;   /**< to keep for the caller beyond those of the RAM, where the limit is known */
+    uint32_t vcpu_limit;    /**< vCPUs that the hypervisor gives one machine (KVM_CAP_NR_VCPUS); 0: not checked */
+    uint32_t vcpu_count;    /**< that the caller will make, where the limit is known; their threads are extra_threads */
+    uint32_t extra_threads; /**< that the caller, and the hypervisor for it, will start after creation */
+    uint64_t extra_bytes;   /**< host memory that the caller will take for itself after the plan is made */
+    struct loam_cancel cancel; /**< ends loam_plan_make and loam_memory_create early: loam/backing.h */
 };
 
+/** What a host can be short of. */
 enum loam_plan_resource {
-    LOAM_PLAN_POOL,      /* the host's pool of hugepages; with THP only where the kernel gives none */
-    LOAM_PLAN_NODE,      /* one NUMA node's part of it, or its free memory */
-    LOAM_PLAN_AVAILABLE, /* memory that the host can give without swapping */
-    LOAM_PLAN_CGROUP,    /* the memory or hugetlb limit of this process's control group, or of one above it */
-    LOAM_PLAN_MEMLOCK,   /* RLIMIT_MEMLOCK */
+    LOAM_PLAN_POOL,      /**< the host's pool of hugepages; with THP only where the kernel gives none */
+    LOAM_PLAN_NODE,      /**< one NUMA node's part of it, or its free memory */
+    LOAM_PLAN_AVAILABLE, /**< memory that the host can give without swapping */
+    LOAM_PLAN_CGROUP,    /**< the memory or hugetlb limit of this process's control group, or of one above it */
+    LOAM_PLAN_MEMLOCK,   /**< RLIMIT_MEMLOCK */
     /* Those from here to THREADS are checked only where this process has such a limit. */
-    LOAM_PLAN_FILE_SIZE,     /* RLIMIT_FSIZE: shared memory is a file */
-    LOAM_PLAN_ADDRESS_SPACE, /* RLIMIT_AS */
-    LOAM_PLAN_DATA_SIZE,     /* RLIMIT_DATA: private memory, heap */
-    LOAM_PLAN_THREADS,       /* RLIMIT_NPROC, or pids.max of a control group: whichever leaves less */
-    LOAM_PLAN_VCPUS,         /* vCPUs */
-    LOAM_PLAN_SLOTS,         /* memory slots */
+    LOAM_PLAN_FILE_SIZE,     /**< RLIMIT_FSIZE: shared memory is a file */
+    LOAM_PLAN_ADDRESS_SPACE, /**< RLIMIT_AS */
+    LOAM_PLAN_DATA_SIZE,     /**< RLIMIT_DATA: private memory, heap */
+    LOAM_PLAN_THREADS,       /**< RLIMIT_NPROC, or pids.max of a control group: whichever leaves less */
+    LOAM_PLAN_VCPUS,         /**< vCPUs */
+    LOAM_PLAN_SLOTS,         /**< memory slots */
     LOAM_PLAN_RESOURCE_COUNT
 };
 
-/* "pool", "node", "available", "cgroup", "memlock", "file size", "address space", "data size", "threads", "vcpus",
+/** "pool", "node", "available", "cgroup", "memlock", "file size", "address space", "data size", "threads", "vcpus",
  * "slots". */
 const char *loam_plan_resource_name(enum loam_plan_resource resource);
 
-/* One resource: what the plan takes, and what there is. */
+/** One resource: what the plan takes, and what there is. */
 struct loam_plan_check {
     enum loam_plan_resource resource;
-    uint64_t wanted;     /* in unit_bytes */
-    uint64_t found;      /* in unit_bytes; UINT64_MAX: no limit */
-    uint64_t unit_bytes; /* a page of the pool; 1 for bytes, threads, vCPUs and slots */
-    bool short_fall;     /* wanted > found */
-    char text[576]; /* one line: what is wanted, what was found and, when it falls short, the command that mends it */
+    uint64_t wanted;     /**< in unit_bytes */
+    uint64_t found;      /**< in unit_bytes; UINT64_MAX: no limit */
+    uint64_t unit_bytes; /**< a page of the pool; 1 for bytes, threads, vCPUs and slots */
+    bool short_fall;     /**< wanted > found */
+    char text[576]; /**< one line: what is wanted, what was found and, when it falls short, the command that mends it */
 };
 
-#define LOAM_PLAN_PART_MAX 2
+#define LOAM_PLAN_PART_MAX 2 /**< parts: below the hole, and from 4 GiB up */
 
-/* A contiguous range of RAM with one backing. */
+/** A contiguous range of RAM with one backing. */
 struct loam_plan_part {
     loam_gpa start;
     uint64_t bytes;
 };
 
+/** What a guest's memory will be and take. A value: copy it freely; nothing is owned. */
 struct loam_plan {
-    struct loam_memory_request request; /* as given, its zeros replaced by what they mean */
-    enum loam_pages pages;              /* the kind chosen; with AUTO and nothing that fits, 4K */
+    struct loam_memory_request request; /**< as given, its zeros replaced by what they mean */
+    enum loam_pages pages;              /**< the kind chosen; with AUTO and nothing that fits, 4K */
     uint64_t page_bytes;
-    uint64_t backing_page_count; /* pages of that kind, over all parts */
+    uint64_t backing_page_count; /**< pages of that kind, over all parts */
     uint32_t part_count;
-    struct loam_plan_part parts[LOAM_PLAN_PART_MAX]; /* low, high */
-    loam_gpa hole_start;                             /* RAM ends here; no memory in [hole_start, 4 GiB) */
-    uint64_t metadata_bytes;                         /* host memory for the metadata of the allocator and of the map */
-    uint64_t table_bytes;  /* for page tables, at most: the host's, KVM's, and a memfd's index of its pages */
-    uint64_t own_bytes;    /* for the process: extra_bytes, and what the kernel keeps for a machine and its threads */
-    bool populates;        /* every page will be there when creation returns */
-    bool charged_at_touch; /* by a control group that limits hugepages: that is why populates, whatever was asked */
+    struct loam_plan_part parts[LOAM_PLAN_PART_MAX]; /**< low, high */
+    loam_gpa hole_start;                             /**< RAM ends here; no memory in [hole_start, 4 GiB) */
+    uint64_t metadata_bytes; /**< host memory for the metadata of the allocator and of the map */
+    uint64_t table_bytes;    /**< for page tables, at most: the host's, KVM's, and a memfd's index of its pages */
+    uint64_t own_bytes;    /**< for the process: extra_bytes, and what the kernel keeps for a machine and its threads */
+    bool populates;        /**< every page will be there when creation returns */
+    bool charged_at_touch; /**< by a control group that limits hugepages: that is why populates, whatever was asked */
     uint32_t check_count;
     struct loam_plan_check checks[LOAM_PLAN_RESOURCE_COUNT];
-    uint32_t short_count;  /* checks that fall short; 0: the plan can be carried out */
-    char passed_over[320]; /* with AUTO: why the larger kinds were not taken; else empty */
+    uint32_t short_count;  /**< checks that fall short; 0: the plan can be carried out */
+    char passed_over[320]; /**< with AUTO: why the larger kinds were not taken; else empty */
 };
 
-/*
+/**
  * Make a plan. LOAM_OK also when resources fall short: see short_count. *plan is zero on failure.
  * LOAM_ERROR_INVALID: the request contradicts itself or the page kind, or a member has no effect; diag says what to
  * change.
@@ -126,13 +133,13 @@ struct loam_plan {
 LOAM_MUST_USE enum loam_error loam_plan_make(const struct loam_memory_request *request, struct loam_plan *plan,
                                              struct loam_diag *diag);
 
-/* The first check that falls short, or NULL. */
+/** The first check that falls short, or NULL. */
 const struct loam_plan_check *loam_plan_shortfall(const struct loam_plan *plan);
 
-/* Most parts a plan's RAM is cut into as regions: below, in and above the legacy window, and high. */
+/** Most parts a plan's RAM is cut into as regions: below, in and above the legacy window, and high. */
 #define LOAM_PLAN_REGION_MAX 4
 
-/*
+/**
  * The regions of the GPA map before anything is protected; hva NULL and backing 1 + the part's index, for 0 is no
  * backing of the plan's. Returns how many.
  */
