@@ -40,13 +40,11 @@ struct loam_gpa_map {
     alignas(GPA_VIEW_CACHE_LINE_BYTES) struct loam_lock change_lock;
 };
 
-/* What one call changes: [start, end) receives region (insert), or access, or goes (LOAM_ACCESS_NONE). */
-struct change {
-    uint64_t start;
-    uint64_t end;
-    const struct loam_region *region;
-    enum loam_access access;
-    uint32_t kept_backing_count; /* as in the map; 0: the keeper itself makes the change */
+/* Changes that are made together. */
+struct changes {
+    const struct loam_gpa_change *list;
+    uint32_t count;
+    uint32_t kept_backing_count; /* as in the map; 0: the keeper itself makes them */
 };
 
 /* --- Layout ---------------------------------------------------------------------------------------------------- */
@@ -204,38 +202,42 @@ static void table_index(struct loam_gpa_view *table)
     }
 }
 
-static bool is_kept(const struct loam_region *region, const struct change *change)
+/* Whether region is of a backing that somebody keeps. */
+static bool is_kept(const struct loam_region *region, uint32_t kept_backing_count)
 {
-    return region->backing - 1 < change->kept_backing_count;
+    return region->backing - 1 < kept_backing_count;
 }
 
 /* Whether region lies between the rows of now. */
-static enum loam_error check_insert(const struct loam_gpa_view *now, const struct change *change)
+static enum loam_error check_insert(const struct loam_gpa_view *now, const struct loam_region *region,
+                                    uint32_t kept_backing_count)
 {
-    if (is_kept(change->region, change)) {
+    if (is_kept(region, kept_backing_count)) {
         return LOAM_ERROR_NOT_PERMITTED;
     }
     for (uint32_t i = 0; i < now->count; i++) {
-        if (loam_gpa_view_clip(gpa_view_region_at(now, i), change->start, change->end).bytes != 0) {
+        if (loam_gpa_view_clip(gpa_view_region_at(now, i), region->start.value, gpa_view_end_of(region)).bytes != 0) {
             return LOAM_ERROR_OVERLAP;
         }
     }
     return LOAM_OK;
 }
 
-/* Whether the rows of now cover the whole range: with memory if it is to be protected, with none of a keeper if it goes. */
-static enum loam_error check_cut(const struct loam_gpa_view *now, const struct change *change)
+/* Whether the rows of now cover the whole range: with none of a keeper's if it goes, else with memory. */
+static enum loam_error check_cut(const struct loam_gpa_view *now, const struct loam_gpa_change *change,
+                                 uint32_t kept_backing_count)
 {
-    uint32_t row = loam_gpa_view_row_holding(now, change->start);
+    bool goes = change->kind == LOAM_CHANGE_REMOVE;
+    uint32_t row = loam_gpa_view_row_holding(now, change->region.start.value);
 
-    for (uint64_t at = change->start; at < change->end; row++) {
+    for (uint64_t at = change->region.start.value; at < gpa_view_end_of(&change->region); row++) {
         if (row >= now->count || gpa_view_region_at(now, row)->start.value > at) {
             return LOAM_ERROR_NOT_FOUND;
         }
-        if (change->access != LOAM_ACCESS_NONE && !gpa_view_is_memory(gpa_view_region_at(now, row))) {
+        if (!goes && !gpa_view_is_memory(gpa_view_region_at(now, row))) {
             return LOAM_ERROR_INVALID;
         }
-        if (change->access == LOAM_ACCESS_NONE && is_kept(gpa_view_region_at(now, row), change)) {
+        if (goes && is_kept(gpa_view_region_at(now, row), kept_backing_count)) {
             return LOAM_ERROR_NOT_PERMITTED;
         }
         at = gpa_view_end_of(gpa_view_region_at(now, row));
@@ -243,38 +245,60 @@ static enum loam_error check_cut(const struct loam_gpa_view *now, const struct c
     return LOAM_OK;
 }
 
-/* Fill table with what the rows of now become. Rows only ever join, so a full table is one row too many for good. */
-static enum loam_error build(struct loam_gpa_view *table, const struct loam_gpa_view *now, const struct change *change)
+static enum loam_error check_change(const struct loam_gpa_view *now, const struct loam_gpa_change *change,
+                                    uint32_t kept_backing_count)
 {
+    return change->kind == LOAM_CHANGE_INSERT ? check_insert(now, &change->region, kept_backing_count)
+                                              : check_cut(now, change, kept_backing_count);
+}
+
+/* What becomes of a part of a region that lies in the range; its bytes are 0 if it goes. */
+static struct loam_region changed(struct loam_region part, const struct loam_gpa_change *change)
+{
+    switch (change->kind) {
+    case LOAM_CHANGE_PROTECT:
+        part.access = change->region.access;
+        break;
+    case LOAM_CHANGE_RETYPE:
+        part.type = change->region.type;
+        break;
+    default:
+        part.bytes = 0;
+        break;
+    }
+    return part;
+}
+
+/* Fill table with what the rows of now become. Rows only ever join, so a full table is one row too many for good. */
+static enum loam_error build(struct loam_gpa_view *table, const struct loam_gpa_view *now,
+                             const struct loam_gpa_change *change)
+{
+    uint64_t start = change->region.start.value, end = gpa_view_end_of(&change->region);
     bool room = true;
     uint32_t row = 0;
 
     table_clear(table);
-    for (; row < now->count && gpa_view_region_at(now, row)->start.value < change->start; row++) {
-        struct loam_region before = loam_gpa_view_clip(gpa_view_region_at(now, row), 0, change->start);
+    for (; row < now->count && gpa_view_region_at(now, row)->start.value < start; row++) {
+        struct loam_region before = loam_gpa_view_clip(gpa_view_region_at(now, row), 0, start);
 
         room = room && table_append(table, &before);
-        if (gpa_view_end_of(gpa_view_region_at(now, row)) > change->start) {
+        if (gpa_view_end_of(gpa_view_region_at(now, row)) > start) {
             break;
         }
     }
-    if (change->region != NULL) {
-        room = room && table_append(table, change->region);
+    if (change->kind == LOAM_CHANGE_INSERT) {
+        room = room && table_append(table, &change->region);
     }
     for (; row < now->count; row++) {
-        struct loam_region inside = loam_gpa_view_clip(gpa_view_region_at(now, row), change->start, change->end);
-        struct loam_region after = loam_gpa_view_clip(gpa_view_region_at(now, row), change->end, LOAM_GPA_END);
+        struct loam_region inside = changed(loam_gpa_view_clip(gpa_view_region_at(now, row), start, end), change);
+        struct loam_region after = loam_gpa_view_clip(gpa_view_region_at(now, row), end, LOAM_GPA_END);
 
-        inside.access = change->access;
-        room = room && (change->access == LOAM_ACCESS_NONE || table_append(table, &inside));
-        room = room && table_append(table, &after);
+        room = room && table_append(table, &inside) && table_append(table, &after);
     }
     if (!room) {
         return LOAM_ERROR_EXHAUSTED;
     }
     table_index(table);
-    table->generation = now->generation + 1;
-    table->complete = true;
     return LOAM_OK;
 }
 
@@ -300,13 +324,13 @@ static uint32_t current_locked(struct loam_gpa_map *map)
 }
 
 /*
- * A table that the holder of change_lock may write; table_capacity if there is none. seq_cst: see loam_gpa_map_acquire.
- * As an acquire, it also pairs with the release in loam_gpa_map_release: the last holder's reads are over.
+ * A table from index on that the holder of change_lock may write; table_capacity if there is none. seq_cst: see
+ * loam_gpa_map_acquire. As an acquire, it also pairs with the release in loam_gpa_map_release: the last holder's reads
+ * are over.
  */
-static uint32_t free_table(struct loam_gpa_map *map)
+static uint32_t free_table(struct loam_gpa_map *map, uint32_t index)
 {
     uint32_t current = current_locked(map);
-    uint32_t index = 0;
 
     while (index < map->table_capacity &&
            (index == current || shared_load_ordered(table_at(map, index)->reader_count) != 0)) {
@@ -315,24 +339,56 @@ static uint32_t free_table(struct loam_gpa_map *map)
     return index;
 }
 
-static enum loam_error apply(struct loam_gpa_map *map, const struct change *change)
+/*
+ * The table after all changes, complete but for nobody yet to read; *made is its index. One table becomes the next, to and
+ * fro between two that nobody reads, so that the last comes to stand in the first of them.
+ */
+static enum loam_error prepare(struct loam_gpa_map *map, const struct changes *changes, uint32_t *made,
+                               uint32_t *refused)
 {
-    const struct loam_gpa_view *now;
-    enum loam_error error;
-    uint32_t next = 0;
+    const struct loam_gpa_view *first = table_at(map, current_locked(map)), *now = first;
+    enum loam_error error = check_change(now, &changes->list[0], changes->kept_backing_count);
+    uint32_t other;
 
-    change_lock(map);
-    now = table_at(map, current_locked(map));
-    error = change->region != NULL ? check_insert(now, change) : check_cut(now, change);
-    if (error == LOAM_OK) {
-        next = free_table(map);
-        error = next < map->table_capacity ? build(table_at(map, next), now, change) : LOAM_ERROR_BUSY;
+    *refused = 0;
+    if (error != LOAM_OK) {
+        return error;
+    }
+    *made = free_table(map, 0);
+    other = changes->count > 1 && *made < map->table_capacity ? free_table(map, *made + 1) : 0;
+    if (*made == map->table_capacity || other == map->table_capacity) {
+        *refused = changes->count;
+        return LOAM_ERROR_BUSY;
+    }
+    for (uint32_t i = 0; error == LOAM_OK && i < changes->count; i++) {
+        struct loam_gpa_view *next = table_at(map, (changes->count - i) % 2 == 1 ? *made : other);
+
+        *refused = i;
+        error = i == 0 ? LOAM_OK : check_change(now, &changes->list[i], changes->kept_backing_count);
+        error = error == LOAM_OK ? build(next, now, &changes->list[i]) : error;
+        now = next;
     }
     if (error == LOAM_OK) {
+        *refused = changes->count;
+        table_at(map, *made)->generation = first->generation + 1;
+        table_at(map, *made)->complete = true;
+    }
+    return error;
+}
+
+/* Make valid changes. *refused: the one that failed; count if it was none of them. */
+static enum loam_error apply(struct loam_gpa_map *map, const struct changes *changes, uint32_t *refused)
+{
+    enum loam_error error;
+    uint32_t made;
+
+    change_lock(map);
+    error = prepare(map, changes, &made, refused);
+    if (error == LOAM_OK) {
         /* relaxed: what is behind it is nobody's to read by it. Before current, lest a changer that dies here hides one. */
-        shared_store(map->generation, table_at(map, next)->generation);
+        shared_store(map->generation, table_at(map, made)->generation);
         /* As a release, it pairs with the loads in loam_gpa_map_acquire; seq_cst: see there. */
-        shared_store_ordered(map->current, next);
+        shared_store_ordered(map->current, made);
     }
     change_unlock(map);
     return error;
@@ -381,28 +437,65 @@ enum loam_error loam_gpa_map_init(void *memory, size_t bytes, const struct loam_
 
 /* --- Changes --------------------------------------------------------------------------------------------------- */
 
-static enum loam_error insert(struct loam_gpa_map *map, const struct loam_region *region, uint32_t kept_backing_count)
+static bool change_valid(const struct loam_gpa_change *change)
 {
-    struct change change = {.region = region, .kept_backing_count = kept_backing_count};
+    const struct loam_region *region = &change->region;
 
-    if (region == NULL || !region_valid(region)) {
+    switch (change->kind) {
+    case LOAM_CHANGE_INSERT:
+        return region_valid(region);
+    case LOAM_CHANGE_REMOVE:
+        return range_valid(region->start, region->bytes);
+    case LOAM_CHANGE_PROTECT:
+        return range_valid(region->start, region->bytes) && gpa_view_access_valid(region->access);
+    case LOAM_CHANGE_RETYPE:
+        return range_valid(region->start, region->bytes) &&
+               (region->type == LOAM_REGION_RAM || region->type == LOAM_REGION_RESERVED);
+    case LOAM_CHANGE_COUNT:
+        break;
+    }
+    return false;
+}
+
+enum loam_error loam_gpa_map_change(struct loam_gpa_map *map, const struct loam_gpa_change *changes, uint32_t count,
+                                    uint32_t *refused)
+{
+    uint32_t ignored;
+
+    refused = refused != NULL ? refused : &ignored;
+    *refused = count;
+    if (map == NULL || (changes == NULL && count > 0)) {
         return LOAM_ERROR_INVALID;
     }
-    change.start = region->start.value;
-    change.end = gpa_view_end_of(region);
-    return apply(map, &change);
+    for (uint32_t i = 0; i < count; i++) {
+        if (!change_valid(&changes[i])) {
+            *refused = i;
+            return LOAM_ERROR_INVALID;
+        }
+    }
+    return count > 0 ? apply(map, &(struct changes){changes, count, map->kept_backing_count}, refused) : LOAM_OK;
+}
+
+static enum loam_error change_one(struct loam_gpa_map *map, struct loam_gpa_change change, uint32_t kept_backing_count)
+{
+    uint32_t ignored;
+
+    return change_valid(&change) ? apply(map, &(struct changes){&change, 1, kept_backing_count}, &ignored)
+                                 : LOAM_ERROR_INVALID;
+}
+
+static enum loam_error insert(struct loam_gpa_map *map, const struct loam_region *region, uint32_t kept_backing_count)
+{
+    return region != NULL ? change_one(map, (struct loam_gpa_change){LOAM_CHANGE_INSERT, *region}, kept_backing_count)
+                          : LOAM_ERROR_INVALID;
 }
 
 static enum loam_error remove_range(struct loam_gpa_map *map, loam_gpa start, uint64_t bytes,
                                     uint32_t kept_backing_count)
 {
-    struct change change = {.start = start.value, .kept_backing_count = kept_backing_count};
+    struct loam_gpa_change change = {LOAM_CHANGE_REMOVE, {.start = start, .bytes = bytes}};
 
-    if (!range_valid(start, bytes)) {
-        return LOAM_ERROR_INVALID;
-    }
-    change.end = start.value + bytes;
-    return apply(map, &change);
+    return change_one(map, change, kept_backing_count);
 }
 
 enum loam_error loam_gpa_map_insert(struct loam_gpa_map *map, const struct loam_region *region)
@@ -417,10 +510,9 @@ enum loam_error loam_gpa_map_remove(struct loam_gpa_map *map, loam_gpa start, ui
 
 enum loam_error loam_gpa_map_protect(struct loam_gpa_map *map, loam_gpa start, uint64_t bytes, enum loam_access access)
 {
-    if (map == NULL || !range_valid(start, bytes) || !gpa_view_access_valid(access)) {
-        return LOAM_ERROR_INVALID;
-    }
-    return apply(map, &(struct change){.start = start.value, .end = start.value + bytes, .access = access});
+    struct loam_gpa_change change = {LOAM_CHANGE_PROTECT, {.start = start, .bytes = bytes, .access = access}};
+
+    return map != NULL ? change_one(map, change, map->kept_backing_count) : LOAM_ERROR_INVALID;
 }
 
 /* --- For the keeper of its backings ----------------------------------------------------------------------------- */

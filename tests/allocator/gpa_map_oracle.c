@@ -155,12 +155,10 @@ enum loam_error oracle_remove(struct oracle *oracle, loam_gpa start, uint64_t by
     return adopt(oracle, &changed, capacity, busy);
 }
 
-enum loam_error oracle_protect(struct oracle *oracle, loam_gpa start, uint64_t bytes, enum loam_access access,
-                               uint32_t capacity, bool busy)
+/* Whether a range is all memory. */
+static enum loam_error all_memory(const struct oracle *oracle, loam_gpa start, uint64_t bytes)
 {
-    struct oracle changed = *oracle;
-
-    if (!page_range_valid(start, bytes) || (access != LOAM_ACCESS_READ && access != LOAM_ACCESS_WRITE)) {
+    if (!page_range_valid(start, bytes)) {
         return LOAM_ERROR_INVALID;
     }
     for (uint64_t offset = 0; offset < bytes; offset += ORACLE_PAGE_BYTES) {
@@ -172,9 +170,69 @@ enum loam_error oracle_protect(struct oracle *oracle, loam_gpa start, uint64_t b
         if (page->type == LOAM_REGION_DEVICE) {
             return LOAM_ERROR_INVALID;
         }
+    }
+    return LOAM_OK;
+}
+
+enum loam_error oracle_protect(struct oracle *oracle, loam_gpa start, uint64_t bytes, enum loam_access access,
+                               uint32_t capacity, bool busy)
+{
+    bool wanted = access == LOAM_ACCESS_READ || access == LOAM_ACCESS_WRITE;
+    enum loam_error error = wanted ? all_memory(oracle, start, bytes) : LOAM_ERROR_INVALID;
+    struct oracle changed = *oracle;
+
+    for (uint64_t offset = 0; error == LOAM_OK && offset < bytes; offset += ORACLE_PAGE_BYTES) {
         changed.pages[page_of(start.value + offset)].access = access;
     }
-    return adopt(oracle, &changed, capacity, busy);
+    return error == LOAM_OK ? adopt(oracle, &changed, capacity, busy) : error;
+}
+
+enum loam_error oracle_retype(struct oracle *oracle, loam_gpa start, uint64_t bytes, enum loam_region_type type,
+                              uint32_t capacity, bool busy)
+{
+    bool wanted = type == LOAM_REGION_RAM || type == LOAM_REGION_RESERVED;
+    enum loam_error error = wanted ? all_memory(oracle, start, bytes) : LOAM_ERROR_INVALID;
+    struct oracle changed = *oracle;
+
+    for (uint64_t offset = 0; error == LOAM_OK && offset < bytes; offset += ORACLE_PAGE_BYTES) {
+        changed.pages[page_of(start.value + offset)].type = type;
+    }
+    return error == LOAM_OK ? adopt(oracle, &changed, capacity, busy) : error;
+}
+
+static enum loam_error change_one(struct oracle *oracle, const struct loam_gpa_change *change, uint32_t capacity,
+                                  bool busy)
+{
+    const struct loam_region *region = &change->region;
+
+    switch (change->kind) {
+    case LOAM_CHANGE_INSERT:
+        return oracle_insert(oracle, region, capacity, busy);
+    case LOAM_CHANGE_REMOVE:
+        return oracle_remove(oracle, region->start, region->bytes, capacity, busy);
+    case LOAM_CHANGE_PROTECT:
+        return oracle_protect(oracle, region->start, region->bytes, region->access, capacity, busy);
+    default:
+        return oracle_retype(oracle, region->start, region->bytes, region->type, capacity, busy);
+    }
+}
+
+enum loam_error oracle_change(struct oracle *oracle, const struct loam_gpa_change *changes, uint32_t count,
+                              uint32_t capacity, bool busy, uint32_t *refused)
+{
+    struct oracle changed = *oracle;
+
+    for (uint32_t i = 0; i < count; i++) {
+        enum loam_error error = change_one(&changed, &changes[i], capacity, busy && i == 0);
+
+        if (error != LOAM_OK) {
+            *refused = error == LOAM_ERROR_BUSY ? count : i;
+            return error;
+        }
+    }
+    *refused = count;
+    *oracle = changed;
+    return LOAM_OK;
 }
 
 enum loam_error oracle_find(const struct oracle *oracle, loam_gpa gpa, struct loam_region *region)

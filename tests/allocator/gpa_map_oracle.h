@@ -36,6 +36,13 @@ enum loam_error oracle_remove(struct oracle *oracle, loam_gpa start, uint64_t by
 enum loam_error oracle_protect(struct oracle *oracle, loam_gpa start, uint64_t bytes, enum loam_access access,
                                uint32_t capacity, bool busy);
 
+enum loam_error oracle_retype(struct oracle *oracle, loam_gpa start, uint64_t bytes, enum loam_region_type type,
+                              uint32_t capacity, bool busy);
+
+/* Well-formed changes, all or none. */
+enum loam_error oracle_change(struct oracle *oracle, const struct loam_gpa_change *changes, uint32_t count,
+                              uint32_t capacity, bool busy, uint32_t *refused);
+
 /* Answers. Arrays hold ORACLE_PAGES elements. */
 uint32_t oracle_regions(const struct oracle *oracle, struct loam_region *regions);
 enum loam_error oracle_find(const struct oracle *oracle, loam_gpa gpa, struct loam_region *region);

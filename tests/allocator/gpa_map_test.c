@@ -311,6 +311,134 @@ Test(gpa_map, a_change_needs_the_whole_range)
     assert_valid(map);
 }
 
+/* --- Changes together ------------------------------------------------------------------------------------------ */
+
+static struct loam_gpa_change change(enum loam_change_kind kind, struct loam_region region)
+{
+    return (struct loam_gpa_change){kind, region};
+}
+
+static struct loam_gpa_change retype(uint64_t start, uint64_t bytes, enum loam_region_type type)
+{
+    return change(LOAM_CHANGE_RETYPE, (struct loam_region){.start = {start}, .bytes = bytes, .type = type});
+}
+
+Test(gpa_map, changes_together_are_one_publication)
+{
+    struct loam_gpa_map *map = make_map(8, 3);
+    const struct loam_region old = ram(0, 4 * PAGE, 0x100000, 0, 0), new = ram(0, 4 * PAGE, 0x200000, 0, 0);
+    const struct loam_gpa_change changes[] = {
+        change(LOAM_CHANGE_REMOVE, (struct loam_region){.start = {0}, .bytes = 4 * PAGE}),
+        change(LOAM_CHANGE_INSERT, new),
+        retype(PAGE, PAGE, LOAM_REGION_RESERVED),
+        change(LOAM_CHANGE_PROTECT, (struct loam_region){.start = {PAGE}, .bytes = PAGE, .access = LOAM_ACCESS_READ}),
+    };
+    const struct loam_gpa_view *view;
+    struct loam_region region;
+    uint32_t refused = 7;
+
+    cr_assert_eq(loam_gpa_map_insert(map, &old), LOAM_OK);
+    cr_assert_eq(loam_gpa_map_change(map, changes, 4, &refused), LOAM_OK);
+    cr_expect_eq(refused, 4);
+    cr_expect_eq(generation(map), 2, "one publication");
+    view = loam_gpa_map_acquire(map);
+    cr_expect_eq(loam_gpa_view_count(view), 3);
+    cr_assert_eq(loam_gpa_view_find(view, (loam_gpa){PAGE}, &region), LOAM_OK);
+    cr_expect_eq((uintptr_t)region.hva, 0x200000 + PAGE);
+    cr_expect_eq(region.type, LOAM_REGION_RESERVED);
+    cr_expect_eq(region.access, LOAM_ACCESS_READ);
+    loam_gpa_map_release(map, view);
+    cr_assert_eq(loam_gpa_map_change(map, &changes[2], 0, &refused), LOAM_OK);
+    cr_expect_eq(generation(map), 2, "none, none");
+    cr_expect_eq(refused, 0);
+    assert_valid(map);
+}
+
+Test(gpa_map, one_change_that_is_refused_undoes_those_before_it)
+{
+    struct loam_gpa_map *map = make_map(2, 3);
+    const struct loam_gpa_change halves = retype(PAGE, PAGE, LOAM_REGION_RESERVED);
+    const struct loam_gpa_change bad[][2] = {
+        {retype(0, PAGE, LOAM_REGION_RESERVED), change(LOAM_CHANGE_INSERT, ram(0, PAGE, 0x500000, 0, 0))},
+        {retype(0, PAGE, LOAM_REGION_RESERVED), retype(8 * PAGE, PAGE, LOAM_REGION_RAM)},
+        {retype(0, PAGE, LOAM_REGION_RESERVED), retype(0, PAGE, LOAM_REGION_DEVICE)},
+        {retype(0, PAGE, LOAM_REGION_RESERVED), change(LOAM_CHANGE_COUNT, ram(0, PAGE, 0x500000, 0, 0))},
+    };
+    const struct loam_gpa_change joined[] = {bad[0][0], halves};
+    const enum loam_error why[] = {LOAM_ERROR_OVERLAP, LOAM_ERROR_NOT_FOUND, LOAM_ERROR_INVALID, LOAM_ERROR_INVALID};
+    uint32_t refused;
+
+    cr_assert_eq(insert(map, ram(0, 4 * PAGE, 0x100000, 0, 0)), LOAM_OK);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        cr_expect_eq(loam_gpa_map_change(map, bad[i], 2, &refused), why[i], "list %zu", i);
+        cr_expect_eq(refused, 1, "list %zu", i);
+        cr_expect_eq(region_count(map), 1, "list %zu", i);
+        cr_expect_eq(generation(map), 1, "list %zu", i);
+        assert_valid(map);
+    }
+    cr_expect_eq(loam_gpa_map_change(map, &halves, 1, &refused), LOAM_ERROR_EXHAUSTED);
+    cr_expect_eq(refused, 0);
+    cr_expect_eq(loam_gpa_map_change(map, joined, 2, NULL), LOAM_OK, "pages 0 and 1 are one row again");
+    cr_expect_eq(region_count(map), 2);
+    assert_valid(map);
+}
+
+Test(gpa_map, more_than_one_change_wants_two_free_tables)
+{
+    struct loam_gpa_map *map = make_map(8, 3), *small = make_map(8, 2);
+    const struct loam_gpa_change changes[] = {retype(0, PAGE, LOAM_REGION_RESERVED), retype(0, PAGE, LOAM_REGION_RAM)};
+    const struct loam_gpa_view *view;
+    uint32_t refused;
+
+    cr_assert_eq(insert(map, ram(0, 4 * PAGE, 0x100000, 0, 0)), LOAM_OK);
+    cr_assert_eq(insert(small, ram(0, 4 * PAGE, 0x100000, 0, 0)), LOAM_OK);
+    cr_expect_eq(loam_gpa_map_change(small, changes, 2, &refused), LOAM_ERROR_BUSY);
+    cr_expect_eq(loam_gpa_map_change(small, changes, 1, &refused), LOAM_OK);
+    view = loam_gpa_map_acquire(map);
+    cr_expect_eq(loam_gpa_map_change(map, changes, 2, &refused), LOAM_OK, "the table that is read is the current one");
+    cr_expect_eq(loam_gpa_map_change(map, changes, 2, &refused), LOAM_ERROR_BUSY);
+    cr_expect_eq(refused, 2);
+    cr_expect_eq(loam_gpa_map_change(map, changes, 1, &refused), LOAM_OK);
+    loam_gpa_map_release(map, view);
+    cr_expect_eq(loam_gpa_map_change(map, changes, 2, &refused), LOAM_OK);
+    assert_valid(map);
+    assert_valid(small);
+}
+
+Test(gpa_map, changes_refuse_null)
+{
+    struct loam_gpa_map *map = make_map(8, 3);
+    const struct loam_gpa_change none = retype(0, PAGE, LOAM_REGION_RAM);
+    uint32_t refused = 0;
+
+    cr_expect_eq(loam_gpa_map_change(NULL, &none, 1, &refused), LOAM_ERROR_INVALID);
+    cr_expect_eq(refused, 1);
+    cr_expect_eq(loam_gpa_map_change(map, NULL, 1, &refused), LOAM_ERROR_INVALID);
+    cr_expect_eq(refused, 1);
+    cr_expect_eq(loam_gpa_map_change(map, NULL, 0, NULL), LOAM_OK);
+}
+
+Test(gpa_map, a_reader_never_misses_what_changes_place, .timeout = 300)
+{
+    struct loam_gpa_map *map = make_map(8, 4);
+    const struct loam_region places[] = {ram(0, PAGE, 0x100000, 0, 0), ram(0, PAGE, 0x200000, 0, 0)};
+    const struct loam_gpa_change away = change(LOAM_CHANGE_REMOVE, places[0]);
+
+    cr_assert_eq(insert(map, places[0]), LOAM_OK);
+    for (uint32_t i = 1; i < 1000; i++) {
+        const struct loam_gpa_change both[] = {away, change(LOAM_CHANGE_INSERT, places[i % 2])};
+        const struct loam_gpa_view *view = loam_gpa_map_acquire(map);
+        void *before, *after;
+
+        cr_assert_eq(loam_gpa_view_translate(view, (loam_gpa){0}, 1, LOAM_ACCESS_READ, &before), LOAM_OK);
+        cr_assert_eq(loam_gpa_map_change(map, both, 2, NULL), LOAM_OK);
+        cr_assert_eq(loam_gpa_view_translate(view, (loam_gpa){0}, 1, LOAM_ACCESS_READ, &after), LOAM_OK);
+        cr_assert_eq(before, after, "a held view stays as it was");
+        loam_gpa_map_release(map, view);
+    }
+    assert_valid(map);
+}
+
 /* --- The ends of the address space ----------------------------------------------------------------------------- */
 
 Test(gpa_map, rows_of_kept_backings_come_and_go_only_by_their_keeper)
@@ -816,6 +944,7 @@ Test(gpa_map, devices_have_no_slot_and_no_e820_row)
 #define HOST_PAGES     1024u
 #define HELD_MAX       5u
 #define TABLE_CAPACITY 4u
+#define CHANGES_MAX    4u
 
 struct held {
     const struct loam_gpa_view *view;
@@ -832,6 +961,7 @@ struct trial {
     uint32_t region_capacity;
     uint64_t generation;
     uint64_t outcomes[LOAM_ERROR_COUNT]; /* of changes */
+    uint64_t lists_made;                 /* of more than one */
     struct oracle oracle;
     struct held held[HELD_MAX];
     char *host;
@@ -895,8 +1025,8 @@ static enum loam_access random_access(struct trial *trial)
                                  : (enum loam_access)(LOAM_ACCESS_READ + below(trial, 2));
 }
 
-/* No table is free: each that is not current is held. */
-static bool busy(const struct trial *trial)
+/* Tables that are held and not current. */
+static uint32_t held_tables(const struct trial *trial)
 {
     uint32_t held = 0;
 
@@ -908,7 +1038,13 @@ static bool busy(const struct trial *trial)
         }
         held += counts;
     }
-    return held == TABLE_CAPACITY - 1;
+    return held;
+}
+
+/* No table is free. */
+static bool busy(const struct trial *trial)
+{
+    return held_tables(trial) == TABLE_CAPACITY - 1;
 }
 
 static void compare_regions(struct trial *trial, const struct loam_gpa_view *view, const struct oracle *oracle)
@@ -946,14 +1082,11 @@ static bool oracle_can_judge(loam_gpa start, uint64_t bytes)
 }
 
 /* Most of the regions follow one line through the host, so that neighbours join; the others lie anywhere. */
-static void try_insert(struct trial *trial)
+static struct loam_region random_region(struct trial *trial)
 {
     struct loam_region region = {.start = random_gpa(trial), .bytes = random_page_bytes(trial)};
     uint64_t host_page = below(trial, HOST_PAGES - 24);
 
-    if (!oracle_can_judge(region.start, region.bytes)) {
-        return;
-    }
     region.type = (enum loam_region_type)(below(trial, 64) == 0 ? LOAM_REGION_TYPE_COUNT : below(trial, 8) / 3);
     if (region.type != LOAM_REGION_DEVICE || below(trial, 64) == 0) {
         if (below(trial, 4) != 0) {
@@ -964,8 +1097,17 @@ static void try_insert(struct trial *trial)
         region.backing_offset = (host_page + (below(trial, 16) == 0)) * PAGE;
         region.access = random_access(trial);
     }
-    changed(trial, loam_gpa_map_insert(trial->map, &region),
-            oracle_insert(&trial->oracle, &region, trial->region_capacity, busy(trial)));
+    return region;
+}
+
+static void try_insert(struct trial *trial)
+{
+    struct loam_region region = random_region(trial);
+
+    if (oracle_can_judge(region.start, region.bytes)) {
+        changed(trial, loam_gpa_map_insert(trial->map, &region),
+                oracle_insert(&trial->oracle, &region, trial->region_capacity, busy(trial)));
+    }
 }
 
 /* A range of pages to change: in most cases a region or a part of one, else anything. */
@@ -1005,6 +1147,45 @@ static void try_protect(struct trial *trial)
     random_target(trial, &start, &bytes);
     changed(trial, loam_gpa_map_protect(trial->map, start, bytes, access),
             oracle_protect(&trial->oracle, start, bytes, access, trial->region_capacity, busy(trial)));
+}
+
+/* A change that is not malformed; what it meets may not suit it. False: none came up. */
+static bool random_change(struct trial *trial, struct loam_gpa_change *change)
+{
+    struct loam_region *region = &change->region;
+
+    *change = (struct loam_gpa_change){(enum loam_change_kind)below(trial, LOAM_CHANGE_COUNT), random_region(trial)};
+    if (change->kind == LOAM_CHANGE_INSERT) {
+        region->type = LOAM_REGION_RAM;
+        region->hva = trial->host + region->start.value / PAGE % ORACLE_WINDOW_PAGES * PAGE;
+        region->backing_offset = region->start.value / PAGE % ORACLE_WINDOW_PAGES * PAGE;
+        region->access = LOAM_ACCESS_WRITE;
+    } else {
+        random_target(trial, &region->start, &region->bytes);
+        region->access = (enum loam_access)(LOAM_ACCESS_READ + below(trial, 2));
+        region->type = (enum loam_region_type)(LOAM_REGION_RAM + below(trial, 2));
+    }
+    return oracle_can_judge(region->start, region->bytes) && loam_gpa_range_valid(region->start, region->bytes) &&
+           loam_is_aligned(region->start.value | region->bytes, PAGE);
+}
+
+static void try_change(struct trial *trial)
+{
+    uint32_t count = 1 + (uint32_t)below(trial, CHANGES_MAX), refused, expected_refused;
+    struct loam_gpa_change changes[CHANGES_MAX];
+    bool is_busy = held_tables(trial) + (count > 1 ? 2 : 1) > TABLE_CAPACITY - 1;
+    enum loam_error error, expected;
+
+    for (uint32_t i = 0; i < count; i++) {
+        if (!random_change(trial, &changes[i])) {
+            return;
+        }
+    }
+    error = loam_gpa_map_change(trial->map, changes, count, &refused);
+    expected = oracle_change(&trial->oracle, changes, count, trial->region_capacity, is_busy, &expected_refused);
+    changed(trial, error, expected);
+    TRIAL_ASSERT(trial, refused == expected_refused);
+    trial->lists_made += error == LOAM_OK && count > 1;
 }
 
 static void try_find(struct trial *trial, const struct loam_gpa_view *view, const struct oracle *oracle)
@@ -1175,6 +1356,8 @@ static void one_step(struct trial *trial)
         try_protect(trial);
     } else if (dice < 38) {
         try_hold(trial);
+    } else if (dice < 46) {
+        try_change(trial);
     } else {
         try_question(trial);
     }
@@ -1207,6 +1390,7 @@ static void run_trial(uint64_t seed, uint64_t step_count, uint32_t region_capaci
                                 (e == LOAM_ERROR_EXHAUSTED && region_capacity == ORACLE_PAGES));
     }
     TRIAL_ASSERT(trial, trial->outcomes[LOAM_ERROR_BUSY] > step_count / 1000);
+    TRIAL_ASSERT(trial, trial->lists_made > step_count / 1000);
     free(trial->host);
     free(trial->mirror);
     free(trial);

@@ -118,6 +118,31 @@ LOAM_MUST_USE enum loam_error loam_gpa_map_remove(struct loam_gpa_map *map, loam
 LOAM_MUST_USE enum loam_error loam_gpa_map_protect(struct loam_gpa_map *map, loam_gpa start, uint64_t bytes,
                                                    enum loam_access access);
 
+/** What a change does. */
+enum loam_change_kind {
+    LOAM_CHANGE_INSERT,  /**< as loam_gpa_map_insert, with all of region */
+    LOAM_CHANGE_REMOVE,  /**< as loam_gpa_map_remove, with region's start and bytes */
+    LOAM_CHANGE_PROTECT, /**< as loam_gpa_map_protect, with region's start, bytes and access */
+    LOAM_CHANGE_RETYPE,  /**< the same for its type, LOAM_REGION_RAM or LOAM_REGION_RESERVED */
+    LOAM_CHANGE_COUNT
+};
+
+/** One of several changes. */
+struct loam_gpa_change {
+    enum loam_change_kind kind;
+    struct loam_region region; /**< what the kind does not name counts for nothing */
+};
+
+/**
+ * Make all changes, one after the other, or none, and publish once: a reader sees the table before the first or the table
+ * after the last. So a range that becomes something else is at no moment without memory. Each has the errors of the call
+ * that it stands for, judged by what those before it have left. More than one wants two tables that no reader holds: so
+ * they are LOAM_ERROR_BUSY sooner, and always in a map of two tables. *refused (NULL: not wanted) is the index of the change that failed;
+ * count on LOAM_OK, on LOAM_ERROR_BUSY, and where map or changes are NULL. count 0: LOAM_OK, and nothing is published.
+ */
+LOAM_MUST_USE enum loam_error loam_gpa_map_change(struct loam_gpa_map *map, const struct loam_gpa_change *changes,
+                                                  uint32_t count, uint32_t *refused);
+
 /* --- Views ----------------------------------------------------------------------------------------------------- */
 
 /** The table of this moment. Never fails (NULL of NULL); hold it for one piece of work, then release it. */
