@@ -208,6 +208,34 @@ static enum loam_error take_frames(const struct loam_dma *dma, const struct loam
     return loam_frame_alloc(dma->frame, &frames, block);
 }
 
+/* What the map has the buffer's memory as from now on. */
+static enum loam_error set_type(struct loam_dma *dma, const struct loam_dma_buffer *buffer, enum loam_region_type type)
+{
+    struct loam_gpa_change change = {LOAM_CHANGE_RETYPE, {.start = buffer->gpa, .bytes = buffer->bytes, .type = type}};
+
+    return loam_gpa_map_change(dma->map, &change, 1, NULL);
+}
+
+/*
+ * Have the map say that an entered buffer is reserved. On failure it is struck out, and its frames are the caller's;
+ * where it is gone already, another thread has released what it saw in the ledger, and that is its own affair.
+ */
+static enum loam_error reserve(struct loam_dma *dma, const struct loam_dma_buffer *buffer, struct loam_diag *cause)
+{
+    enum loam_error error = set_type(dma, buffer, LOAM_REGION_RESERVED);
+    struct loam_dma_entry *entry;
+
+    if (error == LOAM_OK || loam_dma_ledger_take(&dma->ledger, buffer->id, &entry) != LOAM_OK) {
+        return LOAM_OK;
+    }
+    loam_dma_ledger_strike(&dma->ledger, entry);
+    return loam_fail(
+        cause, error, "%s",
+        error == LOAM_ERROR_BUSY
+            ? "readers hold every other table of the GPA map, which has to say that it is reserved: try again"
+            : "the GPA map has no room for the rows that say that it is reserved: give it more regions");
+}
+
 /* A buffer for the request, with memory behind it, entered. On failure no frames are taken. */
 static enum loam_error carve(struct loam_dma *dma, const struct loam_dma_request *request, size_t owner_length,
                              struct loam_dma_buffer *buffer, struct loam_diag *cause)
@@ -228,11 +256,39 @@ static enum loam_error carve(struct loam_dma *dma, const struct loam_dma_request
         error = place(dma, buffer, (request->flags & LOAM_DMA_NO_ZERO) == 0);
     }
     if (error == LOAM_OK) {
-        error = loam_dma_ledger_enter(&dma->ledger, buffer, request->owner, owner_length,
-                                      (request->flags & LOAM_DMA_KEEP) != 0);
+        error = loam_dma_ledger_enter(&dma->ledger, buffer, request->owner, owner_length, request->flags);
+    }
+    if (error == LOAM_OK && (request->flags & LOAM_DMA_RESERVED) != 0) {
+        error = reserve(dma, buffer, cause);
     }
     if (error != LOAM_OK) {
         give_frames_back(dma, buffer);
+    }
+    return error;
+}
+
+/* The same for an entry that is reserved; of others nothing has to be said. */
+static enum loam_error set_type_of_reserved(struct loam_dma *dma, const struct loam_dma_entry *entry,
+                                            enum loam_region_type type)
+{
+    return entry->reserved ? set_type(dma, &entry->buffer, type) : LOAM_OK;
+}
+
+/* An entry's frames, which are RAM again before they are another's. On failure all is as it was. */
+static enum loam_error free_entry(struct loam_dma *dma, struct loam_frame_cache *cache,
+                                  const struct loam_dma_entry *entry)
+{
+    enum loam_error error = set_type_of_reserved(dma, entry, LOAM_REGION_RAM);
+
+    if (error != LOAM_OK) {
+        return error;
+    }
+    error = free_frames(dma, cache, &entry->buffer);
+    if (error != LOAM_OK) {
+        enum loam_error ignored = set_type_of_reserved(dma, entry, LOAM_REGION_RESERVED);
+
+        (void)ignored;
+        error = error == LOAM_ERROR_BUSY ? LOAM_ERROR_BUSY : LOAM_ERROR_CORRUPT;
     }
     return error;
 }
@@ -280,6 +336,9 @@ uint32_t loam_dma_destroy(struct loam_dma *dma)
     }
     for (loam_gpa at = {0}; (entry = loam_dma_ledger_held_next(&dma->ledger, at)) != NULL;
          at = loam_dma_entry_end(entry)) {
+        enum loam_error ignored = set_type_of_reserved(dma, entry, LOAM_REGION_RAM);
+
+        (void)ignored;
         give_frames_back(dma, &entry->buffer);
         count++;
     }
@@ -357,14 +416,13 @@ enum loam_error loam_dma_release_into(struct loam_dma *dma, uint64_t id, struct 
     }
     error = may_release(entry);
     if (error == LOAM_OK) {
-        error = free_frames(dma, cache, &entry->buffer);
-        if (error == LOAM_OK) {
-            loam_dma_ledger_strike(&dma->ledger, entry);
-            return LOAM_OK;
-        }
-        error = error == LOAM_ERROR_BUSY ? LOAM_ERROR_BUSY : LOAM_ERROR_CORRUPT;
+        error = free_entry(dma, cache, entry);
     }
-    loam_dma_ledger_give(&dma->ledger, entry);
+    if (error == LOAM_OK) {
+        loam_dma_ledger_strike(&dma->ledger, entry);
+    } else {
+        loam_dma_ledger_give(&dma->ledger, entry);
+    }
     return error;
 }
 

@@ -8,8 +8,8 @@
 
 #define LINE_BYTES ((size_t)64)
 
-static_assert(sizeof(struct dma_slot) == 2 * LINE_BYTES && offsetof(struct loam_dma_entry, owner) + 27 <= LINE_BYTES,
-              "a slot is two cache lines, of which the first has room for names of 26 characters");
+static_assert(sizeof(struct dma_slot) == 2 * LINE_BYTES && offsetof(struct loam_dma_entry, owner) + 26 <= LINE_BYTES,
+              "a slot is two cache lines, of which the first has room for names of 25 characters");
 static_assert(sizeof(struct dma_stripe) == 4 * LINE_BYTES, "a stripe is found by a shift");
 static_assert(LOAM_GPA_END >> LOAM_FRAME_SHIFT <= DMA_INDEX_KEY_END, "the index holds every frame");
 static_assert((uint64_t)DMA_LEDGER_SLOTS_MAX * DMA_LEDGER_STRIPES < UINT32_MAX, "a slot's number is half an id");
@@ -93,14 +93,15 @@ static void give_slot(struct dma_stripe *stripe, struct dma_slot *slot)
 
 /* Member by member: a copy in one piece would wait for what the caller has just written in smaller ones. */
 static void fill_slot(struct dma_slot *slot, struct loam_dma_buffer *buffer, const char *owner, size_t length,
-                      bool kept)
+                      uint32_t flags)
 {
     buffer->id = slot->entry.buffer.id;
     slot->entry.buffer.gpa = buffer->gpa;
     slot->entry.buffer.hva = buffer->hva;
     slot->entry.buffer.bytes = buffer->bytes;
     slot->entry.pin_count = 0;
-    slot->entry.kept = kept;
+    slot->entry.kept = (flags & LOAM_DMA_KEEP) != 0;
+    slot->entry.reserved = (flags & LOAM_DMA_RESERVED) != 0;
     memcpy(slot->entry.owner, owner, length);
     slot->entry.owner[length] = 0;
 }
@@ -159,7 +160,7 @@ static bool has_entry(const struct dma_slot *slot, uint64_t id)
 /* --- Entries ------------------------------------------------------------------------------------------------------ */
 
 enum loam_error loam_dma_ledger_enter(struct dma_ledger *ledger, struct loam_dma_buffer *buffer, const char *owner,
-                                      size_t length, bool kept)
+                                      size_t length, uint32_t flags)
 {
     uint32_t stripe_index = loam_lock_self % DMA_LEDGER_STRIPES; /* threads started one after another: each its own */
     struct dma_stripe *stripe = &ledger->stripes[stripe_index];
@@ -175,7 +176,7 @@ enum loam_error loam_dma_ledger_enter(struct dma_ledger *ledger, struct loam_dma
 
         error = slot != NULL ? LOAM_OK : LOAM_ERROR_SYSTEM;
         if (slot != NULL) {
-            fill_slot(slot, buffer, owner, length, kept);
+            fill_slot(slot, buffer, owner, length, flags);
             stripe->count++;
             /* Release: who finds the slot sees in its id which stripe it is of, and takes the lock for the rest. */
             shared_store_release(*place, slot);

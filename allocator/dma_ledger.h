@@ -53,11 +53,11 @@ struct dma_ledger {
 };
 
 /*
- * Enter a buffer, whose id is set. owner is a valid name of so many characters. On failure the ledger is as it was.
+ * Enter a buffer, whose id is set. owner is a valid name of so many characters, flags are the request's. On failure the ledger is as it was.
  * LOAM_ERROR_SYSTEM: no heap memory, or ids are used up. LOAM_ERROR_CORRUPT: the ledger is suspect.
  */
 LOAM_MUST_USE enum loam_error loam_dma_ledger_enter(struct dma_ledger *ledger, struct loam_dma_buffer *buffer,
-                                                    const char *owner, size_t length, bool kept);
+                                                    const char *owner, size_t length, uint32_t flags);
 
 /*
  * The entry with that id, held: no other thread sees or changes it until loam_dma_ledger_give. *entry is NULL on failure.

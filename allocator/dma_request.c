@@ -36,7 +36,7 @@ const char *loam_dma_request_fault(const struct loam_dma_request *request, size_
         (!loam_is_power_of_two(request->boundary_bytes) || request->boundary_bytes < request->bytes)) {
         return "the boundary has to be a power of two and at least the size";
     }
-    if ((request->flags & ~(uint32_t)(LOAM_DMA_AT | LOAM_DMA_NO_ZERO | LOAM_DMA_KEEP)) != 0) {
+    if ((request->flags & ~(uint32_t)(LOAM_DMA_AT | LOAM_DMA_NO_ZERO | LOAM_DMA_KEEP | LOAM_DMA_RESERVED)) != 0) {
         return "a flag is not known";
     }
     if ((request->flags & LOAM_DMA_AT) == 0 && request->at.value != 0) {

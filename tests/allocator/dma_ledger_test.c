@@ -65,7 +65,7 @@ static enum loam_error try_enter(uint64_t frame, struct loam_dma_buffer *buffer)
 {
     *buffer = (struct loam_dma_buffer){
         .gpa = {frame * LOAM_FRAME_BYTES}, .bytes = LOAM_FRAME_BYTES, .hva = (void *)(uintptr_t)(frame + 1)};
-    return loam_dma_ledger_enter(&ledger, buffer, "owner", 5, false);
+    return loam_dma_ledger_enter(&ledger, buffer, "owner", 5, 0);
 }
 
 static uint64_t enter(uint64_t frame)
@@ -129,7 +129,7 @@ Test(dma_ledger, an_entry_is_found_by_id_as_it_was_entered)
     struct loam_dma_buffer buffer = {.gpa = {4096}, .bytes = 8192, .hva = &buffer};
     struct loam_dma_entry *entry;
 
-    cr_assert_eq(loam_dma_ledger_enter(&ledger, &buffer, "rings", 5, true), LOAM_OK);
+    cr_assert_eq(loam_dma_ledger_enter(&ledger, &buffer, "rings", 5, LOAM_DMA_KEEP), LOAM_OK);
     cr_assert_eq(loam_dma_ledger_take(&ledger, buffer.id, &entry), LOAM_OK);
     cr_expect_eq(memcmp(&entry->buffer, &buffer, sizeof buffer), 0);
     cr_expect_str_eq(entry->owner, "rings");
@@ -137,7 +137,7 @@ Test(dma_ledger, an_entry_is_found_by_id_as_it_was_entered)
     entry->pin_count = 7;
     loam_dma_ledger_strike(&ledger, entry);
     cr_expect_eq(look_up(buffer.id), LOAM_ERROR_NOT_FOUND);
-    cr_assert_eq(loam_dma_ledger_enter(&ledger, &buffer, "x", 1, false), LOAM_OK);
+    cr_assert_eq(loam_dma_ledger_enter(&ledger, &buffer, "x", 1, 0), LOAM_OK);
     cr_assert_eq(loam_dma_ledger_take(&ledger, buffer.id, &entry), LOAM_OK);
     cr_expect_eq(entry->pin_count, 0);
     cr_expect_not(entry->kept);

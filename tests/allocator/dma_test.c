@@ -300,7 +300,7 @@ Test(dma, malformed_requests_are_refused)
     BAD(align_bytes, UINT64_C(1) << 63);
     BAD(boundary_bytes, PAGE / 2);
     BAD(boundary_bytes, 3 * PAGE);
-    BAD(flags, 1u << 3);
+    BAD(flags, 1u << 4);
     BAD(at.value, LOAM_MIB);
     BAD(at.value, 1);
     BAD(flags, UINT32_MAX);
@@ -432,7 +432,7 @@ Test(dma, every_refusal_says_what_is_wrong)
                 "dma buffer \"x\" of 1 bytes: the alignment has to be a power of two up to 4 GiB");
     assert_says((struct loam_dma_request){.owner = "x", .bytes = 2, .boundary_bytes = 1},
                 "dma buffer \"x\" of 2 bytes: the boundary has to be a power of two and at least the size");
-    assert_says((struct loam_dma_request){.owner = "x", .bytes = 1, .flags = 8},
+    assert_says((struct loam_dma_request){.owner = "x", .bytes = 1, .flags = 16},
                 "dma buffer \"x\" of 1 bytes: a flag is not known");
     assert_says(here(LOAM_MIB + 8, 1), "dma buffer \"x\" of 1 bytes: the place has to be a multiple of the frame size");
     heap_failure = 1;
@@ -674,6 +674,85 @@ Test(dma, what_is_kept_is_not_released)
     cr_assert_eq(loam_dma_destroy(guest.dma), 3);
     cr_assert_eq(free_frames(), FRAME_COUNT);
     guest.dma = NULL;
+}
+
+/* Bytes of the guest's memory that its E820 map gives as reserved. */
+static uint64_t e820_reserved_bytes(void)
+{
+    const struct loam_gpa_view *view = loam_gpa_map_acquire(guest.map);
+    struct loam_e820_entry entries[16];
+    uint64_t bytes = 0;
+    uint32_t count;
+
+    cr_assert_eq(loam_gpa_view_e820(view, entries, 16, &count), LOAM_OK);
+    loam_gpa_map_release(guest.map, view);
+    for (uint32_t i = 0; i < count; i++) {
+        bytes += entries[i].type == LOAM_E820_RESERVED ? entries[i].bytes : 0;
+    }
+    return bytes;
+}
+
+Test(dma, what_is_reserved_is_so_in_the_e820_map_until_it_is_released)
+{
+    const struct loam_dma_request tables = {.bytes = 3 * PAGE, .flags = LOAM_DMA_RESERVED};
+    struct loam_dma_buffer first = alloc(tables), second = alloc(tables);
+    struct loam_dma_entry entry;
+
+    cr_assert(all_bytes(first.hva, first.bytes, 0));
+    cr_assert_eq(e820_reserved_bytes(), 6 * PAGE);
+    cr_assert_eq(loam_dma_find(guest.dma, first.gpa, &entry), LOAM_OK);
+    cr_assert(entry.reserved);
+    cr_assert_eq(loam_dma_find(guest.dma, alloc((struct loam_dma_request){.bytes = PAGE}).gpa, &entry), LOAM_OK);
+    cr_assert_not(entry.reserved);
+    assert_valid();
+    cr_assert_eq(loam_dma_release(guest.dma, first.id), LOAM_OK);
+    cr_assert_eq(e820_reserved_bytes(), 3 * PAGE);
+    assert_valid();
+    cr_assert_eq(loam_dma_pin(guest.dma, second.id), LOAM_OK);
+    cr_assert_eq(loam_dma_release(guest.dma, second.id), LOAM_ERROR_BUSY);
+    cr_assert_eq(e820_reserved_bytes(), 3 * PAGE);
+    cr_assert_eq(loam_dma_destroy(guest.dma), 2);
+    guest.dma = NULL;
+    cr_assert_eq(e820_reserved_bytes(), 0, "what outlives the ledger is RAM");
+    cr_assert_eq(free_frames(), FRAME_COUNT);
+}
+
+/* The map of the suite has four tables: one view of each of the last three leaves none to write. */
+static void hold_every_other_table(const struct loam_gpa_view *views[3])
+{
+    loam_gpa gpa = {LOAM_MIB};
+
+    for (int i = 0; i < 3; i++) {
+        views[i] = loam_gpa_map_acquire(guest.map);
+        cr_assert_eq(loam_gpa_map_protect(guest.map, gpa, PAGE, i % 2 == 0 ? LOAM_ACCESS_READ : LOAM_ACCESS_WRITE),
+                     LOAM_OK);
+    }
+}
+
+Test(dma, a_map_that_cannot_say_that_it_is_reserved_refuses)
+{
+    struct loam_dma_request request = {.owner = "tables", .bytes = PAGE, .limit = {LOAM_DMA32_END_BYTES}};
+    const struct loam_gpa_view *views[3];
+    struct loam_dma_buffer kept, ignored;
+    struct loam_diag diag = {0};
+
+    request.flags = LOAM_DMA_RESERVED;
+    kept = alloc(request);
+    hold_every_other_table(views);
+    assert_refused(request, LOAM_ERROR_BUSY);
+    cr_assert_eq(loam_dma_alloc(guest.dma, &request, &ignored, &diag), LOAM_ERROR_BUSY);
+    cr_assert_str_eq(diag.text,
+                     "dma buffer \"tables\": 4096 bytes, ending at or below GPA 0x100000000: readers hold every other "
+                     "table of the GPA map, which has to say that it is reserved: try again");
+    cr_assert_eq(loam_dma_release(guest.dma, kept.id), LOAM_ERROR_BUSY);
+    cr_assert_eq(e820_reserved_bytes(), 2 * PAGE, "the buffer, and the page that may not be written");
+    assert_valid();
+    for (int i = 0; i < 3; i++) {
+        loam_gpa_map_release(guest.map, views[i]);
+    }
+    cr_assert_eq(loam_dma_release(guest.dma, kept.id), LOAM_OK);
+    cr_assert_eq(e820_reserved_bytes(), PAGE);
+    assert_valid();
 }
 
 Test(dma, pins_end_at_uint32_max)

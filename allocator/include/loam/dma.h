@@ -67,7 +67,8 @@ struct loam_dma_supply {
 void loam_dma_set_supply(struct loam_dma *dma, struct loam_dma_supply supply);
 
 /**
- * Release every buffer, pinned ones too, and the ledger. NULL is allowed. Returns how many buffers were still there;
+ * Release every buffer, pinned ones too, and the ledger. NULL is allowed. What was reserved is RAM again, unless the map
+ * refuses. Returns how many buffers were still there;
  * walk it with loam_dma_next before, if their owners are to be named.
  */
 uint32_t loam_dma_destroy(struct loam_dma *dma);
@@ -77,7 +78,13 @@ uint32_t loam_dma_destroy(struct loam_dma *dma);
 enum {
     LOAM_DMA_AT = 1u << 0,      /**< exactly at request.at */
     LOAM_DMA_NO_ZERO = 1u << 1, /**< leave the contents as they are */
-    LOAM_DMA_KEEP = 1u << 2     /**< for as long as the ledger lives: loam_dma_release refuses it */
+    LOAM_DMA_KEEP = 1u << 2,    /**< for as long as the ledger lives: loam_dma_release refuses it */
+    /**
+     * Until it is released, the map has it as LOAM_REGION_RESERVED, and the E820 map with it: ACPI tables, boot pages. The
+     * map may refuse that, when carved and when released: LOAM_ERROR_BUSY, readers hold every other table;
+     * LOAM_ERROR_EXHAUSTED, it has no room for more rows. Nothing has changed then.
+     */
+    LOAM_DMA_RESERVED = 1u << 3
 };
 
 /** What is wanted. Everything but owner and bytes may stay zero; a member that would have no effect is refused. */
@@ -171,7 +178,8 @@ LOAM_MUST_USE enum loam_error loam_dma_alloc_virtqueue(struct loam_dma *dma, con
 struct loam_dma_entry {
     struct loam_dma_buffer buffer;
     uint32_t pin_count;
-    bool kept; /**< LOAM_DMA_KEEP */
+    bool kept;     /**< LOAM_DMA_KEEP */
+    bool reserved; /**< LOAM_DMA_RESERVED */
     char owner[LOAM_DMA_OWNER_MAX + 1];
 };
 
