@@ -559,6 +559,57 @@ enum loam_error loam_gpa_view_slots(const struct loam_gpa_view *view, struct loa
     return *count > capacity ? LOAM_ERROR_EXHAUSTED : LOAM_OK;
 }
 
+/* Whether region goes on where share ends, in the guest, in host memory and in the backing. */
+static bool share_continues(const struct loam_share *share, const struct loam_region *region)
+{
+    return share->start.value + share->bytes == region->start.value &&
+           host_contiguous(share->hva, share->bytes, region->hva) && share->backing == region->backing &&
+           share->backing_offset + share->bytes == region->backing_offset &&
+           share->read_only == (region->access != LOAM_ACCESS_WRITE);
+}
+
+static struct loam_share share_of(const struct loam_region *region, const int *fds, uint32_t fd_count)
+{
+    return (struct loam_share){.start = region->start,
+                               .bytes = region->bytes,
+                               .hva = region->hva,
+                               .backing_offset = region->backing_offset,
+                               .backing = region->backing,
+                               .fd = region->backing - 1 < fd_count ? fds[region->backing - 1] : -1,
+                               .read_only = region->access != LOAM_ACCESS_WRITE};
+}
+
+enum loam_error loam_gpa_view_shares(const struct loam_gpa_view *view, const int *fds, uint32_t fd_count,
+                                     struct loam_share *shares, uint32_t capacity, uint32_t *count)
+{
+    struct loam_share share = {0};
+
+    if (count == NULL) {
+        return LOAM_ERROR_INVALID;
+    }
+    *count = 0;
+    if (view == NULL || (shares == NULL && capacity > 0) || (fds == NULL && fd_count > 0)) {
+        return LOAM_ERROR_INVALID;
+    }
+    for (uint32_t i = 0; i < view->count; i++) {
+        const struct loam_region *region = gpa_view_region_at(view, i);
+
+        if (!gpa_view_is_memory(region)) {
+            continue;
+        }
+        if (*count > 0 && share_continues(&share, region)) {
+            share.bytes += region->bytes;
+        } else {
+            share = share_of(region, fds, fd_count);
+            ++*count;
+        }
+        if (*count <= capacity) {
+            shares[*count - 1] = share;
+        }
+    }
+    return *count > capacity ? LOAM_ERROR_EXHAUSTED : LOAM_OK;
+}
+
 static uint32_t e820_type(const struct loam_region *region)
 {
     return region->type == LOAM_REGION_RAM && region->access == LOAM_ACCESS_WRITE ? LOAM_E820_RAM : LOAM_E820_RESERVED;

@@ -502,6 +502,25 @@ enum loam_error loam_memory_backing(const struct loam_memory *memory, uint32_t i
     return LOAM_OK;
 }
 
+enum loam_error loam_memory_shares(struct loam_memory *memory, struct loam_share *shares, uint32_t capacity,
+                                   uint32_t *count)
+{
+    const struct loam_gpa_view *view;
+    int fds[LOAM_PLAN_PART_MAX];
+    enum loam_error error;
+
+    if (memory == NULL) {
+        return loam_gpa_view_shares(NULL, NULL, 0, shares, capacity, count);
+    }
+    for (uint32_t part = 0; part < memory->plan.part_count; part++) {
+        fds[part] = loam_backing_get_info(memory->backings[part]).fd;
+    }
+    view = loam_gpa_map_acquire(memory->map);
+    error = loam_gpa_view_shares(view, fds, memory->plan.part_count, shares, capacity, count);
+    loam_gpa_map_release(memory->map, view);
+    return error;
+}
+
 /* --- Validation ------------------------------------------------------------------------------------------------- */
 
 static enum loam_error validate_part(const struct loam_memory *memory, uint32_t part, struct loam_diag *diag)

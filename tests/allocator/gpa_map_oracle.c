@@ -368,6 +368,32 @@ uint32_t oracle_slots(const struct oracle *oracle, struct loam_slot *slots)
     return count;
 }
 
+uint32_t oracle_shares(const struct oracle *oracle, const int *fds, uint32_t fd_count, struct loam_share *shares)
+{
+    uint32_t count = 0;
+
+    for (uint32_t page = 0; page < ORACLE_PAGES; page++) {
+        const struct oracle_page *p = &oracle->pages[page];
+        struct loam_share *last = count > 0 ? &shares[count - 1] : NULL;
+        bool read_only = p->access == LOAM_ACCESS_READ;
+
+        if (!p->present || p->type == LOAM_REGION_DEVICE) {
+            continue;
+        }
+        if (last != NULL && last->start.value + last->bytes == oracle_gpa(page).value &&
+            (uintptr_t)last->hva + last->bytes == p->hva && last->read_only == read_only &&
+            last->backing == p->backing && last->backing_offset + last->bytes == p->backing_offset) {
+            last->bytes += ORACLE_PAGE_BYTES;
+        } else {
+            int fd = p->backing >= 1 && p->backing <= fd_count ? fds[p->backing - 1] : -1;
+
+            shares[count++] = (struct loam_share){
+                oracle_gpa(page), ORACLE_PAGE_BYTES, (void *)p->hva, p->backing_offset, p->backing, fd, read_only};
+        }
+    }
+    return count;
+}
+
 uint32_t oracle_e820(const struct oracle *oracle, struct loam_e820_entry *entries)
 {
     uint32_t count = 0;

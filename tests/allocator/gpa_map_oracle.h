@@ -52,6 +52,7 @@ enum loam_error oracle_pieces(const struct oracle *oracle, loam_gpa gpa, uint64_
                               struct loam_piece *pieces, uint32_t *count);
 enum loam_error oracle_gpa_from_hva(const struct oracle *oracle, const void *hva, uint64_t bytes, loam_gpa *gpa);
 uint32_t oracle_slots(const struct oracle *oracle, struct loam_slot *slots);
+uint32_t oracle_shares(const struct oracle *oracle, const int *fds, uint32_t fd_count, struct loam_share *shares);
 uint32_t oracle_e820(const struct oracle *oracle, struct loam_e820_entry *entries);
 
 #endif

@@ -939,6 +939,120 @@ Test(gpa_map, devices_have_no_slot_and_no_e820_row)
     assert_slots(map, slots, 2);
 }
 
+/*
+ * What every consumer is told of a byte is the same: its slot, its share, its E820 row and its region agree, page by
+ * page, and no page is told of twice or left out.
+ */
+static void assert_consumers_agree(struct loam_gpa_map *map, uint64_t pages)
+{
+    const struct loam_gpa_view *view = loam_gpa_map_acquire(map);
+    struct loam_e820_entry entries[64];
+    struct loam_region region;
+    struct loam_share shares[64];
+    struct loam_slot slots[64];
+    uint32_t slot_count, share_count, entry_count;
+
+    cr_assert_eq(loam_gpa_view_slots(view, slots, 64, &slot_count), LOAM_OK);
+    cr_assert_eq(loam_gpa_view_shares(view, NULL, 0, shares, 64, &share_count), LOAM_OK);
+    cr_assert_eq(loam_gpa_view_e820(view, entries, 64, &entry_count), LOAM_OK);
+    for (uint64_t gpa = 0; gpa < pages * PAGE; gpa += PAGE) {
+        bool memory = loam_gpa_view_find(view, (loam_gpa){gpa}, &region) == LOAM_OK && region.hva != NULL;
+        uint64_t hva = memory ? (uintptr_t)region.hva + (gpa - region.start.value) : 0;
+        uint32_t in_slots = 0, in_shares = 0, in_e820 = 0;
+
+        for (uint32_t i = 0; i < slot_count; i++) {
+            if (gpa - slots[i].start.value < slots[i].bytes) {
+                in_slots++;
+                cr_assert_eq((uintptr_t)slots[i].hva + (gpa - slots[i].start.value), hva);
+            }
+        }
+        for (uint32_t i = 0; i < share_count; i++) {
+            uint64_t offset_bytes = gpa - shares[i].start.value;
+
+            if (offset_bytes < shares[i].bytes) {
+                in_shares++;
+                cr_assert_eq((uintptr_t)shares[i].hva + offset_bytes, hva);
+                cr_assert_eq(shares[i].backing_offset + offset_bytes,
+                             region.backing_offset + (gpa - region.start.value), "where a snapshot has it");
+            }
+        }
+        for (uint32_t i = 0; i < entry_count; i++) {
+            in_e820 += gpa - entries[i].start < entries[i].bytes;
+        }
+        cr_assert_eq(in_slots, memory);
+        cr_assert_eq(in_shares, memory);
+        cr_assert_eq(in_e820, memory);
+    }
+    loam_gpa_map_release(map, view);
+}
+
+Test(gpa_map, slots_shares_and_e820_of_random_maps_agree)
+{
+    uint64_t random = UINT64_C(0x9e3779b97f4a7c15);
+
+    for (int round = 0; round < 200; round++) {
+        struct loam_gpa_map *map = make_map(64, 2);
+
+        for (uint64_t gpa = 0, host = 0; gpa < 40; gpa += 1 + next_random(&random) % 3) {
+            uint64_t pages = 1 + next_random(&random) % 4;
+            struct loam_region region = ram(gpa * PAGE, pages * PAGE, 0x100000 + host * PAGE, 1, host * PAGE);
+
+            host += pages + next_random(&random) % 2;
+            switch (next_random(&random) % 4) {
+            case 0:
+                region = device(gpa * PAGE, pages * PAGE);
+                break;
+            case 1:
+                region.type = LOAM_REGION_RESERVED;
+                break;
+            case 2:
+                region.access = LOAM_ACCESS_READ;
+                break;
+            default:
+                break;
+            }
+            cr_assert_eq(loam_gpa_map_insert(map, &region), LOAM_OK, "round %d", round);
+            gpa += pages;
+        }
+        assert_consumers_agree(map, 64);
+        free_maps();
+    }
+}
+
+Test(gpa_map, the_legacy_window_costs_no_share)
+{
+    struct loam_gpa_map *map = make_map(8, 2);
+    const struct loam_gpa_view *view;
+    const int fds[] = {5, 6};
+    struct loam_share shares[4];
+    uint32_t count;
+
+    cr_assert_eq(insert(map, ram(0, 160 * PAGE, 0x10000000, 2, 0)), LOAM_OK);
+    cr_assert_eq(insert(map, ram(160 * PAGE, 96 * PAGE, 0x10000000 + 160 * PAGE, 2, 160 * PAGE)), LOAM_OK);
+    cr_assert_eq(insert(map, ram(256 * PAGE, 768 * PAGE, 0x10000000 + 256 * PAGE, 2, 256 * PAGE)), LOAM_OK);
+    cr_assert_eq(loam_gpa_map_change(
+                     map,
+                     &(struct loam_gpa_change){
+                         LOAM_CHANGE_RETYPE, {.start = {160 * PAGE}, .bytes = 96 * PAGE, .type = LOAM_REGION_RESERVED}},
+                     1, NULL),
+                 LOAM_OK);
+    view = loam_gpa_map_acquire(map);
+    cr_expect_eq(loam_gpa_view_count(view), 3);
+    cr_assert_eq(loam_gpa_view_shares(view, fds, 2, shares, 4, &count), LOAM_OK);
+    cr_expect_eq(count, 1);
+    cr_expect_eq(shares[0].bytes, 1024 * PAGE);
+    cr_expect_eq(shares[0].fd, 6);
+    cr_assert_eq(loam_gpa_view_shares(view, fds, 1, shares, 4, &count), LOAM_OK);
+    cr_expect_eq(shares[0].fd, -1, "nobody said which it is");
+    cr_expect_eq(loam_gpa_view_shares(view, NULL, 1, shares, 4, &count), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_gpa_view_shares(view, fds, 2, NULL, 4, &count), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_gpa_view_shares(NULL, fds, 2, shares, 4, &count), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_gpa_view_shares(view, fds, 2, shares, 4, NULL), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_gpa_view_shares(view, fds, 2, NULL, 0, &count), LOAM_ERROR_EXHAUSTED);
+    cr_expect_eq(count, 1);
+    loam_gpa_map_release(map, view);
+}
+
 /* --- Against the oracle ---------------------------------------------------------------------------------------- */
 
 #define HOST_PAGES     1024u
@@ -1294,6 +1408,24 @@ static void try_slots(struct trial *trial, const struct loam_gpa_view *view, con
     }
 }
 
+static void try_shares(struct trial *trial, const struct loam_gpa_view *view, const struct oracle *oracle)
+{
+    struct loam_share found[ORACLE_PAGES], expected[ORACLE_PAGES];
+    const int fds[] = {7};
+    uint32_t fd_count = (uint32_t)below(trial, 2), capacity = below(trial, 4) == 0 ? 2 : ORACLE_PAGES;
+    uint32_t count, expected_count = oracle_shares(oracle, fds, fd_count, expected);
+    enum loam_error error = expected_count > capacity ? LOAM_ERROR_EXHAUSTED : LOAM_OK;
+
+    TRIAL_ASSERT(trial, loam_gpa_view_shares(view, fds, fd_count, found, capacity, &count) == error);
+    TRIAL_ASSERT(trial, count == expected_count);
+    for (uint32_t i = 0; i < count && i < capacity; i++) {
+        TRIAL_ASSERT(trial, found[i].start.value == expected[i].start.value && found[i].bytes == expected[i].bytes);
+        TRIAL_ASSERT(trial, found[i].hva == expected[i].hva && found[i].read_only == expected[i].read_only);
+        TRIAL_ASSERT(trial, found[i].backing == expected[i].backing && found[i].fd == expected[i].fd);
+        TRIAL_ASSERT(trial, found[i].backing_offset == expected[i].backing_offset);
+    }
+}
+
 static void try_e820(struct trial *trial, const struct loam_gpa_view *view, const struct oracle *oracle)
 {
     struct loam_e820_entry found[ORACLE_PAGES], expected[ORACLE_PAGES];
@@ -1325,8 +1457,8 @@ static void try_hold(struct trial *trial)
 }
 
 static void (*const questions[])(struct trial *, const struct loam_gpa_view *, const struct oracle *) = {
-    try_find,    try_translate, try_translate, try_pieces, try_pieces,
-    try_reverse, try_read,      try_write,     try_slots,  try_e820};
+    try_find, try_translate, try_translate, try_pieces, try_pieces, try_reverse,
+    try_read, try_write,     try_slots,     try_shares, try_e820};
 
 /* Ask the published table, or one that is held. */
 static void try_question(struct trial *trial)

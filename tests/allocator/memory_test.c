@@ -494,6 +494,42 @@ Test(memory, has_a_hole_and_a_legacy_window)
     cr_expect(prim_fake_clean());
 }
 
+/* What another process is sent, and finds at its end of the descriptor. */
+Test(memory, is_shared_in_a_row_a_part)
+{
+    struct loam_memory_request request = two_parts(LOAM_PAGES_4K);
+    struct loam_plan plan;
+    struct loam_memory *memory;
+    struct loam_share shares[4];
+    char there;
+    uint32_t count;
+
+    request.sharing = LOAM_SHARING_SHARED;
+    plan = make_plan(&request);
+    memory = create(&plan);
+    cr_assert_eq(loam_memory_shares(memory, shares, 4, &count), LOAM_OK);
+    cr_assert_eq(count, 2, "the legacy window costs none");
+    for (uint32_t i = 0; i < count; i++) {
+        cr_expect_eq(shares[i].start.value, plan.parts[i].start.value);
+        cr_expect_eq(shares[i].bytes, plan.parts[i].bytes);
+        *((char *)shares[i].hva + 5 * 4096 + i) = (char)('a' + i);
+        cr_assert_eq(pread(shares[i].fd, &there, 1, (off_t)(shares[i].backing_offset + 5 * 4096 + i)), 1);
+        cr_expect_eq(there, 'a' + (char)i);
+    }
+    loam_memory_destroy(memory);
+    request.sharing = LOAM_SHARING_PRIVATE;
+    plan = make_plan(&request);
+    memory = create(&plan);
+    cr_assert_eq(loam_memory_shares(memory, shares, 4, &count), LOAM_OK);
+    cr_expect_eq(shares[0].fd, -1);
+    cr_expect_eq(shares[1].fd, -1);
+    loam_memory_destroy(memory);
+    count = 7;
+    cr_expect_eq(loam_memory_shares(NULL, shares, 4, &count), LOAM_ERROR_INVALID);
+    cr_expect_eq(count, 0);
+    cr_expect(prim_fake_clean());
+}
+
 Test(memory, hands_out_neither_the_null_frame_nor_the_legacy_window)
 {
     struct loam_memory_request request = one_part(LOAM_PAGES_4K);

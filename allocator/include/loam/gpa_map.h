@@ -274,6 +274,28 @@ struct loam_slot {
 LOAM_MUST_USE enum loam_error loam_gpa_view_slots(const struct loam_gpa_view *view, struct loam_slot *slots,
                                                   uint32_t capacity, uint32_t *count);
 
+/**
+ * A stretch of guest memory as another consumer takes it: a row of vhost-user's memory table (VHOST_USER_SET_MEM_TABLE),
+ * a range for VFIO to map (VFIO_IOMMU_MAP_DMA), a piece of a snapshot.
+ */
+struct loam_share {
+    loam_gpa start;
+    uint64_t bytes;
+    void *hva;
+    uint64_t backing_offset; /**< of start within its backing, and its descriptor, in bytes */
+    uint32_t backing;        /**< as in struct loam_region */
+    int fd;                  /**< of the backing, and its owner's; -1: none was named */
+    bool read_only;          /**< to the guest */
+};
+
+/**
+ * The fewest rows that hand on all memory of this table: joined as far as they continue each other in the guest, in host
+ * memory and in the backing, whatever their types are. fds[n - 1] is the descriptor of backing n, for n from 1 to
+ * fd_count. *count and LOAM_ERROR_EXHAUSTED as loam_gpa_view_pieces.
+ */
+LOAM_MUST_USE enum loam_error loam_gpa_view_shares(const struct loam_gpa_view *view, const int *fds, uint32_t fd_count,
+                                                   struct loam_share *shares, uint32_t capacity, uint32_t *count);
+
 /** A row of the E820 map (ACPI specification 6.5, section 15.1, table 15.4). */
 struct loam_e820_entry {
     uint64_t start;

@@ -101,6 +101,13 @@ const struct loam_plan *loam_memory_plan(const struct loam_memory *memory);
 LOAM_MUST_USE enum loam_error loam_memory_backing(const struct loam_memory *memory, uint32_t index,
                                                   struct loam_backing_info *info);
 
+/**
+ * All of the guest's memory as others take it, with the descriptors of the backings (-1 where they are private): see
+ * loam_gpa_view_shares, whose answers they are for the table of this moment.
+ */
+LOAM_MUST_USE enum loam_error loam_memory_shares(struct loam_memory *memory, struct loam_share *shares,
+                                                 uint32_t capacity, uint32_t *count);
+
 /** Hold map, allocator, ledger and backings against each other. LOAM_ERROR_CORRUPT: diag says what disagrees. */
 LOAM_MUST_USE enum loam_error loam_memory_validate(struct loam_memory *memory, struct loam_diag *diag);
 
