@@ -5,6 +5,7 @@
 #include "loam/error.h"
 #include "loam/frame.h"
 #include "loam/frame_cache.h"
+#include "loam/gpa_io.h"
 #include "loam/gpa_map.h"
 #include "loam/memory.h"
 #include "loam/plan.h"
