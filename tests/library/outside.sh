@@ -30,7 +30,7 @@ outside() {
 }
 
 needs bazel
-cp --recursive "$root"/tests/library/outside/. "$root/.bazelversion" "$work"
+cp --recursive "$root"/tests/library/outside/. "$work"
 trap 'cd "$work"; bazel "${startup[@]}" shutdown; chmod -R u+w "$work"; rm -rf "$work"' EXIT
 cd "$work"
 sed -i "s|path = .*|path = \"$root\",|" WORKSPACE
