@@ -267,7 +267,7 @@ static enum loam_error carve(struct loam_dma *dma, const struct loam_dma_request
     return error;
 }
 
-/* The same for an entry that is reserved; of others nothing has to be said. */
+/* As set_type, for an entry that is reserved; of others the map has nothing to say. */
 static enum loam_error set_type_of_reserved(struct loam_dma *dma, const struct loam_dma_entry *entry,
                                             enum loam_region_type type)
 {

@@ -115,8 +115,11 @@ enum loam_error loam_gpa_io_read_string(const struct loam_gpa_view *view, loam_g
     uint64_t done_bytes = 0;
     const char *end = NULL;
 
-    if (length != NULL && (text != NULL || capacity == 0)) {
-        *length = 0;
+    if (length == NULL) {
+        return LOAM_ERROR_INVALID;
+    }
+    *length = 0;
+    if (text != NULL || capacity == 0) {
         error = loam_gpa_io_read_some(view, gpa, text, capacity, &done_bytes);
     }
     if (error == LOAM_OK && done_bytes > 0) {

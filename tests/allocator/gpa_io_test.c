@@ -215,7 +215,9 @@ Test(gpa_io, strings_are_bounded_by_room_and_by_memory)
     memset(text, 'q', sizeof text);
     cr_expect_eq(loam_gpa_io_read_string(guest.view, at(6 * PAGE), text, sizeof text, &length), LOAM_ERROR_NOT_FOUND);
     cr_expect_str_empty(text);
+    length = 7;
     cr_expect_eq(loam_gpa_io_read_string(guest.view, at(0), NULL, 1, &length), LOAM_ERROR_INVALID);
+    cr_expect_eq(length, 0);
     cr_expect_eq(loam_gpa_io_read_string(guest.view, at(0), text, 1, NULL), LOAM_ERROR_INVALID);
     cr_expect_eq(loam_gpa_io_read_string(NULL, at(0), text, 1, &length), LOAM_ERROR_INVALID);
 }

@@ -52,7 +52,7 @@ LOAM_MUST_USE enum loam_error loam_gpa_io_write_some(const struct loam_gpa_view 
 
 /**
  * Copy a string that ends within capacity bytes, with its NUL. *length is without it. On failure text is empty, where it
- * has room. LOAM_ERROR_EXHAUSTED: no NUL comes before capacity is used up, or memory ends. Else as loam_gpa_io_reach.
+ * has room and length is not NULL. LOAM_ERROR_EXHAUSTED: no NUL comes before capacity is used up, or memory ends. Else as loam_gpa_io_reach.
  */
 LOAM_MUST_USE enum loam_error loam_gpa_io_read_string(const struct loam_gpa_view *view, loam_gpa gpa, char *text,
                                                       uint64_t capacity, uint64_t *length);
