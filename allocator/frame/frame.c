@@ -107,8 +107,9 @@ enum loam_error loam_frame_init(void *memory, size_t bytes, const struct loam_fr
     made->unused_id = ID_NONE;
     memset(made->spare, 0xff, sizeof made->spare); /* FRAME_LINK_NONE */
     for (uint32_t zone = 0; zone < LOAM_FRAME_ZONE_COUNT; zone++) {
-        loam_frame_lists_init(&made->lists[zone][0]);
-        loam_frame_lists_init(&made->lists[zone][1]);
+        for (uint32_t lists = 0; lists < FRAME_LISTS_COUNT; lists++) {
+            loam_frame_lists_init(&made->lists[zone][lists]);
+        }
         for (uint32_t order = 0; order < FRAME_WINDOWS; order++) {
             made->front.window[order][zone] = frame_window_none;
         }
@@ -359,11 +360,15 @@ static enum loam_error check_growth(struct loam_frame *frame, struct frame_secti
     if (to > section->end) {
         return LOAM_ERROR_NOT_FOUND;
     }
+    if (section->use == FRAME_CLOSED) {
+        return LOAM_ERROR_NOT_PERMITTED;
+    }
     if (loam_frame_lend_recall(frame, section, from, to - from) != LOAM_OK ||
         loam_frame_walk_used(frame, section, from, to, FRAME_VIEW_SHARED) < to) {
         return LOAM_ERROR_BUSY;
     }
-    if (to > frame->zone_end && frame_dma32_part(frame, from, to - from) > loam_frame_block_budget(frame)) {
+    if (section->use == FRAME_OPEN && to > frame->zone_end &&
+        frame_dma32_part(frame, from, to - from) > loam_frame_block_budget(frame)) {
         return LOAM_ERROR_EXHAUSTED;
     }
     return LOAM_OK;

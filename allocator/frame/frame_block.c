@@ -73,6 +73,9 @@ static enum loam_error check_at(struct loam_frame *frame, const struct loam_fram
     if ((request->flags & LOAM_FRAME_IN_SECTION) != 0 && (*section)->id != request->section) {
         return LOAM_ERROR_INVALID;
     }
+    if ((*section)->use == FRAME_CLOSED) {
+        return LOAM_ERROR_NOT_PERMITTED;
+    }
     if (loam_frame_lend_recall(frame, *section, at, request->count_frames) != LOAM_OK ||
         loam_frame_walk_used(frame, *section, at, end, FRAME_VIEW_SHARED) < end) {
         return LOAM_ERROR_BUSY;
@@ -102,6 +105,10 @@ static enum loam_error find_place(struct loam_frame *frame, const struct loam_fr
         if (*section == NULL) {
             return LOAM_ERROR_NOT_FOUND;
         }
+        if ((*section)->use == FRAME_CLOSED) {
+            return LOAM_ERROR_NOT_PERMITTED;
+        }
+        want.floor = (*section)->use == FRAME_OPEN ? want.floor : 0; /* the reserve lies in open sections */
         found = loam_frame_search_section(frame, *section, &want, start);
     } else {
         found = loam_frame_search(frame, &want, section, start);

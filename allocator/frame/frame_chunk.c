@@ -141,10 +141,11 @@ void loam_frame_chunk_count(struct loam_frame *frame, struct frame_section *sect
 {
     uint64_t low = frame_dma32_part(frame, start, count);
     uint64_t sign = freed ? 1 : UINT64_MAX;
+    uint64_t *free_frames = section->use == FRAME_OPEN ? frame->free_frames : frame->withheld_frames;
 
     section->free_frames += sign * count;
-    frame->free_frames[LOAM_FRAME_ZONE_DMA32] += sign * low;
-    frame->free_frames[LOAM_FRAME_ZONE_NORMAL] += sign * (count - low);
+    free_frames[LOAM_FRAME_ZONE_DMA32] += sign * low;
+    free_frames[LOAM_FRAME_ZONE_NORMAL] += sign * (count - low);
     loam_frame_chunk_mark_pressure(frame);
     if (freed) {
         section->free_top = frame_max(section->free_top, start + count);

@@ -127,8 +127,12 @@ struct frame_section {
     uint32_t id;
     uint32_t used;        /* 1: there; 0: the id may be given again */
     uint32_t next_unused; /* with used == 0: the next such id, or UINT32_MAX */
-    uint32_t zero;
+    uint32_t use;         /* FRAME_OPEN, FRAME_APART, FRAME_CLOSED */
 };
+
+#define FRAME_OPEN   0u
+#define FRAME_APART  0x35u /* more than one bit away from either */
+#define FRAME_CLOSED 0xcau
 
 /* Sections in ascending order; index[n].start == section[index[n].id].range_start. */
 struct frame_index {
@@ -184,8 +188,13 @@ struct frame_front {
     struct frame_window window[FRAME_WINDOWS][LOAM_FRAME_ZONE_COUNT]; /* of links, base and bits alone */
 };
 
+/* Lists of a zone: of its chunks in open sections, backed or released; and of all others. */
+enum { FRAME_LISTS_BACKED, FRAME_LISTS_RELEASED, FRAME_LISTS_WITHHELD, FRAME_LISTS_COUNT };
+
 /*
- * free_frames[z] == sum over sections of their free frames in zone z, and what is ready or back in the front
+ * free_frames[z] == sum over open sections of their free frames in zone z, and what is ready or back in the front
+ * withheld_frames[z] == the same of other sections, of which nothing is in the front, nor lent
+ * open_end == the end of the highest open section; 0: there is none
  * free_chunks == sum over free blocks of whole chunks of their chunks; released_chunks of those released
  * no two free pieces of chunks that would make one larger piece stand apart, unless one of them is spare[zone]
  * section_count == sections in use == entries of the index; unused ids form a list, those from id_top up are untouched
@@ -206,7 +215,7 @@ struct loam_frame {
     uint64_t seal; /* a sum over the above, for attach and validate */
 
     uint32_t suspect; /* FRAME_SUSPECT: a holder of the lock died, and nothing is changed until all is found in order */
-    uint32_t top_zone; /* NORMAL if a frame of that zone is managed, else DMA32 (shared) */
+    uint32_t top_zone; /* NORMAL if open_end lies above zone_end, else DMA32 (shared) */
     uint32_t section_count;
     uint32_t id_top;
     uint32_t unused_id;                       /* UINT32_MAX: none */
@@ -221,12 +230,14 @@ struct loam_frame {
     uint64_t released_chunks;
     uint64_t released_ever;                /* 1: a chunk was released once */
     uint64_t spare[LOAM_FRAME_ZONE_COUNT]; /* the piece freed last, not merged yet; FRAME_LINK_NONE: none */
-    struct frame_lists lists[LOAM_FRAME_ZONE_COUNT][2]; /* [1]: released chunks */
+    uint64_t withheld_frames[LOAM_FRAME_ZONE_COUNT];
+    uint64_t open_end;
+    struct frame_lists lists[LOAM_FRAME_ZONE_COUNT][FRAME_LISTS_COUNT];
     struct frame_front front;
 };
 
 #define FRAME_MAGIC   UINT64_C(0x656d617266204c31)
-#define FRAME_VERSION 5
+#define FRAME_VERSION 6
 
 static_assert(sizeof(struct loam_frame) % 64 == 0, "lenders follow");
 static_assert(sizeof(struct frame_window) == 64, "a line each");

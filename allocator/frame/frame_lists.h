@@ -10,10 +10,15 @@
 
 void loam_frame_lists_init(struct frame_lists *lists);
 
-/* The allocator's lists that a chunk without an owner belongs to. */
+/* The allocator's lists that a chunk without an owner belongs to, in a section of such use. */
+static inline struct frame_lists *frame_lists_for(struct loam_frame *frame, const struct frame_spot *spot, uint32_t use)
+{
+    return &frame->lists[spot->zone][use == FRAME_OPEN ? spot->chunk->released & 1 : FRAME_LISTS_WITHHELD];
+}
+
 static inline struct frame_lists *frame_lists_of(struct loam_frame *frame, const struct frame_spot *spot)
 {
-    return &frame->lists[spot->zone][spot->chunk->released & 1];
+    return frame_lists_for(frame, spot, spot->section->use);
 }
 
 /* The chunk is on no list. */

@@ -348,6 +348,7 @@ static void count_caches(const struct loam_frame *frame, struct loam_frame_stats
         uint64_t cached = loam_frame_lend_free_frames(frame, zone);
 
         stats->cached_frames += cached;
+        stats->withheld_frames += frame->withheld_frames[zone];
         stats->free_frames_in_zone[zone] = frame->free_frames[zone] + cached;
     }
     /* Owners go on meanwhile: what one took and another freed may be seen twice. */

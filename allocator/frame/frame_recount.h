@@ -9,9 +9,11 @@
 struct frame_recount {
     struct loam_frame *frame;
     struct loam_diag *diag;
-    uint64_t listed[LOAM_FRAME_ZONE_COUNT][2][FRAME_LISTS]; /* chunks that say that they are on the list */
-    uint64_t kept;                                          /* WHOLE chunks that say that they are in the front */
+    uint64_t listed[LOAM_FRAME_ZONE_COUNT][FRAME_LISTS_COUNT]
+                   [FRAME_LISTS]; /* chunks that say that they are on the list */
+    uint64_t kept;                /* WHOLE chunks that say that they are in the front */
     uint64_t free_frames[LOAM_FRAME_ZONE_COUNT];
+    uint64_t withheld_frames[LOAM_FRAME_ZONE_COUNT];
     uint64_t free_chunks;
     uint64_t released_chunks;
     bool spare_seen[LOAM_FRAME_ZONE_COUNT]; /* the spare piece is a free piece of the zone */

@@ -224,12 +224,15 @@ static bool search_section(const struct loam_frame *frame, struct frame_section 
 static bool search_walk(struct loam_frame *frame, const struct frame_want *want, struct frame_section **section,
                         uint64_t *start)
 {
-    for (int64_t n = loam_frame_spot_index(frame, want->ceiling - 1); n >= 0; n--) {
+    uint64_t ceiling = frame_min(want->ceiling, frame->open_end);
+
+    for (int64_t n = ceiling == 0 ? -1 : loam_frame_spot_index(frame, ceiling - 1); n >= 0; n--) {
         *section = frame_spot_indexed(frame, (uint64_t)n);
         if ((*section)->end <= want->floor) {
             break;
         }
-        if ((*section)->free_frames >= want->count && search_section(frame, *section, want, start)) {
+        if ((*section)->use == FRAME_OPEN && (*section)->free_frames >= want->count &&
+            search_section(frame, *section, want, start)) {
             return true;
         }
     }
@@ -238,16 +241,11 @@ static bool search_walk(struct loam_frame *frame, const struct frame_want *want,
 
 /* --- Both ------------------------------------------------------------------------------------------------------ */
 
-static uint64_t highest_end(const struct loam_frame *frame)
-{
-    return frame->section_count == 0 ? 0 : frame_spot_indexed(frame, frame->section_count - 1)->end;
-}
-
 /* In chunks of the kinds in view, by list where that decides. */
 static bool search_view(struct loam_frame *frame, const struct frame_want *want, struct frame_section **section,
                         uint64_t *start)
 {
-    uint64_t top = highest_end(frame);
+    uint64_t top = frame->open_end;
     /* Free pieces of both kinds side by side are on no list together. */
     bool one_kind = want->view != FRAME_VIEW_SHARED || !frame->released_ever;
     bool exact = want->count == want->align && want->count <= frame->zone_end && one_kind;

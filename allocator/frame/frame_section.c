@@ -74,13 +74,19 @@ static uint32_t take_id(struct loam_frame *frame)
     return id;
 }
 
-/* Whether a frame above 4 GiB is managed; if that is news, lenders begin anew: their chunks were for other requests. */
-static void set_top_zone(struct loam_frame *frame)
+/*
+ * How far open sections reach, and whether above 4 GiB; if that is news, lenders begin anew: their chunks were for other
+ * requests.
+ */
+static void set_open_end(struct loam_frame *frame)
 {
-    const struct frame_section *top =
-        frame->section_count == 0 ? NULL : frame_spot_indexed(frame, frame->section_count - 1);
-    uint32_t zone = top != NULL && top->end > frame->zone_end ? LOAM_FRAME_ZONE_NORMAL : LOAM_FRAME_ZONE_DMA32;
+    uint32_t n = frame->section_count, zone;
 
+    while (n > 0 && frame_spot_indexed(frame, n - 1)->use != FRAME_OPEN) {
+        n--;
+    }
+    frame->open_end = n > 0 ? frame_spot_indexed(frame, n - 1)->end : 0;
+    zone = frame->open_end > frame->zone_end ? LOAM_FRAME_ZONE_NORMAL : LOAM_FRAME_ZONE_DMA32;
     if (zone == frame->top_zone) {
         return;
     }
@@ -102,15 +108,16 @@ static uint32_t insert_section(struct loam_frame *frame, const struct frame_sect
     index[at] = (struct frame_index){.start = section->range_start, .id = id};
     frame->section_count++;
     loam_frame_chunk_add(frame, section);
-    set_top_zone(frame);
+    set_open_end(frame);
     return id;
 }
 
 /* Add the frames [range_start, end), those from start on managed. *id receives the id, or 0. */
 static enum loam_error add_section(struct loam_frame *frame, uint64_t range_start, uint64_t start, uint64_t end,
-                                   void *metadata, uint32_t *id)
+                                   void *metadata, uint32_t use, uint32_t *id)
 {
     struct frame_section given = {
+        .use = use,
         .range_start = range_start,
         .start = start,
         .end = end,
@@ -138,8 +145,8 @@ static enum loam_error add_section(struct loam_frame *frame, uint64_t range_star
     return frame_unlock(frame, error);
 }
 
-enum loam_error loam_frame_section_add(struct loam_frame *frame, loam_pfn start, uint64_t count_frames, void *metadata,
-                                       size_t metadata_bytes, uint32_t *section)
+static enum loam_error add_out_of_band(struct loam_frame *frame, loam_pfn start, uint64_t count_frames, void *metadata,
+                                       size_t metadata_bytes, uint32_t use, uint32_t *section)
 {
     uint32_t unwanted;
     uint32_t *id = section == NULL ? &unwanted : section;
@@ -150,7 +157,19 @@ enum loam_error loam_frame_section_add(struct loam_frame *frame, loam_pfn start,
         metadata_bytes < loam_frame_section_bytes(frame, start, count_frames)) {
         return LOAM_ERROR_INVALID;
     }
-    return add_section(frame, start.value, start.value, start.value + count_frames, metadata, id);
+    return add_section(frame, start.value, start.value, start.value + count_frames, metadata, use, id);
+}
+
+enum loam_error loam_frame_section_add(struct loam_frame *frame, loam_pfn start, uint64_t count_frames, void *metadata,
+                                       size_t metadata_bytes, uint32_t *section)
+{
+    return add_out_of_band(frame, start, count_frames, metadata, metadata_bytes, FRAME_OPEN, section);
+}
+
+enum loam_error loam_frame_section_add_closed(struct loam_frame *frame, loam_pfn start, uint64_t count_frames,
+                                              void *metadata, size_t metadata_bytes, uint32_t *section)
+{
+    return add_out_of_band(frame, start, count_frames, metadata, metadata_bytes, FRAME_CLOSED, section);
 }
 
 /* Whether the metadata of all frames but the first prefix_frames fits into those. */
@@ -195,7 +214,7 @@ enum loam_error loam_frame_section_add_in_prefix(struct loam_frame *frame, void 
     if (prefix >= count_frames) {
         return LOAM_ERROR_INVALID;
     }
-    return add_section(frame, start.value, start.value + prefix, start.value + count_frames, region, id);
+    return add_section(frame, start.value, start.value + prefix, start.value + count_frames, region, FRAME_OPEN, id);
 }
 
 /* Commit: the section is wholly free, and all lenders stand still. */
@@ -210,7 +229,7 @@ static void delete_section(struct loam_frame *frame, struct frame_section *secti
     memmove(&index[at], &index[at + 1], (frame->section_count - at) * sizeof *index);
     *section = (struct frame_section){.id = id, .next_unused = frame->unused_id};
     frame->unused_id = id;
-    set_top_zone(frame);
+    set_open_end(frame);
 }
 
 /* LOAM_ERROR_BUSY: a block is allocated, the lowest at *used. */
@@ -259,6 +278,77 @@ enum loam_error loam_frame_section_remove(struct loam_frame *frame, uint32_t sec
     return frame_unlock(frame, error);
 }
 
+/* --- Who gets frames of it --------------------------------------------------------------------------------------- */
+
+static uint32_t use_kept(enum loam_frame_use use)
+{
+    static const uint32_t kept[LOAM_FRAME_USE_COUNT] = {FRAME_OPEN, FRAME_APART, FRAME_CLOSED};
+
+    return kept[use];
+}
+
+static enum loam_frame_use use_said(uint32_t kept)
+{
+    return kept == FRAME_OPEN    ? LOAM_FRAME_USE_OPEN
+           : kept == FRAME_APART ? LOAM_FRAME_USE_APART
+                                 : LOAM_FRAME_USE_CLOSED;
+}
+
+/* Free frames of a chunk or a piece that is on a list. */
+static uint64_t listed_frames(const struct frame_spot *spot)
+{
+    return shared_load(spot->chunk->state) == FRAME_CHUNK_FREE ? frame_spot_chunks(spot) << FRAME_CHUNK_ORDER
+                                                               : frame_free_frames(spot->chunk);
+}
+
+/* The section's free frames go to the lists and counters of another use. Nothing is in the front, and none of it lent. */
+static void change_use(struct loam_frame *frame, struct frame_section *section, uint32_t use)
+{
+    uint64_t *from = section->use == FRAME_OPEN ? frame->free_frames : frame->withheld_frames;
+    uint64_t *to = use == FRAME_OPEN ? frame->free_frames : frame->withheld_frames;
+    uint64_t index = 0;
+
+    while (index < section->chunk_count) {
+        struct frame_spot spot = frame_spot_at(frame, section, index);
+        uint32_t list = spot.chunk->list;
+
+        index += frame_spot_chunks(&spot);
+        if (shared_load(spot.chunk->state) == FRAME_CHUNK_WHOLE || list == FRAME_LIST_NONE) {
+            continue;
+        }
+        loam_frame_lists_remove(frame, frame_lists_of(frame, &spot), &spot);
+        loam_frame_lists_push(frame, frame_lists_for(frame, &spot, use), &spot, list);
+        from[spot.zone] -= listed_frames(&spot);
+        to[spot.zone] += listed_frames(&spot);
+    }
+    section->use = use;
+    set_open_end(frame);
+    loam_frame_chunk_mark_pressure(frame);
+}
+
+enum loam_error loam_frame_section_set_use(struct loam_frame *frame, uint32_t section, enum loam_frame_use use)
+{
+    enum loam_error error = LOAM_ERROR_NOT_FOUND;
+    struct frame_section *found;
+
+    if (frame == NULL || (unsigned)use >= LOAM_FRAME_USE_COUNT) {
+        return LOAM_ERROR_INVALID;
+    }
+    if (!frame_lock_to_change(frame)) {
+        return LOAM_ERROR_CORRUPT;
+    }
+    found = loam_frame_spot_section(frame, section);
+    if (found != NULL) {
+        error = loam_frame_lend_recall(frame, found, found->start, found->end - found->start);
+    }
+    if (error == LOAM_OK && use_kept(use) != found->use) {
+        change_use(frame, found, use_kept(use));
+    }
+    return frame_unlock(frame, error == LOAM_ERROR_UNINITIALISED ? LOAM_ERROR_BUSY : error);
+}
+
+/* --- Which there are --------------------------------------------------------------------------------------------- */
+
 uint32_t loam_frame_section_count(const struct loam_frame *frame)
 {
     struct loam_frame *locked = frame != NULL ? frame_lock(frame) : NULL;
@@ -282,6 +372,7 @@ static enum loam_error summarise(const struct frame_section *found, struct loam_
         .total_frames = found->end - found->range_start,
         .free_frames = found->free_frames,
         .metadata_bytes = found->metadata_bytes,
+        .use = use_said(found->use),
     };
     return LOAM_OK;
 }

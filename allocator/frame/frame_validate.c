@@ -51,7 +51,8 @@ static enum loam_error check_ids(struct frame_recount *recount)
     uint32_t used = 0, unused = 0;
 
     for (uint32_t id = 0; id < frame->id_top; id++) {
-        if (sections[id].id != id || sections[id].used > 1) {
+        if (sections[id].id != id || sections[id].used > 1 ||
+            (sections[id].use != FRAME_OPEN && sections[id].use != FRAME_APART && sections[id].use != FRAME_CLOSED)) {
             return CORRUPT(recount, "section %u: its record is damaged", id);
         }
         if (sections[id].used && sections[id].seal != frame_seal_of_section(&sections[id])) {
@@ -106,6 +107,18 @@ static const struct frame_chunk *chunk_at(const struct frame_recount *recount, c
     return &frame_chunks(recount->frame, walk->section)[chunk];
 }
 
+/* Count frames that are free in a chunk without an owner; where it is a listed one, that too. */
+static void count_free(struct frame_recount *recount, struct walk *walk, uint64_t chunk, uint64_t free_frames)
+{
+    const struct frame_chunk *this = chunk_at(recount, walk, chunk);
+    enum loam_frame_zone zone = frame_zone(recount->frame, frame_chunk_start(walk->section, chunk));
+    bool open = walk->section->use == FRAME_OPEN;
+
+    walk->free_frames += free_frames;
+    *(open ? &recount->free_frames[zone] : &recount->withheld_frames[zone]) += free_frames;
+    recount->listed[zone][open ? this->released & 1 : FRAME_LISTS_WITHHELD][this->list]++;
+}
+
 /* Whether the piece lies where a piece of its order may; order is in range. */
 static bool piece_placed(const struct frame_recount *recount, const struct walk *walk, uint64_t chunk, uint32_t order)
 {
@@ -154,13 +167,11 @@ static enum loam_error check_free_piece(struct frame_recount *recount, struct wa
     if (piece_unmerged(recount, walk, chunk, this->order)) {
         return bad_chunk(recount, walk, chunk, "is free like its buddy, and not merged with it");
     }
-    walk->free_frames += frames;
+    count_free(recount, walk, chunk, frames);
     walk->free_end = start + frames;
-    recount->free_frames[zone] += frames;
     recount->free_chunks += frame_piece_chunks(this->order);
     recount->spare_seen[zone] |= recount->frame->spare[zone] == frame_link(walk->section, chunk);
     recount->released_chunks += this->released ? frame_piece_chunks(this->order) : 0;
-    recount->listed[zone][this->released & 1][this->list]++;
     return LOAM_OK;
 }
 
@@ -313,10 +324,8 @@ static void count_partial(struct frame_recount *recount, struct walk *walk, uint
         recount->lent++;
         recount->lent_frames[zone] += frame_free_frames(this);
     } else if (frame_free_frames(this) > 0) {
-        walk->free_frames += frame_free_frames(this);
+        count_free(recount, walk, chunk, frame_free_frames(this));
         walk->free_end = base + frame_bits_previous_end(map, FRAME_BITS_FREE, LOAM_FRAME_CHUNK_FRAMES);
-        recount->free_frames[zone] += frame_free_frames(this);
-        recount->listed[zone][this->released & 1][this->list]++;
     }
 }
 
@@ -356,7 +365,8 @@ static enum loam_error check_partial(struct frame_recount *recount, struct walk 
     return LOAM_OK;
 }
 
-static bool kind_valid(const struct frame_recount *recount, const struct frame_chunk *chunk)
+static bool kind_valid(const struct frame_recount *recount, const struct frame_section *section,
+                       const struct frame_chunk *chunk)
 {
     const struct loam_frame *frame = recount->frame;
 
@@ -364,6 +374,9 @@ static bool kind_valid(const struct frame_recount *recount, const struct frame_c
         return true;
     }
     if (chunk->released != 0 && (chunk->released != FRAME_YES || chunk->owner != 0 || frame->released_ever != 1)) {
+        return false;
+    }
+    if (chunk->owner != 0 && section->use != FRAME_OPEN) {
         return false;
     }
     return (chunk->lock == FRAME_LOCK_FREE || (chunk->lock == FRAME_LOCK_OWNERS && chunk->owner != 0)) &&
@@ -393,7 +406,7 @@ static enum loam_error check_section(struct frame_recount *recount, const struct
 
         recount->freed += state != FRAME_CHUNK_INNER && this->owner != 0 && this->freed_chunk != 0;
         next = chunk + 1;
-        if (!kind_valid(recount, this)) {
+        if (!kind_valid(recount, section, this)) {
             error =
                 bad_chunk(recount, &walk, chunk, "whom it is lent to, its lock, or whether it is released, cannot be");
         } else if (state == FRAME_CHUNK_PARTIAL) {
@@ -565,9 +578,9 @@ static enum loam_error check_front(struct frame_recount *recount)
 
 /* --- Zones ----------------------------------------------------------------------------------------------------- */
 
-static enum loam_error check_lists(struct frame_recount *recount, uint32_t zone, uint32_t released)
+static enum loam_error check_lists(struct frame_recount *recount, uint32_t zone, uint32_t which)
 {
-    const struct frame_lists *lists = &recount->frame->lists[zone][released];
+    const struct frame_lists *lists = &recount->frame->lists[zone][which];
     enum loam_error error = LOAM_OK;
     uint64_t steps;
 
@@ -575,7 +588,7 @@ static enum loam_error check_lists(struct frame_recount *recount, uint32_t zone,
         return CORRUPT(recount, "zone %u: the mask marks lists that do not exist", zone);
     }
     for (uint32_t list = 0; error == LOAM_OK && list < FRAME_LISTS; list++) {
-        uint64_t listed = recount->listed[zone][released][list];
+        uint64_t listed = recount->listed[zone][which][list];
 
         error = loam_frame_validate_list(recount, lists, list, 0, listed, &steps);
         if (error == LOAM_OK && steps != listed) {
@@ -594,9 +607,8 @@ static enum loam_error check_zone(struct frame_recount *recount, uint32_t zone)
     if (frame->spare[zone] != FRAME_LINK_NONE && !recount->spare_seen[zone]) {
         return CORRUPT(recount, "zone %u: its spare piece 0x%" PRIx64 " is none", zone, frame->spare[zone]);
     }
-    error = check_lists(recount, zone, 0);
-    if (error == LOAM_OK) {
-        error = check_lists(recount, zone, 1);
+    for (uint32_t which = 0; error == LOAM_OK && which < FRAME_LISTS_COUNT; which++) {
+        error = check_lists(recount, zone, which);
     }
     if (error == LOAM_OK &&
         (frame->free_frames[zone] < frame->watermarks[zone].low_frames
@@ -609,15 +621,24 @@ static enum loam_error check_zone(struct frame_recount *recount, uint32_t zone)
         error = CORRUPT(recount, "zone %u: %" PRIu64 " frames are free, its counter says %" PRIu64, zone,
                         recount->free_frames[zone], frame->free_frames[zone]);
     }
+    if (error == LOAM_OK && recount->withheld_frames[zone] != frame->withheld_frames[zone]) {
+        error = CORRUPT(recount, "zone %u: %" PRIu64 " free frames are withheld, its counter says %" PRIu64, zone,
+                        recount->withheld_frames[zone], frame->withheld_frames[zone]);
+    }
     return error;
 }
 
-static uint32_t top_zone(const struct loam_frame *frame)
+static bool zones_remembered(const struct loam_frame *frame)
 {
-    const struct frame_section *top =
-        frame->section_count == 0 ? NULL : frame_spot_indexed(frame, frame->section_count - 1);
+    uint64_t end = 0;
 
-    return top != NULL && top->end > frame->zone_end ? LOAM_FRAME_ZONE_NORMAL : LOAM_FRAME_ZONE_DMA32;
+    for (uint32_t n = 0; n < frame->section_count; n++) {
+        const struct frame_section *section = frame_spot_indexed(frame, n);
+
+        end = section->use == FRAME_OPEN ? section->end : end;
+    }
+    return frame->open_end == end &&
+           frame->top_zone == (end > frame->zone_end ? LOAM_FRAME_ZONE_NORMAL : LOAM_FRAME_ZONE_DMA32);
 }
 
 enum loam_error loam_frame_validate_locked(struct loam_frame *frame, struct loam_diag *diag)
@@ -650,7 +671,7 @@ enum loam_error loam_frame_validate_locked(struct loam_frame *frame, struct loam
                         " of them released, its counters say %" PRIu64 " and %" PRIu64,
                         recount.free_chunks, recount.released_chunks, frame->free_chunks, frame->released_chunks);
     }
-    if (error == LOAM_OK && (frame->released_ever > 1 || frame->top_zone != top_zone(frame))) {
+    if (error == LOAM_OK && (frame->released_ever > 1 || !zones_remembered(frame))) {
         error = CORRUPT(&recount, "allocator: what it remembers of its zones is wrong");
     }
     return error;

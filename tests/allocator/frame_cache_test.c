@@ -123,6 +123,23 @@ Test(frame_cache_bare, no_cache_without_a_barrier)
     cr_assert_eq(loam_frame_get_stats(frame).cache_count, 1);
 }
 
+Test(frame_cache, what_it_borrowed_of_a_section_comes_back_before_it_is_closed)
+{
+    struct loam_frame *frame = make_with(1024, 4096);
+    struct loam_frame_cache *cache;
+    loam_pfn block, again;
+
+    cr_assert_eq(loam_frame_cache_make(frame, &cache), LOAM_OK);
+    cr_assert_eq(loam_frame_cache_alloc(cache, 0, pfn(0), &block), LOAM_OK);
+    cr_assert_eq(loam_frame_section_set_use(frame, 0, LOAM_FRAME_USE_CLOSED), LOAM_OK);
+    cr_assert_eq(loam_frame_cache_alloc(cache, 0, pfn(0), &again), LOAM_ERROR_EXHAUSTED);
+    cr_assert_eq(loam_frame_cache_free(cache, block, 1), LOAM_OK);
+    cr_assert_eq(loam_frame_cache_alloc(cache, 0, pfn(0), &again), LOAM_ERROR_EXHAUSTED);
+    cr_assert_eq(loam_frame_get_stats(frame).withheld_frames, 4096);
+    assert_valid(frame);
+    cr_assert_eq(loam_frame_cache_destroy(cache), LOAM_OK);
+}
+
 Test(frame_cache, capacity_is_from_1_to_1024)
 {
     cr_assert_eq(loam_frame_bytes(&(struct loam_frame_config){.cache_capacity = LOAM_FRAME_CACHE_MAX + 1}), 0);

@@ -99,20 +99,31 @@ uint64_t frame_oracle_block(const struct frame_oracle *oracle, uint64_t pfn, uin
     return high - low + 1;
 }
 
-uint64_t frame_oracle_count_free(const struct frame_oracle *oracle, uint64_t from, uint64_t to)
+static uint64_t count_free(const struct frame_oracle *oracle, uint64_t from, uint64_t to, bool open_only)
 {
     uint64_t count = 0;
 
     for (uint32_t i = 0; i < FRAME_ORACLE_SECTIONS; i++) {
         const struct frame_oracle_section *section = &oracle->sections[i];
+        bool counts = section->used && (!open_only || section->use == LOAM_FRAME_USE_OPEN);
 
-        for (uint64_t n = 0; section->used && n < section->count; n++) {
+        for (uint64_t n = 0; counts && n < section->count; n++) {
             uint64_t pfn = section->start + n;
 
             count += section->block[n] == 0 && pfn >= from && pfn < to;
         }
     }
     return count;
+}
+
+uint64_t frame_oracle_count_free(const struct frame_oracle *oracle, uint64_t from, uint64_t to)
+{
+    return count_free(oracle, from, to, false);
+}
+
+uint64_t frame_oracle_count_open(const struct frame_oracle *oracle, uint64_t from, uint64_t to)
+{
+    return count_free(oracle, from, to, true);
 }
 
 /* What follows from another number of free frames. What caches hold is not counted, so they blur it. */
@@ -125,8 +136,8 @@ static void note_pressure(struct frame_oracle *oracle)
         oracle->pressure[1] = FRAME_ORACLE_CALM;
         return;
     }
-    free_frames[LOAM_FRAME_ZONE_DMA32] = frame_oracle_count_free(oracle, 0, oracle->zone_end);
-    free_frames[LOAM_FRAME_ZONE_NORMAL] = frame_oracle_count_free(oracle, oracle->zone_end, oracle->pfn_end);
+    free_frames[LOAM_FRAME_ZONE_DMA32] = frame_oracle_count_open(oracle, 0, oracle->zone_end);
+    free_frames[LOAM_FRAME_ZONE_NORMAL] = frame_oracle_count_open(oracle, oracle->zone_end, oracle->pfn_end);
     for (int zone = 0; zone < LOAM_FRAME_ZONE_COUNT; zone++) {
         if (oracle->config.watermarks[zone].low_frames == 0) {
             oracle->pressure[zone] = FRAME_ORACLE_CALM;
@@ -252,6 +263,24 @@ bool frame_oracle_remove(struct frame_oracle *oracle, uint32_t section, enum loa
     return true;
 }
 
+bool frame_oracle_set_use(struct frame_oracle *oracle, uint32_t section, enum loam_frame_use use, enum loam_error error)
+{
+    struct frame_oracle_section *this = section < FRAME_ORACLE_SECTIONS ? &oracle->sections[section] : NULL;
+    bool there = this != NULL && this->used;
+
+    if (!frame_oracle_same(oracle, error,
+                           (unsigned)use >= LOAM_FRAME_USE_COUNT ? LOAM_ERROR_INVALID
+                           : there                               ? LOAM_OK
+                                                                 : LOAM_ERROR_NOT_FOUND)) {
+        return false;
+    }
+    if (error == LOAM_OK) {
+        this->use = use;
+        note_pressure(oracle);
+    }
+    return true;
+}
+
 /* --- Blocks that are there ------------------------------------------------------------------------------------- */
 
 static bool is_block(const struct frame_oracle *oracle, uint64_t start, uint64_t count)
@@ -365,7 +394,7 @@ static unsigned grow_faults(const struct frame_oracle *oracle, uint64_t start, u
 {
     const struct frame_oracle_section *section = frame_oracle_section_of(oracle, start);
     unsigned faults = block_faults(oracle, start, count);
-    uint64_t low, free_low = frame_oracle_count_free(oracle, 0, oracle->zone_end);
+    uint64_t low, free_low = frame_oracle_count_open(oracle, 0, oracle->zone_end);
 
     faults |= FAULT(new_count <= count || new_count > LOAM_FRAME_COUNT_MAX, LOAM_ERROR_INVALID);
     if (section == NULL) {
@@ -376,6 +405,10 @@ static unsigned grow_faults(const struct frame_oracle *oracle, uint64_t start, u
         return faults;
     }
     faults |= FAULT(!free_behind(section, start + count, start + new_count), LOAM_ERROR_BUSY);
+    faults |= FAULT(section->use == LOAM_FRAME_USE_CLOSED, LOAM_ERROR_NOT_PERMITTED);
+    if (section->use != LOAM_FRAME_USE_OPEN) {
+        return faults;
+    }
     low = frame_oracle_count_low(oracle, start, new_count) - frame_oracle_count_low(oracle, start, count);
     return faults | FAULT(low > 0 && start + new_count > oracle->zone_end &&
                               free_low < low + oracle->config.dma32_reserve_frames,

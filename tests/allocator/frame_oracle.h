@@ -22,6 +22,7 @@
 
 struct frame_oracle_section {
     bool used;
+    enum loam_frame_use use;
     uint64_t start;
     uint64_t count;
     uint32_t *block; /* a cell a frame: the number of its block, 0: free */
@@ -58,6 +59,8 @@ void frame_oracle_destroy(struct frame_oracle *oracle);
 bool frame_oracle_add(struct frame_oracle *oracle, uint64_t start, uint64_t count, enum loam_error error,
                       uint32_t section);
 bool frame_oracle_remove(struct frame_oracle *oracle, uint32_t section, enum loam_error error, loam_pfn blocker);
+bool frame_oracle_set_use(struct frame_oracle *oracle, uint32_t section, enum loam_frame_use use,
+                          enum loam_error error);
 
 bool frame_oracle_alloc(struct frame_oracle *oracle, const struct loam_frame_request *request, enum loam_error error,
                         const struct loam_frame_block *block);
@@ -120,6 +123,9 @@ bool frame_oracle_is_free(const struct frame_oracle *oracle, uint64_t pfn);
 
 /* Free frames in [from, to). */
 uint64_t frame_oracle_count_free(const struct frame_oracle *oracle, uint64_t from, uint64_t to);
+
+/* Those of them in open sections. */
+uint64_t frame_oracle_count_open(const struct frame_oracle *oracle, uint64_t from, uint64_t to);
 
 /* Why a judgement is false; returns false. */
 bool frame_oracle_wrong(struct frame_oracle *oracle, const char *what, uint64_t a, uint64_t b);

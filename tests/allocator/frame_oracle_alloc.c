@@ -94,20 +94,36 @@ static bool available(const struct frame_oracle_section *section, uint64_t n, ui
            !((flags & LOAM_FRAME_RELEASED) && !section->released[n]);
 }
 
+/* Whether the request may have frames of the section: of one that is set apart if it names it, of a closed one never. */
+static bool may_use(const struct frame_oracle_section *section, const struct loam_frame_request *request)
+{
+    bool named = (request->flags & (LOAM_FRAME_IN_SECTION | LOAM_FRAME_AT)) != 0;
+
+    return section->use == LOAM_FRAME_USE_OPEN || (section->use == LOAM_FRAME_USE_APART && named);
+}
+
+/* Free frames below 4 GiB, of which the reserve is kept; as many as one likes where there is none to keep. */
+static uint64_t free_low_for(const struct frame_oracle *oracle, const struct frame_oracle_section *section)
+{
+    return section->use == LOAM_FRAME_USE_OPEN ? frame_oracle_count_open(oracle, 0, oracle->zone_end) : UINT64_MAX / 2;
+}
+
 /* In how many places within [from, to) the request can be served, each taken alone. */
 static uint64_t count_fits(const struct frame_oracle *oracle, const struct loam_frame_request *request, uint64_t from,
                            uint64_t to)
 {
-    uint64_t free_low = is_limited(oracle, request) ? 0 : frame_oracle_count_free(oracle, 0, oracle->zone_end);
     uint64_t count = 0;
 
     for (uint32_t i = 0; i < FRAME_ORACLE_SECTIONS; i++) {
         const struct frame_oracle_section *section = &oracle->sections[i];
         uint64_t run = 0; /* available frames from n on */
+        uint64_t free_low;
 
-        if (!section->used || ((request->flags & LOAM_FRAME_IN_SECTION) && request->section != i)) {
+        if (!section->used || !may_use(section, request) ||
+            ((request->flags & LOAM_FRAME_IN_SECTION) && request->section != i)) {
             continue;
         }
+        free_low = is_limited(oracle, request) ? 0 : free_low_for(oracle, section);
         for (uint64_t n = section->count; n > 0; n--) {
             uint64_t pfn = section->start + n - 1;
 
@@ -132,6 +148,9 @@ static unsigned faults_at(const struct frame_oracle *oracle, const struct loam_f
     if ((request->flags & LOAM_FRAME_IN_SECTION) && section != &oracle->sections[request->section]) {
         return FAULT(true, LOAM_ERROR_INVALID);
     }
+    if (!may_use(section, request)) {
+        return FAULT(true, LOAM_ERROR_NOT_PERMITTED);
+    }
     for (uint64_t n = 0; n < request->count_frames; n++) {
         busy |= section->block[request->at.value - section->start + n] != 0;
         unavailable |= !available(section, request->at.value - section->start + n, request->flags);
@@ -147,6 +166,10 @@ static unsigned request_faults(const struct frame_oracle *oracle, const struct l
     if ((request->flags & LOAM_FRAME_IN_SECTION) &&
         (request->section >= FRAME_ORACLE_SECTIONS || !oracle->sections[request->section].used)) {
         return FAULT(true, LOAM_ERROR_NOT_FOUND);
+    }
+    if ((request->flags & LOAM_FRAME_IN_SECTION) && !may_use(&oracle->sections[request->section], request) &&
+        !(request->flags & LOAM_FRAME_AT)) {
+        return FAULT(true, LOAM_ERROR_NOT_PERMITTED);
     }
     if (request->flags & LOAM_FRAME_AT) {
         return faults_at(oracle, request);
@@ -196,6 +219,9 @@ static bool judge_place(struct frame_oracle *oracle, const struct loam_frame_req
     if ((request->flags & LOAM_FRAME_IN_SECTION) && &oracle->sections[request->section] != section) {
         return frame_oracle_wrong(oracle, "a block in another section than asked for", start, request->section);
     }
+    if (!may_use(section, request)) {
+        return frame_oracle_wrong(oracle, "a block of a section that is withheld", start, count);
+    }
     for (uint64_t n = start - section->start; n < start - section->start + count; n++) {
         if (section->block[n] != 0) {
             return frame_oracle_wrong(oracle, "a frame was handed out twice", section->start + n, start);
@@ -205,7 +231,7 @@ static bool judge_place(struct frame_oracle *oracle, const struct loam_frame_req
         }
     }
     if (!is_limited(oracle, request) && start < oracle->zone_end) {
-        free_low = frame_oracle_count_free(oracle, 0, oracle->zone_end);
+        free_low = free_low_for(oracle, section);
     }
     return fits(oracle, request, start, free_low) ||
            frame_oracle_wrong(oracle, "a block beside what was asked for", start, count);
@@ -253,7 +279,7 @@ bool frame_oracle_alloc(struct frame_oracle *oracle, const struct loam_frame_req
 /* Whether count blocks can be had. Naturally aligned blocks of an order never overlap, so they can be counted. */
 static bool can_serve(const struct frame_oracle *oracle, const struct loam_frame_request *request, size_t count)
 {
-    uint64_t free_low = frame_oracle_count_free(oracle, 0, oracle->zone_end);
+    uint64_t free_low = frame_oracle_count_open(oracle, 0, oracle->zone_end);
     uint64_t high = count_fits(oracle, request, oracle->zone_end, UINT64_MAX);
     uint64_t low = count_fits(oracle, request, 0, oracle->zone_end), spare = 0;
 

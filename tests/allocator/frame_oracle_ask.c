@@ -56,7 +56,8 @@ bool frame_oracle_query(struct frame_oracle *oracle, uint64_t pfn, const struct 
     if (info->state != LOAM_FRAME_FREE) {
         return frame_oracle_wrong(oracle, "not free, says query", pfn, info->state);
     }
-    return !info->cached || oracle->caches_hold || frame_oracle_wrong(oracle, "in a cache, though drained", pfn, 0);
+    return !info->cached || (oracle->caches_hold && section->use == LOAM_FRAME_USE_OPEN) ||
+           frame_oracle_wrong(oracle, "in a cache, though drained or withheld", pfn, 0);
 }
 
 bool frame_oracle_section(struct frame_oracle *oracle, uint64_t pfn, enum loam_error error,
@@ -72,7 +73,7 @@ bool frame_oracle_section(struct frame_oracle *oracle, uint64_t pfn, enum loam_e
         free_frames += this->block[n] == 0 && !is_cached(oracle, this->start + n);
     }
     if (section->id != this - oracle->sections || section->start.value != this->start ||
-        section->managed_frames != this->count || section->total_frames != this->count) {
+        section->managed_frames != this->count || section->total_frames != this->count || section->use != this->use) {
         return frame_oracle_wrong(oracle, "a section's place", section->start.value, section->managed_frames);
     }
     return section->free_frames == free_frames ||
@@ -292,6 +293,8 @@ bool frame_oracle_stats(struct frame_oracle *oracle, const struct loam_frame_sta
     uint64_t managed = 0, sections = 0;
     uint64_t low = frame_oracle_count_free(oracle, 0, oracle->zone_end);
     uint64_t high = frame_oracle_count_free(oracle, oracle->zone_end, oracle->pfn_end);
+    uint64_t open_low = frame_oracle_count_open(oracle, 0, oracle->zone_end);
+    uint64_t open_high = frame_oracle_count_open(oracle, oracle->zone_end, oracle->pfn_end);
 
     for (uint32_t i = 0; i < FRAME_ORACLE_SECTIONS; i++) {
         managed += oracle->sections[i].used ? oracle->sections[i].count : 0;
@@ -301,9 +304,10 @@ bool frame_oracle_stats(struct frame_oracle *oracle, const struct loam_frame_sta
         stats->free_frames != low + high || stats->allocated_frames != managed - low - high) {
         return frame_oracle_wrong(oracle, "managed and free frames", stats->managed_frames, stats->free_frames);
     }
-    if (stats->free_frames_in_zone[LOAM_FRAME_ZONE_DMA32] != low ||
-        stats->free_frames_in_zone[LOAM_FRAME_ZONE_NORMAL] != high) {
-        return frame_oracle_wrong(oracle, "free frames by zone", low, high);
+    if (stats->free_frames_in_zone[LOAM_FRAME_ZONE_DMA32] != open_low ||
+        stats->free_frames_in_zone[LOAM_FRAME_ZONE_NORMAL] != open_high ||
+        stats->withheld_frames != low + high - open_low - open_high) {
+        return frame_oracle_wrong(oracle, "free frames by zone", open_low, open_high);
     }
     return judge_chunks(oracle, stats);
 }

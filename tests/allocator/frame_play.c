@@ -472,16 +472,28 @@ static bool empty(struct frame_play *play, uint32_t section)
     return true;
 }
 
+static bool set_use(struct frame_play *play, uint32_t section, enum loam_frame_use use)
+{
+    enum loam_error error = loam_frame_section_set_use(play->frame, section, use);
+
+    play->doing = "section_set_use";
+    return frame_play_judged(play, frame_oracle_set_use(&play->oracle, section, use, error));
+}
+
 bool frame_play_section(struct frame_play *play)
 {
     const struct loam_frame_range *range = &play->geometry->sections[frame_play_choose(play, FRAME_PLAY_SECTIONS)];
-    uint64_t choice = frame_play_choose(play, 8);
+    uint64_t choice = frame_play_choose(play, 12);
 
     if (choice < 2 && !empty(play, (uint32_t)frame_play_choose(play, FRAME_PLAY_SECTIONS))) {
         return false;
     }
     if (choice < 4) {
         return remove_section(play, (uint32_t)frame_play_choose(play, FRAME_PLAY_SECTIONS + 1));
+    }
+    if (choice >= 8) {
+        return set_use(play, (uint32_t)frame_play_choose(play, FRAME_PLAY_SECTIONS + 1),
+                       (enum loam_frame_use)frame_play_choose(play, LOAM_FRAME_USE_COUNT + 1));
     }
     if (choice < 7) {
         return add(play, range->start.value, range->count_frames);

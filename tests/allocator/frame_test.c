@@ -285,6 +285,79 @@ Test(frame, section_remove_wants_it_free_and_gives_its_id_again)
     assert_valid(frame);
 }
 
+/* A new section of 1024 frames from start on, closed. */
+static uint32_t add_closed(struct loam_frame *frame, uint64_t start)
+{
+    size_t bytes = loam_frame_section_bytes(frame, pfn(start), 1024);
+    uint32_t section;
+
+    cr_assert_eq(loam_frame_section_add_closed(frame, pfn(start), 1024, keep(metadata_alloc(bytes)), bytes, &section),
+                 LOAM_OK);
+    return section;
+}
+
+Test(frame, of_a_closed_section_nobody_gets_a_frame)
+{
+    struct loam_frame *frame = make_with(1024, 1024);
+    uint32_t closed = add_closed(frame, ZONE_END);
+    struct loam_frame_section section;
+    uint64_t start;
+
+    cr_assert_eq(loam_frame_section_find(frame, pfn(ZONE_END), &section), LOAM_OK);
+    cr_assert_eq(section.use, LOAM_FRAME_USE_CLOSED);
+    cr_assert_eq(ALLOC(frame, &start, .count_frames = 1024), LOAM_OK);
+    cr_assert_eq(start, 1024);
+    cr_assert_eq(ALLOC(frame, &start, .count_frames = 1), LOAM_ERROR_EXHAUSTED);
+    cr_assert_eq(ALLOC(frame, &start, .count_frames = 1, .flags = LOAM_FRAME_IN_SECTION, .section = closed),
+                 LOAM_ERROR_NOT_PERMITTED);
+    cr_assert_eq(ALLOC(frame, &start, .count_frames = 1, .flags = LOAM_FRAME_AT, .at = {ZONE_END}),
+                 LOAM_ERROR_NOT_PERMITTED);
+    cr_assert_eq(loam_frame_get_stats(frame).withheld_frames, 1024);
+    cr_assert_eq(loam_frame_get_stats(frame).free_frames, 1024);
+    cr_assert_eq(loam_frame_get_stats(frame).free_frames_in_zone[LOAM_FRAME_ZONE_NORMAL], 0);
+    assert_valid(frame);
+    cr_assert_eq(loam_frame_section_set_use(frame, closed, LOAM_FRAME_USE_OPEN), LOAM_OK);
+    cr_assert_eq(ALLOC(frame, &start, .count_frames = 1024), LOAM_OK);
+    cr_assert_eq(start, ZONE_END);
+    assert_valid(frame);
+}
+
+Test(frame, a_section_apart_serves_who_names_it)
+{
+    struct loam_frame *frame = make_with(1024, 1024);
+    uint32_t apart = add_closed(frame, ZONE_END);
+    uint64_t start, at;
+
+    cr_assert_eq(loam_frame_section_set_use(frame, apart, LOAM_FRAME_USE_APART), LOAM_OK);
+    cr_assert_eq(ALLOC(frame, &start, .count_frames = 8), LOAM_OK);
+    cr_assert_lt(start, ZONE_END);
+    cr_assert_eq(ALLOC(frame, &start, .count_frames = 8, .flags = LOAM_FRAME_IN_SECTION, .section = apart), LOAM_OK);
+    cr_assert_geq(start, ZONE_END);
+    cr_assert_eq(ALLOC(frame, &at, .count_frames = 4, .flags = LOAM_FRAME_AT, .at = {ZONE_END}), LOAM_OK);
+    cr_assert_eq(loam_frame_grow(frame, pfn(at), 4, 8, NULL), LOAM_OK);
+    assert_valid(frame);
+    cr_assert_eq(loam_frame_section_set_use(frame, apart, LOAM_FRAME_USE_CLOSED), LOAM_OK);
+    cr_assert_eq(loam_frame_grow(frame, pfn(at), 8, 9, NULL), LOAM_ERROR_NOT_PERMITTED);
+    cr_assert_eq(loam_frame_trim(frame, pfn(at), 8, 3), LOAM_OK);
+    cr_assert_eq(loam_frame_free(frame, pfn(start), 8), LOAM_OK);
+    cr_assert_eq(loam_frame_section_remove(frame, apart, NULL), LOAM_ERROR_BUSY);
+    cr_assert_eq(loam_frame_free(frame, pfn(at), 3), LOAM_OK);
+    cr_assert_eq(loam_frame_section_remove(frame, apart, NULL), LOAM_OK);
+    assert_valid(frame);
+}
+
+Test(frame, what_is_no_use_of_a_section_is_refused)
+{
+    struct loam_frame *frame = make_with(1024, 1024);
+
+    cr_assert_eq(loam_frame_section_set_use(NULL, 0, LOAM_FRAME_USE_OPEN), LOAM_ERROR_INVALID);
+    cr_assert_eq(loam_frame_section_set_use(frame, 0, LOAM_FRAME_USE_COUNT), LOAM_ERROR_INVALID);
+    cr_assert_eq(loam_frame_section_set_use(frame, 1, LOAM_FRAME_USE_CLOSED), LOAM_ERROR_NOT_FOUND);
+    cr_assert_eq(loam_frame_section_set_use(frame, 0, LOAM_FRAME_USE_CLOSED), LOAM_OK);
+    cr_assert_eq(loam_frame_section_set_use(frame, 0, LOAM_FRAME_USE_CLOSED), LOAM_OK);
+    assert_valid(frame);
+}
+
 Test(frame, many_sections_are_added_and_removed)
 {
     enum { COUNT = 1000 };

@@ -98,6 +98,14 @@ LOAM_MUST_USE enum loam_error loam_frame_attach(void *memory, size_t bytes, stru
 
 /* --- Sections -------------------------------------------------------------------------------------------------- */
 
+/** Who gets frames of a section. Frees are taken from all, whatever it is. */
+enum loam_frame_use {
+    LOAM_FRAME_USE_OPEN,   /**< every request */
+    LOAM_FRAME_USE_APART,  /**< one that names it: LOAM_FRAME_IN_SECTION, LOAM_FRAME_AT, or a block there that grows */
+    LOAM_FRAME_USE_CLOSED, /**< none: LOAM_ERROR_NOT_PERMITTED for those that name it */
+    LOAM_FRAME_USE_COUNT
+};
+
 /** A section as a caller sees it. */
 struct loam_frame_section {
     uint32_t id;             /**< stays with the section for its life; ids of removed sections are used again */
@@ -106,6 +114,7 @@ struct loam_frame_section {
     uint64_t total_frames;   /**< and with them those that metadata in the section's prefix takes */
     uint64_t free_frames;    /**< those in caches not counted */
     uint64_t metadata_bytes;
+    enum loam_frame_use use;
 };
 
 /**
@@ -124,8 +133,13 @@ size_t loam_frame_section_bytes(const struct loam_frame *frame, loam_pfn start, 
 LOAM_MUST_USE enum loam_error loam_frame_section_add(struct loam_frame *frame, loam_pfn start, uint64_t count_frames,
                                                      void *metadata, size_t metadata_bytes, uint32_t *section);
 
+/** The same, and the section is closed: nobody gets a frame of it before loam_frame_section_set_use says so. */
+LOAM_MUST_USE enum loam_error loam_frame_section_add_closed(struct loam_frame *frame, loam_pfn start,
+                                                            uint64_t count_frames, void *metadata,
+                                                            size_t metadata_bytes, uint32_t *section);
+
 /**
- * The same, with the metadata in the head of the region itself: for host regions that no guest can write, only.
+ * loam_frame_section_add, with the metadata in the head of the region itself: for host regions that no guest can write, only.
  * region points to the memory of the frames [start, start + count_frames); the frames that the metadata fills are
  * never handed out, and count as total but not as managed.
  * LOAM_ERROR_INVALID also: the region is too small to hold its metadata and one frame.
@@ -139,6 +153,15 @@ LOAM_MUST_USE enum loam_error loam_frame_section_add_in_prefix(struct loam_frame
  * receives the first frame of the lowest of them.
  */
 LOAM_MUST_USE enum loam_error loam_frame_section_remove(struct loam_frame *frame, uint32_t section, loam_pfn *blocker);
+
+/**
+ * Say who gets frames of a section from now on; blocks that are allocated stay. What caches have borrowed of it is called
+ * back before it is set apart or closed, so they hand out nothing of it afterwards. O(chunks of the section).
+ * LOAM_ERROR_INVALID: use is none. LOAM_ERROR_NOT_FOUND: no such section. LOAM_ERROR_BUSY: a cache's owner cannot be
+ * stopped; the section is used as before.
+ */
+LOAM_MUST_USE enum loam_error loam_frame_section_set_use(struct loam_frame *frame, uint32_t section,
+                                                         enum loam_frame_use use);
 
 /** Sections there are now. */
 uint32_t loam_frame_section_count(const struct loam_frame *frame);
@@ -194,7 +217,7 @@ struct loam_frame_block {
  * LOAM_ERROR_INVALID: a member is out of its range, or members contradict each other (at misaligned, at beyond the
  * limit, at crossing the boundary, at in another section). LOAM_ERROR_NOT_FOUND: there is no such section, or the
  * frames from at on are not all managed by one. LOAM_ERROR_BUSY: at is taken in part or in whole. LOAM_ERROR_EXHAUSTED:
- * no free block fits.
+ * no free block fits. LOAM_ERROR_NOT_PERMITTED: the section that at or section names is closed.
  */
 LOAM_MUST_USE enum loam_error loam_frame_alloc(struct loam_frame *frame, const struct loam_frame_request *request,
                                                struct loam_frame_block *block);
@@ -236,7 +259,8 @@ LOAM_MUST_USE enum loam_error loam_frame_free_batch(struct loam_frame *frame, ui
  * enter the DMA32 reserve. *flags (NULL: not wanted) receives LOAM_FRAME_BLOCK_... of the whole.
  * LOAM_ERROR_NOT_FOUND: start is not managed, or the section ends before new_count_frames do. LOAM_ERROR_INVALID: as
  * loam_frame_free; new_count_frames is not above count_frames or beyond LOAM_FRAME_COUNT_MAX. LOAM_ERROR_BUSY: the
- * frames behind it are taken. LOAM_ERROR_EXHAUSTED: they are the reserve's.
+ * frames behind it are taken. LOAM_ERROR_EXHAUSTED: they are the reserve's. LOAM_ERROR_NOT_PERMITTED: the section is
+ * closed.
  */
 LOAM_MUST_USE enum loam_error loam_frame_grow(struct loam_frame *frame, loam_pfn start, uint64_t count_frames,
                                               uint64_t new_count_frames, uint32_t *flags);
@@ -371,7 +395,8 @@ struct loam_frame_stats {
     uint64_t managed_frames;
     uint64_t free_frames;                                /**< those in caches included */
     uint64_t allocated_frames;                           /**< managed_frames - free_frames */
-    uint64_t free_frames_in_zone[LOAM_FRAME_ZONE_COUNT]; /**< those in caches included */
+    uint64_t free_frames_in_zone[LOAM_FRAME_ZONE_COUNT]; /**< of open sections; those in caches included */
+    uint64_t withheld_frames;                            /**< free frames of sections that are apart or closed */
     uint64_t cached_frames;                              /**< free frames in caches */
     uint64_t dma32_reserve_frames;
     uint64_t free_chunks;     /**< wholly free aligned chunks, those in caches not counted */
