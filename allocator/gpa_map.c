@@ -109,7 +109,7 @@ static bool memory_members_valid(const struct loam_region *region)
 static bool device_members_valid(const struct loam_region *region)
 {
     return region->hva == NULL && region->backing_offset == 0 && region->backing == 0 &&
-           region->access == LOAM_ACCESS_NONE;
+           region->access == LOAM_ACCESS_NONE && !region->log_dirty;
 }
 
 static bool region_valid(const struct loam_region *region)
@@ -132,7 +132,8 @@ static bool region_valid(const struct loam_region *region)
 /* Whether next goes on where region ends, alike in every respect, so that the two are one region. */
 static bool continues(const struct loam_region *region, const struct loam_region *next)
 {
-    if (gpa_view_end_of(region) != next->start.value || region->type != next->type || region->access != next->access) {
+    if (gpa_view_end_of(region) != next->start.value || region->type != next->type || region->access != next->access ||
+        region->log_dirty != next->log_dirty) {
         return false;
     }
     return !gpa_view_is_memory(region) ||
@@ -261,6 +262,9 @@ static struct loam_region changed(struct loam_region part, const struct loam_gpa
         break;
     case LOAM_CHANGE_RETYPE:
         part.type = change->region.type;
+        break;
+    case LOAM_CHANGE_LOG:
+        part.log_dirty = change->region.log_dirty;
         break;
     default:
         part.bytes = 0;
@@ -445,6 +449,7 @@ static bool change_valid(const struct loam_gpa_change *change)
     case LOAM_CHANGE_INSERT:
         return region_valid(region);
     case LOAM_CHANGE_REMOVE:
+    case LOAM_CHANGE_LOG:
         return range_valid(region->start, region->bytes);
     case LOAM_CHANGE_PROTECT:
         return range_valid(region->start, region->bytes) && gpa_view_access_valid(region->access);

@@ -525,7 +525,7 @@ static bool slot_continues(const struct loam_slot *slot, const struct loam_regio
 {
     return slot->start.value + slot->bytes == region->start.value &&
            host_contiguous(slot->hva, slot->bytes, region->hva) &&
-           slot->read_only == (region->access != LOAM_ACCESS_WRITE);
+           slot->read_only == (region->access != LOAM_ACCESS_WRITE) && slot->log_dirty == region->log_dirty;
 }
 
 enum loam_error loam_gpa_view_slots(const struct loam_gpa_view *view, struct loam_slot *slots, uint32_t capacity,
@@ -549,7 +549,8 @@ enum loam_error loam_gpa_view_slots(const struct loam_gpa_view *view, struct loa
         if (*count > 0 && slot_continues(&slot, region)) {
             slot.bytes += region->bytes;
         } else {
-            slot = (struct loam_slot){region->start, region->bytes, region->hva, region->access != LOAM_ACCESS_WRITE};
+            slot = (struct loam_slot){region->start, region->bytes, region->hva, region->access != LOAM_ACCESS_WRITE,
+                                      region->log_dirty};
             ++*count;
         }
         if (*count <= capacity) {

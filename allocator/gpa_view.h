@@ -26,6 +26,7 @@ struct gpa_view_row {
 };
 
 static_assert(sizeof(struct gpa_view_row) == GPA_VIEW_CACHE_LINE_BYTES, "a row is one cache line");
+static_assert(sizeof(struct loam_region) == 48, "no flag makes a region larger");
 
 /*
  * Invariants of a published table, which nobody writes until it is neither current nor held:

@@ -49,7 +49,8 @@ static bool region_valid(const struct loam_region *region)
         return false;
     }
     if (region->type == LOAM_REGION_DEVICE) {
-        return hva == 0 && region->backing == 0 && region->backing_offset == 0 && region->access == LOAM_ACCESS_NONE;
+        return hva == 0 && region->backing == 0 && region->backing_offset == 0 && region->access == LOAM_ACCESS_NONE &&
+               !region->log_dirty;
     }
     return (region->type == LOAM_REGION_RAM || region->type == LOAM_REGION_RESERVED) && hva != 0 &&
            hva % ORACLE_PAGE_BYTES == 0 && region->backing_offset % ORACLE_PAGE_BYTES == 0 &&
@@ -64,7 +65,7 @@ static bool joined_with_next(const struct oracle *oracle, uint32_t page)
     const struct oracle_page *a = &oracle->pages[page], *b = a + 1;
 
     if (page % ORACLE_WINDOW_PAGES == ORACLE_WINDOW_PAGES - 1 || !a->present || !b->present || a->type != b->type ||
-        a->access != b->access) {
+        a->access != b->access || a->log_dirty != b->log_dirty) {
         return false;
     }
     return a->type == LOAM_REGION_DEVICE || (a->hva + ORACLE_PAGE_BYTES == b->hva && a->backing == b->backing &&
@@ -85,7 +86,8 @@ static struct loam_region region_from(const struct oracle *oracle, uint32_t firs
                                 .backing_offset = page->backing_offset,
                                 .backing = page->backing,
                                 .type = page->type,
-                                .access = page->access};
+                                .access = page->access,
+                                .log_dirty = page->log_dirty};
 }
 
 uint32_t oracle_regions(const struct oracle *oracle, struct loam_region *regions)
@@ -131,6 +133,7 @@ enum loam_error oracle_insert(struct oracle *oracle, const struct loam_region *r
             true,
             region->type,
             region->access,
+            region->log_dirty,
             memory ? (uintptr_t)region->hva + offset : 0,
             memory ? region->backing_offset + offset : 0,
             region->backing,
@@ -200,6 +203,18 @@ enum loam_error oracle_retype(struct oracle *oracle, loam_gpa start, uint64_t by
     return error == LOAM_OK ? adopt(oracle, &changed, capacity, busy) : error;
 }
 
+enum loam_error oracle_log(struct oracle *oracle, loam_gpa start, uint64_t bytes, bool log_dirty, uint32_t capacity,
+                           bool busy)
+{
+    enum loam_error error = all_memory(oracle, start, bytes);
+    struct oracle changed = *oracle;
+
+    for (uint64_t offset = 0; error == LOAM_OK && offset < bytes; offset += ORACLE_PAGE_BYTES) {
+        changed.pages[page_of(start.value + offset)].log_dirty = log_dirty;
+    }
+    return error == LOAM_OK ? adopt(oracle, &changed, capacity, busy) : error;
+}
+
 static enum loam_error change_one(struct oracle *oracle, const struct loam_gpa_change *change, uint32_t capacity,
                                   bool busy)
 {
@@ -212,8 +227,10 @@ static enum loam_error change_one(struct oracle *oracle, const struct loam_gpa_c
         return oracle_remove(oracle, region->start, region->bytes, capacity, busy);
     case LOAM_CHANGE_PROTECT:
         return oracle_protect(oracle, region->start, region->bytes, region->access, capacity, busy);
-    default:
+    case LOAM_CHANGE_RETYPE:
         return oracle_retype(oracle, region->start, region->bytes, region->type, capacity, busy);
+    default:
+        return oracle_log(oracle, region->start, region->bytes, region->log_dirty, capacity, busy);
     }
 }
 
@@ -359,10 +376,12 @@ uint32_t oracle_slots(const struct oracle *oracle, struct loam_slot *slots)
             continue;
         }
         if (last != NULL && last->start.value + last->bytes == oracle_gpa(page).value &&
-            (uintptr_t)last->hva + last->bytes == p->hva && last->read_only == read_only) {
+            (uintptr_t)last->hva + last->bytes == p->hva && last->read_only == read_only &&
+            last->log_dirty == p->log_dirty) {
             last->bytes += ORACLE_PAGE_BYTES;
         } else {
-            slots[count++] = (struct loam_slot){oracle_gpa(page), ORACLE_PAGE_BYTES, (void *)p->hva, read_only};
+            slots[count++] =
+                (struct loam_slot){oracle_gpa(page), ORACLE_PAGE_BYTES, (void *)p->hva, read_only, p->log_dirty};
         }
     }
     return count;

@@ -19,6 +19,7 @@ struct oracle_page {
     bool present;
     enum loam_region_type type;
     enum loam_access access;
+    bool log_dirty;
     uintptr_t hva;
     uint64_t backing_offset;
     uint32_t backing;
@@ -38,6 +39,8 @@ enum loam_error oracle_protect(struct oracle *oracle, loam_gpa start, uint64_t b
 
 enum loam_error oracle_retype(struct oracle *oracle, loam_gpa start, uint64_t bytes, enum loam_region_type type,
                               uint32_t capacity, bool busy);
+enum loam_error oracle_log(struct oracle *oracle, loam_gpa start, uint64_t bytes, bool log_dirty, uint32_t capacity,
+                           bool busy);
 
 /* Well-formed changes, all or none. */
 enum loam_error oracle_change(struct oracle *oracle, const struct loam_gpa_change *changes, uint32_t count,

@@ -70,7 +70,7 @@ static bool same_region(const struct loam_region *a, const struct loam_region *b
 {
     return a->start.value == b->start.value && a->bytes == b->bytes && a->hva == b->hva &&
            a->backing_offset == b->backing_offset && a->backing == b->backing && a->type == b->type &&
-           a->access == b->access;
+           a->access == b->access && a->log_dirty == b->log_dirty;
 }
 
 static void assert_valid(struct loam_gpa_map *map)
@@ -212,7 +212,7 @@ Test(gpa_map, insert_refuses_what_is_no_region)
 {
     struct loam_gpa_map *map = make_map(8, 2);
     const struct loam_region good = ram(PAGE, PAGE, 0x10000, 0, 0);
-    struct loam_region bad[20];
+    struct loam_region bad[21];
     uint32_t n = 0;
 
 #define BAD(member, value)                                                                                             \
@@ -242,6 +242,8 @@ Test(gpa_map, insert_refuses_what_is_no_region)
     bad[n++].backing = 1;
     bad[n] = device(PAGE, PAGE);
     bad[n++].backing_offset = PAGE;
+    bad[n] = device(PAGE, PAGE);
+    bad[n++].log_dirty = true;
     for (uint32_t i = 0; i < n; i++) {
         cr_assert_eq(loam_gpa_map_insert(map, &bad[i]), LOAM_ERROR_INVALID, "bad region %u", i);
     }
@@ -321,6 +323,18 @@ static struct loam_gpa_change change(enum loam_change_kind kind, struct loam_reg
 static struct loam_gpa_change retype(uint64_t start, uint64_t bytes, enum loam_region_type type)
 {
     return change(LOAM_CHANGE_RETYPE, (struct loam_region){.start = {start}, .bytes = bytes, .type = type});
+}
+
+static struct loam_gpa_change log_dirty(uint64_t start, uint64_t bytes, bool wanted)
+{
+    return change(LOAM_CHANGE_LOG, (struct loam_region){.start = {start}, .bytes = bytes, .log_dirty = wanted});
+}
+
+static enum loam_error change_log(struct loam_gpa_map *map, uint64_t start, uint64_t bytes, bool wanted)
+{
+    const struct loam_gpa_change one = log_dirty(start, bytes, wanted);
+
+    return loam_gpa_map_change(map, &one, 1, NULL);
 }
 
 Test(gpa_map, changes_together_are_one_publication)
@@ -557,7 +571,7 @@ Test(gpa_map, neighbours_join_only_if_alike_in_every_respect)
 {
     struct loam_region left = ram(PAGE, PAGE, 0x100000, 1, PAGE), right;
 
-    for (int unlike = 0; unlike < 6; unlike++) {
+    for (int unlike = 0; unlike < 7; unlike++) {
         struct loam_gpa_map *map = make_map(4, 2);
 
         right = ram(2 * PAGE, PAGE, 0x100000 + PAGE, 1, 2 * PAGE);
@@ -566,6 +580,7 @@ Test(gpa_map, neighbours_join_only_if_alike_in_every_respect)
         right.backing_offset = unlike == 3 ? 0 : right.backing_offset;
         right.type = unlike == 4 ? LOAM_REGION_RESERVED : right.type;
         right.access = unlike == 5 ? LOAM_ACCESS_READ : right.access;
+        right.log_dirty = unlike == 6;
         cr_assert_eq(loam_gpa_map_insert(map, &right), LOAM_OK);
         cr_assert_eq(loam_gpa_map_insert(map, &left), LOAM_OK);
         cr_assert_eq(region_count(map), unlike == 0 ? 1 : 2, "respect %d", unlike);
@@ -862,6 +877,7 @@ static void assert_slots(struct loam_gpa_map *map, const struct loam_slot *expec
         cr_assert_eq(slots[i].bytes, expected[i].bytes, "slot %u", i);
         cr_assert_eq(slots[i].hva, expected[i].hva, "slot %u", i);
         cr_assert_eq(slots[i].read_only, expected[i].read_only, "slot %u", i);
+        cr_assert_eq(slots[i].log_dirty, expected[i].log_dirty, "slot %u", i);
     }
     cr_assert_eq(loam_gpa_view_slots(view, slots, expected_count - 1, &count), LOAM_ERROR_EXHAUSTED);
     cr_assert_eq(count, expected_count);
@@ -874,8 +890,8 @@ static void assert_x86(uint64_t low_bytes, uint64_t high_bytes)
                                            {640 * LOAM_KIB, 384 * LOAM_KIB, LOAM_E820_RESERVED},
                                            {LOAM_MIB, low_bytes - LOAM_MIB, LOAM_E820_RAM},
                                            {4 * LOAM_GIB, high_bytes, LOAM_E820_RAM}};
-    const struct loam_slot slots[] = {{{0}, low_bytes, (void *)LOW_HVA, false},
-                                      {{4 * LOAM_GIB}, high_bytes, (void *)HIGH_HVA, false}};
+    const struct loam_slot slots[] = {{{0}, low_bytes, (void *)LOW_HVA, false, false},
+                                      {{4 * LOAM_GIB}, high_bytes, (void *)HIGH_HVA, false, false}};
     struct loam_gpa_map *map = make_x86(low_bytes, high_bytes);
 
     assert_e820(map, e820, high_bytes > 0 ? 4 : 3);
@@ -911,9 +927,10 @@ Test(gpa_map, a_read_only_page_is_reserved_and_a_slot_of_its_own)
                                            {LOAM_MIB, 7 * LOAM_MIB, LOAM_E820_RAM},
                                            {page, PAGE, LOAM_E820_RESERVED},
                                            {page + PAGE, 56 * LOAM_MIB - PAGE, LOAM_E820_RAM}};
-    const struct loam_slot slots[] = {{{0}, page, (void *)LOW_HVA, false},
-                                      {{page}, PAGE, (void *)(LOW_HVA + page), true},
-                                      {{page + PAGE}, 56 * LOAM_MIB - PAGE, (void *)(LOW_HVA + page + PAGE), false}};
+    const struct loam_slot slots[] = {
+        {{0}, page, (void *)LOW_HVA, false, false},
+        {{page}, PAGE, (void *)(LOW_HVA + page), true, false},
+        {{page + PAGE}, 56 * LOAM_MIB - PAGE, (void *)(LOW_HVA + page + PAGE), false, false}};
     struct loam_gpa_map *map = make_x86(64 * LOAM_MIB, 0);
 
     cr_assert_eq(loam_gpa_map_protect(map, (loam_gpa){page}, PAGE, LOAM_ACCESS_READ), LOAM_OK);
@@ -924,11 +941,44 @@ Test(gpa_map, a_read_only_page_is_reserved_and_a_slot_of_its_own)
     cr_assert_eq(region_count(map), 3);
 }
 
+Test(gpa_map, logged_pages_are_a_slot_of_their_own_and_no_share_or_e820_row)
+{
+    const struct loam_e820_entry e820[] = {{0, 8 * PAGE, LOAM_E820_RAM}};
+    const struct loam_slot slots[] = {{{0}, 2 * PAGE, (void *)0x100000, false, false},
+                                      {{2 * PAGE}, 2 * PAGE, (void *)(0x100000 + 2 * PAGE), false, true},
+                                      {{4 * PAGE}, 4 * PAGE, (void *)(0x100000 + 4 * PAGE), false, false}};
+    const struct loam_slot whole[] = {{{0}, 8 * PAGE, (void *)0x100000, false, true}};
+    struct loam_gpa_map *map = make_map(8, 2);
+    const struct loam_gpa_view *view;
+    struct loam_share share;
+    uint32_t count;
+
+    cr_assert_eq(insert(map, ram(0, 8 * PAGE, 0x100000, 1, 0)), LOAM_OK);
+    cr_assert_eq(insert(map, device(8 * PAGE, PAGE)), LOAM_OK);
+    cr_assert_eq(change_log(map, 2 * PAGE, 2 * PAGE, true), LOAM_OK);
+    cr_assert_eq(region_count(map), 4);
+    assert_slots(map, slots, 3);
+    assert_e820(map, e820, 1);
+    view = loam_gpa_map_acquire(map);
+    cr_assert_eq(loam_gpa_view_shares(view, NULL, 0, &share, 1, &count), LOAM_OK);
+    cr_assert_eq(share.bytes, 8 * PAGE);
+    loam_gpa_map_release(map, view);
+    cr_assert_eq(change_log(map, 0, 8 * PAGE, true), LOAM_OK);
+    assert_slots(map, whole, 1);
+    cr_assert_eq(change_log(map, 7 * PAGE, 2 * PAGE, false), LOAM_ERROR_INVALID, "a device is not logged");
+    cr_assert_eq(change_log(map, 8 * PAGE, PAGE, false), LOAM_ERROR_INVALID);
+    cr_assert_eq(change_log(map, 9 * PAGE, PAGE, true), LOAM_ERROR_NOT_FOUND);
+    cr_assert_eq(change_log(map, 0, PAGE + 1, true), LOAM_ERROR_INVALID);
+    cr_assert_eq(change_log(map, 0, 8 * PAGE, false), LOAM_OK);
+    cr_assert_eq(region_count(map), 2);
+    assert_valid(map);
+}
+
 Test(gpa_map, devices_have_no_slot_and_no_e820_row)
 {
     const struct loam_e820_entry e820[] = {{PAGE, PAGE, LOAM_E820_RAM}, {3 * PAGE, PAGE, LOAM_E820_RAM}};
-    const struct loam_slot slots[] = {{{PAGE}, PAGE, (void *)0x100000, false},
-                                      {{3 * PAGE}, PAGE, (void *)(0x100000 + PAGE), false}};
+    const struct loam_slot slots[] = {{{PAGE}, PAGE, (void *)0x100000, false, false},
+                                      {{3 * PAGE}, PAGE, (void *)(0x100000 + PAGE), false, false}};
     struct loam_gpa_map *map = make_map(8, 2);
 
     cr_assert_eq(insert(map, device(0, PAGE)), LOAM_OK);
@@ -998,6 +1048,7 @@ Test(gpa_map, slots_shares_and_e820_of_random_maps_agree)
             struct loam_region region = ram(gpa * PAGE, pages * PAGE, 0x100000 + host * PAGE, 1, host * PAGE);
 
             host += pages + next_random(&random) % 2;
+            region.log_dirty = next_random(&random) % 4 == 0;
             switch (next_random(&random) % 4) {
             case 0:
                 region = device(gpa * PAGE, pages * PAGE);
@@ -1210,6 +1261,7 @@ static struct loam_region random_region(struct trial *trial)
         region.backing = (uint32_t)(below(trial, 8) == 0);
         region.backing_offset = (host_page + (below(trial, 16) == 0)) * PAGE;
         region.access = random_access(trial);
+        region.log_dirty = below(trial, 8) == 0;
     }
     return region;
 }
@@ -1278,6 +1330,7 @@ static bool random_change(struct trial *trial, struct loam_gpa_change *change)
         random_target(trial, &region->start, &region->bytes);
         region->access = (enum loam_access)(LOAM_ACCESS_READ + below(trial, 2));
         region->type = (enum loam_region_type)(LOAM_REGION_RAM + below(trial, 2));
+        region->log_dirty = below(trial, 2) == 0;
     }
     return oracle_can_judge(region->start, region->bytes) && loam_gpa_range_valid(region->start, region->bytes) &&
            loam_is_aligned(region->start.value | region->bytes, PAGE);
@@ -1405,6 +1458,7 @@ static void try_slots(struct trial *trial, const struct loam_gpa_view *view, con
     for (uint32_t i = 0; i < count; i++) {
         TRIAL_ASSERT(trial, found[i].start.value == expected[i].start.value && found[i].bytes == expected[i].bytes);
         TRIAL_ASSERT(trial, found[i].hva == expected[i].hva && found[i].read_only == expected[i].read_only);
+        TRIAL_ASSERT(trial, found[i].log_dirty == expected[i].log_dirty);
     }
 }
 

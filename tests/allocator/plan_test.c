@@ -322,10 +322,10 @@ Test(plan, lists_the_regions)
     struct loam_memory_request request = {
         .bytes = 24 * LOAM_MIB, .low_limit_bytes = 12 * LOAM_MIB, .pages = LOAM_PAGES_4K};
     static const struct loam_region expected[] = {
-        {{0}, 640 * LOAM_KIB, NULL, 0, 1, LOAM_REGION_RAM, LOAM_ACCESS_WRITE},
-        {{640 * LOAM_KIB}, 384 * LOAM_KIB, NULL, 640 * LOAM_KIB, 1, LOAM_REGION_RESERVED, LOAM_ACCESS_WRITE},
-        {{LOAM_MIB}, 11 * LOAM_MIB, NULL, LOAM_MIB, 1, LOAM_REGION_RAM, LOAM_ACCESS_WRITE},
-        {{4 * LOAM_GIB}, 12 * LOAM_MIB, NULL, 0, 2, LOAM_REGION_RAM, LOAM_ACCESS_WRITE},
+        {{0}, 640 * LOAM_KIB, NULL, 0, 1, LOAM_REGION_RAM, LOAM_ACCESS_WRITE, false},
+        {{640 * LOAM_KIB}, 384 * LOAM_KIB, NULL, 640 * LOAM_KIB, 1, LOAM_REGION_RESERVED, LOAM_ACCESS_WRITE, false},
+        {{LOAM_MIB}, 11 * LOAM_MIB, NULL, LOAM_MIB, 1, LOAM_REGION_RAM, LOAM_ACCESS_WRITE, false},
+        {{4 * LOAM_GIB}, 12 * LOAM_MIB, NULL, 0, 2, LOAM_REGION_RAM, LOAM_ACCESS_WRITE, false},
     };
     struct loam_region regions[LOAM_PLAN_REGION_MAX];
 
@@ -341,6 +341,7 @@ Test(plan, lists_the_regions)
             cr_expect_eq(regions[i].backing, expected[i].backing, "region %" PRIu32, i);
             cr_expect_eq(regions[i].type, expected[i].type, "region %" PRIu32, i);
             cr_expect_eq(regions[i].access, expected[i].access, "region %" PRIu32, i);
+            cr_expect_eq(regions[i].log_dirty, expected[i].log_dirty, "region %" PRIu32, i);
         }
     }
 }

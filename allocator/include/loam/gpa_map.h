@@ -73,6 +73,7 @@ struct loam_region {
     uint32_t backing; /**< the caller's number for the backing that holds it; 0: none with a number, or a device */
     enum loam_region_type type;
     enum loam_access access; /**< LOAM_ACCESS_NONE if and only if type is LOAM_REGION_DEVICE */
+    bool log_dirty;          /**< the hypervisor logs which pages the guest writes; false for a device */
 };
 
 /* --- Lifecycle ------------------------------------------------------------------------------------------------- */
@@ -124,6 +125,7 @@ enum loam_change_kind {
     LOAM_CHANGE_REMOVE,  /**< as loam_gpa_map_remove, with region's start and bytes */
     LOAM_CHANGE_PROTECT, /**< as loam_gpa_map_protect, with region's start, bytes and access */
     LOAM_CHANGE_RETYPE,  /**< the same for its type, LOAM_REGION_RAM or LOAM_REGION_RESERVED */
+    LOAM_CHANGE_LOG,     /**< the same for its log_dirty */
     LOAM_CHANGE_COUNT
 };
 
@@ -268,6 +270,7 @@ struct loam_slot {
     uint64_t bytes;
     void *hva;
     bool read_only;
+    bool log_dirty; /**< as in struct loam_region */
 };
 
 /** The fewest slots that show the guest this table. *count and LOAM_ERROR_EXHAUSTED as loam_gpa_view_pieces. */
@@ -290,8 +293,8 @@ struct loam_share {
 
 /**
  * The fewest rows that hand on all memory of this table: joined as far as they continue each other in the guest, in host
- * memory and in the backing, whatever their types are. fds[n - 1] is the descriptor of backing n, for n from 1 to
- * fd_count. *count and LOAM_ERROR_EXHAUSTED as loam_gpa_view_pieces.
+ * memory and in the backing, whatever their types are, and logged or not. fds[n - 1] is the descriptor of backing n, for
+ * n from 1 to fd_count. *count and LOAM_ERROR_EXHAUSTED as loam_gpa_view_pieces.
  */
 LOAM_MUST_USE enum loam_error loam_gpa_view_shares(const struct loam_gpa_view *view, const int *fds, uint32_t fd_count,
                                                    struct loam_share *shares, uint32_t capacity, uint32_t *count);
