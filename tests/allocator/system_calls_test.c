@@ -5,6 +5,7 @@
  */
 #include "loam/memory.h"
 #include "loam/slab.h"
+#include "loam/slots.h"
 
 #include <criterion/criterion.h>
 #include <pthread.h>
@@ -190,6 +191,26 @@ static void use_map(uint64_t number)
     }
 }
 
+static int set_slot(void *count, const struct loam_slots_row *row)
+{
+    *(uint64_t *)count += row->bytes > 0;
+    return 0;
+}
+
+static void use_slots(void)
+{
+    const struct loam_gpa_view *view = loam_gpa_map_acquire(loam_memory_map(memory));
+    uint64_t count = 0;
+    struct loam_slots_config config = {set_slot, &count, 1000, 0};
+    struct loam_slots *slots;
+
+    REQUIRE(loam_slots_create(&config, &slots, NULL) == LOAM_OK);
+    REQUIRE(loam_slots_update(slots, view, NULL) == LOAM_OK);
+    REQUIRE(count > 0 && loam_slots_clear(slots, NULL) == LOAM_OK);
+    loam_slots_destroy(slots);
+    loam_gpa_map_release(loam_memory_map(memory), view);
+}
+
 static void use_slab(struct loam_slab_cache *cache)
 {
     static _Thread_local struct loam_slab_object objects[OBJECTS];
@@ -218,6 +239,7 @@ static void *work(void *number)
         use_frames(frame_cache);
         use_ledger();
         use_map((uintptr_t)number);
+        use_slots();
         use_slab(slab_cache);
     }
     REQUIRE(loam_frame_cache_destroy(frame_cache) == LOAM_OK);

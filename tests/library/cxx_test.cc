@@ -10,6 +10,7 @@
 #include "loam/memory.h"
 #include "loam/plan.h"
 #include "loam/slab.h"
+#include "loam/slots.h"
 #include "loam/types.h"
 #include "loam/version.h"
 
