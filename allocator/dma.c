@@ -79,7 +79,8 @@ static enum loam_error refuse(struct loam_dma *dma, const struct loam_dma_reques
         snprintf(reason, sizeof reason, "no free range fits: release buffers, ask for less or give the guest more RAM");
         break;
     case LOAM_ERROR_NOT_PERMITTED:
-        snprintf(reason, sizeof reason, "the frames found are not writable memory in one region of the GPA map");
+        snprintf(reason, sizeof reason,
+                 "the frames found are not writable memory in one region of the GPA map, or are closed to buffers");
         break;
     case LOAM_ERROR_SYSTEM:
         snprintf(reason, sizeof reason, "heap memory for the ledger wanted");
@@ -166,7 +167,8 @@ static bool take_cached(const struct loam_dma *dma, const struct loam_dma_reques
     loam_pfn limit = loam_pfn_from_gpa(request->limit, dma->frame_shift);
 
     if (request->cache == NULL || !loam_is_power_of_two(count_frames) ||
-        request->align_bytes >> dma->frame_shift > count_frames || (request->flags & LOAM_DMA_AT) != 0 ||
+        request->align_bytes >> dma->frame_shift > count_frames ||
+        (request->flags & (LOAM_DMA_AT | LOAM_DMA_IN)) != 0 ||
         (request->limit.value != 0 && limit.value < count_frames)) {
         return false;
     }
@@ -194,6 +196,29 @@ static enum loam_error supply(struct loam_dma *dma, const struct loam_frame_bloc
     return error == LOAM_OK ? loam_frame_set_backed(dma->frame, block->start, block->count_frames) : error;
 }
 
+/* In the section that has request->at; if another has its id meanwhile, in none. */
+static enum loam_error take_in_section(const struct loam_dma *dma, const struct loam_dma_request *request,
+                                       struct loam_frame_request *frames, struct loam_frame_block *block)
+{
+    struct loam_frame_section section;
+    enum loam_error error =
+        loam_frame_section_find(dma->frame, loam_pfn_from_gpa(request->at, dma->frame_shift), &section);
+
+    if (error != LOAM_OK) {
+        return error;
+    }
+    frames->flags |= LOAM_FRAME_IN_SECTION;
+    frames->section = section.id;
+    error = loam_frame_alloc(dma->frame, frames, block);
+    if (error == LOAM_OK && block->start.value - section.start.value >= section.managed_frames) {
+        enum loam_error ignored = loam_frame_free(dma->frame, block->start, block->count_frames);
+
+        (void)ignored;
+        error = LOAM_ERROR_NOT_FOUND;
+    }
+    return error;
+}
+
 /* One block for the request, which has no fault, out of the allocator. */
 static enum loam_error take_frames(const struct loam_dma *dma, const struct loam_dma_request *request,
                                    struct loam_frame_block *block)
@@ -205,7 +230,8 @@ static enum loam_error take_frames(const struct loam_dma *dma, const struct loam
         return (request->flags & LOAM_DMA_AT) != 0 ? LOAM_ERROR_INVALID : LOAM_ERROR_EXHAUSTED;
     }
     frames.flags |= dma->supply.populate == NULL ? (uint32_t)LOAM_FRAME_BACKED : 0;
-    return loam_frame_alloc(dma->frame, &frames, block);
+    return (request->flags & LOAM_DMA_IN) != 0 ? take_in_section(dma, request, &frames, block)
+                                               : loam_frame_alloc(dma->frame, &frames, block);
 }
 
 /* What the map has the buffer's memory as from now on. */

@@ -36,11 +36,16 @@ const char *loam_dma_request_fault(const struct loam_dma_request *request, size_
         (!loam_is_power_of_two(request->boundary_bytes) || request->boundary_bytes < request->bytes)) {
         return "the boundary has to be a power of two and at least the size";
     }
-    if ((request->flags & ~(uint32_t)(LOAM_DMA_AT | LOAM_DMA_NO_ZERO | LOAM_DMA_KEEP | LOAM_DMA_RESERVED)) != 0) {
+    if ((request->flags &
+         ~(uint32_t)(LOAM_DMA_AT | LOAM_DMA_NO_ZERO | LOAM_DMA_KEEP | LOAM_DMA_RESERVED | LOAM_DMA_IN)) != 0) {
         return "a flag is not known";
     }
-    if ((request->flags & LOAM_DMA_AT) == 0 && request->at.value != 0) {
-        return "a place is named in at, which counts only with the flag LOAM_DMA_AT: set it, or leave at 0";
+    if ((request->flags & (LOAM_DMA_AT | LOAM_DMA_IN)) == 0 && request->at.value != 0) {
+        return "a place is named in at, which counts only with the flag LOAM_DMA_AT or LOAM_DMA_IN: set one, or leave "
+               "at 0";
+    }
+    if ((request->flags & LOAM_DMA_AT) != 0 && (request->flags & LOAM_DMA_IN) != 0) {
+        return "LOAM_DMA_AT names the place itself, LOAM_DMA_IN the section that it lies in: set one of them";
     }
     if (!loam_is_aligned(request->at.value, UINT64_C(1) << frame_shift)) {
         return "the place has to be a multiple of the frame size";
@@ -75,6 +80,7 @@ void loam_dma_request_describe(const struct loam_dma_request *request, char *tex
         {", crossing no multiple of", request->boundary_bytes, request->boundary_bytes != 0},
         {", ending at or below GPA", request->limit.value, request->limit.value != 0},
         {", at GPA", request->at.value, (request->flags & LOAM_DMA_AT) != 0},
+        {", in the section of GPA", request->at.value, (request->flags & LOAM_DMA_IN) != 0},
     };
     size_t used;
 

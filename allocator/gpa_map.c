@@ -380,6 +380,14 @@ static enum loam_error prepare(struct loam_gpa_map *map, const struct changes *c
     return error;
 }
 
+static void publish(struct loam_gpa_map *map, uint32_t made)
+{
+    /* relaxed: what is behind it is nobody's to read by it. Before current, lest a changer that dies here hides one. */
+    shared_store(map->generation, table_at(map, made)->generation);
+    /* As a release, it pairs with the loads in loam_gpa_map_acquire; seq_cst: see there. */
+    shared_store_ordered(map->current, made);
+}
+
 /* Make valid changes. *refused: the one that failed; count if it was none of them. */
 static enum loam_error apply(struct loam_gpa_map *map, const struct changes *changes, uint32_t *refused)
 {
@@ -389,10 +397,7 @@ static enum loam_error apply(struct loam_gpa_map *map, const struct changes *cha
     change_lock(map);
     error = prepare(map, changes, &made, refused);
     if (error == LOAM_OK) {
-        /* relaxed: what is behind it is nobody's to read by it. Before current, lest a changer that dies here hides one. */
-        shared_store(map->generation, table_at(map, made)->generation);
-        /* As a release, it pairs with the loads in loam_gpa_map_acquire; seq_cst: see there. */
-        shared_store_ordered(map->current, made);
+        publish(map, made);
     }
     change_unlock(map);
     return error;
@@ -535,6 +540,51 @@ enum loam_error loam_gpa_map_keeper_insert(struct loam_gpa_map *map, const struc
 enum loam_error loam_gpa_map_keeper_remove(struct loam_gpa_map *map, loam_gpa start, uint64_t bytes)
 {
     return remove_range(map, start, bytes, 0);
+}
+
+enum loam_error loam_gpa_map_keeper_prepare(struct loam_gpa_map *map, const struct loam_gpa_change *change,
+                                            const struct loam_gpa_view **view)
+{
+    uint32_t made, ignored;
+    enum loam_error error;
+
+    *view = NULL;
+    if (!change_valid(change)) {
+        return LOAM_ERROR_INVALID;
+    }
+    change_lock(map);
+    error = prepare(map, &(struct changes){change, 1, 0}, &made, &ignored);
+    if (error != LOAM_OK) {
+        change_unlock(map);
+        return error;
+    }
+    *view = table_at(map, made);
+    return LOAM_OK;
+}
+
+void loam_gpa_map_keeper_publish(struct loam_gpa_map *map, const struct loam_gpa_view *view)
+{
+    publish(map, (uint32_t)(((uintptr_t)view - (uintptr_t)table_at(map, 0)) / map->stride_bytes));
+    change_unlock(map);
+}
+
+/* The table that was prepared is nobody's, like any that is not current and not held. */
+void loam_gpa_map_keeper_abandon(struct loam_gpa_map *map)
+{
+    change_unlock(map);
+}
+
+bool loam_gpa_map_keeper_settled(struct loam_gpa_map *map)
+{
+    bool settled = true;
+
+    change_lock(map);
+    for (uint32_t i = 0; settled && i < map->table_capacity; i++) {
+        /* seq_cst: as in free_table. */
+        settled = i == current_locked(map) || shared_load_ordered(table_at(map, i)->reader_count) == 0;
+    }
+    change_unlock(map);
+    return settled;
 }
 
 /* --- Acquire and release --------------------------------------------------------------------------------------- */

@@ -18,4 +18,18 @@ void loam_gpa_map_keep(struct loam_gpa_map *map, uint32_t backing_count);
 LOAM_MUST_USE enum loam_error loam_gpa_map_keeper_insert(struct loam_gpa_map *map, const struct loam_region *region);
 LOAM_MUST_USE enum loam_error loam_gpa_map_keeper_remove(struct loam_gpa_map *map, loam_gpa start, uint64_t bytes);
 
+/*
+ * A change in two steps, for what has to be done elsewhere before it can be seen: prepared, it is *view, which nobody else
+ * has and whose hold nobody releases; then it is published, which cannot fail, or abandoned. Between the two every other
+ * change waits, so the thread makes none itself. Errors as loam_gpa_map_change, of one change; nothing is prepared then.
+ */
+LOAM_MUST_USE enum loam_error loam_gpa_map_keeper_prepare(struct loam_gpa_map *map,
+                                                          const struct loam_gpa_change *change,
+                                                          const struct loam_gpa_view **view);
+void loam_gpa_map_keeper_publish(struct loam_gpa_map *map, const struct loam_gpa_view *view);
+void loam_gpa_map_keeper_abandon(struct loam_gpa_map *map);
+
+/* Whether no table but the current one is held, so that nobody goes by what a change before this call took away. */
+bool loam_gpa_map_keeper_settled(struct loam_gpa_map *map);
+
 #endif

@@ -12,7 +12,10 @@
 #include "loam/frame.h"
 #include "loam/gpa_map.h"
 
+struct loam_lock;
+
 struct memory_fork {
+    struct loam_lock *blocks;
     struct loam_dma *dma;
     struct loam_gpa_map *map;
     struct loam_frame *frame;

@@ -17,6 +17,13 @@
 #define RAM_MIN_BYTES           (2 * LOAM_MIB)
 #define DMA32_RESERVE_SHARE     16
 #define DMA32_RESERVE_MAX_BYTES (16 * LOAM_MIB)
+#define BLOCK_CAPACITY_DEFAULT  1000
+#define BLOCK_CAPACITY_MAX      65000
+#define REGIONS_BESIDE_BLOCKS   100
+#define REGION_CAPACITY_MAX     (1u << 20)
+#define TABLE_CAPACITY_DEFAULT  64
+#define CACHE_CAPACITY_DEFAULT  128
+#define TABLES_MEASURED         4         /* more are touched only by who holds on to that many views */
 #define NODE_MAX                INT32_MAX /* of loam_backing_request */
 #define UNIT_WANTED(pages)      ((pages) == LOAM_PAGES_THP ? LOAM_FRAME_BYTES : loam_pages_bytes(pages))
 
@@ -79,6 +86,48 @@ static enum loam_error check_reserve(const struct loam_plan *plan, struct loam_d
     return LOAM_OK;
 }
 
+static void fill_capacities(struct loam_memory_request *request)
+{
+    if (request->block_capacity == 0) {
+        request->block_capacity = BLOCK_CAPACITY_DEFAULT;
+    }
+    if (request->region_capacity == 0) {
+        request->region_capacity = request->block_capacity + REGIONS_BESIDE_BLOCKS;
+    }
+    if (request->table_capacity == 0) {
+        request->table_capacity = TABLE_CAPACITY_DEFAULT;
+    }
+    if (request->cache_capacity == 0) {
+        request->cache_capacity = CACHE_CAPACITY_DEFAULT;
+    }
+}
+
+static enum loam_error check_capacities(const struct loam_memory_request *request, struct loam_diag *diag)
+{
+    struct loam_gpa_map_config map = {.table_capacity = request->table_capacity};
+    const struct {
+        const char *what;
+        uint32_t asked, most;
+    } bounds[] = {
+        {"blocks", request->block_capacity, BLOCK_CAPACITY_MAX},
+        {"regions", request->region_capacity, REGION_CAPACITY_MAX},
+        {"caches", request->cache_capacity, LOAM_FRAME_CACHE_MAX},
+    };
+
+    for (size_t i = 0; i < sizeof bounds / sizeof bounds[0]; i++) {
+        if (bounds[i].asked > bounds[i].most) {
+            return loam_fail(diag, LOAM_ERROR_INVALID, "room for %" PRIu32 " %s asked: ask for at most %" PRIu32,
+                             bounds[i].asked, bounds[i].what, bounds[i].most);
+        }
+    }
+    return loam_gpa_map_bytes(&map) != 0
+               ? LOAM_OK
+               : loam_fail(diag, LOAM_ERROR_INVALID,
+                           "room for %" PRIu32 " tables asked: ask for 2 at least, and as many as "
+                           "loam_gpa_map_config allows",
+                           request->table_capacity);
+}
+
 static uint64_t default_reserve_bytes(uint64_t low_bytes)
 {
     uint64_t share_bytes = loam_align_down(low_bytes / DMA32_RESERVE_SHARE, LOAM_FRAME_BYTES);
@@ -118,7 +167,9 @@ enum loam_error loam_plan_layout(const struct loam_memory_request *request, stru
     if (made.request.low_limit_bytes == 0) {
         made.request.low_limit_bytes = LOAM_LOW_LIMIT_MAX_BYTES;
     }
+    fill_capacities(&made.request);
     if ((error = check_choices(&made.request, diag)) != LOAM_OK ||
+        (error = check_capacities(&made.request, diag)) != LOAM_OK ||
         (error = check_sizes(&made.request, diag)) != LOAM_OK || (error = lay_out(&made, diag)) != LOAM_OK) {
         return error;
     }
@@ -173,25 +224,31 @@ struct loam_frame_config loam_plan_layout_frame_config(const struct loam_plan *p
 
     return (struct loam_frame_config){
         .frame_shift = LOAM_FRAME_SHIFT,
+        .section_capacity = LOAM_PLAN_PART_MAX + plan->request.block_capacity,
+        .cache_capacity = plan->request.cache_capacity,
         .dma32_reserve_frames = reserve_bytes == UINT64_MAX ? 0 : reserve_bytes / LOAM_FRAME_BYTES,
     };
 }
 
-struct loam_gpa_map_config loam_plan_layout_map_config(void)
+struct loam_gpa_map_config loam_plan_layout_map_config(const struct loam_plan *plan)
 {
-    return (struct loam_gpa_map_config){0};
+    return (struct loam_gpa_map_config){.region_capacity = plan->request.region_capacity,
+                                        .table_capacity = plan->request.table_capacity};
 }
 
 /* A section's metadata depends on the allocator that it joins, so one is made to be asked. */
 enum loam_error loam_plan_layout_measure(struct loam_plan *plan, struct loam_diag *diag)
 {
     struct loam_frame_config frame_config = loam_plan_layout_frame_config(plan);
-    struct loam_gpa_map_config map_config = loam_plan_layout_map_config();
+    struct loam_gpa_map_config map_config = loam_plan_layout_map_config(plan);
     size_t frame_bytes = loam_frame_bytes(&frame_config);
     struct loam_frame *frame;
     void *memory;
     enum loam_error error;
 
+    if (map_config.table_capacity > TABLES_MEASURED) {
+        map_config.table_capacity = TABLES_MEASURED;
+    }
     if (!loam_prim_heap_alloc(frame_bytes, &memory)) {
         return loam_fail(diag, LOAM_ERROR_SYSTEM, "%zu bytes of heap to measure metadata", frame_bytes);
     }
@@ -213,7 +270,9 @@ enum loam_error loam_plan_layout_measure(struct loam_plan *plan, struct loam_dia
 /* What was left 0 has been filled in. All else of a request is what it is: it is checked, not compared. */
 static bool same_request(const struct loam_memory_request *a, const struct loam_memory_request *b)
 {
-    return a->low_limit_bytes == b->low_limit_bytes && a->dma32_reserve_bytes == b->dma32_reserve_bytes;
+    return a->low_limit_bytes == b->low_limit_bytes && a->dma32_reserve_bytes == b->dma32_reserve_bytes &&
+           a->block_capacity == b->block_capacity && a->region_capacity == b->region_capacity &&
+           a->table_capacity == b->table_capacity && a->cache_capacity == b->cache_capacity;
 }
 
 static bool same_layout(const struct loam_plan *a, const struct loam_plan *b)

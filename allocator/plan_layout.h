@@ -31,7 +31,7 @@ LOAM_MUST_USE enum loam_error loam_plan_layout_verify(const struct loam_plan *pl
 
 /* How the frame allocator and the map of this plan are set up. */
 struct loam_frame_config loam_plan_layout_frame_config(const struct loam_plan *plan);
-struct loam_gpa_map_config loam_plan_layout_map_config(void);
+struct loam_gpa_map_config loam_plan_layout_map_config(const struct loam_plan *plan);
 
 /* Set metadata_bytes. LOAM_ERROR_SYSTEM: no memory. */
 LOAM_MUST_USE enum loam_error loam_plan_layout_measure(struct loam_plan *plan, struct loam_diag *diag);

@@ -114,9 +114,6 @@ enum loam_error loam_frame_init(void *memory, size_t bytes, const struct loam_fr
             made->front.window[order][zone] = frame_window_none;
         }
     }
-    for (uint32_t id = 0; id < config.cache_capacity; id++) {
-        memset(frame_lender_room(made, id), 0, sizeof(uint64_t));
-    }
     loam_frame_chunk_mark_pressure(made);
     *frame = made;
     return LOAM_OK;

@@ -183,7 +183,8 @@ static void assert_regions(struct loam_memory *memory, const struct loam_plan *p
 
 static void assert_frames(struct loam_memory *memory, const struct loam_plan *plan)
 {
-    struct loam_gpa_map_config map_config = {0};
+    /* Of the map's tables no more are touched, unless views are held. */
+    struct loam_gpa_map_config map_config = {.region_capacity = plan->request.region_capacity, .table_capacity = 4};
     struct loam_frame_stats stats = loam_frame_get_stats(loam_memory_frame(memory));
     uint64_t kept_frames = 1 + (LOAM_LEGACY_END_BYTES - LOAM_LEGACY_START_BYTES) / 4096;
     struct loam_dma_entry entry;
@@ -1112,13 +1113,18 @@ Test(memory, its_map_refuses_to_remove_ram)
 Test(memory, a_map_that_refuses_gives_the_frames_back)
 {
     struct loam_memory_request request = one_part(LOAM_PAGES_4K);
-    struct loam_plan plan = make_plan(&request);
-    struct loam_memory *memory = create(&plan);
-    struct loam_gpa_map *map = loam_memory_map(memory);
+    struct loam_plan plan;
+    struct loam_memory *memory;
+    struct loam_gpa_map *map;
     const struct loam_gpa_view *views[4];
     struct loam_diag diag = {0};
     uint32_t removed = 0;
 
+    request.region_capacity = 64;
+    request.table_capacity = 4;
+    plan = make_plan(&request);
+    memory = create(&plan);
+    map = loam_memory_map(memory);
     for (uint32_t i = 0; i < 4; i++) {
         views[i] = loam_gpa_map_acquire(map);
         if (i < 3) {

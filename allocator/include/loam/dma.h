@@ -84,7 +84,8 @@ enum {
      * map may refuse that, when carved and when released: LOAM_ERROR_BUSY, readers hold every other table;
      * LOAM_ERROR_EXHAUSTED, it has no room for more rows. Nothing has changed then.
      */
-    LOAM_DMA_RESERVED = 1u << 3
+    LOAM_DMA_RESERVED = 1u << 3,
+    LOAM_DMA_IN = 1u << 4 /**< anywhere in the section that has request.at: how plugged memory is asked for */
 };
 
 /** What is wanted. Everything but owner and bytes may stay zero; a member that would have no effect is refused. */
@@ -97,7 +98,7 @@ struct loam_dma_request {
     loam_gpa
         limit;   /**< the buffer ends at or below; rounded down to whole frames; 0: no limit; LOAM_DMA32_END_BYTES for
                        32-bit devices */
-    loam_gpa at; /**< with LOAM_DMA_AT, else 0: a multiple of the frame size */
+    loam_gpa at; /**< with LOAM_DMA_AT or LOAM_DMA_IN, else 0: a multiple of the frame size */
     uint32_t flags;                 /**< LOAM_DMA_... */
     struct loam_frame_cache *cache; /**< the calling thread's: 2^n frames come from it, without a lock; NULL: none */
 };
@@ -114,8 +115,8 @@ struct loam_dma_buffer {
  * Carve one buffer, zeroed unless the request says otherwise. *buffer is zero on failure.
  * LOAM_ERROR_INVALID: a member is out of its range or has no effect, or at contradicts another. LOAM_ERROR_BUSY: at is
  * taken. LOAM_ERROR_NOT_FOUND: at is no RAM, or the range from there on is not all RAM in one piece.
- * LOAM_ERROR_EXHAUSTED: no free range fits, or the host has no memory for it. LOAM_ERROR_NOT_PERMITTED: the frames are not writable memory in one region
- * of the map. LOAM_ERROR_SYSTEM: no heap memory for the ledger, and only then is there an errno (ENOMEM).
+ * LOAM_ERROR_EXHAUSTED: no free range fits, or the host has no memory for it. LOAM_ERROR_NOT_PERMITTED: the frames are not
+ * writable memory in one region of the map, or the section that at names is closed. LOAM_ERROR_SYSTEM: no heap memory for the ledger, and only then is there an errno (ENOMEM).
  * LOAM_ERROR_CORRUPT: the frame allocator's metadata is damaged. diag (NULL: not wanted) names the owner and the
  * constraint.
  */

@@ -37,6 +37,7 @@
 #include "loam/frame.h"
 #include "loam/gpa_map.h"
 #include "loam/plan.h"
+#include "loam/slots.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -74,9 +75,50 @@ void loam_memory_destroy(struct loam_memory *memory);
 LOAM_MUST_USE enum loam_error loam_memory_remove(struct loam_memory *memory, loam_gpa start, uint64_t bytes,
                                                  struct loam_diag *diag);
 
+/** What is plugged. */
+struct loam_plug_request {
+    /**
+     * Its memory; all as loam_backing_create has it. gpa: where it goes, at 4 GiB or above; 0: behind all that is there,
+     * at the next multiple of 128 MiB, or of 1 GiB for pages of that size. name NULL: "loam-plugged".
+     */
+    struct loam_backing_request backing;
+    bool open; /**< its frames serve every request; else only one that names it: LOAM_DMA_AT, LOAM_DMA_IN */
+    struct loam_slots
+        *slots; /**< to be brought up to date, and nobody else is at them; NULL: the caller does it later */
+};
+
+/**
+ * Give the guest more memory while it runs: backing, metadata of its frames, a row of the map and the hypervisor's slot,
+ * all or nothing. It is prepared first; the slots' set is called last, while every other change of the map waits, so it
+ * must make none. How the guest learns of it is its devices' business. *info (NULL: not wanted) is what was got, with its
+ * GPA; zero on failure.
+ * LOAM_ERROR_INVALID: as loam_backing_create; gpa lies below 4 GiB. LOAM_ERROR_OVERLAP: something is there already.
+ * LOAM_ERROR_EXHAUSTED: also, as many blocks, rows of the map or slots as there can be. LOAM_ERROR_BUSY: readers hold
+ * every other table of the map. LOAM_ERROR_CANCELLED, LOAM_ERROR_SYSTEM: as loam_backing_create, or the hypervisor
+ * refused its slot. LOAM_ERROR_CORRUPT: as loam_slots_commit.
+ */
+LOAM_MUST_USE enum loam_error loam_memory_plug(struct loam_memory *memory, const struct loam_plug_request *request,
+                                               struct loam_backing_info *info, struct loam_diag *diag);
+
+/**
+ * The reverse, of the block that was plugged at start: its section is closed, the hypervisor's slot and the rows of the
+ * map go, and its host memory is given back once nobody holds a view from before. HVAs of it are dangling then, so
+ * whoever translates while others unplug holds the view as long as he uses what it said. The guest must have given it up:
+ * what it does there later is an access to no memory.
+ * LOAM_ERROR_NOT_FOUND: no block starts there. LOAM_ERROR_NOT_PERMITTED: it is a part of the plan: loam_memory_remove.
+ * LOAM_ERROR_BUSY: a buffer lies in it, which diag names with its owner, or frames allocated past the ledger, or another
+ * thread is at it; or a cache's owner cannot be stopped; or readers hold every other table. LOAM_ERROR_SYSTEM,
+ * LOAM_ERROR_CORRUPT: as loam_slots_update. All is as it was then; but for LOAM_ERROR_BUSY after four seconds, where a
+ * view from before is still held: the guest has the memory no more, and diag says so; call again once it is released,
+ * to give it back to the host.
+ * To let a block drain first, loam_frame_section_set_use closes the section of its first frame.
+ */
+LOAM_MUST_USE enum loam_error loam_memory_unplug(struct loam_memory *memory, loam_gpa start, struct loam_slots *slots,
+                                                 struct loam_diag *diag);
+
 /**
  * Give free memory back to the host while the guest runs: up to bytes of it, in whole chunks of 2 MiB (whole pages where
- * these are larger), the largest free blocks first. It stays the allocator's, and is marked released (loam/frame.h,
+ * these are larger), the highest memory first, and of that the largest free blocks. It stays the allocator's, and is marked released (loam/frame.h,
  * Reclaim): other free memory serves before it, and a buffer that is carved from it is populated again before its
  * caller sees it. For a guest that uses no memory that the allocator has not handed out: to any
  * other, what it keeps in free frames would be lost. *given_bytes: how much was given back, also on an error; less than
@@ -97,8 +139,11 @@ struct loam_dma *loam_memory_dma(struct loam_memory *memory);
 /** The plan that it was made from. */
 const struct loam_plan *loam_memory_plan(const struct loam_memory *memory);
 
-/** Backings, one a part of the plan, in its order. LOAM_ERROR_NOT_FOUND: index >= the plan's part_count. */
-LOAM_MUST_USE enum loam_error loam_memory_backing(const struct loam_memory *memory, uint32_t index,
+/**
+ * Backings, by their number in the map less 1: one a part of the plan, in its order, and behind them those that were
+ * plugged, wherever one is free. LOAM_ERROR_NOT_FOUND: there is none of that index.
+ */
+LOAM_MUST_USE enum loam_error loam_memory_backing(struct loam_memory *memory, uint32_t index,
                                                   struct loam_backing_info *info);
 
 /**

@@ -62,6 +62,10 @@ struct loam_memory_request {
     uint32_t vcpu_count;    /**< that the caller will make, where the limit is known; their threads are extra_threads */
     uint32_t extra_threads; /**< that the caller, and the hypervisor for it, will start after creation */
     uint64_t extra_bytes;   /**< host memory that the caller will take for itself after the plan is made */
+    uint32_t block_capacity;   /**< blocks that can be plugged at once (loam/memory.h), at most 65,000; 0: 1,000 */
+    uint32_t region_capacity;  /**< rows of the GPA map, at most 2^20; 0: block_capacity + 100 */
+    uint32_t table_capacity;   /**< as loam_gpa_map_config: views held at once, and 3; 0: 67, for 64 readers */
+    uint32_t cache_capacity;   /**< as loam_frame_config: threads with a cache of frames; 0: 128 */
     struct loam_cancel cancel; /**< ends loam_plan_make and loam_memory_create early: loam/backing.h */
 };
 
@@ -113,7 +117,7 @@ struct loam_plan {
     uint32_t part_count;
     struct loam_plan_part parts[LOAM_PLAN_PART_MAX]; /**< low, high */
     loam_gpa hole_start;                             /**< RAM ends here; no memory in [hole_start, 4 GiB) */
-    uint64_t metadata_bytes; /**< host memory for the metadata of the allocator and of the map */
+    uint64_t metadata_bytes; /**< host memory for the metadata of allocator and map, of which 4 tables count */
     uint64_t table_bytes;    /**< for page tables, at most: the host's, KVM's, and a memfd's index of its pages */
     uint64_t own_bytes;    /**< for the process: extra_bytes, and what the kernel keeps for a machine and its threads */
     bool populates;        /**< every page will be there when creation returns */
