@@ -11,6 +11,7 @@
  */
 #include "vmm/machine.h"
 
+#include "loam/slots.h"
 #include "vmm/decode.h"
 #include "vmm/kick.h"
 #include "vmm/kvm.h"
@@ -18,7 +19,6 @@
 #include "vmm/lost_reason.h"
 #include "vmm/pit.h"
 #include "vmm/serial.h"
-#include "vmm/slots.h"
 #include "vmm/vcpu.h"
 #include "vmm/virtio_mmio.h"
 #include "vmm/virtio_rng.h"
@@ -63,7 +63,7 @@ struct machine {
     int stop_fd;
     struct loam_memory *memory;
     struct loam_gpa_map *map; /* of memory */
-    struct slots slots;
+    struct loam_slots *slots; /* NULL: none were made yet */
     struct bus bus;
     struct serial serial;
     void (*serial_output)(void *self, const uint8_t *bytes, size_t count);
@@ -321,11 +321,15 @@ static enum loam_error open_kvm(struct kvm *kvm, uint32_t vcpu_count, struct loa
 
 static enum loam_error open_vm(struct machine *machine, struct loam_diag *diag)
 {
+    const struct loam_slots_config config = {kvm_set_slot, &machine->vm_fd, machine->kvm.slot_limit, 0};
+    enum loam_error error;
+
     machine->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (machine->stop_fd < 0) {
         return loam_fail(diag, LOAM_ERROR_SYSTEM, "eventfd");
     }
-    return kvm_create_vm(&machine->kvm, &machine->vm_fd, diag);
+    error = loam_slots_create(&config, &machine->slots, diag);
+    return error == LOAM_OK ? kvm_create_vm(&machine->kvm, &machine->vm_fd, diag) : error;
 }
 
 /* Devices' addresses are kept free of memory for as long as the machine is there. */
@@ -350,7 +354,7 @@ static enum loam_error reserve_range(struct machine *machine, struct loam_diag *
 static enum loam_error show_memory(struct machine *machine, struct loam_diag *diag)
 {
     const struct loam_gpa_view *view = loam_gpa_map_acquire(machine->map);
-    enum loam_error error = slots_update(&machine->slots, view, diag);
+    enum loam_error error = loam_slots_update(machine->slots, view, diag);
 
     loam_gpa_map_release(machine->map, view);
     return error;
@@ -427,7 +431,6 @@ static struct machine *make_empty(const struct machine_config *config, const str
         machine->map = loam_memory_map(config->memory);
         machine->has_interrupts = !config->boot->without_interrupts || config->vcpu_count > 1;
         pthread_mutex_init(&machine->kick_lock, NULL);
-        slots_init(&machine->slots, slots_set_in_vm, &machine->vm_fd, kvm->slot_limit);
         bus_init(&machine->bus);
         machine->serial_output = config->serial_output;
         machine->serial_pace = config->serial_pace;
@@ -479,11 +482,11 @@ static void close_vm(struct machine *machine)
     }
     if (machine->vm_fd >= 0) {
         if (machine->has_interrupts) {
-            (void)!slots_clear(&machine->slots, NULL);
+            (void)!loam_slots_clear(machine->slots, NULL);
         }
         close(machine->vm_fd);
     }
-    slots_destroy(&machine->slots);
+    loam_slots_destroy(machine->slots);
     kvm_close(&machine->kvm);
 }
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "vmm/kvm.h"
 
+#include "loam/gpa_map.h"
+#include "loam/slots.h"
 #include "tests/vmm/ioctl_fake.h"
 
 #include <criterion/criterion.h>
@@ -10,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -316,4 +319,114 @@ Test(kvm, refuses_a_run_state_that_is_too_small)
     ioctl_fake_answer(KVM_GET_VCPU_MMAP_SIZE, 0, (int)sizeof(struct kvm_run) - 1);
     cr_assert_eq(kvm_open(KVM_DEVICE, &kvm, &diag), LOAM_ERROR_SYSTEM);
     cr_assert_not_null(strstr(diag.text, "KVM_GET_VCPU_MMAP_SIZE"));
+}
+
+/* --- Slots ------------------------------------------------------------------------------------------------------- */
+
+#define PAGE       UINT64_C(4096)
+#define SLOT_PAGES 16u
+
+/* A VM without vCPUs, and a map with one region of host memory. */
+struct shown {
+    _Alignas(64) uint8_t map_memory[1 << 16];
+    struct loam_gpa_map *map;
+    struct loam_slots *slots;
+    void *hva;
+    struct kvm kvm;
+    int vm_fd;
+};
+
+static void start_shown(struct shown *shown)
+{
+    struct loam_region region = {.bytes = SLOT_PAGES * PAGE, .type = LOAM_REGION_RAM, .access = LOAM_ACCESS_WRITE};
+    struct loam_slots_config config = {kvm_set_slot, &shown->vm_fd, 0, 3};
+    struct loam_diag diag = {0};
+
+    region.hva = mmap(NULL, region.bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    cr_assert_neq(region.hva, MAP_FAILED);
+    shown->hva = region.hva;
+    cr_assert_eq(loam_gpa_map_init(shown->map_memory, sizeof shown->map_memory, NULL, &shown->map), LOAM_OK);
+    cr_assert_eq(loam_gpa_map_insert(shown->map, &region), LOAM_OK);
+    cr_assert_eq(kvm_open(KVM_DEVICE, &shown->kvm, &diag), LOAM_OK, "%s", diag.text);
+    cr_assert_eq(kvm_create_vm(&shown->kvm, &shown->vm_fd, &diag), LOAM_OK, "%s", diag.text);
+    config.limit = shown->kvm.slot_limit - config.first_number;
+    cr_assert_eq(loam_slots_create(&config, &shown->slots, &diag), LOAM_OK, "%s", diag.text);
+}
+
+static void end_shown(struct shown *shown)
+{
+    loam_slots_destroy(shown->slots);
+    close(shown->vm_fd);
+    kvm_close(&shown->kvm);
+    munmap(shown->hva, SLOT_PAGES * PAGE);
+}
+
+static void show(struct shown *shown)
+{
+    const struct loam_gpa_view *view = loam_gpa_map_acquire(shown->map);
+    struct loam_diag diag = {0};
+
+    cr_assert_eq(loam_slots_update(shown->slots, view, &diag), LOAM_OK, "%s", diag.text);
+    loam_gpa_map_release(shown->map, view);
+}
+
+/* KVM takes what the library sends, and refuses what it should not be sent. */
+Test(kvm, understands_slots)
+{
+    static struct shown shown;
+    struct loam_slots_row row;
+    struct loam_diag diag = {0};
+
+    NEED_KVM();
+    start_shown(&shown);
+    for (uint64_t page = 0; page < SLOT_PAGES; page += 2) {
+        show(&shown);
+        cr_assert_eq(loam_gpa_map_protect(shown.map, (loam_gpa){page * PAGE}, PAGE, LOAM_ACCESS_READ), LOAM_OK);
+    }
+    cr_assert_eq(loam_slots_count(shown.slots), SLOT_PAGES - 2);
+    cr_assert_eq(loam_slots_at(shown.slots, 1, &row), LOAM_OK);
+    row.number = shown.kvm.slot_limit - 1;
+    cr_assert_eq(kvm_set_slot(&shown.vm_fd, &row), -1);
+    cr_assert_eq(errno, EEXIST, "it overlaps");
+    row.bytes = 0;
+    cr_assert_eq(kvm_set_slot(&shown.vm_fd, &row), -1);
+    cr_assert_eq(errno, EINVAL, "it is not there");
+    row.number = shown.kvm.slot_limit;
+    cr_assert_eq(kvm_set_slot(&shown.vm_fd, &row), -1);
+    cr_assert_eq(errno, EINVAL, "there is no such number");
+    cr_assert_eq(loam_slots_clear(shown.slots, &diag), LOAM_OK, "%s", diag.text);
+    end_shown(&shown);
+}
+
+/* Whether KVM logs a slot; it keeps no log of one that is not logged. */
+static bool is_logged(const struct shown *shown, uint32_t number)
+{
+    uint64_t bitmap = 0;
+    struct kvm_dirty_log log = {.slot = number, .dirty_bitmap = &bitmap};
+
+    return kvm_ioctl(shown->vm_fd, KVM_GET_DIRTY_LOG, &log) == 0;
+}
+
+Test(kvm, logs_the_slots_that_are_to_be)
+{
+    static struct shown shown;
+    struct loam_gpa_change change = {LOAM_CHANGE_LOG, {.bytes = SLOT_PAGES * PAGE}};
+    struct loam_slots_row row;
+
+    NEED_KVM();
+    start_shown(&shown);
+    show(&shown);
+    cr_assert_eq(loam_slots_at(shown.slots, 0, &row), LOAM_OK);
+    cr_assert_eq(row.number, 3);
+    cr_assert_not(is_logged(&shown, row.number));
+    for (int logged = 1; logged >= 0; logged--) {
+        uint32_t before = ioctl_fake_count();
+
+        change.region.log_dirty = logged == 1;
+        cr_assert_eq(loam_gpa_map_change(shown.map, &change, 1, NULL), LOAM_OK);
+        show(&shown);
+        cr_assert_eq(ioctl_fake_count() - before, 1, "in place");
+        cr_assert_eq(is_logged(&shown, row.number), logged == 1);
+    }
+    end_shown(&shown);
 }
