@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* A hypervisor in a hundred lines: plan, memory, slots, a guest that fills a ring below 4 GiB, an orderly end. */
 #include "loam/memory.h"
+#include "loam/slots.h"
 
 #include <err.h>
 #include <errno.h>
@@ -15,7 +16,7 @@
 
 #define TSS_ADDRESS 0xfffbd000 /* three pages in the hole, which some of Intel's processors need */
 
-enum { SLOT_MAX = 8, PORT_SERIAL = 0x3f8, CODE = 8, DATA = 16, CR0_PE = 1, EXIT_HOST = 3 };
+enum { PORT_SERIAL = 0x3f8, CODE = 8, DATA = 16, CR0_PE = 1, EXIT_HOST = 3 };
 
 /* 32-bit code: make a descriptor available in the ring at EBX (virtio 1.2, section 2.7.6), say so on COM1, stop. */
 static const unsigned char guest_code[] = {
@@ -24,21 +25,12 @@ static const unsigned char guest_code[] = {
     0xb0, 'L',  0xee, 0xf4,             /* movb $'L', %al; outb %al, %dx; hlt */
 };
 
-static bool add_slots(int vm, struct loam_gpa_map *map)
+static int set_slot(void *vm, const struct loam_slots_row *row)
 {
-    const struct loam_gpa_view *view = loam_gpa_map_acquire(map);
-    struct loam_slot slots[SLOT_MAX];
-    uint32_t count;
-    bool good = loam_gpa_view_slots(view, slots, SLOT_MAX, &count) == LOAM_OK;
+    struct kvm_userspace_memory_region region = {row->number, row->read_only ? KVM_MEM_READONLY : 0, row->start.value,
+                                                 row->bytes, (uintptr_t)row->hva};
 
-    for (uint32_t i = 0; good && i < count; i++) {
-        struct kvm_userspace_memory_region region = {i, slots[i].read_only ? KVM_MEM_READONLY : 0, slots[i].start.value,
-                                                     slots[i].bytes, (uintptr_t)slots[i].hva};
-
-        good = ioctl(vm, KVM_SET_USER_MEMORY_REGION, &region) == 0;
-    }
-    loam_gpa_map_release(map, view);
-    return good;
+    return ioctl(*(int *)vm, KVM_SET_USER_MEMORY_REGION, &region);
 }
 
 /* Flat 32-bit protected mode without paging (SDM volume 3A, section 3.4.5). */
@@ -82,11 +74,15 @@ int main(void)
     int vcpu = ioctl(vm, KVM_CREATE_VCPU, 0), slot_limit = ioctl(kvm, KVM_CHECK_EXTENSION, KVM_CAP_NR_MEMSLOTS);
     size_t run_bytes = (size_t)ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, 0);
     struct kvm_run *run = mmap(NULL, run_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu, 0);
+    struct loam_slots_config slots_config = {set_slot, &vm, (uint32_t)slot_limit, 0};
+    const struct loam_gpa_view *view;
     struct loam_virtqueue_rings rings;
     struct loam_memory *memory = NULL;
+    struct loam_slots *slots = NULL;
     struct loam_dma_buffer code;
     struct loam_diag diag = {0};
     struct loam_plan plan;
+    bool is_shown;
 
     if (run == MAP_FAILED || slot_limit <= 0) {
         errx(EXIT_HOST, "/dev/kvm: %s", kvm < 0 ? "not there, or not ours" : "gives no machine");
@@ -94,25 +90,30 @@ int main(void)
     request.slot_limit = (uint32_t)slot_limit;
     if (loam_plan_make(&request, &plan, &diag) != LOAM_OK || loam_memory_create(&plan, &memory, &diag) != LOAM_OK ||
         loam_dma_alloc(loam_memory_dma(memory), &code_request, &code, &diag) != LOAM_OK ||
-        loam_dma_alloc_virtqueue(loam_memory_dma(memory), "guest rings", 256, below_4_gib, &rings, &diag) != LOAM_OK) {
+        loam_dma_alloc_virtqueue(loam_memory_dma(memory), "guest rings", 256, below_4_gib, &rings, &diag) != LOAM_OK ||
+        loam_slots_create(&slots_config, &slots, &diag) != LOAM_OK) {
         loam_memory_destroy(memory);
         errx(EXIT_HOST, "%s", diag.text);
     }
     memcpy(code.hva, guest_code, sizeof guest_code);
-    if (ioctl(vm, KVM_SET_TSS_ADDR, TSS_ADDRESS) == 0 && add_slots(vm, loam_memory_map(memory)) &&
-        set_registers(vcpu, code.gpa, rings.available) && run_guest(vcpu, run)) {
+    view = loam_gpa_map_acquire(loam_memory_map(memory));
+    is_shown = loam_slots_update(slots, view, &diag) == LOAM_OK;
+    loam_gpa_map_release(loam_memory_map(memory), view);
+    if (is_shown && ioctl(vm, KVM_SET_TSS_ADDR, TSS_ADDRESS) == 0 && set_registers(vcpu, code.gpa, rings.available) &&
+        run_guest(vcpu, run)) {
         const uint16_t *available =
             (const uint16_t *)rings.buffer.hva + (rings.available.value - rings.buffer.gpa.value) / 2;
 
         printf("\n%u descriptor available in the ring at GPA %#" PRIx64 "\n", available[1], rings.available.value);
         status = available[1] == 1 ? 0 : 1;
     } else {
-        warnx("the guest did not run to its end");
+        warnx("the guest did not run to its end%s%s", is_shown ? "" : ": ", diag.text);
     }
     munmap(run, run_bytes);
     close(vcpu);
     close(vm); /* the slots go with it, and only then the memory */
     close(kvm);
+    loam_slots_destroy(slots);
     loam_memory_destroy(memory);
     return status;
 }
