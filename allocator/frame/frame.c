@@ -88,6 +88,18 @@ static void init_constants(struct loam_frame *frame, const struct loam_frame_con
     frame->seal = frame_seal_of_allocator(frame);
 }
 
+/* Nobody has them. Fresh memory is only read: it costs nothing before somebody comes. */
+static void clear_lender_rooms(struct loam_frame *frame)
+{
+    for (uint32_t id = 0; id < frame->cache_capacity; id++) {
+        uint64_t *first = (uint64_t *)frame_lender_room(frame, id);
+
+        if (*first != 0) {
+            *first = 0;
+        }
+    }
+}
+
 enum loam_error loam_frame_init(void *memory, size_t bytes, const struct loam_frame_config *given,
                                 struct loam_frame **frame)
 {
@@ -114,6 +126,7 @@ enum loam_error loam_frame_init(void *memory, size_t bytes, const struct loam_fr
             made->front.window[order][zone] = frame_window_none;
         }
     }
+    clear_lender_rooms(made);
     loam_frame_chunk_mark_pressure(made);
     *frame = made;
     return LOAM_OK;

@@ -168,7 +168,7 @@ struct frame_window {
 
 #define FRAME_ZONE_NONE LOAM_FRAME_ZONE_COUNT
 
-/* Room for what a lender keeps of itself; below lender_top its first word is 0 while nobody has it, above it is anything. */
+/* Room for what a lender keeps of itself; its first word is 0 as long as nobody has it. */
 #define FRAME_LENDER_BYTES 3008
 
 static_assert(FRAME_LENDER_BYTES % 64 == 0, "each on lines of its own");

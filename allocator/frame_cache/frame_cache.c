@@ -433,7 +433,7 @@ enum loam_error loam_frame_cache_make(struct loam_frame *frame, struct loam_fram
     if (!frame_lock_to_change(frame)) {
         return LOAM_ERROR_CORRUPT;
     }
-    while (n < frame->lender_top && frame_cache_at(frame, n)->forbidden != FRAME_UNUSED) {
+    while (n < frame->cache_capacity && frame_cache_at(frame, n)->forbidden != FRAME_UNUSED) {
         n++;
     }
     if (n == frame->cache_capacity) {

@@ -300,7 +300,8 @@ Test(dma, malformed_requests_are_refused)
     BAD(align_bytes, UINT64_C(1) << 63);
     BAD(boundary_bytes, PAGE / 2);
     BAD(boundary_bytes, 3 * PAGE);
-    BAD(flags, 1u << 4);
+    BAD(flags, 1u << 5);
+    BAD(flags, LOAM_DMA_AT | LOAM_DMA_IN);
     BAD(at.value, LOAM_MIB);
     BAD(at.value, 1);
     BAD(flags, UINT32_MAX);
@@ -410,7 +411,7 @@ Test(dma, every_refusal_says_what_is_wrong)
     assert_says(here(8 * LOAM_MIB, PAGE),
                 "dma buffer \"x\": 4096 bytes, at GPA 0x800000: not all of that is RAM in one piece");
     assert_says(here(LOAM_MIB + PAGE, PAGE), "dma buffer \"x\": 4096 bytes, at GPA 0x101000: the frames found are not "
-                                             "writable memory in one region of the GPA map");
+                                             "writable memory in one region of the GPA map, or are closed to buffers");
     all.align_bytes = 16 * PAGE;
     all.boundary_bytes = 32 * PAGE;
     all.limit.value = 2 * LOAM_MIB;
@@ -422,8 +423,8 @@ Test(dma, every_refusal_says_what_is_wrong)
                 "more RAM");
     assert_says(
         (struct loam_dma_request){.owner = "x", .bytes = PAGE, .at = {LOAM_MIB}},
-        "dma buffer \"x\" of 4096 bytes: a place is named in at, which counts only with the flag LOAM_DMA_AT: set "
-        "it, or leave at 0");
+        "dma buffer \"x\" of 4096 bytes: a place is named in at, which counts only with the flag LOAM_DMA_AT or "
+        "LOAM_DMA_IN: set one, or leave at 0");
     assert_says((struct loam_dma_request){.owner = "\n", .bytes = PAGE},
                 "dma buffer \"?\" of 4096 bytes: the owner's name has to be 1 to 63 printable ASCII characters");
     assert_says((struct loam_dma_request){.owner = "x"},
@@ -432,7 +433,7 @@ Test(dma, every_refusal_says_what_is_wrong)
                 "dma buffer \"x\" of 1 bytes: the alignment has to be a power of two up to 4 GiB");
     assert_says((struct loam_dma_request){.owner = "x", .bytes = 2, .boundary_bytes = 1},
                 "dma buffer \"x\" of 2 bytes: the boundary has to be a power of two and at least the size");
-    assert_says((struct loam_dma_request){.owner = "x", .bytes = 1, .flags = 16},
+    assert_says((struct loam_dma_request){.owner = "x", .bytes = 1, .flags = 32},
                 "dma buffer \"x\" of 1 bytes: a flag is not known");
     assert_says(here(LOAM_MIB + 8, 1), "dma buffer \"x\" of 1 bytes: the place has to be a multiple of the frame size");
     heap_failure = 1;

@@ -614,7 +614,7 @@ Test(plan, holds_ordinary_memory_against_what_is_available)
     assert_only_short(LOAM_PLAN_AVAILABLE);
     snprintf(
         text, sizeof text,
-        "available: 260 MiB of ordinary memory wanted, 256 MiB free (256 MiB of pages, 3 MiB of page tables, %" PRIu64
+        "available: 261 MiB of ordinary memory wanted, 256 MiB free (256 MiB of pages, 3 MiB of page tables, %" PRIu64
         " KiB of metadata, 1 MiB for the process): free memory on the host, or ask for less",
         metadata_kib());
     assert_check(LOAM_PLAN_AVAILABLE, ordinary_wanted(256 * LOAM_MIB), 256 * LOAM_MIB, text);
@@ -741,7 +741,7 @@ Test(plan, finds_no_limit_in_groups_without_one)
 {
     make_ok(&request_4k);
     assert_check(LOAM_PLAN_CGROUP, ordinary_wanted(256 * LOAM_MIB), UINT64_MAX,
-                 "cgroup: 260 MiB of memory wanted, no limit");
+                 "cgroup: 261 MiB of memory wanted, no limit");
     prim_fake_script_text(V2_LOAM "memory.max", "max\n");
     assert_room(&request_4k, UINT64_MAX, NULL);
     make_ok(&request_2m);
@@ -750,8 +750,8 @@ Test(plan, finds_no_limit_in_groups_without_one)
 
 Test(plan, keeps_to_a_limit_of_version_2)
 {
-    script_limit(V2_LOAM, "memory.max", "memory.current", 300 * LOAM_MIB, 40 * LOAM_MIB);
-    assert_room(&request_4k, 260 * LOAM_MIB, NULL);
+    script_limit(V2_LOAM, "memory.max", "memory.current", 300 * LOAM_MIB, 38 * LOAM_MIB);
+    assert_room(&request_4k, 262 * LOAM_MIB, NULL);
     script_limit(V2_LOAM, "memory.max", "memory.current", 300 * LOAM_MIB, 100 * LOAM_MIB);
     assert_room(&request_4k, 200 * LOAM_MIB, V2_LOAM "memory.max");
     script_limit(V2_LOAM, "memory.max", "memory.current", 300 * LOAM_MIB, 400 * LOAM_MIB);
@@ -775,11 +775,11 @@ Test(plan, proposes_a_limit_that_suffices)
 
 Test(plan, counts_cached_files_as_room)
 {
-    script_limit(V2_LOAM, "memory.max", "memory.current", 300 * LOAM_MIB, 290 * LOAM_MIB);
+    script_limit(V2_LOAM, "memory.max", "memory.current", 300 * LOAM_MIB, 288 * LOAM_MIB);
     prim_fake_script_text(V2_LOAM "memory.stat",
                           "anon 1\nfile 999999999\nshmem 5\ninactive_anon 7\nactive_anon 9\ninactive_file 209715200\n"
                           "active_file 52428800\nunevictable 0\n");
-    assert_room(&request_4k, 260 * LOAM_MIB, NULL);
+    assert_room(&request_4k, 262 * LOAM_MIB, NULL);
     prim_fake_script_text(V2_LOAM "memory.stat", "inactive_file 18446744073709551615\nactive_file 52428800\n");
     assert_room(&request_4k, 300 * LOAM_MIB, NULL);
 }
@@ -1469,7 +1469,7 @@ Test(plan, says_the_parts_of_what_a_group_is_charged)
     script_limit(V2_LOAM, "memory.max", "memory.current", 300 * LOAM_MIB, 100 * LOAM_MIB);
     make_ok(&request);
     snprintf(text, sizeof text,
-             "260 MiB of memory wanted, 200 MiB left of the limit (256 MiB of pages, 3 MiB of page tables, %" PRIu64
+             "261 MiB of memory wanted, 200 MiB left of the limit (256 MiB of pages, 3 MiB of page tables, %" PRIu64
              " KiB of metadata, 1 MiB for the process): raise it with: echo ",
              metadata_kib());
     cr_expect_not_null(strstr(check_of(LOAM_PLAN_CGROUP)->text, text), "%s", check_of(LOAM_PLAN_CGROUP)->text);
@@ -1564,7 +1564,7 @@ Test(plan, ends_at_4k_when_nothing_fits)
     script_pool(POOL_2M, 0, 0, 0, 0, 0);
     script_available(1024);
     assert_auto(2 * LOAM_GIB, LOAM_PAGES_4K,
-                "1G: 2 x 1 GiB hugepages wanted, 0 free; 2M: 1024 x 2 MiB hugepages wanted, 0 free; thp: 2071 MiB of "
+                "1G: 2 x 1 GiB hugepages wanted, 0 free; 2M: 1024 x 2 MiB hugepages wanted, 0 free; thp: 2072 MiB of "
                 "ordinary memory wanted, 1 MiB free");
     assert_only_short(LOAM_PLAN_AVAILABLE);
     cr_expect_not_null(check_of(LOAM_PLAN_CGROUP));

@@ -123,6 +123,28 @@ Test(cxx, frames_come_and_go_with_and_without_a_cache)
     cr_assert_eq(loam_frame_get_fragmentation(frame).free_frames, before);
 }
 
+Test(cxx, slots_are_set_by_a_lambda)
+{
+    Memory memory = make_memory();
+    loam_gpa_map *map = loam_memory_map(memory.get());
+    const loam_gpa_view *view = loam_gpa_map_acquire(map);
+    uint64_t bytes = 0;
+    loam_slots_config config = {};
+    loam_slots *slots = nullptr;
+
+    config.set = [](void *self, const loam_slots_row *row) {
+        *static_cast<uint64_t *>(self) += row->bytes;
+        return 0;
+    };
+    config.self = &bytes;
+    config.limit = 8;
+    cr_assert_eq(loam_slots_create(&config, &slots, nullptr), LOAM_OK);
+    cr_assert_eq(loam_slots_update(slots, view, nullptr), LOAM_OK);
+    cr_assert_eq(bytes, 16 * LOAM_MIB);
+    cr_assert_eq(loam_gpa_map_release(map, view), LOAM_OK);
+    loam_slots_destroy(slots);
+}
+
 Test(cxx, headers_and_library_are_of_one_version)
 {
     cr_assert_str_eq(loam_version(), LOAM_VERSION);

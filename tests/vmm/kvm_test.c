@@ -398,12 +398,12 @@ Test(kvm, understands_slots)
     end_shown(&shown);
 }
 
-/* Whether KVM logs a slot; it keeps no log of one that is not logged. */
-static bool is_logged(const struct shown *shown, uint32_t number)
+/* Which pages of a slot were written, a bit each. False: KVM does not log it. */
+static bool fetch_log(const struct shown *shown, uint32_t number, uint64_t *written)
 {
-    uint64_t bitmap = 0;
-    struct kvm_dirty_log log = {.slot = number, .dirty_bitmap = &bitmap};
+    struct kvm_dirty_log log = {.slot = number, .dirty_bitmap = written};
 
+    *written = 0;
     return kvm_ioctl(shown->vm_fd, KVM_GET_DIRTY_LOG, &log) == 0;
 }
 
@@ -412,13 +412,14 @@ Test(kvm, logs_the_slots_that_are_to_be)
     static struct shown shown;
     struct loam_gpa_change change = {LOAM_CHANGE_LOG, {.bytes = SLOT_PAGES * PAGE}};
     struct loam_slots_row row;
+    uint64_t written;
 
     NEED_KVM();
     start_shown(&shown);
     show(&shown);
     cr_assert_eq(loam_slots_at(shown.slots, 0, &row), LOAM_OK);
     cr_assert_eq(row.number, 3);
-    cr_assert_not(is_logged(&shown, row.number));
+    cr_assert_not(fetch_log(&shown, row.number, &written));
     for (int logged = 1; logged >= 0; logged--) {
         uint32_t before = ioctl_fake_count();
 
@@ -426,7 +427,58 @@ Test(kvm, logs_the_slots_that_are_to_be)
         cr_assert_eq(loam_gpa_map_change(shown.map, &change, 1, NULL), LOAM_OK);
         show(&shown);
         cr_assert_eq(ioctl_fake_count() - before, 1, "in place");
-        cr_assert_eq(is_logged(&shown, row.number), logged == 1);
+        cr_assert_eq(fetch_log(&shown, row.number, &written), logged == 1);
     }
+    end_shown(&shown);
+}
+
+/* Real mode: a byte to page 3, another to page 9, and the end. */
+static const uint8_t writer[] = {0xc6, 0x06, 0x00, 0x30, 0x01, 0xc6, 0x06, 0x00, 0x90, 0x01, 0xf4};
+
+static void run_writer(const struct shown *shown)
+{
+    int vcpu_fd = kvm_ioctl_number(shown->vm_fd, KVM_CREATE_VCPU, 0);
+    struct kvm_run *run = mmap(NULL, shown->kvm.run_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu_fd, 0);
+    struct kvm_regs registers = {.rip = PAGE, .rflags = 2};
+    struct kvm_sregs sregs;
+
+    cr_assert_neq((void *)run, MAP_FAILED);
+    memcpy((uint8_t *)shown->hva + PAGE, writer, sizeof writer);
+    cr_assert_eq(kvm_ioctl(vcpu_fd, KVM_GET_SREGS, &sregs), 0);
+    sregs.cs.base = sregs.cs.selector = 0;
+    cr_assert_eq(kvm_ioctl(vcpu_fd, KVM_SET_SREGS, &sregs), 0);
+    cr_assert_eq(kvm_ioctl(vcpu_fd, KVM_SET_REGS, &registers), 0);
+    cr_assert_eq(kvm_ioctl_number(vcpu_fd, KVM_RUN, 0), 0);
+    cr_assert_eq(run->exit_reason, KVM_EXIT_MMIO, "page 9 is read-only");
+    cr_assert_eq(run->mmio.phys_addr, 9 * PAGE);
+    cr_assert_eq(kvm_ioctl_number(vcpu_fd, KVM_RUN, 0), 0);
+    cr_assert_eq(run->exit_reason, KVM_EXIT_HLT);
+    munmap(run, shown->kvm.run_bytes);
+    close(vcpu_fd);
+}
+
+Test(kvm, logs_what_a_guest_writes_and_keeps_what_it_may_not_write)
+{
+    static struct shown shown;
+    const struct loam_gpa_change changes[] = {
+        {LOAM_CHANGE_LOG, {.start = {2 * PAGE}, .bytes = 6 * PAGE, .log_dirty = true}},
+        {LOAM_CHANGE_PROTECT, {.start = {8 * PAGE}, .bytes = 8 * PAGE, .access = LOAM_ACCESS_READ}},
+    };
+    struct loam_slots_row row;
+    uint64_t written;
+
+    NEED_KVM();
+    start_shown(&shown);
+    cr_assert_eq(loam_gpa_map_change(shown.map, changes, 2, NULL), LOAM_OK);
+    show(&shown);
+    run_writer(&shown);
+    cr_assert_eq(loam_slots_count(shown.slots), 3);
+    for (uint32_t i = 0; i < 3; i++) {
+        cr_assert_eq(loam_slots_at(shown.slots, i, &row), LOAM_OK);
+        cr_assert_eq(fetch_log(&shown, row.number, &written), i == 1, "slot %u", row.number);
+        cr_assert_eq(written, i == 1 ? UINT64_C(1) << (3 - 2) : 0, "page 3, which is the second of its slot");
+    }
+    cr_assert_eq(((const uint8_t *)shown.hva)[3 * PAGE], 1);
+    cr_assert_eq(((const uint8_t *)shown.hva)[9 * PAGE], 0);
     end_shown(&shown);
 }

@@ -44,7 +44,8 @@ struct loam_slots_row {
 
 /**
  * Have the hypervisor carry out one row: 0, or -1 with errno set, and nothing done. A number that is there already comes
- * again only to be deleted, or with another log_dirty and all else the same. It calls nothing of the same slots.
+ * again only to be deleted, or with another log_dirty and all else the same. The callback does not use the slots that it
+ * is called for.
  */
 typedef int loam_slots_set_fn(void *self, const struct loam_slots_row *row);
 
