@@ -26,6 +26,7 @@
 #define TABLE_CAPACITY_MAX      64
 #define REGION_ALIGN_SHIFT      12
 #define BUCKETS_PER_REGION      2
+#define LIKELY_PARTS            8 /* a region is likely if it has all but one of so many parts of all memory */
 
 static_assert(sizeof(loam_gpa) == sizeof(uint64_t), "a GPA is passed as an integer");
 static_assert(sizeof(loam_pfn) == sizeof(uint64_t), "a PFN is passed as an integer");
@@ -56,7 +57,7 @@ static uint64_t bucket_capacity(uint32_t region_capacity)
 
 static size_t buckets_offset(uint32_t region_capacity)
 {
-    return sizeof(struct loam_gpa_view) + ((size_t)region_capacity + 1) * sizeof(uint64_t);
+    return offsetof(struct loam_gpa_view, starts) + ((size_t)region_capacity + 1) * sizeof(uint64_t);
 }
 
 static size_t rows_offset(uint32_t region_capacity)
@@ -172,6 +173,47 @@ static bool table_append(struct loam_gpa_view *table, const struct loam_region *
     return true;
 }
 
+/*
+ * The row that nearly every lookup is for, as high RAM is in a large guest, and low RAM in a small one; count if there
+ * is none. Lookups try it first, which is only worth it where the processor foresees that they are right.
+ */
+static uint32_t likely_row(const struct loam_gpa_view *table)
+{
+    uint64_t memory_bytes = 0, most_bytes = 0;
+    uint32_t most = table->count;
+
+    for (uint32_t row = 0; row < table->count; row++) {
+        const struct loam_region *region = gpa_view_region_at(table, row);
+
+        if (gpa_view_is_memory(region)) {
+            memory_bytes += region->bytes;
+            most = region->bytes > most_bytes ? row : most;
+            most_bytes = region->bytes > most_bytes ? region->bytes : most_bytes;
+        }
+    }
+    return memory_bytes - most_bytes <= memory_bytes / LIKELY_PARTS ? most : table->count;
+}
+
+static struct gpa_view_spot likely_spot(const struct loam_gpa_view *table)
+{
+    uint32_t row = likely_row(table);
+    const struct loam_region *region = gpa_view_region_at(table, row);
+
+    return row == table->count
+               ? (struct gpa_view_spot){0}
+               : (struct gpa_view_spot){region->start.value, region->bytes, region->hva, (uint32_t)region->access};
+}
+
+static void table_set_likely(struct loam_gpa_view *table)
+{
+    struct gpa_view_spot likely = likely_spot(table);
+
+    table->likely_start = likely.start;
+    table->likely_bytes = likely.bytes;
+    table->likely_hva = likely.hva;
+    table->likely_access = likely.access;
+}
+
 /* The smallest shift at which the buckets cover the span. */
 static uint32_t bucket_shift_for(uint64_t span_bytes, uint64_t capacity)
 {
@@ -189,6 +231,7 @@ static void table_index(struct loam_gpa_view *table)
     uint32_t row = 0;
 
     table->starts[table->count] = UINT64_MAX;
+    table_set_likely(table);
     if (table->count == 0) {
         return;
     }
@@ -720,6 +763,19 @@ static enum loam_error validate_index(const struct loam_gpa_view *table, struct 
     return LOAM_OK;
 }
 
+static enum loam_error validate_likely(const struct loam_gpa_view *table, struct loam_diag *diag)
+{
+    struct gpa_view_spot found = gpa_view_likely(table), likely = likely_spot(table);
+
+    return found.start == likely.start && found.bytes == likely.bytes && found.hva == likely.hva &&
+                   found.access == likely.access
+               ? LOAM_OK
+               : loam_fail(
+                     diag, LOAM_ERROR_CORRUPT,
+                     "gpa map: lookups first try %#llx bytes at GPA %#llx, which are not the likely row, %u of %u",
+                     (unsigned long long)found.bytes, (unsigned long long)found.start, likely_row(table), table->count);
+}
+
 static enum loam_error validate_table(const struct loam_gpa_view *table, struct loam_diag *diag)
 {
     enum loam_error error = LOAM_OK;
@@ -731,7 +787,8 @@ static enum loam_error validate_table(const struct loam_gpa_view *table, struct 
     for (uint32_t row = 0; error == LOAM_OK && row < table->count; row++) {
         error = validate_row(table, row, diag);
     }
-    return error == LOAM_OK ? validate_index(table, diag) : error;
+    error = error == LOAM_OK ? validate_index(table, diag) : error;
+    return error == LOAM_OK ? validate_likely(table, diag) : error;
 }
 
 /* Tables that nobody may read are not looked at. */

@@ -28,6 +28,14 @@ struct gpa_view_row {
 static_assert(sizeof(struct gpa_view_row) == GPA_VIEW_CACHE_LINE_BYTES, "a row is one cache line");
 static_assert(sizeof(struct loam_region) == 48, "no flag makes a region larger");
 
+/* What translation wants of a region. bytes == 0: there is none. */
+struct gpa_view_spot {
+    uint64_t start;
+    uint64_t bytes;
+    char *hva;
+    uint32_t access; /* enum loam_access */
+};
+
 /*
  * Invariants of a published table, which nobody writes until it is neither current nor held:
  *   rows[i].start + rows[i].bytes <= rows[i + 1].start      sorted and disjoint
@@ -35,24 +43,33 @@ static_assert(sizeof(struct loam_region) == 48, "no flag makes a region larger")
  *   starts[i] == rows[i].start, starts[count] == UINT64_MAX the dense copy that searches read, and its sentinel
  *   first == rows[0].start, first + span_bytes == end of the last row; span_bytes == 0 == count for an empty table
  *   buckets[b] == the last row that starts at or below first + (b << bucket_shift)
+ *   likely is the row that has most of all memory; its bytes are 0 where none has: see likely_row() in gpa_map.c
  *
- * What readers write stands on a line of its own.
+ * What readers write stands on a line of its own, and what every lookup reads on another.
  */
 struct loam_gpa_view {
     alignas(GPA_VIEW_CACHE_LINE_BYTES) _Atomic uint32_t reader_count;
 
-    alignas(GPA_VIEW_CACHE_LINE_BYTES) uint64_t first;
+    alignas(GPA_VIEW_CACHE_LINE_BYTES) uint64_t likely_start;
+    uint64_t likely_bytes;
+    char *likely_hva;
+    uint32_t likely_access;
+    uint32_t bucket_shift;
+    uint64_t first;
     uint64_t span_bytes;
     size_t buckets_offset_bytes; /* from the view */
     size_t rows_offset_bytes;
-    uint32_t bucket_shift;
+
+    alignas(GPA_VIEW_CACHE_LINE_BYTES) uint64_t generation;
     uint32_t count;
     uint32_t capacity;
     bool complete; /* false while, and after, a change that failed was built here */
-    uint64_t generation;
 
-    alignas(GPA_VIEW_CACHE_LINE_BYTES) uint64_t starts[]; /* capacity + 1; then buckets, then rows */
+    uint64_t starts[]; /* capacity + 1; then buckets, then rows */
 };
+
+static_assert(offsetof(struct loam_gpa_view, generation) == (size_t)2 * GPA_VIEW_CACHE_LINE_BYTES,
+              "lookups begin in one line");
 
 /* --- A table's parts -------------------------------------------------------------------------------------------- */
 
@@ -71,6 +88,11 @@ static inline const struct loam_region *gpa_view_region_at(const struct loam_gpa
     return &gpa_view_rows(view)[index].region;
 }
 
+static inline struct gpa_view_spot gpa_view_likely(const struct loam_gpa_view *view)
+{
+    return (struct gpa_view_spot){view->likely_start, view->likely_bytes, view->likely_hva, view->likely_access};
+}
+
 /* The row whose region holds gpa; count if none does. */
 uint32_t loam_gpa_view_row_holding(const struct loam_gpa_view *view, uint64_t gpa);
 
@@ -84,6 +106,18 @@ static inline uint64_t gpa_view_end_of(const struct loam_region *region)
 static inline bool gpa_view_is_memory(const struct loam_region *region)
 {
     return region->type != LOAM_REGION_DEVICE;
+}
+
+/*
+ * Whether all of [gpa, gpa + bytes) lies in the spot, which grants access. As few branches as can be: a device grants
+ * LOAM_ACCESS_NONE, and what is no access or no byte wraps to more than any region grants or has left.
+ */
+static inline bool gpa_view_grants(const struct gpa_view_spot *spot, loam_gpa gpa, uint64_t bytes,
+                                   enum loam_access access)
+{
+    uint64_t offset_bytes = gpa.value - spot->start;
+
+    return offset_bytes < spot->bytes && bytes - 1 < spot->bytes - offset_bytes && (uint32_t)access - 1 < spot->access;
 }
 
 /* Whether access is one that can be asked for. */

@@ -757,6 +757,75 @@ Test(gpa_map, validate_says_what_is_damaged)
     }
 }
 
+/* Lookups try first what has most of all memory: it is damaged, and the row that it stands for is not. */
+Test(gpa_map, validate_sees_that_what_is_likely_is_damaged)
+{
+    static const uint64_t words[] = {0x10000, 0x30000, 0x7000000};
+    struct loam_diag diag = {0};
+
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
+        struct loam_gpa_map *map = make_map(8, 2);
+        const struct loam_gpa_view *view;
+        uint64_t *word;
+
+        cr_assert_eq(insert(map, ram(0x10000, 0x30000, 0x7000000, 3, 0x5000)), LOAM_OK);
+        cr_assert_eq(insert(map, ram(0x50000, 0x1000, 0x9000000, 3, 0x6000)), LOAM_OK);
+        view = loam_gpa_map_acquire(map);
+        word = (uint64_t *)(uintptr_t)view;
+        loam_gpa_map_release(map, view);
+        while (*word != words[i]) {
+            word++;
+        }
+        *word += 0x1000;
+        cr_assert_eq(loam_gpa_map_validate(map, &diag), LOAM_ERROR_CORRUPT, "word %zu", i);
+        cr_expect(strstr(diag.text, "which are not the likely row, 0 of 2") != NULL, "%s", diag.text);
+    }
+}
+
+/*
+ * One region is likely, first among others or last, and what is asked of it or of them is answered as if none were. The
+ * second turn is one in which no region is.
+ */
+Test(gpa_map, a_likely_region_changes_no_answer)
+{
+    static const uint64_t large[] = {64 * PAGE, 6 * PAGE};
+
+    for (size_t i = 0; i < 2; i++) {
+        struct loam_gpa_map *map = make_map(8, 2);
+        struct loam_region reserved = ram(0x400000, 4 * PAGE, 0x9000000, 2, 0);
+        const struct loam_gpa_view *view;
+        void *hva;
+
+        cr_assert_eq(insert(map, device(0, 1024 * PAGE)), LOAM_OK, "larger than any, and no memory");
+        cr_assert_eq(insert(map, reserved), LOAM_OK);
+        cr_assert_eq(insert(map, ram(0x500000, large[i], 0x7000000, 1, 0)), LOAM_OK);
+        cr_assert_eq(loam_gpa_map_protect(map, (loam_gpa){0x500000}, large[i], LOAM_ACCESS_READ), LOAM_OK);
+        view = loam_gpa_map_acquire(map);
+        cr_expect_eq(loam_gpa_view_translate(view, (loam_gpa){0x500000}, large[i], LOAM_ACCESS_READ, &hva), LOAM_OK);
+        cr_expect_eq((uintptr_t)hva, 0x7000000);
+        cr_expect_eq(loam_gpa_view_translate(view, (loam_gpa){0x501234}, 1, LOAM_ACCESS_READ, &hva), LOAM_OK);
+        cr_expect_eq((uintptr_t)hva, 0x7001234);
+        cr_expect_eq(loam_gpa_view_translate(view, (loam_gpa){0x400010}, 8, LOAM_ACCESS_WRITE, &hva), LOAM_OK);
+        cr_expect_eq((uintptr_t)hva, 0x9000010);
+        cr_expect_eq(loam_gpa_view_translate(view, (loam_gpa){0x501234}, 1, LOAM_ACCESS_WRITE, &hva),
+                     LOAM_ERROR_NOT_PERMITTED);
+        cr_expect_null(hva);
+        cr_expect_eq(loam_gpa_view_translate(view, (loam_gpa){0x500001}, large[i], LOAM_ACCESS_READ, &hva),
+                     LOAM_ERROR_OVERLAP);
+        cr_expect_eq(loam_gpa_view_translate(view, (loam_gpa){0x501234}, 0, LOAM_ACCESS_READ, &hva),
+                     LOAM_ERROR_INVALID);
+        cr_expect_eq(loam_gpa_view_translate(view, (loam_gpa){0x501234}, UINT64_MAX, LOAM_ACCESS_READ, &hva),
+                     LOAM_ERROR_INVALID);
+        cr_expect_eq(loam_gpa_view_translate(view, (loam_gpa){0x501234}, 1, LOAM_ACCESS_NONE, &hva),
+                     LOAM_ERROR_INVALID);
+        cr_expect_eq(loam_gpa_view_translate(view, (loam_gpa){0x4fffff}, 1, LOAM_ACCESS_READ, &hva),
+                     LOAM_ERROR_NOT_FOUND);
+        cr_expect_eq(loam_gpa_view_translate(view, (loam_gpa){0}, 1, LOAM_ACCESS_READ, &hva), LOAM_ERROR_NOT_FOUND);
+        loam_gpa_map_release(map, view);
+        assert_valid(map);
+    }
+}
+
 /* --- Pieces and copies ----------------------------------------------------------------------------------------- */
 
 Test(gpa_map, pieces_cover_exactly_the_range)

@@ -25,6 +25,8 @@
 #define HOLE     (RAM + 3 * PAGE)
 #define DEVICE   (RAM + 4 * PAGE)
 
+#define STEP_BYTES_MAX 304
+
 static uint8_t *pages; /* the second region first, then the first, then the one to read */
 static void *map_memory;
 static struct loam_gpa_map *map;
@@ -130,7 +132,7 @@ static void assert_whole(uint64_t gpa, uint64_t bytes, const uint8_t *buffer, co
 
 static void read_stepped(uint64_t gpa, uint64_t bytes)
 {
-    uint8_t buffer[64];
+    uint8_t buffer[STEP_BYTES_MAX];
     enum loam_error error;
 
     step_gpa = loam_align_down(gpa, 8);
@@ -148,16 +150,50 @@ static const struct range {
     uint64_t gpa;
     uint64_t bytes;
 } ranges[] = {
-    {RAM + 18, 2},  {RAM + 20, 4},  {RAM + 16, 8},       {RAM + 17, 7},        {RAM + 22, 2},        {RAM + 20, 12},
-    {RAM + 23, 19}, {RAM + 16, 16}, {RAM + PAGE - 2, 4}, {RAM + PAGE - 8, 16}, {RAM + PAGE - 5, 14},
+    {RAM + 18, 2},
+    {RAM + 20, 4},
+    {RAM + 16, 8},
+    {RAM + 17, 7},
+    {RAM + 22, 2},
+    {RAM + 20, 12},
+    {RAM + 23, 19},
+    {RAM + 16, 16},
+    {RAM + PAGE - 2, 4},
+    {RAM + PAGE - 8, 16},
+    {RAM + PAGE - 5, 14},
+    /* Long enough for blocks, from every kind of start. */
+    {RAM + 16, 192},
+    {RAM + 24, 200},
+    {RAM + 21, 222},
+    {RAM + PAGE - 131, 300},
 };
+
+/* The first region alone, so that it has all memory and lookups try it first. */
+static void leave_one_region(void)
+{
+    cr_assert_eq(loam_gpa_map_remove(map, (loam_gpa){RAM + PAGE}, 2 * PAGE), LOAM_OK);
+    loam_gpa_map_release(map, view);
+    view = loam_gpa_map_acquire(map);
+}
+
+/* Each range, found by a search; and each that lies in the first region, found there at once. */
+static void for_each_range(void (*step)(uint64_t gpa, uint64_t bytes))
+{
+    for (size_t i = 0; i < sizeof ranges / sizeof ranges[0]; i++) {
+        step(ranges[i].gpa, ranges[i].bytes);
+    }
+    leave_one_region();
+    for (size_t i = 0; i < sizeof ranges / sizeof ranges[0]; i++) {
+        if (ranges[i].gpa + ranges[i].bytes <= RAM + PAGE) {
+            step(ranges[i].gpa, ranges[i].bytes);
+        }
+    }
+}
 
 Test(gpa_view, reads_tear_no_aligned_value)
 {
     SKIP_WHERE_A_SANITIZER_CALLS();
-    for (size_t i = 0; i < sizeof ranges / sizeof ranges[0]; i++) {
-        read_stepped(ranges[i].gpa, ranges[i].bytes);
-    }
+    for_each_range(read_stepped);
 }
 
 /* Memory is zero, and what is written is not: every aligned value of the range is at any moment one or the other. */
@@ -176,7 +212,7 @@ static void look(int signal_number)
 
 static void write_stepped(uint64_t gpa, uint64_t bytes)
 {
-    uint8_t buffer[64];
+    uint8_t buffer[STEP_BYTES_MAX];
     enum loam_error error;
 
     memset(buffer, 0xff, sizeof buffer);
@@ -197,8 +233,42 @@ static void write_stepped(uint64_t gpa, uint64_t bytes)
 Test(gpa_view, writes_tear_no_aligned_value)
 {
     SKIP_WHERE_A_SANITIZER_CALLS();
-    for (size_t i = 0; i < sizeof ranges / sizeof ranges[0]; i++) {
-        write_stepped(ranges[i].gpa, ranges[i].bytes);
+    for_each_range(write_stepped);
+}
+
+/* --- Copies of every length -------------------------------------------------------------------------------------- */
+
+/* From every kind of start to every kind of end, on either side of where words become blocks, with the buffer anywhere. */
+Test(gpa_view, copies_are_exact_whatever_their_start_and_length)
+{
+    uint8_t buffer[2 * PAGE + 64], before[2 * PAGE];
+
+    for (uint64_t i = 0; i < 2 * PAGE; i++) {
+        *at(RAM + i) = (uint8_t)(i * 7 + i / 256);
+    }
+    for (uint64_t bytes = 1; bytes < 2 * PAGE - 64; bytes = bytes < 300 ? bytes + 1 : bytes * 3 / 2) {
+        for (uint64_t off = 0; off < 32; off++) {
+            loam_gpa gpa = {bytes % 2 == 0 ? RAM + off : RAM + 2 * PAGE - 32 - bytes + off};
+            uint8_t *to = buffer + off * 5 % 16 + 1;
+
+            memset(buffer, 0x5a, bytes + 32);
+            cr_assert_eq(loam_gpa_view_read(view, gpa, to, bytes), LOAM_OK);
+            cr_assert(to[-1] == 0x5a && to[bytes] == 0x5a, "%" PRIu64 " bytes from %" PRIu64, bytes, off);
+            for (uint64_t i = 0; i < bytes; i++) {
+                cr_assert_eq(to[i], *at(gpa.value + i), "byte %" PRIu64 " of %" PRIu64 " from %" PRIu64, i, bytes, off);
+            }
+            memcpy(before, pages, sizeof before);
+            memset(to, (int)(0x80 + off), bytes);
+            cr_assert_eq(loam_gpa_view_write(view, gpa, to, bytes), LOAM_OK);
+            for (uint64_t i = 0; i < 2 * PAGE; i++) {
+                bool inside = i >= gpa.value - RAM && i - (gpa.value - RAM) < bytes;
+                uint8_t *byte = at(RAM + i);
+
+                cr_assert_eq(*byte, inside ? 0x80 + off : before[byte - pages],
+                             "byte %" PRIu64 " of %" PRIu64 " to %" PRIu64, i, bytes, off);
+            }
+            memcpy(pages, before, sizeof before);
+        }
     }
 }
 
