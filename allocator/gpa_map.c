@@ -1,14 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * The map is a header and table_capacity tables, all in the caller's memory, addressed by offsets.
+ * The map is a header, table_capacity tables, and one more that is never published, on which changes that are made
+ * together alternate with the table that they end in. All lie in the caller's memory, addressed by offsets. A table is
+ * written when it is first wanted, and no other is while one that was is free: what is never needed is never touched.
  *
  * What a table holds, and its invariants, are in allocator/gpa_view.h; lookups in one are in gpa_view.c.
  *
- * Who may touch a table:
- *   current == t                    anybody may read it
- *   current != t, reader_count > 0  its holders may read it
- *   current != t, reader_count == 0 whoever holds change_lock may write it
- * Why a reader never holds a table that is being written is said at loam_gpa_map_acquire.
+ * Who may touch a table t that is made, t < made_count:
+ *   t is current                     anybody may read it
+ *   t is not, reader_count > 0       its holders may read it
+ *   t is not, reader_count == 0      whoever holds change_lock may write it
+ * Why a reader never holds a table that is being written is said at loam_gpa_map_acquire. loam_gpa_map_translate holds
+ * none, and says how it sees that what it read was rewritten.
+ *
+ * Which table is free, at most: of N views that are held, or being acquired, each keeps one table from use, and the
+ * current one is another. So N + 2 tables always leave one.
  *
  * Locks: change_lock only; readers take none.
  */
@@ -23,22 +29,28 @@
 #define REGION_CAPACITY_DEFAULT 64
 #define TABLE_CAPACITY_DEFAULT  4
 #define TABLE_CAPACITY_MIN      2
-#define TABLE_CAPACITY_MAX      64
+#define TABLE_CAPACITY_MAX      4096
+#define TABLE_BITS              12
+#define LOOKED_AT_MAX           64 /* tables that a change looks at before it takes one that was never used */
 #define REGION_ALIGN_SHIFT      12
-#define BUCKETS_PER_REGION      2
+#define TRANSLATE_TRIES         4
 #define LIKELY_PARTS            8 /* a region is likely if it has all but one of so many parts of all memory */
 
 static_assert(sizeof(loam_gpa) == sizeof(uint64_t), "a GPA is passed as an integer");
 static_assert(sizeof(loam_pfn) == sizeof(uint64_t), "a PFN is passed as an integer");
 static_assert(UINT64_C(1) << REGION_ALIGN_SHIFT == LOAM_REGION_ALIGN_BYTES, "the least that a bucket covers");
 
+static_assert(TABLE_CAPACITY_MAX <= 1 << TABLE_BITS, "a table's number fits in the word that names it");
+
+/* current is never twice the same: the generation in it grows, and at one change a microsecond ends in 142 years. */
 struct loam_gpa_map {
-    alignas(GPA_VIEW_CACHE_LINE_BYTES) _Atomic uint32_t current;
-    _Atomic uint64_t generation; /* of the current table, or of one that is about to be */
+    alignas(GPA_VIEW_CACHE_LINE_BYTES) _Atomic uint64_t current; /* generation << TABLE_BITS | number of the table */
     uint32_t table_capacity;
-    size_t stride_bytes;
     uint32_t kept_backing_count; /* rows whose backing is 1 to that many are the keeper's */
+    size_t stride_bytes;
     alignas(GPA_VIEW_CACHE_LINE_BYTES) struct loam_lock change_lock;
+    _Atomic uint32_t made_count; /* tables 0 to made_count - 1 have been written; grows under change_lock */
+    uint32_t replaced;           /* the number of the table before the current one */
 };
 
 /* Changes that are made together. */
@@ -50,11 +62,6 @@ struct changes {
 
 /* --- Layout ---------------------------------------------------------------------------------------------------- */
 
-static uint64_t bucket_capacity(uint32_t region_capacity)
-{
-    return (uint64_t)region_capacity * BUCKETS_PER_REGION;
-}
-
 static size_t buckets_offset(uint32_t region_capacity)
 {
     return offsetof(struct loam_gpa_view, starts) + ((size_t)region_capacity + 1) * sizeof(uint64_t);
@@ -63,7 +70,7 @@ static size_t buckets_offset(uint32_t region_capacity)
 static size_t rows_offset(uint32_t region_capacity)
 {
     size_t buckets_end =
-        buckets_offset(region_capacity) + ((size_t)bucket_capacity(region_capacity) + 1) * sizeof(uint32_t);
+        buckets_offset(region_capacity) + ((size_t)gpa_view_bucket_capacity(region_capacity) + 1) * sizeof(uint32_t);
 
     return loam_align_up(buckets_end, GPA_VIEW_CACHE_LINE_BYTES);
 }
@@ -73,9 +80,15 @@ static size_t table_stride(uint32_t region_capacity)
     return rows_offset(region_capacity) + (size_t)region_capacity * sizeof(struct gpa_view_row);
 }
 
-static struct loam_gpa_view *table_at(struct loam_gpa_map *map, uint32_t index)
+static struct loam_gpa_view *table_at(struct loam_gpa_map *map, uint64_t index)
 {
     return (void *)((char *)map + sizeof *map + index * map->stride_bytes);
+}
+
+/* The table that current, as it was read, names. */
+static struct loam_gpa_view *table_named(struct loam_gpa_map *map, uint64_t current)
+{
+    return table_at(map, current % (1u << TABLE_BITS));
 }
 
 /* The config with its zeros replaced; false if it is invalid. */
@@ -144,12 +157,30 @@ static bool continues(const struct loam_region *region, const struct loam_region
 
 /* --- Building a table ------------------------------------------------------------------------------------------ */
 
+/* Write a table that nobody can know yet. */
+static struct loam_gpa_view *table_make(struct loam_gpa_map *map, uint32_t index, uint32_t region_capacity)
+{
+    struct loam_gpa_view *table = table_at(map, index);
+
+    *table = (struct loam_gpa_view){
+        .buckets_offset_bytes = buckets_offset(region_capacity),
+        .rows_offset_bytes = rows_offset(region_capacity),
+        .capacity = region_capacity,
+    };
+    return table;
+}
+
 static void table_clear(struct loam_gpa_view *table)
 {
     table->complete = false;
     table->count = 0;
-    table->first = 0;
-    table->span_bytes = 0;
+}
+
+/* Every release from here to table_index pairs with the acquires of who holds no table: see loam_gpa_map_translate. */
+static void row_share(struct gpa_view_row *row)
+{
+    shared_store_release(row->bytes, row->region.bytes);
+    shared_store_release(row->hva_and_access, (uintptr_t)row->region.hva + row->region.access);
 }
 
 /* Add region behind the last row, or join it to that. Nothing is added if its bytes are 0. False: the table is full. */
@@ -162,13 +193,15 @@ static bool table_append(struct loam_gpa_view *table, const struct loam_region *
     }
     if (table->count > 0 && continues(&rows[table->count - 1].region, region)) {
         rows[table->count - 1].region.bytes += region->bytes;
+        row_share(&rows[table->count - 1]);
         return true;
     }
     if (table->count == table->capacity) {
         return false;
     }
     rows[table->count].region = *region;
-    table->starts[table->count] = region->start.value;
+    row_share(&rows[table->count]);
+    shared_store_release(table->starts[table->count], region->start.value);
     table->count++;
     return true;
 }
@@ -208,10 +241,10 @@ static void table_set_likely(struct loam_gpa_view *table)
 {
     struct gpa_view_spot likely = likely_spot(table);
 
-    table->likely_start = likely.start;
-    table->likely_bytes = likely.bytes;
-    table->likely_hva = likely.hva;
-    table->likely_access = likely.access;
+    shared_store_release(table->likely_start, likely.start);
+    shared_store_release(table->likely_bytes, likely.bytes);
+    shared_store_release(table->likely_hva, likely.hva);
+    shared_store_release(table->likely_access, likely.access);
 }
 
 /* The smallest shift at which the buckets cover the span. */
@@ -225,24 +258,36 @@ static uint32_t bucket_shift_for(uint64_t span_bytes, uint64_t capacity)
     return shift;
 }
 
+/* Where the table starts and ends, and buckets of which size cover that. */
+static void table_set_span(struct loam_gpa_view *table)
+{
+    uint64_t first = table->count > 0 ? table->starts[0] : 0;
+    uint64_t end = table->count > 0 ? gpa_view_end_of(gpa_view_region_at(table, table->count - 1)) : 0;
+
+    shared_store_release(table->first, first);
+    shared_store_release(table->span_bytes, end - first);
+    if (table->count > 0) {
+        shared_store_release(table->bucket_shift,
+                             bucket_shift_for(end - first, gpa_view_bucket_capacity(table->capacity)));
+    }
+}
+
 static void table_index(struct loam_gpa_view *table)
 {
     uint32_t *buckets = (void *)((char *)table + table->buckets_offset_bytes);
     uint32_t row = 0;
 
-    table->starts[table->count] = UINT64_MAX;
+    shared_store_release(table->starts[table->count], UINT64_MAX);
     table_set_likely(table);
+    table_set_span(table);
     if (table->count == 0) {
         return;
     }
-    table->first = table->starts[0];
-    table->span_bytes = gpa_view_end_of(gpa_view_region_at(table, table->count - 1)) - table->first;
-    table->bucket_shift = bucket_shift_for(table->span_bytes, bucket_capacity(table->capacity));
     for (uint64_t b = 0; b <= ((table->span_bytes - 1) >> table->bucket_shift) + 1; b++) {
         while (table->starts[row + 1] <= table->first + (b << table->bucket_shift)) {
             row++;
         }
-        buckets[b] = row;
+        shared_store_release(buckets[b], row);
     }
 }
 
@@ -364,51 +409,74 @@ static void change_unlock(struct loam_gpa_map *map)
     loam_lock_give(&map->change_lock);
 }
 
-/* The published table, for a holder of change_lock, which orders all stores to current: relaxed will do. */
-static uint32_t current_locked(struct loam_gpa_map *map)
+/* For a holder of change_lock, which orders all stores to current: relaxed will do. */
+static uint64_t current_locked(struct loam_gpa_map *map)
 {
     return shared_load(map->current);
 }
 
 /*
- * A table from index on that the holder of change_lock may write; table_capacity if there is none. seq_cst: see
- * loam_gpa_map_acquire. As an acquire, it also pairs with the release in loam_gpa_map_release: the last holder's reads
- * are over.
+ * Whether the holder of change_lock may write a table that is made. seq_cst: see loam_gpa_map_acquire. As an acquire, it
+ * also pairs with the release in loam_gpa_map_release: the last holder's reads are over.
  */
-static uint32_t free_table(struct loam_gpa_map *map, uint32_t index)
+static bool is_free(struct loam_gpa_map *map, struct loam_gpa_view *table)
 {
-    uint32_t current = current_locked(map);
-
-    while (index < map->table_capacity &&
-           (index == current || shared_load_ordered(table_at(map, index)->reader_count) != 0)) {
-        index++;
-    }
-    return index;
+    return table != table_named(map, current_locked(map)) && shared_load_ordered(table->reader_count) == 0;
 }
 
 /*
- * The table after all changes, complete but for nobody yet to read; *made is its index. One table becomes the next, to and
- * fro between two that nobody reads, so that the last comes to stand in the first of them.
+ * A table that the holder of change_lock may write; NULL if there is none. First the one that was current before, which
+ * as a rule nobody holds any more, so that a map of which few views are held stays in few tables.
  */
-static enum loam_error prepare(struct loam_gpa_map *map, const struct changes *changes, uint32_t *made,
+static struct loam_gpa_view *free_table(struct loam_gpa_map *map)
+{
+    uint32_t made_count = shared_load(map->made_count);
+    bool all_made = made_count == map->table_capacity;
+
+    for (uint32_t i = 0; i < made_count && (all_made || i < LOOKED_AT_MAX); i++) {
+        struct loam_gpa_view *table = table_at(map, (map->replaced + i) % made_count);
+
+        if (is_free(map, table)) {
+            return table;
+        }
+    }
+    if (all_made) {
+        return NULL;
+    }
+    /* relaxed: whoever is to find the table learns of it by current. */
+    shared_store(map->made_count, made_count + 1);
+    return table_make(map, made_count, table_at(map, 0)->capacity);
+}
+
+/* The table that changes made together alternate with; nobody ever reads it but the changer. */
+static struct loam_gpa_view *spare_table(struct loam_gpa_map *map)
+{
+    return table_make(map, map->table_capacity, table_at(map, 0)->capacity);
+}
+
+/*
+ * The table after all changes, complete but for nobody yet to read. One table becomes the next, to and fro between two
+ * that nobody reads, so that the last comes to stand in the first of them.
+ */
+static enum loam_error prepare(struct loam_gpa_map *map, const struct changes *changes, struct loam_gpa_view **made,
                                uint32_t *refused)
 {
-    const struct loam_gpa_view *first = table_at(map, current_locked(map)), *now = first;
+    const struct loam_gpa_view *first = table_named(map, current_locked(map)), *now = first;
     enum loam_error error = check_change(now, &changes->list[0], changes->kept_backing_count);
-    uint32_t other;
+    struct loam_gpa_view *other;
 
     *refused = 0;
     if (error != LOAM_OK) {
         return error;
     }
-    *made = free_table(map, 0);
-    other = changes->count > 1 && *made < map->table_capacity ? free_table(map, *made + 1) : 0;
-    if (*made == map->table_capacity || other == map->table_capacity) {
+    *made = free_table(map);
+    if (*made == NULL) {
         *refused = changes->count;
         return LOAM_ERROR_BUSY;
     }
+    other = changes->count > 1 ? spare_table(map) : NULL;
     for (uint32_t i = 0; error == LOAM_OK && i < changes->count; i++) {
-        struct loam_gpa_view *next = table_at(map, (changes->count - i) % 2 == 1 ? *made : other);
+        struct loam_gpa_view *next = (changes->count - i) % 2 == 1 ? *made : other;
 
         *refused = i;
         error = i == 0 ? LOAM_OK : check_change(now, &changes->list[i], changes->kept_backing_count);
@@ -417,25 +485,30 @@ static enum loam_error prepare(struct loam_gpa_map *map, const struct changes *c
     }
     if (error == LOAM_OK) {
         *refused = changes->count;
-        table_at(map, *made)->generation = first->generation + 1;
-        table_at(map, *made)->complete = true;
+        (*made)->generation = first->generation + 1;
+        (*made)->complete = true;
     }
     return error;
 }
 
-static void publish(struct loam_gpa_map *map, uint32_t made)
+static uint32_t number_of(struct loam_gpa_map *map, const struct loam_gpa_view *table)
 {
-    /* relaxed: what is behind it is nobody's to read by it. Before current, lest a changer that dies here hides one. */
-    shared_store(map->generation, table_at(map, made)->generation);
-    /* As a release, it pairs with the loads in loam_gpa_map_acquire; seq_cst: see there. */
-    shared_store_ordered(map->current, made);
+    return (uint32_t)((uint64_t)((const char *)table - (const char *)table_at(map, 0)) / map->stride_bytes);
+}
+
+/* With change_lock. */
+static void publish(struct loam_gpa_map *map, const struct loam_gpa_view *made)
+{
+    map->replaced = number_of(map, table_named(map, current_locked(map)));
+    /* As a release, it pairs with the loads in loam_gpa_map_acquire and _translate; seq_cst: see the former. */
+    shared_store_ordered(map->current, made->generation << TABLE_BITS | number_of(map, made));
 }
 
 /* Make valid changes. *refused: the one that failed; count if it was none of them. */
 static enum loam_error apply(struct loam_gpa_map *map, const struct changes *changes, uint32_t *refused)
 {
     enum loam_error error;
-    uint32_t made;
+    struct loam_gpa_view *made;
 
     change_lock(map);
     error = prepare(map, changes, &made, refused);
@@ -455,7 +528,8 @@ size_t loam_gpa_map_bytes(const struct loam_gpa_map_config *config)
     if (!effective_config(config, &effective)) {
         return 0;
     }
-    return sizeof(struct loam_gpa_map) + effective.table_capacity * table_stride(effective.region_capacity);
+    return sizeof(struct loam_gpa_map) +
+           ((size_t)effective.table_capacity + 1) * table_stride(effective.region_capacity);
 }
 
 enum loam_error loam_gpa_map_init(void *memory, size_t bytes, const struct loam_gpa_map_config *config,
@@ -463,6 +537,7 @@ enum loam_error loam_gpa_map_init(void *memory, size_t bytes, const struct loam_
 {
     struct loam_gpa_map_config effective;
     struct loam_gpa_map *made = memory;
+    struct loam_gpa_view *first;
 
     if (map == NULL) {
         return LOAM_ERROR_INVALID;
@@ -473,16 +548,11 @@ enum loam_error loam_gpa_map_init(void *memory, size_t bytes, const struct loam_
         return LOAM_ERROR_INVALID;
     }
     *made = (struct loam_gpa_map){.table_capacity = effective.table_capacity,
-                                  .stride_bytes = table_stride(effective.region_capacity)};
-    for (uint32_t i = 0; i < effective.table_capacity; i++) {
-        *table_at(made, i) = (struct loam_gpa_view){
-            .buckets_offset_bytes = buckets_offset(effective.region_capacity),
-            .rows_offset_bytes = rows_offset(effective.region_capacity),
-            .capacity = effective.region_capacity,
-        };
-    }
-    table_index(table_at(made, 0));
-    table_at(made, 0)->complete = true;
+                                  .stride_bytes = table_stride(effective.region_capacity),
+                                  .made_count = 1};
+    first = table_make(made, 0, effective.region_capacity);
+    table_index(first);
+    first->complete = true;
     *map = made;
     return LOAM_OK;
 }
@@ -588,7 +658,8 @@ enum loam_error loam_gpa_map_keeper_remove(struct loam_gpa_map *map, loam_gpa st
 enum loam_error loam_gpa_map_keeper_prepare(struct loam_gpa_map *map, const struct loam_gpa_change *change,
                                             const struct loam_gpa_view **view)
 {
-    uint32_t made, ignored;
+    struct loam_gpa_view *made;
+    uint32_t ignored;
     enum loam_error error;
 
     *view = NULL;
@@ -601,13 +672,13 @@ enum loam_error loam_gpa_map_keeper_prepare(struct loam_gpa_map *map, const stru
         change_unlock(map);
         return error;
     }
-    *view = table_at(map, made);
+    *view = made;
     return LOAM_OK;
 }
 
 void loam_gpa_map_keeper_publish(struct loam_gpa_map *map, const struct loam_gpa_view *view)
 {
-    publish(map, (uint32_t)(((uintptr_t)view - (uintptr_t)table_at(map, 0)) / map->stride_bytes));
+    publish(map, view);
     change_unlock(map);
 }
 
@@ -622,9 +693,10 @@ bool loam_gpa_map_keeper_settled(struct loam_gpa_map *map)
     bool settled = true;
 
     change_lock(map);
-    for (uint32_t i = 0; settled && i < map->table_capacity; i++) {
-        /* seq_cst: as in free_table. */
-        settled = i == current_locked(map) || shared_load_ordered(table_at(map, i)->reader_count) == 0;
+    for (uint32_t i = 0; settled && i < shared_load(map->made_count); i++) {
+        struct loam_gpa_view *table = table_at(map, i);
+
+        settled = table == table_named(map, current_locked(map)) || is_free(map, table);
     }
     change_unlock(map);
     return settled;
@@ -633,15 +705,14 @@ bool loam_gpa_map_keeper_settled(struct loam_gpa_map *map)
 /* --- Acquire and release --------------------------------------------------------------------------------------- */
 
 /*
- * A reader counts itself in at the table that it saw as current, and looks again. All four operations are seq_cst, so
- * they stand in one order S:
- *     reader:  R1 reader_count[t] += 1    R2 current == t ?
- *     changer: C1 current = u             C2 reader_count[t] == 0 ?    (t != u; then it writes t; then C3 current = t)
+ * A reader counts itself in at the table t that current, which it saw as w, names, and looks again. All four operations
+ * are seq_cst, so they stand in one order S:
+ *     reader:  R1 reader_count[t] += 1    R2 current == w ?
+ *     changer: C1 current = x             C2 reader_count[t] == 0 ?    (x != w, which never comes again; then it writes t)
  * Each looks after it has told the other. If R1 comes before C2 in S, C2 finds the count raised and leaves t alone until
- * it falls. If C2 comes before R1, then C1 comes before R2, so R2 finds u or something newer. Only C3 makes that t again,
- * and then R2 reads from C3 and sees all that was written to t before it. In every case a reader that found t at R2 reads
- * a finished table, which stays so until the reader counts itself out. One that found something else has read nothing of
- * t.
+ * it falls. If C2 comes before R1, then C1 comes before R2, so R2 finds x or something newer. So a reader that found w at
+ * R2, and with it all that was written to t before w was published, reads a finished table, which stays so until the
+ * reader counts itself out. One that found something else has read nothing of t.
  * With acquire and release alone, R2 could pass R1 and C2 could pass C1, each side missing the other.
  */
 const struct loam_gpa_view *loam_gpa_map_acquire(struct loam_gpa_map *map)
@@ -651,12 +722,12 @@ const struct loam_gpa_view *loam_gpa_map_acquire(struct loam_gpa_map *map)
     }
     for (;;) {
         /* relaxed: a guess, which the second look confirms. */
-        uint32_t index = shared_load(map->current);
-        struct loam_gpa_view *table = table_at(map, index);
+        uint64_t current = shared_load(map->current);
+        struct loam_gpa_view *table = table_named(map, current);
 
         shared_add_ordered(table->reader_count, 1);
         /* As an acquire, it pairs with the store in apply: the table's contents are there. */
-        if (__builtin_expect(shared_load_ordered(map->current) == index, 1)) {
+        if (__builtin_expect(shared_load_ordered(map->current) == current, 1)) {
             return table;
         }
         /* relaxed: nothing of the table was read. */
@@ -668,14 +739,15 @@ const struct loam_gpa_view *loam_gpa_map_acquire(struct loam_gpa_map *map)
 static struct loam_gpa_view *table_of(struct loam_gpa_map *map, const struct loam_gpa_view *view)
 {
     /* relaxed: only a guess, as in loam_gpa_map_acquire. */
-    struct loam_gpa_view *table = table_at(map, shared_load(map->current));
+    struct loam_gpa_view *table = table_named(map, shared_load(map->current));
     uintptr_t offset_bytes = (uintptr_t)view - (uintptr_t)table_at(map, 0);
 
     if (__builtin_expect(table == view, 1)) {
         return table;
     }
-    return offset_bytes % map->stride_bytes == 0 && offset_bytes / map->stride_bytes < map->table_capacity
-               ? table_at(map, (uint32_t)(offset_bytes / map->stride_bytes))
+    /* relaxed: whoever holds a table has seen it published, and so made. */
+    return offset_bytes % map->stride_bytes == 0 && offset_bytes / map->stride_bytes < shared_load(map->made_count)
+               ? table_at(map, offset_bytes / map->stride_bytes)
                : NULL;
 }
 
@@ -695,7 +767,76 @@ enum loam_error loam_gpa_map_release(struct loam_gpa_map *map, const struct loam
 uint64_t loam_gpa_map_generation(const struct loam_gpa_map *map)
 {
     /* relaxed: whoever has seen a change be made sees its generation too. */
-    return map != NULL ? shared_load(map->generation) : 0;
+    return map != NULL ? shared_load(map->current) >> TABLE_BITS : 0;
+}
+
+/* --- Translation without a view --------------------------------------------------------------------------------- */
+
+/* A change came in between TRANSLATE_TRIES times: look for a table that stays. */
+static enum loam_error translate_held(struct loam_gpa_map *map, loam_gpa gpa, uint64_t bytes, enum loam_access access,
+                                      void **hva)
+{
+    const struct loam_gpa_view *view = loam_gpa_map_acquire(map);
+    enum loam_error error = loam_gpa_view_translate(view, gpa, bytes, access, hva);
+    enum loam_error ignored = loam_gpa_map_release(map, view); /* it was acquired */
+
+    (void)ignored;
+    return error;
+}
+
+static __attribute__((noinline)) enum loam_error
+translate_by_search(struct loam_gpa_map *map, loam_gpa gpa, uint64_t bytes, enum loam_access access, void **hva)
+{
+    for (uint32_t i = 0; i < TRANSLATE_TRIES; i++) {
+        uint64_t current = shared_load_acquire(map->current); /* R1: see loam_gpa_map_translate */
+        struct gpa_view_spot spot;
+
+        if (gpa_view_peek(table_named(map, current), gpa, &spot) && shared_load(map->current) == current) {
+            bool granted = gpa_view_grants(&spot, gpa, bytes, access);
+
+            *hva = granted ? spot.hva + (gpa.value - spot.start) : NULL;
+            return granted ? LOAM_OK : loam_gpa_view_why_not(spot, gpa, bytes, access);
+        }
+    }
+    return translate_held(map, gpa, bytes, access, hva);
+}
+
+static __attribute__((noinline)) enum loam_error refuse_null(void **hva)
+{
+    if (hva != NULL) {
+        *hva = NULL;
+    }
+    return LOAM_ERROR_INVALID;
+}
+
+/*
+ * A reader counts itself in nowhere. It reads current, then what it wants of the table t that current names, then current
+ * again, and believes what it read if nothing was published meanwhile:
+ *     reader:  R1 current == w    R2 loads from t, acquire     R3 current == w ?
+ *     changer: C1 current = x     C2 stores to t, release      (x != w, which never comes again)
+ * R1 acquires what was written to t before w was published. So a load of R2 finds that, or what some C2 has stored since;
+ * then that C2 is released to it, and C1, which happens before C2 (change_lock), happens before R3, which finds x or
+ * something newer. If R3 finds w, all of R2 is of the table that was published with w.
+ * Until then what R2 found may be of several tables: gpa_view_peek stays within this one whatever it finds.
+ */
+enum loam_error loam_gpa_map_translate(struct loam_gpa_map *map, loam_gpa gpa, uint64_t bytes, enum loam_access access,
+                                       void **hva)
+{
+    struct gpa_view_spot likely;
+    uint64_t current;
+
+    if (__builtin_expect(map == NULL || hva == NULL, 0)) {
+        return refuse_null(hva);
+    }
+    current = shared_load_acquire(map->current);
+    likely = gpa_view_peek_likely(table_named(map, current));
+    /* relaxed, R3: the acquires of R2 come before it. */
+    if (__builtin_expect(gpa_view_grants(&likely, gpa, bytes, access), 1) &&
+        __builtin_expect(shared_load(map->current) == current, 1)) {
+        *hva = likely.hva + (gpa.value - likely.start);
+        return LOAM_OK;
+    }
+    return translate_by_search(map, gpa, bytes, access, hva);
 }
 
 /* --- fork(2) ---------------------------------------------------------------------------------------------------- */
@@ -718,7 +859,8 @@ void loam_gpa_map_thaw(struct loam_gpa_map *map)
 
 static enum loam_error validate_row(const struct loam_gpa_view *table, uint32_t row, struct loam_diag *diag)
 {
-    const struct loam_region *region = gpa_view_region_at(table, row);
+    const struct gpa_view_row *shared = &gpa_view_rows(table)[row];
+    const struct loam_region *region = &shared->region;
 
     if (!region_valid(region)) {
         return loam_fail(diag, LOAM_ERROR_CORRUPT, "gpa map: row %u, %#llx bytes at GPA %#llx, is no valid region", row,
@@ -735,6 +877,10 @@ static enum loam_error validate_row(const struct loam_gpa_view *table, uint32_t 
     if (row > 0 && continues(gpa_view_region_at(table, row - 1), region)) {
         return loam_fail(diag, LOAM_ERROR_CORRUPT, "gpa map: row %u at GPA %#llx continues row %u and is not joined",
                          row, (unsigned long long)region->start.value, row - 1);
+    }
+    if (shared->bytes != region->bytes || shared->hva_and_access != (uintptr_t)region->hva + region->access) {
+        return loam_fail(diag, LOAM_ERROR_CORRUPT, "gpa map: row %u at GPA %#llx is another to who holds no view", row,
+                         (unsigned long long)region->start.value);
     }
     return LOAM_OK;
 }
@@ -755,7 +901,7 @@ static enum loam_error validate_index(const struct loam_gpa_view *table, struct 
                gpa_view_region_at(table, row + 1)->start.value <= first + (b << table->bucket_shift)) {
             row++;
         }
-        if (b > bucket_capacity(table->capacity) || gpa_view_buckets(table)[b] != row) {
+        if (b > gpa_view_bucket_capacity(table->capacity) || gpa_view_buckets(table)[b] != row) {
             return loam_fail(diag, LOAM_ERROR_CORRUPT, "gpa map: bucket %llu does not lead to row %u",
                              (unsigned long long)b, row);
         }
@@ -791,17 +937,31 @@ static enum loam_error validate_table(const struct loam_gpa_view *table, struct 
     return error == LOAM_OK ? validate_likely(table, diag) : error;
 }
 
+/* Whether what current names was made, is complete, and is of the generation that current says. */
+static enum loam_error validate_current(struct loam_gpa_map *map, struct loam_diag *diag)
+{
+    uint64_t current = current_locked(map), index = current % (1u << TABLE_BITS);
+    uint32_t made_count = shared_load(map->made_count);
+
+    if (made_count > map->table_capacity || index >= made_count || !table_at(map, index)->complete) {
+        return loam_fail(diag, LOAM_ERROR_CORRUPT,
+                         "gpa map: table %u of %u, %u of them made, is published and is not complete", (uint32_t)index,
+                         map->table_capacity, made_count);
+    }
+    if (table_at(map, index)->generation != current >> TABLE_BITS) {
+        return loam_fail(diag, LOAM_ERROR_CORRUPT, "gpa map: table %u is of generation %llu, and published as of %llu",
+                         (uint32_t)index, (unsigned long long)table_at(map, index)->generation,
+                         (unsigned long long)(current >> TABLE_BITS));
+    }
+    return LOAM_OK;
+}
+
 /* Tables that nobody may read are not looked at. */
 static enum loam_error validate_locked(struct loam_gpa_map *map, struct loam_diag *diag)
 {
-    uint32_t current = current_locked(map);
-    enum loam_error error = LOAM_OK;
+    enum loam_error error = validate_current(map, diag);
 
-    if (current >= map->table_capacity || !table_at(map, current)->complete) {
-        return loam_fail(diag, LOAM_ERROR_CORRUPT, "gpa map: table %u of %u is published and is not complete", current,
-                         map->table_capacity);
-    }
-    for (uint32_t i = 0; error == LOAM_OK && i < map->table_capacity; i++) {
+    for (uint32_t i = 0; error == LOAM_OK && i < shared_load(map->made_count); i++) {
         struct loam_gpa_view *table = table_at(map, i);
         /* relaxed: a table that is held or current is not written, and this only reads. */
         uint32_t reader_count = shared_load(table->reader_count);
@@ -810,7 +970,7 @@ static enum loam_error validate_locked(struct loam_gpa_map *map, struct loam_dia
             return loam_fail(diag, LOAM_ERROR_CORRUPT, "gpa map: table %u was released %u times too often", i,
                              -reader_count);
         }
-        if (i == current || (reader_count > 0 && table->complete)) {
+        if (table == table_named(map, current_locked(map)) || (reader_count > 0 && table->complete)) {
             error = validate_table(table, diag);
         }
     }

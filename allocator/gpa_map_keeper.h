@@ -29,7 +29,10 @@ LOAM_MUST_USE enum loam_error loam_gpa_map_keeper_prepare(struct loam_gpa_map *m
 void loam_gpa_map_keeper_publish(struct loam_gpa_map *map, const struct loam_gpa_view *view);
 void loam_gpa_map_keeper_abandon(struct loam_gpa_map *map);
 
-/* Whether no table but the current one is held, so that nobody goes by what a change before this call took away. */
-bool loam_gpa_map_keeper_settled(struct loam_gpa_map *map);
+/*
+ * Whether nobody holds a view of a table but the current one; nobody will then, unless he acquires it later. So what a
+ * change took away before this was called is in no view. False also while a thread acquires a view: ask again.
+ */
+LOAM_MUST_USE bool loam_gpa_map_keeper_settled(struct loam_gpa_map *map);
 
 #endif

@@ -367,17 +367,15 @@ static __attribute__((noinline)) enum loam_error refuse_null(void **hva)
     return LOAM_ERROR_INVALID;
 }
 
-/* Why translation was refused: the first reason in the header's order. */
-static __attribute__((noinline)) enum loam_error why_not(const struct gpa_view_spot *spot, loam_gpa gpa, uint64_t bytes,
-                                                         enum loam_access access)
+enum loam_error loam_gpa_view_why_not(struct gpa_view_spot spot, loam_gpa gpa, uint64_t bytes, enum loam_access access)
 {
     if (!gpa_view_access_valid(access) || !loam_gpa_range_valid(gpa, bytes)) {
         return LOAM_ERROR_INVALID;
     }
-    if (spot->bytes == 0 || spot->access == LOAM_ACCESS_NONE) {
+    if (spot.bytes == 0 || spot.access == LOAM_ACCESS_NONE) {
         return LOAM_ERROR_NOT_FOUND;
     }
-    return spot->access < (uint32_t)access ? LOAM_ERROR_NOT_PERMITTED : LOAM_ERROR_OVERLAP;
+    return spot.access < (uint32_t)access ? LOAM_ERROR_NOT_PERMITTED : LOAM_ERROR_OVERLAP;
 }
 
 static __attribute__((noinline)) enum loam_error refuse(const struct loam_gpa_view *view, loam_gpa gpa, uint64_t bytes,
@@ -390,7 +388,7 @@ static __attribute__((noinline)) enum loam_error refuse(const struct loam_gpa_vi
         spot = (struct gpa_view_spot){region->start.value, region->bytes, region->hva, (uint32_t)region->access};
     }
     *hva = NULL;
-    return why_not(&spot, gpa, bytes, access);
+    return loam_gpa_view_why_not(spot, gpa, bytes, access);
 }
 
 /*

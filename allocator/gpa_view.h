@@ -4,7 +4,7 @@
  * two.
  *
  * Whoever calls a function here holds the table: as a reader, between acquire and release, or as a changer, who holds
- * the map's change_lock. Nothing here writes to it.
+ * the map's change_lock. What needs no hold says so. Nothing here writes to it.
  */
 #ifndef LOAM_GPA_VIEW_H
 #define LOAM_GPA_VIEW_H
@@ -18,11 +18,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define GPA_VIEW_CACHE_LINE_BYTES 64
+#define GPA_VIEW_CACHE_LINE_BYTES   64
+#define GPA_VIEW_BUCKETS_PER_REGION 2
 
 /* A row fills one cache line, so that a lookup at random misses once at most. */
 struct gpa_view_row {
     alignas(GPA_VIEW_CACHE_LINE_BYTES) struct loam_region region;
+    uint64_t bytes;          /* region.bytes */
+    uint64_t hva_and_access; /* region.hva, a multiple of LOAM_REGION_ALIGN_BYTES, and region.access below that */
 };
 
 static_assert(sizeof(struct gpa_view_row) == GPA_VIEW_CACHE_LINE_BYTES, "a row is one cache line");
@@ -43,9 +46,14 @@ struct gpa_view_spot {
  *   starts[i] == rows[i].start, starts[count] == UINT64_MAX the dense copy that searches read, and its sentinel
  *   first == rows[0].start, first + span_bytes == end of the last row; span_bytes == 0 == count for an empty table
  *   buckets[b] == the last row that starts at or below first + (b << bucket_shift)
+ *   rows[i].bytes and rows[i].hva_and_access say what rows[i].region says
  *   likely is the row that has most of all memory; its bytes are 0 where none has: see likely_row() in gpa_map.c
  *
  * What readers write stands on a line of its own, and what every lookup reads on another.
+ *
+ * Shared: likely_*, bucket_shift, first, span_bytes, starts, buckets, and of a row bytes and hva_and_access. They are
+ * also read by threads that hold no table: see loam_gpa_map_translate. Who changes the map stores them with release;
+ * holders read them as any other memory. The two offsets and capacity stay as they are from before the first publication.
  */
 struct loam_gpa_view {
     alignas(GPA_VIEW_CACHE_LINE_BYTES) _Atomic uint32_t reader_count;
@@ -88,9 +96,71 @@ static inline const struct loam_region *gpa_view_region_at(const struct loam_gpa
     return &gpa_view_rows(view)[index].region;
 }
 
+static inline uint64_t gpa_view_bucket_capacity(uint32_t region_capacity)
+{
+    return (uint64_t)region_capacity * GPA_VIEW_BUCKETS_PER_REGION;
+}
+
 static inline struct gpa_view_spot gpa_view_likely(const struct loam_gpa_view *view)
 {
     return (struct gpa_view_spot){view->likely_start, view->likely_bytes, view->likely_hva, view->likely_access};
+}
+
+/*
+ * For who holds no table: the likely region, and what lies at gpa, of a table that may be rewritten at the same moment.
+ * What they say counts for nothing if it was. Acquire: pairs with the releases of the changer; see
+ * loam_gpa_map_translate.
+ */
+static inline struct gpa_view_spot gpa_view_peek_likely(const struct loam_gpa_view *view)
+{
+    return (struct gpa_view_spot){shared_load_acquire(view->likely_start), shared_load_acquire(view->likely_bytes),
+                                  shared_load_acquire(view->likely_hva), shared_load_acquire(view->likely_access)};
+}
+
+/*
+ * False: what was read does not fit together, so that the table is being rewritten. It is the search of gpa_view.c where
+ * every word may be of another table than the one before: each index is held against what the table has room for, and the
+ * candidates only ever get fewer.
+ */
+static inline bool gpa_view_peek(const struct loam_gpa_view *view, loam_gpa gpa, struct gpa_view_spot *spot)
+{
+    const uint32_t *buckets = gpa_view_buckets(view);
+    uint64_t offset_bytes = gpa.value - shared_load_acquire(view->first), bucket, start, bytes, hva_and_access;
+    uint32_t low, candidate_count;
+
+    *spot = (struct gpa_view_spot){0};
+    if (offset_bytes >= shared_load_acquire(view->span_bytes)) {
+        return true;
+    }
+    bucket = offset_bytes >> shared_load_acquire(view->bucket_shift) % 64;
+    if (bucket >= gpa_view_bucket_capacity(view->capacity)) {
+        return false;
+    }
+    low = shared_load_acquire(buckets[bucket]);
+    candidate_count = shared_load_acquire(buckets[bucket + 1]) - low + 1;
+    if (low >= view->capacity || candidate_count > view->capacity - low) {
+        return false;
+    }
+    while (__builtin_expect(candidate_count > 2, 0)) {
+        uint32_t half = candidate_count / 2;
+
+        low += shared_load_acquire(view->starts[low + half]) <= gpa.value ? half : 0;
+        candidate_count -= half;
+    }
+    low += shared_load_acquire(view->starts[low + 1]) <= gpa.value;
+    if (low >= view->capacity) {
+        return false;
+    }
+    start = shared_load_acquire(view->starts[low]);
+    bytes = shared_load_acquire(gpa_view_rows(view)[low].bytes);
+    hva_and_access = shared_load_acquire(gpa_view_rows(view)[low].hva_and_access);
+    if (gpa.value - start < bytes) {
+        uint64_t access = hva_and_access % LOAM_REGION_ALIGN_BYTES;
+
+        /* NOLINTNEXTLINE(performance-no-int-to-ptr): it was one. */
+        *spot = (struct gpa_view_spot){start, bytes, (char *)(uintptr_t)(hva_and_access - access), (uint32_t)access};
+    }
+    return true;
 }
 
 /* The row whose region holds gpa; count if none does. */
@@ -119,6 +189,9 @@ static inline bool gpa_view_grants(const struct gpa_view_spot *spot, loam_gpa gp
 
     return offset_bytes < spot->bytes && bytes - 1 < spot->bytes - offset_bytes && (uint32_t)access - 1 < spot->access;
 }
+
+/* Why the spot where gpa lies does not grant it: the first reason in the order of loam_gpa_view_translate. */
+enum loam_error loam_gpa_view_why_not(struct gpa_view_spot spot, loam_gpa gpa, uint64_t bytes, enum loam_access access);
 
 /* Whether access is one that can be asked for. */
 static inline bool gpa_view_access_valid(enum loam_access access)

@@ -29,6 +29,8 @@ static void free_maps(void)
 
 TestSuite(gpa_map, .fini = free_maps);
 
+#define UNTOUCHED 0xa5
+
 /* An empty map, freed after the test. */
 static struct loam_gpa_map *make_map(uint32_t region_capacity, uint32_t table_capacity)
 {
@@ -39,7 +41,7 @@ static struct loam_gpa_map *make_map(uint32_t region_capacity, uint32_t table_ca
 
     cr_assert_lt(map_count, sizeof maps / sizeof *maps);
     maps[map_count++] = memory;
-    memset(memory, 0xa5, bytes);
+    memset(memory, UNTOUCHED, bytes);
     cr_assert_eq(loam_gpa_map_init(memory, bytes, &config, &map), LOAM_OK);
     cr_assert_eq((void *)map, memory);
     return map;
@@ -118,7 +120,8 @@ Test(gpa_map, init_checks_config_memory_and_size)
     cr_assert_gt(bytes, 0);
     cr_assert_leq(bytes, sizeof memory);
     cr_assert_eq(loam_gpa_map_bytes(&(struct loam_gpa_map_config){.table_capacity = 1}), 0);
-    cr_assert_eq(loam_gpa_map_bytes(&(struct loam_gpa_map_config){.table_capacity = 65}), 0);
+    cr_assert_eq(loam_gpa_map_bytes(&(struct loam_gpa_map_config){.table_capacity = 4097}), 0);
+    cr_assert_gt(loam_gpa_map_bytes(&(struct loam_gpa_map_config){.table_capacity = 4096}), (size_t)4096 * 64 * 80);
     cr_assert_gt(loam_gpa_map_bytes(&(struct loam_gpa_map_config){UINT32_MAX, 64}), (size_t)UINT32_MAX * 64 * 48);
     cr_assert_eq(loam_gpa_map_init(memory, bytes - 1, NULL, &map), LOAM_ERROR_INVALID);
     cr_assert_null(map);
@@ -145,6 +148,9 @@ Test(gpa_map, null_is_refused)
     loam_gpa_map_freeze(NULL);
     loam_gpa_map_thaw(NULL);
     cr_expect_null(loam_gpa_map_acquire(NULL));
+    cr_expect_eq(loam_gpa_map_translate(NULL, region.start, 1, LOAM_ACCESS_READ, &memory), LOAM_ERROR_INVALID);
+    cr_expect_null(memory);
+    cr_expect_eq(loam_gpa_map_translate(map, region.start, 1, LOAM_ACCESS_READ, NULL), LOAM_ERROR_INVALID);
     cr_expect_eq(loam_gpa_map_validate(NULL, &diag), LOAM_ERROR_INVALID);
     cr_expect_str_eq(diag.text, "gpa map: NULL given where one is wanted");
     assert_valid(map);
@@ -397,26 +403,36 @@ Test(gpa_map, one_change_that_is_refused_undoes_those_before_it)
     assert_valid(map);
 }
 
-Test(gpa_map, more_than_one_change_wants_two_free_tables)
+Test(gpa_map, changes_together_want_one_free_table_as_one_change_does)
 {
     struct loam_gpa_map *map = make_map(8, 3), *small = make_map(8, 2);
-    const struct loam_gpa_change changes[] = {retype(0, PAGE, LOAM_REGION_RESERVED), retype(0, PAGE, LOAM_REGION_RAM)};
-    const struct loam_gpa_view *view;
+    const struct loam_gpa_change changes[] = {retype(0, PAGE, LOAM_REGION_RESERVED), retype(0, PAGE, LOAM_REGION_RAM),
+                                              retype(PAGE, PAGE, LOAM_REGION_RESERVED)};
+    const struct loam_gpa_view *view, *second;
     uint32_t refused;
 
     cr_assert_eq(insert(map, ram(0, 4 * PAGE, 0x100000, 0, 0)), LOAM_OK);
     cr_assert_eq(insert(small, ram(0, 4 * PAGE, 0x100000, 0, 0)), LOAM_OK);
-    cr_expect_eq(loam_gpa_map_change(small, changes, 2, &refused), LOAM_ERROR_BUSY);
-    cr_expect_eq(loam_gpa_map_change(small, changes, 1, &refused), LOAM_OK);
+    for (uint32_t count = 1; count <= 3; count++) {
+        cr_expect_eq(loam_gpa_map_change(small, changes, count, &refused), LOAM_OK);
+        cr_expect_eq(refused, count);
+        assert_valid(small);
+    }
+    cr_expect_eq(region_count(small), 3);
     view = loam_gpa_map_acquire(map);
-    cr_expect_eq(loam_gpa_map_change(map, changes, 2, &refused), LOAM_OK, "the table that is read is the current one");
+    cr_expect_eq(loam_gpa_map_change(map, changes, 2, &refused), LOAM_OK);
+    cr_expect_eq(loam_gpa_map_change(map, changes, 3, &refused), LOAM_OK,
+                 "one view is held, and there are 1 + 2 tables");
+    second = loam_gpa_map_acquire(map);
+    cr_expect_eq(loam_gpa_map_change(map, changes, 2, &refused), LOAM_OK);
     cr_expect_eq(loam_gpa_map_change(map, changes, 2, &refused), LOAM_ERROR_BUSY);
     cr_expect_eq(refused, 2);
-    cr_expect_eq(loam_gpa_map_change(map, changes, 1, &refused), LOAM_OK);
+    cr_expect_eq(loam_gpa_map_change(map, changes, 1, &refused), LOAM_ERROR_BUSY);
+    loam_gpa_map_release(map, second);
+    cr_expect_eq(loam_gpa_map_change(map, changes, 3, &refused), LOAM_OK);
+    cr_expect_eq(loam_gpa_view_count(view), 1);
     loam_gpa_map_release(map, view);
-    cr_expect_eq(loam_gpa_map_change(map, changes, 2, &refused), LOAM_OK);
     assert_valid(map);
-    assert_valid(small);
 }
 
 Test(gpa_map, changes_refuse_null)
@@ -670,12 +686,111 @@ Test(gpa_map, busy_while_readers_hold_every_other_table_and_never_after)
     assert_valid(map);
 }
 
+/* Each view is of a generation of its own, and keeps a table: there are two more, and so one is always free. */
+Test(gpa_map, two_tables_more_than_views_are_never_busy)
+{
+    static const uint32_t counts[] = {1, 2, 63, 64, 65, 200};
+
+    for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
+        const uint32_t count = counts[i];
+        struct loam_gpa_map *map = make_map(8, count + 2);
+        const struct loam_gpa_view *views[201];
+        uint64_t generations = 0;
+
+        for (uint32_t round = 0; round < 3; round++) {
+            for (uint32_t view = 0; view < count; view++) {
+                views[view] = loam_gpa_map_acquire(map);
+                cr_assert_eq(loam_gpa_view_generation(views[view]), generations);
+                cr_assert_eq(insert(map, device(0, PAGE)), LOAM_OK, "%u of %u views held", view + 1, count);
+                cr_assert_eq(loam_gpa_map_remove(map, (loam_gpa){0}, PAGE), LOAM_OK);
+                generations += 2;
+            }
+            views[count] = loam_gpa_map_acquire(map);
+            cr_assert_eq(insert(map, device(0, PAGE)), LOAM_OK);
+            cr_assert_eq(loam_gpa_map_remove(map, (loam_gpa){0}, PAGE), LOAM_ERROR_BUSY, "one view more");
+            cr_assert_eq(loam_gpa_map_release(map, views[round * count / 3]), LOAM_OK);
+            cr_assert_eq(loam_gpa_map_remove(map, (loam_gpa){0}, PAGE), LOAM_OK, "whichever view was released");
+            generations += 2;
+            for (uint32_t view = 0; view <= count; view++) {
+                cr_assert(view == round * count / 3 || loam_gpa_map_release(map, views[view]) == LOAM_OK);
+            }
+            assert_valid(map);
+        }
+    }
+}
+
+/* How many pages of the map's memory have been written. */
+static uint64_t touched_pages(const struct loam_gpa_map *map, uint64_t bytes)
+{
+    uint64_t touched = 0;
+
+    for (uint64_t at = 0; at < bytes; at += PAGE) {
+        const uint8_t *page = (const uint8_t *)map + at;
+        uint64_t i = 0, end = bytes - at < PAGE ? bytes - at : PAGE;
+
+        while (i < end && page[i] == UNTOUCHED) {
+            i++;
+        }
+        touched += i < end;
+    }
+    return touched;
+}
+
+/* Room for 1,100 regions and 65 views, of which little is used: 80 bytes a region and table, and few of them touched. */
+Test(gpa_map, memory_is_touched_only_as_it_is_needed)
+{
+    const struct loam_gpa_map_config config = {1100, 67};
+    struct loam_gpa_map *map = make_map(config.region_capacity, config.table_capacity);
+    const uint64_t bytes = loam_gpa_map_bytes(&config);
+    const struct loam_gpa_view *view;
+
+    cr_expect_leq(bytes, UINT64_C(81) * 1100 * 68);
+    cr_expect_leq(touched_pages(map, bytes), 2, "init: %" PRIu64, touched_pages(map, bytes));
+    for (uint64_t i = 0; i < 1000; i++) {
+        cr_assert_eq(insert(map, device(0, PAGE)), LOAM_OK);
+        cr_assert_eq(loam_gpa_map_remove(map, (loam_gpa){0}, PAGE), LOAM_OK);
+    }
+    /* Of two tables: the head with the first keys, the buckets, the first rows. */
+    cr_expect_leq(touched_pages(map, bytes), 12, "no view held: %" PRIu64, touched_pages(map, bytes));
+    view = loam_gpa_map_acquire(map);
+    for (uint64_t i = 0; i < 1000; i++) {
+        cr_assert_eq(insert(map, device(0, PAGE)), LOAM_OK);
+        cr_assert_eq(loam_gpa_map_remove(map, (loam_gpa){0}, PAGE), LOAM_OK);
+    }
+    cr_expect_leq(touched_pages(map, bytes), 18, "one view held: %" PRIu64, touched_pages(map, bytes));
+    loam_gpa_map_release(map, view);
+    assert_valid(map);
+    cr_expect_leq(touched_pages(make_map(1, 4096), loam_gpa_map_bytes(&(struct loam_gpa_map_config){1, 4096})), 2);
+}
+
+Test(gpa_map, a_map_is_settled_when_only_the_newest_view_is_held)
+{
+    struct loam_gpa_map *map = make_map(8, 4);
+    const struct loam_gpa_view *first = loam_gpa_map_acquire(map), *second, *third;
+
+    cr_expect(loam_gpa_map_keeper_settled(map), "a view of the current table is held");
+    cr_assert_eq(insert(map, device(0, PAGE)), LOAM_OK);
+    cr_expect_not(loam_gpa_map_keeper_settled(map));
+    second = loam_gpa_map_acquire(map);
+    cr_assert_eq(insert(map, device(2 * PAGE, PAGE)), LOAM_OK);
+    third = loam_gpa_map_acquire(map);
+    cr_expect_eq(loam_gpa_map_release(map, first), LOAM_OK);
+    cr_expect_not(loam_gpa_map_keeper_settled(map));
+    cr_expect_eq(loam_gpa_map_release(map, second), LOAM_OK);
+    cr_expect(loam_gpa_map_keeper_settled(map));
+    cr_assert_eq(insert(map, device(4 * PAGE, PAGE)), LOAM_OK);
+    cr_expect_not(loam_gpa_map_keeper_settled(map));
+    cr_expect_eq(loam_gpa_map_release(map, third), LOAM_OK);
+    cr_expect(loam_gpa_map_keeper_settled(map));
+}
+
 Test(gpa_map, validate_sees_damage)
 {
     struct loam_gpa_map_config config = {8, 2};
     size_t bytes = loam_gpa_map_bytes(&config);
     struct loam_gpa_map *map = make_map(8, 2);
     char *copy = malloc(bytes);
+    const struct loam_gpa_view *other;
     struct loam_diag last = {0};
     uint32_t seen = 0;
 
@@ -703,10 +818,12 @@ Test(gpa_map, validate_sees_damage)
     }
     cr_assert_geq(seen, 2);
     assert_valid(map);
-    loam_gpa_map_release(map, loam_gpa_map_acquire(map));
-    memset((char *)map + (bytes - 128) / 2 + 128, 0xff, sizeof(uint32_t)); /* the other table's readers */
+    other = loam_gpa_map_acquire(map);
+    loam_gpa_map_release(map, other);
+    cr_assert_eq(loam_gpa_map_remove(map, (loam_gpa){0}, 2 * PAGE), LOAM_OK);
+    memset((void *)(uintptr_t)other, 0xff, sizeof(uint32_t)); /* its readers */
     cr_assert_eq(loam_gpa_map_validate(map, &last), LOAM_ERROR_CORRUPT);
-    cr_assert_str_eq(last.text, "gpa map: table 1 was released 1 times too often");
+    cr_assert_str_eq(last.text, "gpa map: table 0 was released 1 times too often");
     free(copy);
 }
 
@@ -740,6 +857,8 @@ Test(gpa_map, validate_says_what_is_damaged)
         {{{0x10000, 0x11000}, {0x14000, 0x15000}}, "gpa map: the index does not span GPA 0x11000 to 0x24000"},
         {{{0x20000, 0x13000}, {0x9000000, 0x7003000}, {0x6000, 0x8000}},
          "gpa map: row 1 at GPA 0x13000 continues row 0 and is not joined"},
+        {{{0x9000000 + LOAM_ACCESS_WRITE, 0x9000000 + LOAM_ACCESS_READ}},
+         "gpa map: row 1 at GPA 0x20000 is another to who holds no view"},
     };
 
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
@@ -824,6 +943,36 @@ Test(gpa_map, a_likely_region_changes_no_answer)
         loam_gpa_map_release(map, view);
         assert_valid(map);
     }
+}
+
+/* Whatever the answer is: granted or refused, found at once or by a search. */
+Test(gpa_map, translating_without_a_view_writes_nothing)
+{
+    const struct loam_gpa_map_config config = {8, 2};
+    const uint64_t bytes = loam_gpa_map_bytes(&config);
+    struct loam_gpa_map *map = make_map(config.region_capacity, config.table_capacity);
+    void *copy = malloc(bytes), *hva = copy;
+
+    cr_expect_eq(loam_gpa_map_translate(map, (loam_gpa){0}, 1, LOAM_ACCESS_READ, &hva), LOAM_ERROR_NOT_FOUND);
+    cr_expect_null(hva);
+    cr_assert_eq(insert(map, ram(0, 64 * PAGE, 0x100000, 0, 0)), LOAM_OK);
+    cr_assert_eq(insert(map, device(64 * PAGE, PAGE)), LOAM_OK);
+    cr_assert_eq(insert(map, ram(128 * PAGE, PAGE, 0x900000, 0, 0)), LOAM_OK);
+    cr_assert_eq(loam_gpa_map_protect(map, (loam_gpa){128 * PAGE}, PAGE, LOAM_ACCESS_READ), LOAM_OK);
+    memcpy(copy, map, bytes);
+    cr_expect_eq(loam_gpa_map_translate(map, (loam_gpa){PAGE}, 8, LOAM_ACCESS_WRITE, &hva), LOAM_OK);
+    cr_expect_eq((uintptr_t)hva, 0x101000);
+    cr_expect_eq(loam_gpa_map_translate(map, (loam_gpa){128 * PAGE + 8}, 8, LOAM_ACCESS_READ, &hva), LOAM_OK);
+    cr_expect_eq((uintptr_t)hva, 0x900008);
+    cr_expect_eq(loam_gpa_map_translate(map, (loam_gpa){128 * PAGE}, 8, LOAM_ACCESS_WRITE, &hva),
+                 LOAM_ERROR_NOT_PERMITTED);
+    cr_expect_null(hva);
+    cr_expect_eq(loam_gpa_map_translate(map, (loam_gpa){64 * PAGE}, 8, LOAM_ACCESS_READ, &hva), LOAM_ERROR_NOT_FOUND);
+    cr_expect_eq(loam_gpa_map_translate(map, (loam_gpa){65 * PAGE}, 8, LOAM_ACCESS_READ, &hva), LOAM_ERROR_NOT_FOUND);
+    cr_expect_eq(loam_gpa_map_translate(map, (loam_gpa){64 * PAGE - 4}, 8, LOAM_ACCESS_READ, &hva), LOAM_ERROR_OVERLAP);
+    cr_expect_eq(loam_gpa_map_translate(map, (loam_gpa){0}, 0, LOAM_ACCESS_READ, &hva), LOAM_ERROR_INVALID);
+    cr_expect_eq(memcmp(copy, map, bytes), 0);
+    free(copy);
 }
 
 /* --- Pieces and copies ----------------------------------------------------------------------------------------- */
@@ -1409,7 +1558,7 @@ static void try_change(struct trial *trial)
 {
     uint32_t count = 1 + (uint32_t)below(trial, CHANGES_MAX), refused, expected_refused;
     struct loam_gpa_change changes[CHANGES_MAX];
-    bool is_busy = held_tables(trial) + (count > 1 ? 2 : 1) > TABLE_CAPACITY - 1;
+    bool is_busy = busy(trial);
     enum loam_error error, expected;
 
     for (uint32_t i = 0; i < count; i++) {
@@ -1443,6 +1592,21 @@ static void try_translate(struct trial *trial, const struct loam_gpa_view *view,
     TRIAL_ASSERT(trial, loam_gpa_view_translate(view, gpa, bytes, access, &found) ==
                             oracle_translate(oracle, gpa, bytes, access, &expected));
     TRIAL_ASSERT(trial, found == expected);
+}
+
+/* Of the map as it is, whatever is held. */
+static void try_map_translate(struct trial *trial, const struct loam_gpa_view *view, const struct oracle *oracle)
+{
+    loam_gpa gpa = random_byte_gpa(trial);
+    uint64_t bytes = random_bytes(trial);
+    enum loam_access access = random_access(trial);
+    void *found, *expected;
+
+    TRIAL_ASSERT(trial, loam_gpa_map_translate(trial->map, gpa, bytes, access, &found) ==
+                            oracle_translate(&trial->oracle, gpa, bytes, access, &expected));
+    TRIAL_ASSERT(trial, found == expected);
+    (void)view;
+    (void)oracle;
 }
 
 static void try_pieces(struct trial *trial, const struct loam_gpa_view *view, const struct oracle *oracle)
@@ -1580,8 +1744,8 @@ static void try_hold(struct trial *trial)
 }
 
 static void (*const questions[])(struct trial *, const struct loam_gpa_view *, const struct oracle *) = {
-    try_find, try_translate, try_translate, try_pieces, try_pieces, try_reverse,
-    try_read, try_write,     try_slots,     try_shares, try_e820};
+    try_find,    try_translate, try_translate, try_map_translate, try_pieces, try_pieces,
+    try_reverse, try_read,      try_write,     try_slots,         try_shares, try_e820};
 
 /* Ask the published table, or one that is held. */
 static void try_question(struct trial *trial)
@@ -1682,6 +1846,8 @@ Test(gpa_map, finds_every_row_of_large_tables)
 
             cr_assert_eq(loam_gpa_view_translate(view, (loam_gpa){start}, PAGE, LOAM_ACCESS_WRITE, &hva), LOAM_OK);
             cr_assert_eq((uintptr_t)hva, 0x100000 + i * PAGE);
+            cr_assert_eq(loam_gpa_map_translate(map, (loam_gpa){start}, PAGE, LOAM_ACCESS_WRITE, &hva), LOAM_OK);
+            cr_assert_eq((uintptr_t)hva, 0x100000 + i * PAGE);
             cr_assert_eq(loam_gpa_view_find(view, (loam_gpa){start + PAGE - 1}, &region), LOAM_OK);
             cr_assert_eq(region.start.value, start);
             cr_assert_eq(loam_gpa_view_find(view, (loam_gpa){start + PAGE}, &region), LOAM_ERROR_NOT_FOUND);
@@ -1700,6 +1866,7 @@ struct shared {
     atomic_bool stop;
     atomic_ulong wrong;
     atomic_ulong views;
+    atomic_ulong changers;
     uint32_t thread;
 };
 
@@ -1785,6 +1952,130 @@ Test(gpa_map, readers_see_whole_generations_while_a_writer_changes, .timeout = 3
         cr_assert_eq(generation(shared.map), generation_count + 1);
         assert_valid(shared.map);
     }
+}
+
+/*
+ * A region that is here or a page further up, in host memory that goes with the place, and another beside it: what is
+ * read half before a change and half after it gives an address that neither table has.
+ */
+#define PLACE_GPA(place) ((8 + (place)) * PAGE)
+#define PLACE_HVA(place) (0x100000ul + ((place) << 32))
+
+static void *translate_moving(void *argument)
+{
+    struct shared *shared = argument;
+    uint64_t last = 0;
+
+    while (!atomic_load(&shared->stop)) {
+        uint64_t before = loam_gpa_map_generation(shared->map), after, place;
+        void *hva;
+        enum loam_error error =
+            loam_gpa_map_translate(shared->map, (loam_gpa){PLACE_GPA(1) + 8}, 8, LOAM_ACCESS_WRITE, &hva);
+
+        after = loam_gpa_map_generation(shared->map);
+        place = (uintptr_t)hva >> 32;
+        atomic_fetch_add(&shared->wrong, error != LOAM_OK || place > 1 || before < last || after < before ||
+                                             (uintptr_t)hva != PLACE_HVA(place) + PLACE_GPA(1) + 8 - PLACE_GPA(place) ||
+                                             (before == after && before > 2 && place != before % 2));
+        last = after;
+        atomic_fetch_add(&shared->views, 1);
+    }
+    return NULL;
+}
+
+static struct loam_region moving(uint64_t place, uint64_t pages)
+{
+    return ram(PLACE_GPA(place), pages * PAGE, PLACE_HVA(place), 1, 0);
+}
+
+/* A region of many pages has most of all memory, and lookups try it first; one of few is searched for. */
+static void translate_while_it_moves(uint64_t pages, uint32_t table_capacity)
+{
+    struct shared shared = {.map = make_map(8, table_capacity)};
+    pthread_t readers[3];
+
+    cr_assert_eq(insert(shared.map, ram(0, PAGE, 0x900000, 2, 0)), LOAM_OK);
+    cr_assert_eq(insert(shared.map, moving(0, pages)), LOAM_OK);
+    for (size_t i = 0; i < 3; i++) {
+        cr_assert_eq(pthread_create(&readers[i], NULL, translate_moving, &shared), 0);
+    }
+    for (uint64_t g = 3; g < 20000 || atomic_load(&shared.views) < 1000; g++) {
+        struct loam_region from = moving((g + 1) % 2, pages), to = moving(g % 2, pages);
+        const struct loam_gpa_change both[] = {{LOAM_CHANGE_REMOVE, from}, {LOAM_CHANGE_INSERT, to}};
+
+        cr_assert_eq(loam_gpa_map_change(shared.map, both, 2, NULL), LOAM_OK, "nobody holds a view");
+    }
+    atomic_store(&shared.stop, true);
+    for (size_t i = 0; i < 3; i++) {
+        pthread_join(readers[i], NULL);
+    }
+    cr_assert_eq(atomic_load(&shared.wrong), 0);
+    assert_valid(shared.map);
+}
+
+Test(gpa_map, translations_without_a_view_are_of_one_table, .timeout = 300)
+{
+    translate_while_it_moves(64, 8);
+    translate_while_it_moves(2, 8);
+}
+
+#define VIEWS 3u
+
+static void *hold_one_view_at_a_time(void *argument)
+{
+    struct shared *shared = argument;
+
+    while (!atomic_load(&shared->stop)) {
+        const struct loam_gpa_view *view = loam_gpa_map_acquire(shared->map);
+
+        atomic_fetch_add(&shared->wrong, loam_gpa_view_count(view) < 1);
+        for (uint32_t i = 0; i < atomic_load(&shared->views) % 8; i++) {
+            sched_yield();
+        }
+        loam_gpa_map_release(shared->map, view);
+        atomic_fetch_add(&shared->views, 1);
+    }
+    return NULL;
+}
+
+/* One change and several, by turns, of a range of its own. */
+static void *change_and_count_busy(void *argument)
+{
+    struct shared *shared = argument;
+    uint64_t page = 4 + 4 * atomic_fetch_add(&shared->changers, 1);
+    struct loam_region mine = ram(page * PAGE, PAGE, 0x100000, 0, 0), other = ram(page * PAGE, PAGE, 0x200000, 0, 0);
+    const struct loam_gpa_change both[] = {{LOAM_CHANGE_REMOVE, mine}, {LOAM_CHANGE_INSERT, other}};
+
+    for (uint32_t i = 0; i < 3000; i++) {
+        atomic_fetch_add(&shared->wrong, loam_gpa_map_insert(shared->map, &mine) != LOAM_OK);
+        atomic_fetch_add(&shared->wrong, loam_gpa_map_change(shared->map, both, 2, NULL) != LOAM_OK);
+        atomic_fetch_add(&shared->wrong, loam_gpa_map_remove(shared->map, other.start, other.bytes) != LOAM_OK);
+    }
+    return NULL;
+}
+
+Test(gpa_map, no_changer_is_busy_where_there_are_two_tables_more_than_views, .timeout = 300)
+{
+    struct shared shared = {.map = make_map(16, VIEWS + 2)};
+    pthread_t readers[VIEWS], changers[2];
+
+    cr_assert_eq(insert(shared.map, ram(0, PAGE, 0x900000, 0, 0)), LOAM_OK);
+    for (size_t i = 0; i < VIEWS; i++) {
+        cr_assert_eq(pthread_create(&readers[i], NULL, hold_one_view_at_a_time, &shared), 0);
+    }
+    for (size_t i = 0; i < 2; i++) {
+        cr_assert_eq(pthread_create(&changers[i], NULL, change_and_count_busy, &shared), 0);
+    }
+    for (size_t i = 0; i < 2; i++) {
+        pthread_join(changers[i], NULL);
+    }
+    atomic_store(&shared.stop, true);
+    for (size_t i = 0; i < VIEWS; i++) {
+        pthread_join(readers[i], NULL);
+    }
+    cr_assert_eq(atomic_load(&shared.wrong), 0);
+    cr_assert(loam_gpa_map_keeper_settled(shared.map));
+    assert_valid(shared.map);
 }
 
 /* Each writer owns a range: it comes and goes, and the others' ranges stay as their owners left them. */

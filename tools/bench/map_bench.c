@@ -101,6 +101,22 @@ static uint64_t time_acquire(struct loam_gpa_map *map, uint64_t *sum)
     return bench_now() - start;
 }
 
+static uint64_t time_map_translate(struct loam_gpa_map *map, uint64_t *sum)
+{
+    uint64_t start = bench_now(), total = 0;
+
+    for (uint32_t pass = 0; pass < PASSES; pass++) {
+        for (uint32_t i = 0; i < QUERIES; i++) {
+            void *hva;
+            enum loam_error error = loam_gpa_map_translate(map, queries[i], ACCESS_BYTES, LOAM_ACCESS_WRITE, &hva);
+
+            total += (uintptr_t)hva + error;
+        }
+    }
+    *sum = total;
+    return bench_now() - start;
+}
+
 /* --- The reference --------------------------------------------------------------------------------------------- */
 
 static void fill_table(uint32_t region_count)
@@ -238,6 +254,19 @@ static double acquire_loam(const struct bench_case *bench)
     draw_queries(count);
     insert_all(guest.map, count);
     uint64_t taken = time_acquire(guest.map, &sum);
+    guest_unmake(&guest);
+    return figure(bench, taken, sum);
+}
+
+static double map_translate_loam(const struct bench_case *bench)
+{
+    uint32_t count = (uint32_t)bench->parameter;
+    struct guest guest = guest_make(count);
+    uint64_t sum = 0;
+
+    draw_queries(count);
+    insert_all(guest.map, count);
+    uint64_t taken = time_map_translate(guest.map, &sum);
     guest_unmake(&guest);
     return figure(bench, taken, sum);
 }
@@ -394,6 +423,20 @@ const struct bench_case map_cases[] = {
      .goal_figure = 8,
      .parameter = 1,
      .loam = acquire_loam,
+     .reference = acquire_search},
+    {.name = "gpa_map.map_translate.1",
+     .what = "GPA to HVA without a view, at random in one region; reference: as of gpa_map.acquire",
+     .unit = "ns",
+     .goal_figure = 8,
+     .parameter = 1,
+     .loam = map_translate_loam,
+     .reference = acquire_search},
+    {.name = "gpa_map.map_translate.1024",
+     .what = "the same in 1,024 regions",
+     .unit = "ns",
+     .goal_figure = 8,
+     .parameter = REGION_MOST,
+     .loam = map_translate_loam,
      .reference = acquire_search},
     {.name = "gpa_map.read8",
      .what = "8 bytes of guest memory read, in the first-level cache; reference: memcpy at a known address",

@@ -14,10 +14,14 @@
  * (allocator/host/prim.h).
  *
  * Threads: readers take a view with loam_gpa_map_acquire and give it back with loam_gpa_map_release; lookups in a view
- * wait for nobody. Changes exclude each other by an internal lock (they sleep), and never wait for readers: when every other
- * table is still held by one, be it for the moment that acquire takes to look twice, the change is refused with
- * LOAM_ERROR_BUSY, and may be tried again. A view may be released by another thread than the one that acquired it.
- * loam_gpa_map_init wants the map to itself.
+ * wait for nobody. Changes exclude each other by an internal lock (they sleep), and never wait for readers. A view may be
+ * released by another thread than the one that acquired it. loam_gpa_map_init wants the map to itself.
+ *
+ * LOAM_ERROR_BUSY: a change wants one table, which is neither the current one nor held. Each view keeps one table from
+ * use, from the start of acquire until it is released; several of one generation keep the same. So where at most N views
+ * are held or being acquired at a time, and table_capacity is N + 2 or more, no change is BUSY, however many threads
+ * make them, and however many changes they make at once. With fewer tables a change is refused when all others are held;
+ * it may be tried again. loam_gpa_map_translate and loam_gpa_map_generation hold nothing.
  *
  * HVAs: what a view gives as an HVA is where the host memory was mapped when the table was published. The map owns no
  * memory and keeps none alive: an HVA is good for as long as whoever mapped that memory leaves it mapped, whether or
@@ -81,11 +85,14 @@ struct loam_region {
 /** How large a map may grow; zero members mean what their comment says. */
 struct loam_gpa_map_config {
     uint32_t region_capacity; /**< regions a table can hold; 0: 64 */
-    uint32_t
-        table_capacity; /**< tables that can exist at once, the published one and those readers hold; 2 to 64; 0: 4 */
+    uint32_t table_capacity;  /**< N + 2 for N views held at a time, see above; 2 to 4096; 0: 4 */
 };
 
-/** Bytes that loam_gpa_map_init wants; 0 if config is invalid. NULL: all zero. */
+/**
+ * Bytes that loam_gpa_map_init wants; 0 if config is invalid. NULL: all zero. About 80 for each region and table. Init
+ * writes a few hundred of them, and the rest is written as it is needed: memory that is zero on demand, as from mmap(2),
+ * takes no more pages than the regions and the views that there are at a time.
+ */
 size_t loam_gpa_map_bytes(const struct loam_gpa_map_config *config);
 
 /**
@@ -138,9 +145,9 @@ struct loam_gpa_change {
 /**
  * Make all changes, one after the other, or none, and publish once: a reader sees the table before the first or the table
  * after the last. So a range that becomes something else is at no moment without memory. Each has the errors of the call
- * that it stands for, judged by what those before it have left. More than one wants two tables that no reader holds: so
- * they are LOAM_ERROR_BUSY sooner, and always in a map of two tables. *refused (NULL: not wanted) is the index of the change that failed;
- * count on LOAM_OK, on LOAM_ERROR_BUSY, and where map or changes are NULL. count 0: LOAM_OK, and nothing is published.
+ * that it stands for, judged by what those before it have left. *refused (NULL: not wanted) is the index of the change
+ * that failed; count on LOAM_OK, on LOAM_ERROR_BUSY, and where map or changes are NULL. count 0: LOAM_OK, and nothing is
+ * published.
  */
 LOAM_MUST_USE enum loam_error loam_gpa_map_change(struct loam_gpa_map *map, const struct loam_gpa_change *changes,
                                                   uint32_t count, uint32_t *refused);
@@ -165,6 +172,19 @@ uint64_t loam_gpa_view_generation(const struct loam_gpa_view *view);
  * so, but for a change under way. Writes nothing, so threads that ask it again and again do not slow each other. 0: NULL.
  */
 uint64_t loam_gpa_map_generation(const struct loam_gpa_map *map);
+
+/**
+ * As loam_gpa_view_translate in the table of this moment, in one call: for a device that wants one address. Holds
+ * nothing and writes nothing that others read, so it keeps no change from being made, and threads do not slow each
+ * other; only when changes come in between again and again does it acquire a view for the moment.
+ *
+ * No view says what *hva was good for. It is good as long as the memory stays mapped: see HVAs above. In a struct
+ * loam_memory that is until the end, but for memory that was added to a guest that runs: that is until it is taken away
+ * again. Where another thread may do that meanwhile, acquire a view, translate in it, and hold it until the last access:
+ * memory is not unmapped while a view from before is held.
+ */
+LOAM_MUST_USE enum loam_error loam_gpa_map_translate(struct loam_gpa_map *map, loam_gpa gpa, uint64_t bytes,
+                                                     enum loam_access access, void **hva);
 
 /** How many regions the table has. */
 uint32_t loam_gpa_view_count(const struct loam_gpa_view *view);
