@@ -36,6 +36,7 @@ static ucontext_t contexts[WEAK_THREAD_MAX], caller;
 static void (*functions[WEAK_THREAD_MAX])(void);
 static bool ended[WEAK_THREAD_MAX];
 static unsigned thread_count, current;
+static unsigned stall_one_in, stall_most, stalled[WEAK_THREAD_MAX]; /* operations of others to wait for */
 static bool running;
 static uint64_t random_state;
 
@@ -70,12 +71,30 @@ static void change_own(unsigned before, unsigned next)
     }
 }
 
+void weak_stall(unsigned one_in, unsigned most)
+{
+    stall_one_in = one_in;
+    stall_most = most;
+}
+
+/* Where all that have not ended stand still, none does any more. */
+static bool is_stalled(unsigned thread)
+{
+    bool all = true;
+
+    for (unsigned i = 0; i < thread_count; i++) {
+        all &= ended[i] || stalled[i] > 0;
+    }
+    stalled[thread] = all ? 0 : stalled[thread];
+    return stalled[thread] > 0;
+}
+
 /* Some thread that has not ended goes on: with others about, not always the same. */
 static void switch_thread(unsigned next)
 {
     unsigned before = current;
 
-    while (ended[next]) {
+    while (ended[next] || is_stalled(next)) {
         next = (next + 1) % thread_count;
     }
     if (next != before) {
@@ -94,7 +113,13 @@ void weak_yield(void)
 
 static void maybe_switch(void)
 {
-    if (random_below(3) == 0) {
+    for (unsigned i = 0; i < thread_count; i++) {
+        stalled[i] -= stalled[i] > 0;
+    }
+    if (stall_one_in > 0 && random_below(stall_one_in) == 0) {
+        stalled[current] = random_below(stall_most);
+    }
+    if (stalled[current] > 0 || random_below(3) == 0) {
         switch_thread(random_below(thread_count));
     }
 }
@@ -134,6 +159,7 @@ void weak_run(uint64_t seed, unsigned count, void (*const *threads)(void))
     memset(thread_views, 0, sizeof thread_views);
     memset(&common_view, 0, sizeof common_view);
     memset(ended, 0, sizeof ended);
+    memset(stalled, 0, sizeof stalled);
     for (unsigned i = 0; i < count; i++) {
         functions[i] = threads[i];
         make_thread(&contexts[i], stacks[i]);

@@ -28,6 +28,12 @@
  */
 void weak_run(uint64_t seed, unsigned count, void (*const *threads)(void));
 
+/*
+ * From now on, before one operation in one_in, the thread stands still while the others make up to most operations: for
+ * what goes wrong only if much happens between two operations of one thread. one_in 0: never, as at first.
+ */
+void weak_stall(unsigned one_in, unsigned most);
+
 /* Let another thread go on: for loops that wait for it. */
 void weak_yield(void);
 
