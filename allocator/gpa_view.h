@@ -179,15 +179,20 @@ static inline bool gpa_view_is_memory(const struct loam_region *region)
 }
 
 /*
- * Whether all of [gpa, gpa + bytes) lies in the spot, which grants access. As few branches as can be: a device grants
- * LOAM_ACCESS_NONE, and what is no access or no byte wraps to more than any region grants or has left.
+ * Whether all of [gpa, gpa + bytes) lies in [start, start + room_bytes), which grants as much as granted. As few branches
+ * as can be: a device grants LOAM_ACCESS_NONE, and what is no access or no byte wraps to more than any region has.
  */
+static inline bool gpa_view_allows(uint64_t start, uint64_t room_bytes, uint32_t granted, uint64_t gpa, uint64_t bytes,
+                                   enum loam_access access)
+{
+    return __builtin_expect(bytes - 1 < room_bytes, 1) && __builtin_expect(gpa - start <= room_bytes - bytes, 1) &&
+           __builtin_expect((uint32_t)access - 1 < granted, 1);
+}
+
 static inline bool gpa_view_grants(const struct gpa_view_spot *spot, loam_gpa gpa, uint64_t bytes,
                                    enum loam_access access)
 {
-    uint64_t offset_bytes = gpa.value - spot->start;
-
-    return offset_bytes < spot->bytes && bytes - 1 < spot->bytes - offset_bytes && (uint32_t)access - 1 < spot->access;
+    return gpa_view_allows(spot->start, spot->bytes, spot->access, gpa.value, bytes, access);
 }
 
 /* Why the spot where gpa lies does not grant it: the first reason in the order of loam_gpa_view_translate. */
