@@ -21,7 +21,7 @@
 #define BLOCK_CAPACITY_MAX      65000
 #define REGIONS_BESIDE_BLOCKS   100
 #define REGION_CAPACITY_MAX     (1u << 20)
-#define TABLE_CAPACITY_DEFAULT  64
+#define TABLE_CAPACITY_DEFAULT  66
 #define CACHE_CAPACITY_DEFAULT  128
 #define TABLES_MEASURED         4         /* more are touched only by who holds on to that many views */
 #define NODE_MAX                INT32_MAX /* of loam_backing_request */

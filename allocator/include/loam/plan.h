@@ -64,7 +64,7 @@ struct loam_memory_request {
     uint64_t extra_bytes;   /**< host memory that the caller will take for itself after the plan is made */
     uint32_t block_capacity;   /**< blocks that can be plugged at once (loam/memory.h), at most 65,000; 0: 1,000 */
     uint32_t region_capacity;  /**< rows of the GPA map, at most 2^20; 0: block_capacity + 100 */
-    uint32_t table_capacity;   /**< as loam_gpa_map_config: views held at once, and 3; 0: 67, for 64 readers */
+    uint32_t table_capacity;   /**< as loam_gpa_map_config: views held at once, and 2; 0: 66, for 64 readers */
     uint32_t cache_capacity;   /**< as loam_frame_config: threads with a cache of frames; 0: 128 */
     struct loam_cancel cancel; /**< ends loam_plan_make and loam_memory_create early: loam/backing.h */
 };
