@@ -38,6 +38,7 @@ enum loam_error loam_dma_alloc_virtqueue(struct loam_dma *dma, const char *owner
     struct loam_virtqueue_layout layout;
     struct loam_dma_request request = {.owner = owner, .limit = limit};
     enum loam_error error = loam_virtqueue_get_layout(queue_size, &layout);
+    char *hva;
 
     if (rings == NULL) {
         return loam_fail(diag, LOAM_ERROR_INVALID, "virtqueue: NULL given where a place for its rings is wanted");
@@ -52,9 +53,13 @@ enum loam_error loam_dma_alloc_virtqueue(struct loam_dma *dma, const char *owner
     if (error != LOAM_OK) {
         return error;
     }
+    hva = rings->buffer.hva;
     rings->queue_size = queue_size;
     rings->descriptors.value = rings->buffer.gpa.value + layout.descriptors_offset_bytes;
     rings->available.value = rings->buffer.gpa.value + layout.available_offset_bytes;
     rings->used.value = rings->buffer.gpa.value + layout.used_offset_bytes;
+    rings->descriptors_hva = hva + layout.descriptors_offset_bytes;
+    rings->available_hva = hva + layout.available_offset_bytes;
+    rings->used_hva = hva + layout.used_offset_bytes;
     return LOAM_OK;
 }

@@ -1058,6 +1058,9 @@ Test(dma, rings_of_every_size_are_carved_below_the_limit)
         cr_assert_eq(rings.descriptors.value, rings.buffer.gpa.value + layout.descriptors_offset_bytes);
         cr_assert_eq(rings.available.value, rings.buffer.gpa.value + layout.available_offset_bytes);
         cr_assert_eq(rings.used.value, rings.buffer.gpa.value + layout.used_offset_bytes);
+        cr_assert_eq(rings.descriptors_hva, (char *)rings.buffer.hva + layout.descriptors_offset_bytes);
+        cr_assert_eq(rings.available_hva, (char *)rings.buffer.hva + layout.available_offset_bytes);
+        cr_assert_eq(rings.used_hva, (char *)rings.buffer.hva + layout.used_offset_bytes);
         cr_assert_geq(rings.buffer.bytes, layout.bytes);
         cr_assert_leq(rings.buffer.gpa.value + rings.buffer.bytes, LOAM_DMA32_END_BYTES);
         cr_assert(all_bytes(rings.buffer.hva, rings.buffer.bytes, 0));
@@ -1079,6 +1082,7 @@ Test(dma, rings_are_refused_for_a_bad_size_owner_or_limit)
                  LOAM_ERROR_EXHAUSTED);
     cr_assert_eq(rings.queue_size, 0);
     cr_assert_eq(rings.used.value, 0);
+    cr_assert_null(rings.used_hva);
     cr_assert_eq(rings.buffer.id, 0);
     cr_assert_eq(free_frames(), FRAME_COUNT);
 }

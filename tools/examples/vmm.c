@@ -101,8 +101,7 @@ int main(void)
     loam_gpa_map_release(loam_memory_map(memory), view);
     if (is_shown && ioctl(vm, KVM_SET_TSS_ADDR, TSS_ADDRESS) == 0 && set_registers(vcpu, code.gpa, rings.available) &&
         run_guest(vcpu, run)) {
-        const uint16_t *available =
-            (const uint16_t *)rings.buffer.hva + (rings.available.value - rings.buffer.gpa.value) / 2;
+        const uint16_t *available = rings.available_hva;
 
         printf("\n%u descriptor available in the ring at GPA %#" PRIx64 "\n", available[1], rings.available.value);
         status = available[1] == 1 ? 0 : 1;

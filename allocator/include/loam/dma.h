@@ -159,13 +159,16 @@ struct loam_virtqueue_layout {
 /** Where the parts lie for a queue size: a power of two from 1 to LOAM_VIRTQUEUE_SIZE_MAX; else LOAM_ERROR_INVALID. */
 LOAM_MUST_USE enum loam_error loam_virtqueue_get_layout(uint32_t queue_size, struct loam_virtqueue_layout *layout);
 
-/** The rings of one queue, and where the guest sees each part. */
+/** The rings of one queue, and where the guest and the host see each part. */
 struct loam_virtqueue_rings {
     struct loam_dma_buffer buffer; /**< holds all three; release it by its id */
     uint32_t queue_size;
     loam_gpa descriptors;
     loam_gpa available;
     loam_gpa used;
+    void *descriptors_hva;
+    void *available_hva;
+    void *used_hva;
 };
 
 /** Carve the rings of one queue, zeroed, ending at or below limit (0: none). Errors as the two calls above. */
