@@ -7,7 +7,9 @@
 
 #include "allocator/gpa_view.h"
 
+#include <assert.h>
 #include <immintrin.h>
+#include <stddef.h>
 #include <string.h>
 
 #if defined(__has_feature)
@@ -811,4 +813,25 @@ enum loam_error loam_gpa_view_e820(const struct loam_gpa_view *view, struct loam
         }
     }
     return *count > capacity ? LOAM_ERROR_EXHAUSTED : LOAM_OK;
+}
+
+static_assert(offsetof(struct loam_e820_entry, bytes) == 8 && offsetof(struct loam_e820_entry, type) == 16 &&
+                  sizeof(uint32_t) + 16 == LOAM_E820_ROW_BYTES,
+              "an entry begins as a row does");
+
+enum loam_error loam_e820_write(const struct loam_e820_entry *entries, uint32_t count, void *rows, uint64_t room_bytes)
+{
+    uint8_t *row = rows;
+
+    if (count > 0 && (entries == NULL || rows == NULL)) {
+        return LOAM_ERROR_INVALID;
+    }
+    if ((uint64_t)count * LOAM_E820_ROW_BYTES > room_bytes) {
+        return LOAM_ERROR_EXHAUSTED;
+    }
+    for (uint32_t i = 0; i < count; i++, row += LOAM_E820_ROW_BYTES) {
+        /* Little-endian, as every host of Loam is. */
+        memcpy(row, &entries[i], LOAM_E820_ROW_BYTES);
+    }
+    return LOAM_OK;
 }

@@ -397,12 +397,10 @@ static enum loam_error load_parameters(struct boot_memory *carved, const struct 
     memcpy((uint8_t *)&parameters + BOOT_LINUX_HEADER_OFFSET, image->header, image->header_bytes);
     parameters.hdr = *header;
     parameters.e820_entries = (uint8_t)count;
-    for (uint32_t i = 0; i < count; i++) {
-        parameters.e820_table[i] = (struct boot_e820_entry){entries[i].start, entries[i].bytes, entries[i].type};
-    }
+    error = loam_e820_write(entries, count, parameters.e820_table, sizeof parameters.e820_table);
     memcpy(buffer.hva, &parameters, sizeof parameters);
     state->parameters = buffer.gpa;
-    return LOAM_OK;
+    return error;
 }
 
 /* The file's header with what is the loader's to say: nothing else of the file's is believed in those fields. */

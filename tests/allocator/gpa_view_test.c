@@ -678,3 +678,27 @@ Test(gpa_view, tables_are_written_to_the_last_row_and_not_beyond)
         cr_expect_eq(slots[i].read_only, i == 2);
     }
 }
+
+/* Rows as firmware reads them, at an odd address, held against their bytes. */
+Test(gpa_view, e820_rows_have_no_room_between_them)
+{
+    static const struct loam_e820_entry entries[] = {{UINT64_C(0x1122334455667788), UINT64_C(0x99aabbccddeeff10), 1},
+                                                     {3, 4, UINT32_C(0xa1b2c3d4)}};
+    static const uint8_t expected[2 * LOAM_E820_ROW_BYTES] = {
+        0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11, 0x10, 0xff, 0xee, 0xdd, 0xcc, 0xbb,
+        0xaa, 0x99, 1,    0,    0,    0,    3,    0,    0,    0,    0,    0,    0,    0,
+        4,    0,    0,    0,    0,    0,    0,    0,    0xd4, 0xc3, 0xb2, 0xa1};
+    uint8_t room[1 + sizeof expected + 4], untouched[sizeof room];
+
+    memset(room, 0x5a, sizeof room);
+    memset(untouched, 0x5a, sizeof untouched);
+    cr_assert_eq(loam_e820_write(entries, 2, room + 1, sizeof expected - 1), LOAM_ERROR_EXHAUSTED);
+    cr_assert_eq(loam_e820_write(entries, UINT32_MAX, room + 1, sizeof expected), LOAM_ERROR_EXHAUSTED, "no sum wraps");
+    cr_assert_eq(loam_e820_write(NULL, 1, room + 1, sizeof expected), LOAM_ERROR_INVALID);
+    cr_assert_eq(loam_e820_write(entries, 1, NULL, sizeof expected), LOAM_ERROR_INVALID);
+    cr_assert_eq(loam_e820_write(NULL, 0, NULL, 0), LOAM_OK);
+    cr_assert_eq(memcmp(room, untouched, sizeof room), 0);
+    cr_assert_eq(loam_e820_write(entries, 2, room + 1, sizeof expected), LOAM_OK);
+    cr_expect_eq(memcmp(room + 1, expected, sizeof expected), 0);
+    cr_expect(room[0] == 0x5a && memcmp(room + 1 + sizeof expected, untouched, 4) == 0);
+}

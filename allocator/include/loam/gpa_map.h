@@ -336,6 +336,16 @@ struct loam_e820_entry {
 LOAM_MUST_USE enum loam_error loam_gpa_view_e820(const struct loam_gpa_view *view, struct loam_e820_entry *entries,
                                                  uint32_t capacity, uint32_t *count);
 
+/** What a row of the E820 map takes where firmware and Linux's boot_params hold it: there is no room between two. */
+#define LOAM_E820_ROW_BYTES 20u
+
+/**
+ * Write entries as such rows, one behind the other: start in 8 bytes, bytes in 8, type in 4, little-endian. room_bytes is
+ * what there is at rows, which may lie at any address. LOAM_ERROR_EXHAUSTED: it is too little, and nothing is written.
+ */
+LOAM_MUST_USE enum loam_error loam_e820_write(const struct loam_e820_entry *entries, uint32_t count, void *rows,
+                                              uint64_t room_bytes);
+
 /** Check order, disjointness, alignment, joining and reader counts. LOAM_ERROR_CORRUPT: diag says what disagrees. */
 LOAM_MUST_USE enum loam_error loam_gpa_map_validate(struct loam_gpa_map *map, struct loam_diag *diag);
 
