@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "loam/gpa_io.h"
 
+#include "allocator/host/prim.h"
+
+#include <errno.h>
 #include <string.h>
 
-#define PIECES 16
+#define PIECES  16
+#define VECTORS 256 /* of the 1,024 that a system call takes: they lie on the stack */
 
 /* --- How far memory reaches ------------------------------------------------------------------------------------- */
 
@@ -103,6 +107,73 @@ enum loam_error loam_gpa_io_write_some(const struct loam_gpa_view *view, loam_gp
     error = loam_gpa_view_write(view, gpa, buffer, *done_bytes);
     *done_bytes = error == LOAM_OK ? *done_bytes : 0;
     return error;
+}
+
+/* --- Files --------------------------------------------------------------------------------------------------------- */
+
+typedef bool move_vectors(int fd, const struct iovec *vectors, uint32_t count, off_t offset, size_t *moved_bytes);
+
+static bool would_block(void)
+{
+    return errno == EAGAIN || errno == EWOULDBLOCK;
+}
+
+/* Once, from gpa on, all of which grants access; EINTR is no failure, and moves nothing. False: errno is set. */
+static bool move_once(const struct loam_gpa_view *view, loam_gpa gpa, uint64_t bytes, enum loam_access access,
+                      move_vectors *move, int fd, off_t offset, size_t *moved_bytes)
+{
+    struct iovec vectors[VECTORS];
+    uint32_t count;
+    /* More than VECTORS pieces: these are the first of them. */
+    enum loam_error ignored = loam_gpa_io_vectors(view, gpa, bytes, access, vectors, VECTORS, &count);
+
+    (void)ignored;
+    do {
+        if (move(fd, vectors, count < VECTORS ? count : VECTORS, offset, moved_bytes)) {
+            return true;
+        }
+    } while (errno == EINTR);
+    return false;
+}
+
+static enum loam_error move_all(const struct loam_gpa_view *view, loam_gpa gpa, uint64_t bytes, enum loam_access access,
+                                move_vectors *move, int fd, int64_t offset, uint64_t *done_bytes)
+{
+    enum loam_error error = loam_gpa_io_reach(view, gpa, bytes, access, &bytes);
+    size_t moved_bytes = 1;
+    bool ok = true;
+
+    if (done_bytes == NULL) {
+        return LOAM_ERROR_INVALID;
+    }
+    *done_bytes = 0;
+    if (error != LOAM_OK || offset < LOAM_GPA_IO_POSITION) {
+        return error != LOAM_OK ? error : LOAM_ERROR_INVALID;
+    }
+    while (ok && moved_bytes > 0 && *done_bytes < bytes) {
+        /* The system moves nothing beyond the largest offset: the sum does not wrap. */
+        off_t from = offset == LOAM_GPA_IO_POSITION ? offset : offset + (int64_t)*done_bytes;
+
+        ok = move_once(view, loam_gpa_from_u64(gpa.value + *done_bytes), bytes - *done_bytes, access, move, fd, from,
+                       &moved_bytes);
+        *done_bytes += moved_bytes;
+    }
+    if (ok || (would_block() && *done_bytes > 0)) {
+        return LOAM_OK;
+    }
+    return would_block() ? LOAM_ERROR_BUSY : LOAM_ERROR_SYSTEM;
+}
+
+enum loam_error loam_gpa_io_read_from_fd(const struct loam_gpa_view *view, loam_gpa gpa, uint64_t bytes, int fd,
+                                         int64_t offset, uint64_t *done_bytes)
+{
+    return move_all(view, gpa, bytes, LOAM_ACCESS_WRITE, loam_prim_read_vectors, fd, offset, done_bytes);
+}
+
+enum loam_error loam_gpa_io_write_to_fd(const struct loam_gpa_view *view, loam_gpa gpa, uint64_t bytes, int fd,
+                                        int64_t offset, uint64_t *done_bytes)
+{
+    return move_all(view, gpa, bytes, LOAM_ACCESS_READ, loam_prim_write_vectors, fd, offset, done_bytes);
 }
 
 /* --- Text --------------------------------------------------------------------------------------------------------- */

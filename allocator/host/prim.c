@@ -221,6 +221,23 @@ bool LOAM_PRIM(close)(int fd)
     return close(fd) == 0;
 }
 
+static bool moved(ssize_t result, size_t *moved_bytes)
+{
+    *moved_bytes = result > 0 ? (size_t)result : 0;
+    return result >= 0;
+}
+
+bool LOAM_PRIM(read_vectors)(int fd, const struct iovec *vectors, uint32_t count, off_t offset, size_t *moved_bytes)
+{
+    return moved(offset == -1 ? readv(fd, vectors, (int)count) : preadv(fd, vectors, (int)count, offset), moved_bytes);
+}
+
+bool LOAM_PRIM(write_vectors)(int fd, const struct iovec *vectors, uint32_t count, off_t offset, size_t *moved_bytes)
+{
+    return moved(offset == -1 ? writev(fd, vectors, (int)count) : pwritev(fd, vectors, (int)count, offset),
+                 moved_bytes);
+}
+
 bool LOAM_PRIM(thread_start)(pthread_t *thread, void *(*run)(void *), void *argument)
 {
     sigset_t all, before;

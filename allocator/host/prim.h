@@ -15,6 +15,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
+#include <sys/uio.h>
 
 /* The test fake includes this header twice: types stand behind a guard of their own. */
 #ifndef LOAM_PRIM_TYPES
@@ -87,7 +88,7 @@ bool LOAM_PRIM(bind_node)(void *address, size_t bytes, uint32_t node);
 /* Lock the range in memory; pages not there yet are populated. */
 bool LOAM_PRIM(lock)(void *address, size_t bytes);
 
-/* --- Files: memfd_create(2), ftruncate(2), close(2) ----------------------------------------------------------- */
+/* --- Files: memfd_create(2), ftruncate(2), close(2), readv(2), writev(2) and with an offset --------------------- */
 
 /*
  * An anonymous file, close-on-exec, not executable, and sealed against shrinking, growing and any further seal once
@@ -98,6 +99,14 @@ bool LOAM_PRIM(memfd)(const char *name, uint32_t huge_shift, size_t bytes, int *
 
 /* The descriptor is gone even when this fails: never call it twice. */
 bool LOAM_PRIM(close)(int fd);
+
+/*
+ * Move bytes from fd to memory, or from memory to fd, once: as many as the system takes. offset: where in the file; -1: at
+ * the descriptor's position, which moves on. count is 1 to 1024. *moved_bytes is 0 where a file ends. EINTR, EAGAIN: as
+ * the system says.
+ */
+bool LOAM_PRIM(read_vectors)(int fd, const struct iovec *vectors, uint32_t count, off_t offset, size_t *moved_bytes);
+bool LOAM_PRIM(write_vectors)(int fd, const struct iovec *vectors, uint32_t count, off_t offset, size_t *moved_bytes);
 
 /* --- Threads and the host's figures ---------------------------------------------------------------------------- */
 

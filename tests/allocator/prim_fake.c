@@ -90,6 +90,8 @@ static const char *const kind_names[PRIM_KIND_COUNT + 1] = {
     [PRIM_LOCK] = "lock",
     [PRIM_MEMFD] = "memfd",
     [PRIM_CLOSE] = "close",
+    [PRIM_READ_VECTORS] = "read_vectors",
+    [PRIM_WRITE_VECTORS] = "write_vectors",
     [PRIM_THREAD_START] = "thread_start",
     [PRIM_HEAP_ALLOC] = "heap_alloc",
     [PRIM_READ_TEXT] = "read_text",
@@ -677,6 +679,38 @@ bool loam_prim_close(int fd)
         settle(&call, closed);
     }
     return finish(&call);
+}
+
+typedef bool move_vectors(int fd, const struct iovec *vectors, uint32_t count, off_t offset, size_t *moved_bytes);
+
+/* The descriptor is the test's own. It may block: the lock is let go meanwhile. */
+static bool move_faked(enum prim_kind kind, move_vectors *real, int fd, const struct iovec *vectors, uint32_t count,
+                       off_t offset, size_t *moved_bytes)
+{
+    struct prim_fake_record call = begin(kind);
+
+    call.fd = fd;
+    call.offset = (uint64_t)offset;
+    call.value = count;
+    require(count != 0 && count <= 1024, &call, "there are 1 to 1024 vectors");
+    *moved_bytes = 0;
+    if (!chosen_to_fail(&call)) {
+        pthread_mutex_unlock(&fake_lock);
+        settle(&call, real(fd, vectors, count, offset, moved_bytes));
+        pthread_mutex_lock(&fake_lock);
+    }
+    call.bytes = *moved_bytes;
+    return finish(&call);
+}
+
+bool loam_prim_read_vectors(int fd, const struct iovec *vectors, uint32_t count, off_t offset, size_t *moved_bytes)
+{
+    return move_faked(PRIM_READ_VECTORS, loam_prim_real_read_vectors, fd, vectors, count, offset, moved_bytes);
+}
+
+bool loam_prim_write_vectors(int fd, const struct iovec *vectors, uint32_t count, off_t offset, size_t *moved_bytes)
+{
+    return move_faked(PRIM_WRITE_VECTORS, loam_prim_real_write_vectors, fd, vectors, count, offset, moved_bytes);
 }
 
 /* --- Threads, heap, figures --------------------------------------------------------------------------------------- */

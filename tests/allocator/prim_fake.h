@@ -41,6 +41,8 @@ enum prim_kind {
     PRIM_LOCK,
     PRIM_MEMFD,
     PRIM_CLOSE, /* a failed close has closed, as on Linux */
+    PRIM_READ_VECTORS,
+    PRIM_WRITE_VECTORS,
     PRIM_THREAD_START,
     PRIM_HEAP_ALLOC,
     PRIM_READ_TEXT,
@@ -130,12 +132,12 @@ struct prim_fake_record {
     int error_number; /* 0 when ok */
     const void *
         address; /* argument or result: reserve, map_*, unmap, populate, discard, advise_huge, bind_node, lock, heap_* */
-    uint64_t bytes;      /* argument; limit, user_threads: the result */
+    uint64_t bytes;      /* argument; limit, user_threads, read_vectors, write_vectors: the result */
     int fd;              /* argument; memfd: its result */
-    uint64_t offset;     /* map_fd */
+    uint64_t offset;     /* map_fd, read_vectors, write_vectors */
     uint32_t huge_shift; /* map_anonymous, memfd */
     bool flag;           /* map_anonymous: no_reserve; advise_huge: huge; discard: shared */
-    uint32_t value;      /* bind_node: node; cpu_count: its result; limit: which */
+    uint32_t value;      /* bind_node: node; cpu_count: its result; limit: which; read_vectors, write_vectors: count */
     pthread_t thread;    /* that called */
     char text[96];       /* memfd: name; read_text: path; cut if longer */
 };

@@ -844,6 +844,39 @@ Test(prim, a_memfd_beyond_the_limit_on_files_is_refused_and_kills_nobody)
     cr_assert(loam_prim_close(fd));
 }
 
+Test(prim, vectors_move_at_the_position_or_at_an_offset)
+{
+    struct iovec vectors[2] = {{&(char[3]){"abc"}, 3}, {&(char[4]){"defg"}, 4}};
+    int fd = memfd_create("file", MFD_CLOEXEC), ends[2];
+    char found[8] = "";
+    size_t moved;
+
+    cr_assert(loam_prim_write_vectors(fd, vectors, 2, -1, &moved));
+    cr_assert_eq(moved, 7);
+    cr_assert(loam_prim_write_vectors(fd, vectors, 1, 5, &moved));
+    cr_assert_eq(lseek(fd, 0, SEEK_CUR), 7, "an offset leaves the position alone");
+    cr_assert_eq(pread(fd, found, 8, 0), 8);
+    cr_assert_eq(memcmp(found, "abcdeabc", 8), 0);
+    cr_assert(loam_prim_read_vectors(fd, vectors, 2, -1, &moved));
+    cr_assert(moved == 1 && *(char *)vectors[0].iov_base == 'c');
+    cr_assert(loam_prim_read_vectors(fd, vectors, 2, -1, &moved) && moved == 0);
+    cr_assert(loam_prim_read_vectors(fd, vectors, 2, 1, &moved));
+    cr_assert(moved == 7 && memcmp(vectors[1].iov_base, "eabc", 4) == 0);
+    close(fd);
+    cr_assert_eq(pipe2(ends, O_NONBLOCK | O_CLOEXEC), 0);
+    moved = 7;
+    cr_assert(!loam_prim_read_vectors(ends[0], vectors, 2, -1, &moved));
+    cr_assert(errno == EAGAIN && moved == 0);
+    prim_fake_fail(PRIM_WRITE_VECTORS, 1, 1, ENOSPC);
+    cr_assert(!loam_prim_write_vectors(ends[1], vectors, 1, -1, &moved));
+    cr_assert(errno == ENOSPC && moved == 0);
+    prim_fake_fail_none();
+    cr_assert(!loam_prim_write_vectors(ends[1], vectors, 1, 0, &moved));
+    cr_assert(errno == ESPIPE && moved == 0);
+    close(ends[0]);
+    close(ends[1]);
+}
+
 /* --- The fake ----------------------------------------------------------------------------------------------------- */
 
 Test(prim, the_chosen_calls_fail_and_no_others)

@@ -3,6 +3,7 @@
  * Once memory and caches are there, the library makes the system calls that allocator/README.md lists, and no other: all
  * of it runs under a filter that ends the process at any other call. The list is read from README.md.
  */
+#include "loam/gpa_io.h"
 #include "loam/memory.h"
 #include "loam/slab.h"
 #include "loam/slots.h"
@@ -225,11 +226,26 @@ static void use_slab(struct loam_slab_cache *cache)
     REQUIRE(loam_slab_trim(&slab) == LOAM_OK);
 }
 
+/* Both ways, at the position and at an offset. */
+static void use_file(int fd)
+{
+    const struct loam_gpa_view *view = loam_gpa_map_acquire(loam_memory_map(memory));
+    loam_gpa gpa = {2 * LOAM_MIB};
+    uint64_t done;
+
+    for (int64_t offset = LOAM_GPA_IO_POSITION; offset <= 0; offset++) {
+        REQUIRE(loam_gpa_io_write_to_fd(view, gpa, 4096, fd, offset, &done) == LOAM_OK && done == 4096);
+        REQUIRE(loam_gpa_io_read_from_fd(view, gpa, 4096, fd, offset, &done) == LOAM_OK);
+    }
+    loam_gpa_map_release(loam_memory_map(memory), view);
+}
+
 /* Everything, in two threads at once. */
 static void *work(void *number)
 {
     struct loam_frame_cache *frame_cache;
     struct loam_slab_cache *slab_cache;
+    int fd = memfd_create("file", MFD_CLOEXEC);
 
     REQUIRE(loam_frame_cache_make(loam_memory_frame(memory), &frame_cache) == LOAM_OK);
     REQUIRE(loam_slab_cache_make(&slab, &slab_cache) == LOAM_OK);
@@ -241,6 +257,7 @@ static void *work(void *number)
         use_map((uintptr_t)number);
         use_slots();
         use_slab(slab_cache);
+        use_file(fd);
     }
     REQUIRE(loam_frame_cache_destroy(frame_cache) == LOAM_OK);
     REQUIRE(loam_slab_cache_destroy(&slab, slab_cache) == LOAM_OK);
