@@ -11,6 +11,7 @@
 #include "loam/dma.h"
 
 #include "allocator/dma_ledger.h"
+#include "allocator/dma_ranges.h"
 #include "allocator/dma_request.h"
 
 #include <errno.h>
@@ -417,6 +418,99 @@ enum loam_error loam_dma_alloc(struct loam_dma *dma, const struct loam_dma_reque
         return refuse(dma, request, error, cause.error != LOAM_OK ? &cause : NULL, diag);
     }
     return LOAM_OK;
+}
+
+/* Buffers that no caller has seen, kept or not: if it fails, somebody has freed the frames past the ledger. */
+static void take_back(struct loam_dma *dma, const struct loam_dma_buffer *buffers, uint32_t count)
+{
+    struct loam_dma_entry *entry;
+
+    while (count-- > 0) {
+        if (loam_dma_ledger_take(&dma->ledger, buffers[count].id, &entry) != LOAM_OK) {
+            continue;
+        }
+        if (free_entry(dma, NULL, entry) == LOAM_OK) {
+            loam_dma_ledger_strike(&dma->ledger, entry);
+        } else {
+            loam_dma_ledger_give(&dma->ledger, entry);
+        }
+    }
+}
+
+/* All runs, or none; the ranges have no fault, and there is room for as many runs as there are. */
+static enum loam_error carve_runs(struct loam_dma *dma, const struct loam_dma_ranges *wanted,
+                                  struct loam_dma_buffer *buffers, struct loam_diag *diag)
+{
+    struct loam_dma_request request = {.owner = wanted->owner, .flags = wanted->flags | LOAM_DMA_AT};
+    enum loam_error error = LOAM_OK;
+    struct loam_dma_range run;
+    uint32_t count = 0;
+
+    for (uint64_t from = 0; error == LOAM_OK && loam_dma_ranges_next_run(wanted, dma->frame_shift, from, &run);
+         from = run.start.value + run.bytes) {
+        request.at = run.start;
+        request.bytes = run.bytes;
+        error = loam_dma_alloc(dma, &request, &buffers[count], diag);
+        count += error == LOAM_OK;
+    }
+    if (error != LOAM_OK) {
+        take_back(dma, buffers, count);
+    }
+    return error;
+}
+
+static uint32_t count_runs(const struct loam_dma *dma, const struct loam_dma_ranges *wanted)
+{
+    struct loam_dma_range run;
+    uint32_t count = 0;
+
+    for (uint64_t from = 0; loam_dma_ranges_next_run(wanted, dma->frame_shift, from, &run);
+         from = run.start.value + run.bytes) {
+        count++;
+    }
+    return count;
+}
+
+static void clear(struct loam_dma_buffer *buffers, uint32_t count)
+{
+    for (uint32_t i = 0; buffers != NULL && i < count; i++) {
+        buffers[i] = (struct loam_dma_buffer){0};
+    }
+}
+
+enum loam_error loam_dma_alloc_ranges(struct loam_dma *dma, const struct loam_dma_ranges *wanted,
+                                      struct loam_dma_buffer *buffers, uint32_t capacity, uint32_t *count,
+                                      struct loam_diag *diag)
+{
+    enum loam_error error;
+    const char *fault;
+    uint32_t index;
+
+    if (count != NULL) {
+        *count = 0;
+    }
+    clear(buffers, capacity);
+    if (dma == NULL || wanted == NULL || count == NULL || (buffers == NULL && capacity > 0)) {
+        return loam_fail(diag, LOAM_ERROR_INVALID,
+                         "dma ranges: NULL given where a ledger, ranges, buffers and their count are wanted");
+    }
+    fault = loam_dma_ranges_fault(wanted, &index);
+    if (fault != NULL) {
+        return loam_fail(diag, LOAM_ERROR_INVALID, "dma ranges of \"%.63s\": number %" PRIu32 ": %s",
+                         loam_dma_owner_length(wanted->owner) != 0 ? wanted->owner : "?", index, fault);
+    }
+    *count = count_runs(dma, wanted);
+    if (*count > capacity) {
+        return loam_fail(diag, LOAM_ERROR_EXHAUSTED,
+                         "dma ranges of \"%.63s\": %" PRIu32 " runs of frames, and room for %" PRIu32 " buffers",
+                         loam_dma_owner_length(wanted->owner) != 0 ? wanted->owner : "?", *count, capacity);
+    }
+    error = carve_runs(dma, wanted, buffers, diag);
+    if (error != LOAM_OK) {
+        clear(buffers, *count);
+        *count = 0;
+    }
+    return error;
 }
 
 /* Why an entry cannot be released: pinned, or kept. */

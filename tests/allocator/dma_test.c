@@ -1087,6 +1087,183 @@ Test(dma, rings_are_refused_for_a_bad_size_owner_or_limit)
     cr_assert_eq(free_frames(), FRAME_COUNT);
 }
 
+/* --- Ranges ------------------------------------------------------------------------------------------------------ */
+
+enum { RANGES = 12, RUNS = 16 };
+
+static enum loam_error alloc_ranges(const struct loam_dma_range *ranges, uint32_t count, uint32_t flags,
+                                    struct loam_dma_buffer *buffers, uint32_t capacity, uint32_t *found)
+{
+    const struct loam_dma_ranges wanted = {.owner = "ranges", .ranges = ranges, .range_count = count, .flags = flags};
+    struct loam_diag diag = {0};
+    enum loam_error error;
+
+    memset(buffers, 0x5a, capacity * sizeof *buffers);
+    *found = 77;
+    error = loam_dma_alloc_ranges(guest.dma, &wanted, buffers, capacity, found, &diag);
+    cr_assert_eq(diag.error, error, "%s", diag.text);
+    cr_assert_eq(diag.text[0] == '\0', error == LOAM_OK);
+    for (uint32_t i = 0; error != LOAM_OK && i < capacity; i++) {
+        cr_assert(buffers[i].id == 0 && buffers[i].gpa.value == 0 && buffers[i].hva == NULL && buffers[i].bytes == 0);
+    }
+    assert_valid();
+    return error;
+}
+
+/* As the segments of a small kernel lie: text, and data that begins in the frame where text ends. */
+Test(dma, ranges_that_share_a_frame_are_one_buffer)
+{
+    static const struct loam_dma_range ranges[] = {
+        {{LOAM_MIB + 9 * PAGE}, 1},              /* apart */
+        {{LOAM_MIB + 2 * PAGE + 100}, 3 * PAGE}, /* ends in frame 5, with 100 bytes */
+        {{LOAM_MIB + 5 * PAGE + 100}, PAGE},     /* from there on */
+        {{LOAM_MIB + 7 * PAGE}, PAGE},           /* follows frame 6 */
+        {{LOAM_MIB + 3 * PAGE}, 8},              /* within another */
+    };
+    struct loam_dma_buffer buffers[2];
+    struct loam_dma_entry entry;
+    uint32_t count;
+
+    cr_assert_eq(alloc_ranges(ranges, 5, 0, buffers, 2, &count), LOAM_OK);
+    cr_assert_eq(count, 2);
+    cr_expect(buffers[0].gpa.value == LOAM_MIB + 2 * PAGE && buffers[0].bytes == 6 * PAGE);
+    cr_expect(buffers[1].gpa.value == LOAM_MIB + 9 * PAGE && buffers[1].bytes == PAGE);
+    cr_expect_eq(buffers[0].hva, guest.host[0] + 2 * PAGE);
+    cr_expect(all_bytes(buffers[0].hva, buffers[0].bytes, 0) && all_bytes(buffers[1].hva, PAGE, 0));
+    cr_expect(all_bytes(guest.host[0] + 8 * PAGE, PAGE, (char)0xa5), "what lies between is left alone");
+    cr_expect_eq(free_frames(), FRAME_COUNT - 7);
+    cr_assert_eq(loam_dma_find(guest.dma, (loam_gpa){LOAM_MIB + 7 * PAGE}, &entry), LOAM_OK);
+    cr_expect_str_eq(entry.owner, "ranges");
+    cr_expect_eq(entry.buffer.id, buffers[0].id);
+    cr_expect_eq(loam_dma_release(guest.dma, buffers[0].id), LOAM_OK);
+    cr_expect_eq(loam_dma_release(guest.dma, buffers[1].id), LOAM_OK);
+    memset(guest.host[0], 0xa5, 10 * PAGE);
+    cr_assert_eq(alloc_ranges(ranges, 2, LOAM_DMA_NO_ZERO | LOAM_DMA_KEEP, buffers, 2, &count), LOAM_OK);
+    cr_expect(all_bytes(buffers[0].hva, buffers[0].bytes, (char)0xa5), "not zeroed if not wanted");
+    cr_expect_eq(loam_dma_release(guest.dma, buffers[0].id), LOAM_ERROR_NOT_PERMITTED, "kept");
+}
+
+Test(dma, no_ranges_are_no_buffers)
+{
+    struct loam_dma_buffer buffers[1];
+    uint32_t count;
+
+    cr_assert_eq(alloc_ranges(NULL, 0, 0, buffers, 1, &count), LOAM_OK);
+    cr_assert_eq(count, 0);
+}
+
+Test(dma, malformed_ranges_are_refused)
+{
+    static const struct loam_dma_range good = {{LOAM_MIB}, PAGE};
+    static const struct loam_dma_range bad[] = {
+        {{LOAM_MIB}, 0}, {{LOAM_GPA_END}, 1}, {{LOAM_GPA_END - 1}, 2}, {{UINT64_MAX}, 2}, {{0}, UINT64_MAX}};
+    struct loam_dma_ranges wanted = {.owner = "x", .ranges = &good, .range_count = 1};
+    struct loam_dma_buffer buffers[2];
+    uint32_t count;
+
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        const struct loam_dma_range ranges[] = {good, bad[i]};
+
+        cr_expect_eq(alloc_ranges(ranges, 2, 0, buffers, 2, &count), LOAM_ERROR_INVALID, "%zu", i);
+        cr_expect_eq(count, 0);
+    }
+    cr_expect_eq(alloc_ranges(&good, 1, LOAM_DMA_RESERVED, buffers, 1, &count), LOAM_ERROR_INVALID);
+    cr_expect_eq(alloc_ranges(&good, 1, LOAM_DMA_AT, buffers, 1, &count), LOAM_ERROR_INVALID);
+    cr_expect_eq(alloc_ranges(NULL, 1, 0, buffers, 1, &count), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_dma_alloc_ranges(NULL, &wanted, buffers, 1, &count, NULL), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_dma_alloc_ranges(guest.dma, NULL, buffers, 1, &count, NULL), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_dma_alloc_ranges(guest.dma, &wanted, NULL, 1, &count, NULL), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_dma_alloc_ranges(guest.dma, &wanted, buffers, 1, NULL, NULL), LOAM_ERROR_INVALID);
+    wanted.owner = "two\nlines";
+    cr_expect_eq(loam_dma_alloc_ranges(guest.dma, &wanted, buffers, 1, &count, NULL), LOAM_ERROR_INVALID);
+    cr_expect_eq(free_frames(), FRAME_COUNT);
+}
+
+/* A later run that cannot be had gives back those before it, kept ones too. */
+Test(dma, ranges_are_carved_all_or_none)
+{
+    const struct loam_dma_range ranges[] = {
+        {{LOAM_MIB + 4 * PAGE}, 1}, {{LOAM_MIB}, 1}, {{LOAM_MIB + 2 * PAGE}, 1}, {{3 * LOAM_MIB}, 1}};
+    struct loam_dma_buffer buffers[4];
+    struct loam_dma_buffer taken =
+        alloc((struct loam_dma_request){.bytes = PAGE, .at = ranges[0].start, .flags = LOAM_DMA_AT});
+    struct loam_dma_range across = {{4 * LOAM_GIB - 1}, 2};
+    uint32_t count;
+
+    cr_expect_eq(alloc_ranges(ranges, 3, LOAM_DMA_KEEP, buffers, 4, &count), LOAM_ERROR_BUSY);
+    cr_expect_eq(count, 0);
+    cr_expect_eq(free_frames(), FRAME_COUNT - 1);
+    cr_assert_eq(loam_dma_release(guest.dma, taken.id), LOAM_OK);
+    cr_expect_eq(alloc_ranges(ranges, 4, 0, buffers, 4, &count), LOAM_ERROR_NOT_FOUND, "beyond the RAM");
+    cr_expect_eq(alloc_ranges(&across, 1, 0, buffers, 4, &count), LOAM_ERROR_NOT_FOUND, "in two sections");
+    cr_expect_eq(alloc_ranges(ranges, 3, 0, buffers, 2, &count), LOAM_ERROR_EXHAUSTED);
+    cr_expect_eq(count, 3, "how many have to have room");
+    cr_expect_eq(free_frames(), FRAME_COUNT);
+}
+
+/* Each call for heap fails in turn; the second run is far from the first, so that the ledger wants more for it. */
+Test(dma, ranges_leave_nothing_wherever_the_heap_runs_out)
+{
+    const struct loam_dma_range ranges[] = {{{4 * LOAM_GIB}, 1}, {{LOAM_MIB}, 1}};
+    struct loam_dma_buffer buffers[2];
+    uint32_t count;
+    int n = 1;
+
+    for (;; n++) {
+        loam_dma_destroy(guest.dma);
+        cr_assert_eq(loam_dma_create(guest.frame, guest.map, &guest.dma), LOAM_OK);
+        heap_failure = n;
+        if (alloc_ranges(ranges, 2, LOAM_DMA_KEEP, buffers, 2, &count) == LOAM_OK) {
+            break;
+        }
+        cr_assert_eq(free_frames(), FRAME_COUNT);
+        cr_assert_eq(loam_dma_count(guest.dma), 0);
+    }
+    heap_failure = 0;
+    cr_expect_gt(n, 3, "both runs met a heap that was full: %d", n);
+    cr_expect_eq(loam_dma_count(guest.dma), 2);
+}
+
+/* Held against a flag a frame. */
+static void try_ranges(uint64_t *random)
+{
+    bool wanted[513] = {false};
+    struct loam_dma_range ranges[RANGES];
+    struct loam_dma_buffer buffers[RUNS];
+    uint32_t count, range_count = (uint32_t)(next_random(random) % RANGES + 1), runs = 0;
+
+    for (uint32_t i = 0; i < range_count; i++) {
+        uint64_t start = next_random(random) % (500 * PAGE), bytes = next_random(random) % (12 * PAGE) + 1;
+
+        ranges[i] = (struct loam_dma_range){{LOAM_MIB + start}, bytes};
+        for (uint64_t frame = start / PAGE; frame <= (start + bytes - 1) / PAGE; frame++) {
+            wanted[frame] = true;
+        }
+    }
+    cr_assert_eq(alloc_ranges(ranges, range_count, LOAM_DMA_NO_ZERO, buffers, RUNS, &count), LOAM_OK);
+    for (uint64_t frame = 0, length; frame < 512; frame += length + 1) {
+        for (length = 0; wanted[frame + length]; length++) {
+        }
+        if (length > 0) {
+            cr_assert_lt(runs, count);
+            cr_assert_eq(buffers[runs].gpa.value, LOAM_MIB + frame * PAGE);
+            cr_assert_eq(buffers[runs].bytes, length * PAGE);
+            cr_assert_eq(loam_dma_release(guest.dma, buffers[runs++].id), LOAM_OK);
+        }
+    }
+    cr_assert_eq(runs, count);
+}
+
+Test(dma, random_ranges_are_carved_as_their_union)
+{
+    uint64_t random = 20261127;
+
+    for (int i = 0; i < 2000; i++) {
+        try_ranges(&random);
+    }
+    cr_assert_eq(free_frames(), FRAME_COUNT);
+}
+
 /* --- Validate ---------------------------------------------------------------------------------------------------- */
 
 /* The whole text, in which "%p" stands for a pointer. */

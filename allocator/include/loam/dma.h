@@ -123,6 +123,31 @@ struct loam_dma_buffer {
 LOAM_MUST_USE enum loam_error loam_dma_alloc(struct loam_dma *dma, const struct loam_dma_request *request,
                                              struct loam_dma_buffer *buffer, struct loam_diag *diag);
 
+/** A range of the guest's memory, of any bytes. */
+struct loam_dma_range {
+    loam_gpa start;
+    uint64_t bytes;
+};
+
+/** Ranges that are wanted as they are: the segments of an ELF file, the parts of an image that is restored. */
+struct loam_dma_ranges {
+    const char *owner; /**< as in struct loam_dma_request */
+    const struct loam_dma_range *ranges;
+    uint32_t range_count; /**< ranges in any order, which may share frames, and overlap */
+    uint32_t flags;       /**< LOAM_DMA_NO_ZERO, LOAM_DMA_KEEP */
+};
+
+/**
+ * Carve all frames that the ranges touch, or none: one buffer for each run of frames that follow each other, in ascending
+ * order. *count receives how many there are, also when capacity is too small for them (LOAM_ERROR_EXHAUSTED, with *count
+ * above capacity); on any other failure it is 0, and on every failure all capacity buffers are. A run has
+ * LOAM_FRAME_COUNT_MAX frames at most, and lies in one region. LOAM_ERROR_INVALID also: a range is empty or no range of
+ * GPAs. Else as loam_dma_alloc with LOAM_DMA_AT, of the first run that is refused, which diag names. O(range_count^2).
+ */
+LOAM_MUST_USE enum loam_error loam_dma_alloc_ranges(struct loam_dma *dma, const struct loam_dma_ranges *wanted,
+                                                    struct loam_dma_buffer *buffers, uint32_t capacity, uint32_t *count,
+                                                    struct loam_diag *diag);
+
 /**
  * Give a buffer back. LOAM_ERROR_NOT_FOUND: no such buffer, or released already. LOAM_ERROR_BUSY: it is pinned.
  * LOAM_ERROR_NOT_PERMITTED: it was carved with LOAM_DMA_KEEP, as loam_memory_create carves "null" and "legacy".
