@@ -14,6 +14,7 @@
 #include "loam/backing.h"
 
 #include "allocator/backing_cause.h"
+#include "allocator/backing_placement.h"
 #include "allocator/backing_populate.h"
 #include "allocator/host/host.h"
 #include "allocator/host/host_size.h"
@@ -63,6 +64,16 @@ const char *loam_pages_name(enum loam_pages pages)
 uint64_t loam_pages_bytes(enum loam_pages pages)
 {
     return (unsigned)pages < LOAM_PAGES_COUNT ? page_kinds[pages].bytes : 0;
+}
+
+const char *loam_placement_name(enum loam_placement placement)
+{
+    static const char *const names[LOAM_PLACEMENT_COUNT] = {[LOAM_PLACEMENT_ANY] = "any",
+                                                            [LOAM_PLACEMENT_STRICT] = "strict",
+                                                            [LOAM_PLACEMENT_PREFERRED] = "preferred",
+                                                            [LOAM_PLACEMENT_INTERLEAVE] = "interleave"};
+
+    return (unsigned)placement < LOAM_PLACEMENT_COUNT ? names[placement] : "unknown";
 }
 
 static bool is_hugetlb(enum loam_pages pages)
@@ -142,7 +153,7 @@ static enum loam_error mapping_failed(const struct loam_backing *backing, enum b
     int saved = errno;
     char cause[BACKING_CAUSE_MAX];
 
-    if (pool_may_be_short && loam_backing_cause_pool(wanted.bytes, wanted.page_bytes, LOAM_NODE_ANY, cause)) {
+    if (pool_may_be_short && loam_backing_cause_pool(wanted.bytes, wanted.page_bytes, 0, cause)) {
         return loam_fail(diag, LOAM_ERROR_EXHAUSTED, "%s", cause);
     }
     loam_backing_cause_find(&wanted, cause);
@@ -391,37 +402,59 @@ static enum loam_error keep(struct loam_backing *backing, const struct loam_back
     return LOAM_OK;
 }
 
-/* A node's part of the pool; where it cannot be read, populating tells. */
+/* The nodes' part of the pool; where it cannot be read, populating tells. Only the strict have to have it. */
 static enum loam_error check_node_pool(const struct loam_backing *backing, struct loam_diag *diag)
 {
     const struct loam_backing_info *info = &backing->info;
     char cause[BACKING_CAUSE_MAX];
 
-    return is_hugetlb(info->pages) && loam_backing_cause_pool(info->bytes, info->page_bytes, info->node, cause)
+    return is_hugetlb(info->pages) && info->placement == LOAM_PLACEMENT_STRICT &&
+                   loam_backing_cause_pool(info->bytes, info->page_bytes, info->node_mask, cause)
                ? loam_fail(diag, LOAM_ERROR_EXHAUSTED, "%s", cause)
                : LOAM_OK;
 }
 
-/* ENOSYS: the kernel knows no nodes, so all memory is on node 0. */
-static enum loam_error bind(struct loam_backing *backing, struct loam_diag *diag)
+static enum loam_error node_missing(uint64_t node_mask, struct loam_diag *diag)
 {
-    struct loam_backing_info *info = &backing->info;
     char nodes[64];
 
-    if (info->node == LOAM_NODE_ANY) {
-        return LOAM_OK;
-    }
-    if (loam_prim_bind_node(info->hva, info->bytes, (uint32_t)info->node) || (errno == ENOSYS && info->node == 0)) {
-        return check_node_pool(backing, diag);
-    }
-    if (errno != EINVAL) {
-        return call_failed(backing, "mbind", diag);
-    }
     if (!loam_prim_read_text("/sys/devices/system/node/has_memory", nodes, sizeof nodes)) {
         snprintf(nodes, sizeof nodes, "unknown");
     }
-    return loam_fail(diag, LOAM_ERROR_INVALID, "node %" PRId32 " wanted: the nodes with memory are %.*s", info->node,
-                     (int)strcspn(nodes, "\n"), nodes);
+    return loam_fail(diag, LOAM_ERROR_INVALID, "%s wanted: the nodes with memory are %.*s",
+                     loam_host_nodes_name(node_mask).text, (int)strcspn(nodes, "\n"), nodes);
+}
+
+/* ENOSYS: the kernel knows no nodes, so all memory is on node 0. */
+static enum loam_error bind_to(struct loam_backing *backing, uint64_t node_mask, struct loam_diag *diag)
+{
+    static const enum loam_prim_policy policies[LOAM_PLACEMENT_COUNT] = {
+        [LOAM_PLACEMENT_STRICT] = LOAM_PRIM_POLICY_BIND,
+        [LOAM_PLACEMENT_PREFERRED] = LOAM_PRIM_POLICY_PREFERRED,
+        [LOAM_PLACEMENT_INTERLEAVE] = LOAM_PRIM_POLICY_INTERLEAVE};
+    struct loam_backing_info *info = &backing->info;
+
+    if (loam_prim_bind_nodes(info->hva, info->bytes, policies[info->placement], node_mask) ||
+        (errno == ENOSYS && node_mask == 1)) {
+        return LOAM_OK;
+    }
+    return errno == EINVAL ? node_missing(node_mask, diag) : call_failed(backing, "mbind", diag);
+}
+
+/* Of several nodes the kernel leaves out those that it lacks; so each is asked for alone first. */
+static enum loam_error bind(struct loam_backing *backing, struct loam_diag *diag)
+{
+    uint64_t node_mask = backing->info.node_mask;
+    bool several = (node_mask & (node_mask - 1)) != 0;
+    enum loam_error error = LOAM_OK;
+
+    for (uint64_t left = several ? node_mask : 0; left != 0 && error == LOAM_OK; left &= left - 1) {
+        error = bind_to(backing, left & -left, diag);
+    }
+    if (error == LOAM_OK && node_mask != 0) {
+        error = bind_to(backing, node_mask, diag);
+    }
+    return error == LOAM_OK ? check_node_pool(backing, diag) : error;
 }
 
 /*
@@ -450,7 +483,7 @@ static enum loam_error must_populate(const struct loam_backing_info *info, bool 
                                      struct loam_diag *diag)
 {
     *must = lock || info->commit == LOAM_COMMIT_POPULATE ||
-            (is_hugetlb(info->pages) ? info->node != LOAM_NODE_ANY : info->commit == LOAM_COMMIT_RESERVE);
+            (is_hugetlb(info->pages) ? info->placement == LOAM_PLACEMENT_STRICT : info->commit == LOAM_COMMIT_RESERVE);
     return *must || !is_hugetlb(info->pages) ? LOAM_OK : loam_backing_charged_at_touch(info->page_bytes, must, diag);
 }
 
@@ -534,15 +567,18 @@ static enum loam_error build(struct loam_backing *backing, const struct loam_bac
 
 static enum loam_error check_choices(const struct loam_backing_request *request, struct loam_diag *diag)
 {
+    const char *fault;
+
     if ((unsigned)request->pages >= LOAM_PAGES_COUNT || (unsigned)request->sharing >= LOAM_SHARING_COUNT ||
         (unsigned)request->commit >= LOAM_COMMIT_COUNT) {
         return loam_fail(diag, LOAM_ERROR_INVALID,
                          "backing: pages %d, sharing %d, commit %d: one is no value of its enum", (int)request->pages,
                          (int)request->sharing, (int)request->commit);
     }
-    if (request->bind_node ? request->node < 0 : request->node != 0 && request->node != LOAM_NODE_ANY) {
-        return loam_fail(diag, LOAM_ERROR_INVALID, "backing: node %" PRId32 " wanted: %s", request->node,
-                         request->bind_node ? "nodes count from 0" : "bind_node has to be set too");
+    fault = loam_backing_placement_fault(request->placement, request->node_mask);
+    if (fault != NULL) {
+        return loam_fail(diag, LOAM_ERROR_INVALID, "backing: placement %d, node mask %#" PRIx64 " wanted: %s",
+                         (int)request->placement, request->node_mask, fault);
     }
     if (request->lock && request->commit == LOAM_COMMIT_LAZY) {
         return loam_fail(diag, LOAM_ERROR_INVALID,
@@ -605,7 +641,8 @@ static enum loam_error create_kind(const struct loam_backing_request *request, e
         .pages = pages,
         .commit = request->commit,
         .page_bytes = page_kinds[pages].bytes,
-        .node = request->bind_node ? request->node : LOAM_NODE_ANY,
+        .placement = request->placement,
+        .node_mask = request->node_mask,
         .fd = -1,
     };
     error = build(made, request, diag);
@@ -669,7 +706,7 @@ void loam_backing_destroy(struct loam_backing *backing)
 
 struct loam_backing_info loam_backing_get_info(const struct loam_backing *backing)
 {
-    struct loam_backing_info info = {.node = LOAM_NODE_ANY, .fd = -1};
+    struct loam_backing_info info = {.fd = -1};
 
     if (backing != NULL) {
         info = backing->info;

@@ -36,22 +36,22 @@ static const char *unit_of(uint64_t page_bytes)
     return page_bytes == LOAM_GIB ? "1 GiB" : "2 MiB";
 }
 
-bool loam_backing_cause_pool(uint64_t bytes, uint64_t page_bytes, int32_t node, char text[BACKING_CAUSE_MAX])
+bool loam_backing_cause_pool(uint64_t bytes, uint64_t page_bytes, uint64_t node_mask, char text[BACKING_CAUSE_MAX])
 {
     uint64_t wanted = bytes / page_bytes, total_pages, free_pages, surplus_pages = 0;
-    char path[LOAM_HOST_POOL_PATH_MAX], where[32] = "";
+    char path[LOAM_HOST_POOL_PATH_MAX], where[48] = "";
     struct loam_host_node part;
     struct loam_host_pool pool;
 
     text[0] = '\0';
-    if (node != LOAM_NODE_ANY) {
-        if (loam_host_node((uint32_t)node, page_bytes, &part, NULL) != LOAM_OK || !part.present) {
+    if (node_mask != 0) {
+        if (loam_host_nodes(node_mask, page_bytes, &part, NULL) != LOAM_OK || !part.present) {
             return false;
         }
         total_pages = part.total_pages;
         free_pages = part.free_pages;
-        loam_host_node_pool_path((uint32_t)node, page_bytes, path);
-        snprintf(where, sizeof where, " on node %" PRId32, node);
+        loam_host_node_pool_path((uint32_t)__builtin_ctzll(node_mask), page_bytes, path);
+        snprintf(where, sizeof where, " on %s", loam_host_nodes_name(node_mask).text);
     } else {
         if (loam_host_pool(page_bytes, &pool, NULL) != LOAM_OK) {
             return false;

@@ -29,10 +29,10 @@ struct backing_cause_wanted {
 };
 
 /*
- * Whether the pool of hugepages, the host's or a node's part of it, has too few: then text says so as a line of its own,
- * with the command that raises it.
+ * Whether the pool of hugepages, the host's or those nodes' part of it, has too few: then text says so as a line of its
+ * own, with the command that raises it. node_mask 0: the host's.
  */
-bool loam_backing_cause_pool(uint64_t bytes, uint64_t page_bytes, int32_t node, char text[BACKING_CAUSE_MAX]);
+bool loam_backing_cause_pool(uint64_t bytes, uint64_t page_bytes, uint64_t node_mask, char text[BACKING_CAUSE_MAX]);
 
 /*
  * Write "what is short: what is there: what to do" into text. False: nothing is known to be short; text is empty. errno

@@ -10,6 +10,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#define NODE_MEND "there is no such node: choose one that /sys/devices/system/node/online lists"
+
 void loam_plan_add_check(struct loam_plan_draft *draft, const struct loam_plan_finding *finding)
 {
     struct loam_plan_check *check = &draft->plan->checks[draft->plan->check_count++];
@@ -127,27 +129,45 @@ enum loam_error loam_plan_check_pool(struct loam_plan_draft *draft, struct loam_
     return LOAM_OK;
 }
 
+/* Memory comes from other nodes where these have too little, so they only have to be there. */
+static enum loam_error check_node_there(struct loam_plan_draft *draft, struct loam_diag *diag)
+{
+    const struct loam_memory_request *request = &draft->plan->request;
+    struct loam_plan_finding finding = {.resource = LOAM_PLAN_NODE, .wanted = request->bytes, .unit_bytes = 1};
+    struct loam_host_node host;
+    enum loam_error error = loam_host_nodes(request->node_mask, 0, &host, diag);
+
+    if (error == LOAM_OK && !host.present) {
+        snprintf(finding.facts, sizeof finding.facts, "%s on %s wanted (%s)", loam_host_size(request->bytes, true).text,
+                 loam_host_nodes_name(request->node_mask).text, loam_placement_name(request->placement));
+        snprintf(finding.mend, sizeof finding.mend, NODE_MEND);
+        loam_plan_add_check(draft, &finding);
+    }
+    return error;
+}
+
 /* Promises to other mappings and surplus pages have no node, so only what is free there now is counted. */
 enum loam_error loam_plan_check_node(struct loam_plan_draft *draft, struct loam_diag *diag)
 {
     const struct loam_plan *plan = draft->plan;
-    uint32_t node = plan->request.node;
+    uint64_t node_mask = plan->request.node_mask;
     struct loam_plan_finding finding = {.resource = LOAM_PLAN_NODE};
     struct loam_host_node host;
-    char where[24], path[LOAM_HOST_POOL_PATH_MAX];
+    char where[48], path[LOAM_HOST_POOL_PATH_MAX];
     enum loam_error error;
 
-    if (!plan->request.bind_node) {
-        return LOAM_OK;
+    if (plan->request.placement != LOAM_PLACEMENT_STRICT) {
+        return node_mask != 0 ? check_node_there(draft, diag) : LOAM_OK;
     }
-    if ((error = loam_host_node(node, loam_plan_is_hugetlb(plan) ? plan->page_bytes : 0, &host, diag)) != LOAM_OK) {
+    error = loam_host_nodes(node_mask, loam_plan_is_hugetlb(plan) ? plan->page_bytes : 0, &host, diag);
+    if (error != LOAM_OK) {
         return error;
     }
-    snprintf(where, sizeof where, " on node %" PRIu32, node);
+    snprintf(where, sizeof where, " on %s", loam_host_nodes_name(node_mask).text);
     if (loam_plan_is_hugetlb(plan)) {
         finding.wanted = plan->backing_page_count;
         finding.found = host.free_pages;
-        loam_host_node_pool_path(node, plan->page_bytes, path);
+        loam_host_node_pool_path((uint32_t)__builtin_ctzll(node_mask), plan->page_bytes, path);
         describe_pages(&finding, plan, where, path, host.total_pages);
     } else {
         finding.wanted = loam_plan_is_lazy(plan) && host.present ? 0 : plan->request.bytes;
@@ -158,8 +178,7 @@ enum loam_error loam_plan_check_node(struct loam_plan_draft *draft, struct loam_
         snprintf(finding.mend, sizeof finding.mend, "choose another node, or ask for less");
     }
     if (!host.present) {
-        snprintf(finding.mend, sizeof finding.mend,
-                 "there is no such node: choose one that /sys/devices/system/node/online lists");
+        snprintf(finding.mend, sizeof finding.mend, NODE_MEND);
     }
     loam_plan_add_check(draft, &finding);
     return LOAM_OK;

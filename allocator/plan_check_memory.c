@@ -192,9 +192,10 @@ enum loam_error loam_plan_check_cgroup(struct loam_plan_draft *draft, struct loa
     enum loam_error error = check_memory_group(draft, &memory, diag);
 
     plan->charged_at_touch = false;
-    plan->populates = loam_plan_is_hugetlb(plan) ? plan->request.lock || plan->request.bind_node ||
-                                                       plan->request.commit == LOAM_COMMIT_POPULATE
-                                                 : !loam_plan_is_lazy(plan);
+    plan->populates = loam_plan_is_hugetlb(plan)
+                          ? plan->request.lock || plan->request.placement == LOAM_PLACEMENT_STRICT ||
+                                plan->request.commit == LOAM_COMMIT_POPULATE
+                          : !loam_plan_is_lazy(plan);
     if (error != LOAM_OK || !loam_plan_is_hugetlb(plan)) {
         if (error == LOAM_OK) {
             loam_plan_add_check(draft, &memory);

@@ -7,6 +7,7 @@
  */
 #include "allocator/plan_layout.h"
 
+#include "allocator/backing_placement.h"
 #include "allocator/host/host_size.h"
 #include "allocator/host/prim.h"
 
@@ -23,14 +24,15 @@
 #define REGION_CAPACITY_MAX     (1u << 20)
 #define TABLE_CAPACITY_DEFAULT  66
 #define CACHE_CAPACITY_DEFAULT  128
-#define TABLES_MEASURED         4         /* more are touched only by who holds on to that many views */
-#define NODE_MAX                INT32_MAX /* of loam_backing_request */
+#define TABLES_MEASURED         4 /* more are touched only by who holds on to that many views */
 #define UNIT_WANTED(pages)      ((pages) == LOAM_PAGES_THP ? LOAM_FRAME_BYTES : loam_pages_bytes(pages))
 
 /* --- The request ----------------------------------------------------------------------------------------------- */
 
 static enum loam_error check_choices(const struct loam_memory_request *request, struct loam_diag *diag)
 {
+    const char *fault;
+
     if ((unsigned)request->pages >= LOAM_PAGES_COUNT) {
         return loam_fail(diag, LOAM_ERROR_INVALID, "page kind %d asked: there is none of that number",
                          (int)request->pages);
@@ -47,9 +49,9 @@ static enum loam_error check_choices(const struct loam_memory_request *request, 
         return loam_fail(diag, LOAM_ERROR_INVALID, "%" PRIu32 " threads asked: ask for at most %d",
                          request->thread_count, LOAM_BACKING_THREAD_MAX);
     }
-    if (request->node > (request->bind_node ? NODE_MAX : 0)) {
-        return loam_fail(diag, LOAM_ERROR_INVALID, "NUMA node %" PRIu32 " asked: %s", request->node,
-                         request->bind_node ? "no host has so many" : "set bind_node too, or leave it 0");
+    if ((fault = loam_backing_placement_fault(request->placement, request->node_mask)) != NULL) {
+        return loam_fail(diag, LOAM_ERROR_INVALID, "placement %d, node mask %#" PRIx64 " asked: %s",
+                         (int)request->placement, request->node_mask, fault);
     }
     if (request->lock && request->commit == LOAM_COMMIT_LAZY) {
         return loam_fail(diag, LOAM_ERROR_INVALID,

@@ -29,8 +29,8 @@ static bool plan_one_more(const struct loam_plan *plan, struct loam_plan *more)
         .pages = plan->pages,
         .sharing = plan->request.sharing,
         .commit = LOAM_COMMIT_POPULATE,
-        .bind_node = plan->request.bind_node,
-        .node = plan->request.node,
+        .placement = plan->request.placement,
+        .node_mask = plan->request.node_mask,
         .dma32_reserve_bytes = UINT64_MAX,
     };
 

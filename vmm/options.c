@@ -175,8 +175,8 @@ static error_t read_memory_option(int key, char *argument, struct argp_state *st
         memory->commit = LOAM_COMMIT_LAZY;
         return 0;
     case KEY_NODE:
-        memory->bind_node = true;
-        memory->node = read_number(state, "node", argument, 0, 1023);
+        memory->placement = LOAM_PLACEMENT_STRICT;
+        memory->node_mask = UINT64_C(1) << read_number(state, "node", argument, 0, LOAM_NODE_COUNT_MAX - 1);
         return 0;
     case KEY_LOCK:
         memory->lock = true;

@@ -109,6 +109,47 @@ enum loam_error loam_host_node(uint32_t node, uint64_t page_bytes, struct loam_h
     return error;
 }
 
+enum loam_error loam_host_nodes(uint64_t node_mask, uint64_t page_bytes, struct loam_host_node *found,
+                                struct loam_diag *diag)
+{
+    struct loam_host_node sum = {.present = true}, node = {.present = true};
+    enum loam_error error = LOAM_OK;
+
+    for (uint64_t left = node_mask; left != 0 && error == LOAM_OK && node.present; left &= left - 1) {
+        error = loam_host_node((uint32_t)__builtin_ctzll(left), page_bytes, &node, diag);
+        sum.free_bytes = loam_add_capped(sum.free_bytes, node.free_bytes);
+        sum.total_pages = left == node_mask ? node.total_pages : sum.total_pages;
+        sum.free_pages = loam_add_capped(sum.free_pages, node.free_pages);
+    }
+    *found = error == LOAM_OK && node.present ? sum : (struct loam_host_node){0};
+    return error;
+}
+
+#define NODE_LIST_SHOWN_MAX 24
+
+struct loam_host_nodes_name loam_host_nodes_name(uint64_t node_mask)
+{
+    struct loam_host_nodes_name name;
+    const char *lead = (node_mask & (node_mask - 1)) == 0 ? "node " : "nodes ";
+    char list[NODE_LIST_SHOWN_MAX + 8] = "";
+    size_t used = 0;
+
+    for (uint32_t first = 0, end; first < 64 && used <= NODE_LIST_SHOWN_MAX; first = end + 1) {
+        for (end = first; end < 64 && (node_mask >> end & 1) != 0; end++) {
+        }
+        if (end > first) {
+            used += (size_t)snprintf(list + used, sizeof list - used, end - first > 1 ? "%s%u-%u" : "%s%u",
+                                     used > 0 ? "," : "", first, end - 1);
+        }
+    }
+    if (used <= NODE_LIST_SHOWN_MAX) {
+        snprintf(name.text, sizeof name.text, "%s%s", lead, list);
+    } else {
+        snprintf(name.text, sizeof name.text, "%sof mask %#" PRIx64, lead, node_mask);
+    }
+    return name;
+}
+
 /* --- Memory of the host ---------------------------------------------------------------------------------------- */
 
 /* 2 in overcommit_memory: the kernel refuses whatever would exceed the commit limit. */

@@ -48,6 +48,19 @@ LOAM_MUST_USE enum loam_error loam_host_node(uint32_t node, uint64_t page_bytes,
                                              struct loam_diag *diag);
 
 /*
+ * What several nodes have free together; bit n of node_mask: node n. total_pages is that of the lowest of them, whose part
+ * of the pool may be told to be raised. present false: one is not there; the rest is 0.
+ */
+LOAM_MUST_USE enum loam_error loam_host_nodes(uint64_t node_mask, uint64_t page_bytes, struct loam_host_node *found,
+                                              struct loam_diag *diag);
+
+/* "node 1", "nodes 0-1,3"; "nodes of mask 0x5555" where the list would be long. */
+struct loam_host_nodes_name {
+    char text[40];
+};
+struct loam_host_nodes_name loam_host_nodes_name(uint64_t node_mask);
+
+/*
  * Bytes that the host can give without swapping: MemAvailable, and with strict accounting (overcommit_memory 2) at
  * most what is left of the commit limit.
  */

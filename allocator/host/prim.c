@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "allocator/host/prim.h"
 
+#include <assert.h>
 #include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
@@ -40,8 +41,7 @@
  */
 #define ATTEMPT_MAX 1000
 
-#define NODE_COUNT_MAX 1024 /* MAX_NUMNODES of the largest kernel configuration */
-#define HEAP_ALIGN     64
+#define HEAP_ALIGN 64
 
 static bool try_again(unsigned int *attempts)
 {
@@ -126,18 +126,16 @@ bool LOAM_PRIM(keep_from_dumps)(void *address, size_t bytes)
     return advise(address, bytes, MADV_DONTDUMP);
 }
 
-bool LOAM_PRIM(bind_node)(void *address, size_t bytes, uint32_t node)
+bool LOAM_PRIM(bind_nodes)(void *address, size_t bytes, enum loam_prim_policy policy, uint64_t node_mask)
 {
-    enum { WORD_BITS = sizeof(unsigned long) * CHAR_BIT };
-    unsigned long nodes[NODE_COUNT_MAX / WORD_BITS] = {0};
+    static const int modes[] = {[LOAM_PRIM_POLICY_BIND] = MPOL_BIND,
+                                [LOAM_PRIM_POLICY_PREFERRED] = MPOL_PREFERRED,
+                                [LOAM_PRIM_POLICY_INTERLEAVE] = MPOL_INTERLEAVE};
+    unsigned long nodes[] = {node_mask};
 
-    if (node >= NODE_COUNT_MAX) {
-        errno = EINVAL;
-        return false;
-    }
-    nodes[node / WORD_BITS] = 1UL << (node % WORD_BITS);
+    static_assert(sizeof nodes == sizeof node_mask, "a word of the kernel's holds all nodes");
     /* The kernel reads one bit less than maxnode says. */
-    return syscall(SYS_mbind, address, bytes, MPOL_BIND, nodes, (unsigned long)NODE_COUNT_MAX + 1,
+    return syscall(SYS_mbind, address, bytes, modes[policy], nodes, sizeof nodes * CHAR_BIT + 1,
                    MPOL_MF_MOVE | MPOL_MF_STRICT) == 0;
 }
 

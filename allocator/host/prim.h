@@ -32,6 +32,13 @@ enum loam_prim_limit {
     LOAM_PRIM_LIMIT_COUNT
 };
 
+/* mbind(2). */
+enum loam_prim_policy {
+    LOAM_PRIM_POLICY_BIND,      /* MPOL_BIND: from these nodes, and no others */
+    LOAM_PRIM_POLICY_PREFERRED, /* MPOL_PREFERRED: one node, and others once it has no more */
+    LOAM_PRIM_POLICY_INTERLEAVE /* MPOL_INTERLEAVE: these nodes in turn */
+};
+
 #endif
 
 /* The test fake compiles the real functions under other names beside its own. */
@@ -82,8 +89,11 @@ bool LOAM_PRIM(keep_from_children)(void *address, size_t bytes);
 /* Core dumps leave the range out. */
 bool LOAM_PRIM(keep_from_dumps)(void *address, size_t bytes);
 
-/* Bind the range's memory, present and future, to one NUMA node, strictly. EINVAL: no such node. */
-bool LOAM_PRIM(bind_node)(void *address, size_t bytes, uint32_t node);
+/*
+ * Say which NUMA nodes the range's memory comes from, present and future; bit n of node_mask: node n. EINVAL: none of
+ * them is there; those that are not are left out where others are.
+ */
+bool LOAM_PRIM(bind_nodes)(void *address, size_t bytes, enum loam_prim_policy policy, uint64_t node_mask);
 
 /* Lock the range in memory; pages not there yet are populated. */
 bool LOAM_PRIM(lock)(void *address, size_t bytes);

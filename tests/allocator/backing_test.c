@@ -269,7 +269,7 @@ static void try_combination(enum loam_pages pages, enum loam_sharing sharing, en
     cr_assert(info.pages == pages && info.sharing == sharing && info.commit == commit);
     cr_assert(info.bytes == request.bytes && info.gpa.value == request.gpa.value);
     cr_assert_eq(info.page_bytes, loam_pages_bytes(pages));
-    cr_assert_eq(info.node, LOAM_NODE_ANY);
+    cr_assert(info.placement == LOAM_PLACEMENT_ANY && info.node_mask == 0);
     cr_assert_not(info.locked);
     cr_assert_eq(info.fd >= 0, sharing == LOAM_SHARING_SHARED);
     assert_guarded(&info);
@@ -646,8 +646,8 @@ Test(backing, a_member_out_of_its_range_is_refused)
     bad.commit = LOAM_COMMIT_COUNT;
     refused_unseen(&bad);
     bad = good;
-    bad.bind_node = true;
-    bad.node = LOAM_NODE_ANY;
+    bad.placement = LOAM_PLACEMENT_COUNT;
+    bad.node_mask = 1;
     refused_unseen(&bad);
     bad = good;
     bad.thread_count = LOAM_BACKING_THREAD_MAX + 1;
@@ -674,7 +674,7 @@ Test(backing, null_is_refused_and_outputs_are_defined)
     cr_expect_str_eq(diag.text, "backing: NULL given where a request and a place for it are wanted");
     cr_expect_eq(loam_backing_create(&request, NULL, &diag), LOAM_ERROR_INVALID);
     cr_expect_eq(loam_backing_populate(NULL, 0, 4096, &diag), LOAM_ERROR_INVALID);
-    cr_expect(info.bytes == 0 && info.hva == NULL && info.fd == -1 && info.node == LOAM_NODE_ANY);
+    cr_expect(info.bytes == 0 && info.hva == NULL && info.fd == -1 && info.node_mask == 0);
     cr_expect_eq(prim_fake_record_count(), 0);
 }
 
@@ -686,16 +686,15 @@ Test(backing, a_zeroed_request_is_the_ordinary_one)
     struct loam_backing_info info = loam_backing_get_info(backing);
     int mode = -1;
 
-    cr_expect_eq(prim_fake_call_count(PRIM_BIND_NODE), 0);
-    cr_expect_eq(info.node, LOAM_NODE_ANY);
+    cr_expect_eq(prim_fake_call_count(PRIM_BIND_NODES), 0);
+    cr_expect(info.placement == LOAM_PLACEMENT_ANY && info.node_mask == 0);
     if (syscall(SYS_get_mempolicy, &mode, NULL, 0, info.hva, MPOL_F_ADDR) == 0) {
         cr_expect_neq(mode, MPOL_BIND);
     }
     loam_backing_destroy(backing);
     request.pages = LOAM_PAGES_AUTO;
-    request.node = LOAM_NODE_ANY; /* said in so many words, it is the same */
     loam_backing_destroy(create(&request));
-    cr_expect_eq(prim_fake_call_count(PRIM_BIND_NODE), 0);
+    cr_expect_eq(prim_fake_call_count(PRIM_BIND_NODES), 0);
 }
 
 Test(backing, a_member_without_effect_is_refused_by_name)
@@ -704,10 +703,20 @@ Test(backing, a_member_without_effect_is_refused_by_name)
     struct loam_backing_request node = good, lazy = good, private = good;
     struct loam_diag diag;
 
-    node.node = 1;
+    node.node_mask = 2;
     refused_unseen(&node);
     diag = refused(&node, LOAM_ERROR_INVALID);
-    cr_expect_str_eq(diag.text, "backing: node 1 wanted: bind_node has to be set too");
+    cr_expect_str_eq(diag.text,
+                     "backing: placement 0, node mask 0x2 wanted: nodes go with a placement: ask for strict, "
+                     "preferred or interleave");
+    node.placement = LOAM_PLACEMENT_PREFERRED;
+    node.node_mask = 3;
+    diag = refused(&node, LOAM_ERROR_INVALID);
+    assert_text(&diag, "one node is preferred: name one");
+    node.placement = LOAM_PLACEMENT_INTERLEAVE;
+    node.node_mask = 0;
+    diag = refused(&node, LOAM_ERROR_INVALID);
+    assert_text(&diag, "on which nodes: name one at least");
     lazy.lock = true;
     lazy.commit = LOAM_COMMIT_LAZY;
     refused_unseen(&lazy);
@@ -918,10 +927,11 @@ Test(backing_pool, pages_bound_to_a_node_are_there_when_the_call_returns)
     if (!has_2m) {
         cr_skip("%s", pool_2m.reason);
     }
-    request.bind_node = true;
+    request.placement = LOAM_PLACEMENT_STRICT;
+    request.node_mask = 1;
     backing = create(&request);
     info = loam_backing_get_info(backing);
-    cr_assert_eq(info.node, 0);
+    cr_assert(info.placement == LOAM_PLACEMENT_STRICT && info.node_mask == 1);
     cr_assert(info.populated);
     cr_assert_eq(present_bytes(&info), info.bytes);
     loam_backing_destroy(backing);
@@ -935,7 +945,8 @@ Test(backing_pool, a_node_with_too_few_pages_is_named)
     if (!has_2m) {
         cr_skip("%s", pool_2m.reason);
     }
-    request.bind_node = true;
+    request.placement = LOAM_PLACEMENT_STRICT;
+    request.node_mask = 1;
     script_pool("/sys/devices/system/node/node0/hugepages/hugepages-2048kB", "5\n", "1\n", NULL);
     diag = refused(&request, LOAM_ERROR_EXHAUSTED);
     cr_assert_str_eq(diag.text, "hugepages: 2 x 2 MiB wanted, 1 free on node 0: raise the pool with: echo 6 > "
@@ -948,15 +959,88 @@ Test(backing, memory_is_bound_before_it_is_populated)
     struct loam_backing *backing;
     uint32_t bound = UINT32_MAX, populated = UINT32_MAX;
 
-    request.bind_node = true;
+    request.placement = LOAM_PLACEMENT_STRICT;
+    request.node_mask = 1;
     backing = create(&request);
     for (uint32_t i = prim_fake_record_count(); i-- > 0;) {
-        bound = prim_fake_record(i).kind == PRIM_BIND_NODE ? i : bound;
+        bound = prim_fake_record(i).kind == PRIM_BIND_NODES ? i : bound;
         populated = prim_fake_record(i).kind == PRIM_POPULATE ? i : populated;
     }
     cr_assert_lt(bound, populated);
     cr_assert_lt(populated, UINT32_MAX);
     loam_backing_destroy(backing);
+}
+
+/* As numa_maps says it of the mapping at hva; false: this kernel has no nodes. */
+static bool read_policy(const struct loam_backing_info *info, char *policy, size_t bytes)
+{
+    char line[512], start[32];
+    FILE *maps = fopen("/proc/self/numa_maps", "r");
+    bool found = false;
+
+    snprintf(start, sizeof start, "%" PRIxPTR " ", (uintptr_t)info->hva);
+    while (maps != NULL && !found && fgets(line, sizeof line, maps) != NULL) {
+        found = strncmp(line, start, strlen(start)) == 0;
+    }
+    if (maps != NULL) {
+        fclose(maps);
+    }
+    snprintf(policy, bytes, "%.*s", (int)strcspn(found ? line + strlen(start) : "", " \n"),
+             found ? line + strlen(start) : "");
+    return found;
+}
+
+static void assert_policy(enum loam_pages pages, enum loam_sharing sharing, enum loam_placement placement)
+{
+    static const char *const expected[] = {[LOAM_PLACEMENT_ANY] = "default",
+                                           [LOAM_PLACEMENT_STRICT] = "bind:0",
+                                           [LOAM_PLACEMENT_PREFERRED] = "prefer:0",
+                                           [LOAM_PLACEMENT_INTERLEAVE] = "interleave:0"};
+    struct loam_backing_request request = request_of(pages);
+    struct loam_backing_info info;
+    struct loam_backing *backing;
+    char policy[64];
+
+    request.sharing = sharing;
+    request.placement = placement;
+    request.node_mask = placement != LOAM_PLACEMENT_ANY;
+    backing = create(&request);
+    info = loam_backing_get_info(backing);
+    cr_expect(info.placement == placement && info.node_mask == request.node_mask);
+    if (read_policy(&info, policy, sizeof policy)) {
+        cr_expect_str_eq(policy, expected[placement], "%s: %s", loam_placement_name(placement), policy);
+    }
+    cr_expect(pages != LOAM_PAGES_2M || info.populated == (placement == LOAM_PLACEMENT_STRICT));
+    loam_backing_destroy(backing);
+}
+
+Test(backing_pool, each_placement_is_the_kernels_policy)
+{
+    for (int placement = 0; placement < LOAM_PLACEMENT_COUNT; placement++) {
+        for (int sharing = LOAM_SHARING_SHARED; sharing <= LOAM_SHARING_PRIVATE; sharing++) {
+            assert_policy(LOAM_PAGES_4K, (enum loam_sharing)sharing, (enum loam_placement)placement);
+            if (has_2m) {
+                assert_policy(LOAM_PAGES_2M, (enum loam_sharing)sharing, (enum loam_placement)placement);
+            }
+        }
+    }
+    cr_expect_str_eq(loam_placement_name(LOAM_PLACEMENT_PREFERRED), "preferred");
+    cr_expect_str_eq(loam_placement_name(LOAM_PLACEMENT_COUNT), "unknown");
+}
+
+/* The kernel would leave out the one that is missing. */
+Test(backing, each_of_several_nodes_has_to_be_there)
+{
+    struct loam_backing_request request = request_of(LOAM_PAGES_4K);
+    struct loam_diag diag;
+
+    prim_fake_script_text("/sys/devices/system/node/has_memory", "0\n");
+    for (int placement = LOAM_PLACEMENT_STRICT; placement < LOAM_PLACEMENT_COUNT; placement++) {
+        request.placement = (enum loam_placement)placement;
+        request.node_mask = UINT64_C(1) << 60 | (placement != LOAM_PLACEMENT_PREFERRED);
+        diag = refused(&request, LOAM_ERROR_INVALID);
+        cr_expect_str_eq(diag.text, "node 60 wanted: the nodes with memory are 0");
+    }
 }
 
 Test(backing, a_node_that_is_not_there_is_refused)
@@ -965,12 +1049,13 @@ Test(backing, a_node_that_is_not_there_is_refused)
     struct loam_diag diag;
 
     prim_fake_script_text("/sys/devices/system/node/has_memory", "0-1,3\n");
-    request.bind_node = true;
-    request.node = 1000;
+    request.placement = LOAM_PLACEMENT_STRICT;
+    request.node_mask = UINT64_C(1) << 60;
     diag = refused(&request, LOAM_ERROR_INVALID);
-    cr_assert_str_eq(diag.text, "node 1000 wanted: the nodes with memory are 0-1,3");
-    request.node = INT32_MAX;
-    refused(&request, LOAM_ERROR_INVALID);
+    cr_assert_str_eq(diag.text, "node 60 wanted: the nodes with memory are 0-1,3");
+    request.node_mask |= 1;
+    diag = refused(&request, LOAM_ERROR_INVALID);
+    assert_text(&diag, "node 60 wanted: the nodes with memory are 0-1,3");
     prim_fake_script_text_error("/sys/devices/system/node/has_memory", ENOENT);
     diag = refused(&request, LOAM_ERROR_INVALID);
     assert_text(&diag, "the nodes with memory are unknown");
@@ -981,14 +1066,15 @@ Test(backing, a_kernel_without_nodes_has_all_memory_on_node_0)
     struct loam_backing_request request = request_of(LOAM_PAGES_4K);
     struct loam_diag diag;
 
-    request.bind_node = true;
-    prim_fake_fail(PRIM_BIND_NODE, 1, 100, ENOSYS);
+    request.placement = LOAM_PLACEMENT_STRICT;
+    request.node_mask = 1;
+    prim_fake_fail(PRIM_BIND_NODES, 1, 100, ENOSYS);
     loam_backing_destroy(create(&request));
-    request.node = 1;
+    request.node_mask = 2;
     diag = refused(&request, LOAM_ERROR_SYSTEM);
     assert_text(&diag, "mbind");
-    prim_fake_fail(PRIM_BIND_NODE, 1, 100, EPERM);
-    request.node = 0;
+    prim_fake_fail(PRIM_BIND_NODES, 1, 100, EPERM);
+    request.node_mask = 1;
     diag = refused(&request, LOAM_ERROR_SYSTEM);
     cr_expect_eq(diag.system_errno, EPERM);
 }
@@ -1552,7 +1638,8 @@ static void fail_each_call(struct loam_backing_request request)
     static const int errors[] = {ENOMEM, EINVAL, EEXIST, EIO, ENODEV};
 
     request.thread_count = 2;
-    request.bind_node = true;
+    request.placement = LOAM_PLACEMENT_STRICT;
+    request.node_mask = 1;
     request.lock = request.commit != LOAM_COMMIT_LAZY;
     for (size_t i = 0; i < sizeof errors / sizeof errors[0]; i++) {
         uint32_t n = 1;

@@ -327,7 +327,8 @@ Test(memory, carries_every_wish_out)
 
             request.sharing = (enum loam_sharing)sharing;
             request.commit = (enum loam_commit)commit;
-            request.bind_node = true;
+            request.placement = LOAM_PLACEMENT_STRICT;
+            request.node_mask = 1;
             request.lock = commit != LOAM_COMMIT_LAZY;
             plan = make_plan(&request);
             if (plan.short_count > 0) {
@@ -337,7 +338,7 @@ Test(memory, carries_every_wish_out)
             cr_assert_eq(loam_memory_backing(memory, 1, &info), LOAM_OK);
             cr_expect(sharing == LOAM_SHARING_ANY || info.sharing == request.sharing);
             cr_expect_eq(info.fd >= 0, info.sharing == LOAM_SHARING_SHARED);
-            cr_expect_eq(info.node, 0);
+            cr_expect(info.placement == LOAM_PLACEMENT_STRICT && info.node_mask == 1);
             cr_expect_eq(info.locked, request.lock);
             assert_valid(memory);
             loam_memory_destroy(memory);
@@ -360,7 +361,7 @@ static void assert_file_name(struct loam_memory *memory, uint32_t part, const ch
 /* What is not wished is not done, and what is wished is done to each part. */
 Test(memory, hands_each_wish_to_each_backing)
 {
-    static const enum prim_kind kinds[] = {PRIM_KEEP_FROM_CHILDREN, PRIM_KEEP_FROM_DUMPS, PRIM_BIND_NODE, PRIM_LOCK,
+    static const enum prim_kind kinds[] = {PRIM_KEEP_FROM_CHILDREN, PRIM_KEEP_FROM_DUMPS, PRIM_BIND_NODES, PRIM_LOCK,
                                            PRIM_THREAD_START};
 
     for (uint32_t wished = 0; wished < 2; wished++) {
@@ -369,7 +370,9 @@ Test(memory, hands_each_wish_to_each_backing)
         struct loam_plan plan;
 
         request.commit = LOAM_COMMIT_POPULATE;
-        request.keep_from_children = request.keep_from_dumps = request.bind_node = request.lock = wished != 0;
+        request.keep_from_children = request.keep_from_dumps = request.lock = wished != 0;
+        request.placement = wished != 0 ? LOAM_PLACEMENT_STRICT : LOAM_PLACEMENT_ANY;
+        request.node_mask = wished;
         request.thread_count = 1 + wished;
         plan = make_plan(&request);
         if (plan.short_count > 0) {
@@ -620,7 +623,7 @@ static enum loam_error zero_memory(struct loam_memory *memory, struct loam_diag 
     struct loam_plan plan;
 
     error = loam_plan_make(&request, &plan, diag);
-    if (error == LOAM_OK && plan.request.bind_node) {
+    if (error == LOAM_OK && plan.request.placement != LOAM_PLACEMENT_ANY) {
         return LOAM_ERROR_CORRUPT;
     }
     (void)memory;
@@ -632,7 +635,7 @@ static enum loam_error zero_backing(struct loam_memory *memory, struct loam_diag
     struct loam_backing_request request = {.bytes = SMALL_BYTES};
     struct loam_backing *backing;
     enum loam_error error = loam_backing_create(&request, &backing, diag);
-    bool ordinary = loam_backing_get_info(backing).node == LOAM_NODE_ANY && !loam_backing_get_info(backing).locked;
+    bool ordinary = loam_backing_get_info(backing).node_mask == 0 && !loam_backing_get_info(backing).locked;
 
     loam_backing_destroy(backing);
     (void)memory;
@@ -1417,7 +1420,8 @@ static void fail_every_call_of_kind(enum loam_pages pages, enum loam_sharing sha
 
     small.sharing = sharing;
     split.sharing = sharing;
-    split.bind_node = true;
+    split.placement = LOAM_PLACEMENT_STRICT;
+    split.node_mask = 1;
     split.lock = true;
     split.commit = LOAM_COMMIT_POPULATE;
     if (raise_pool(&pool, pages, SMALL_BYTES / loam_pages_bytes(pages))) {

@@ -267,8 +267,11 @@ Test(plan, refuses_malformed_requests_in_one_line)
         {.bytes = 64 * LOAM_MIB, .pages = (enum loam_pages) - 1},
         {.bytes = 64 * LOAM_MIB, .sharing = LOAM_SHARING_COUNT},
         {.bytes = 64 * LOAM_MIB, .commit = LOAM_COMMIT_COUNT},
-        {.bytes = 64 * LOAM_MIB, .bind_node = true, .node = UINT32_MAX},
-        {.bytes = 64 * LOAM_MIB, .node = 1},
+        {.bytes = 64 * LOAM_MIB, .node_mask = 1},
+        {.bytes = 64 * LOAM_MIB, .placement = LOAM_PLACEMENT_STRICT},
+        {.bytes = 64 * LOAM_MIB, .placement = LOAM_PLACEMENT_INTERLEAVE},
+        {.bytes = 64 * LOAM_MIB, .placement = LOAM_PLACEMENT_PREFERRED, .node_mask = 3},
+        {.bytes = 64 * LOAM_MIB, .placement = LOAM_PLACEMENT_COUNT, .node_mask = 1},
         {.bytes = 64 * LOAM_MIB, .lock = true, .commit = LOAM_COMMIT_LAZY},
         {.bytes = 64 * LOAM_MIB, .dma32_reserve_bytes = 64 * LOAM_MIB + 4096},
         {.bytes = 64 * LOAM_MIB, .dma32_reserve_bytes = 4097},
@@ -524,8 +527,8 @@ Test(plan, holds_a_bound_plan_against_its_node)
 
     make_ok(&request);
     cr_expect_null(check_of(LOAM_PLAN_NODE));
-    request.bind_node = true;
-    request.node = 1;
+    request.placement = LOAM_PLACEMENT_STRICT;
+    request.node_mask = 2;
     make_ok(&request);
     assert_none_short();
     assert_check(LOAM_PLAN_NODE, 128, 4096, "node: 128 x 2 MiB hugepages on node 1 wanted, 4096 free");
@@ -535,14 +538,15 @@ Test(plan, holds_a_bound_plan_against_its_node)
     assert_check(LOAM_PLAN_NODE, 128, 100,
                  "node: 128 x 2 MiB hugepages on node 1 wanted, 100 free: raise the pool with: echo 158 > "
                  "/sys/devices/system/node/node1/hugepages/hugepages-2048kB/nr_hugepages");
-    request.node = 0;
+    request.node_mask = 1;
     make_ok(&request);
     assert_none_short();
 }
 
 Test(plan, holds_each_kind_of_hugepage_against_its_node)
 {
-    struct loam_memory_request request = {.bytes = 2 * LOAM_GIB, .pages = LOAM_PAGES_1G, .bind_node = true};
+    struct loam_memory_request request = {
+        .bytes = 2 * LOAM_GIB, .pages = LOAM_PAGES_1G, .placement = LOAM_PLACEMENT_STRICT, .node_mask = 1};
 
     script_node(0, 0, 5000, 5000);
     script_figure("/sys/devices/system/node/node0/hugepages/hugepages-1048576kB/nr_hugepages", 4);
@@ -558,7 +562,8 @@ Test(plan, holds_ordinary_pages_against_the_nodes_free_memory)
 {
     struct loam_memory_request request = request_4k;
 
-    request.bind_node = true;
+    request.placement = LOAM_PLACEMENT_STRICT;
+    request.node_mask = 1;
     script_node(0, 262144, 0, 0);
     make_ok(&request);
     assert_none_short();
@@ -582,8 +587,11 @@ Test(plan, tells_that_there_is_no_such_node)
     static const enum loam_pages kinds[] = {LOAM_PAGES_2M, LOAM_PAGES_4K, LOAM_PAGES_AUTO};
 
     for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
-        struct loam_memory_request request = {
-            .bytes = 256 * LOAM_MIB, .pages = kinds[i], .bind_node = true, .node = 7, .commit = LOAM_COMMIT_LAZY};
+        struct loam_memory_request request = {.bytes = 256 * LOAM_MIB,
+                                              .pages = kinds[i],
+                                              .placement = LOAM_PLACEMENT_STRICT,
+                                              .node_mask = 1 << 7,
+                                              .commit = LOAM_COMMIT_LAZY};
 
         make_ok(&request);
         assert_only_short(LOAM_PLAN_NODE);
@@ -591,6 +599,51 @@ Test(plan, tells_that_there_is_no_such_node)
         cr_expect_not_null(strstr(check_of(LOAM_PLAN_NODE)->text,
                                   "there is no such node: choose one that /sys/devices/system/node/online lists"));
     }
+}
+
+Test(plan, adds_up_the_nodes_that_are_strict)
+{
+    struct loam_memory_request request = request_2m;
+
+    request.placement = LOAM_PLACEMENT_STRICT;
+    request.node_mask = 3;
+    script_node(0, 64 << 20, 70, 60);
+    script_node(1, 64 << 20, 69, 68);
+    make_ok(&request);
+    assert_none_short();
+    assert_check(LOAM_PLAN_NODE, 128, 128, "node: 128 x 2 MiB hugepages on nodes 0-1 wanted, 128 free");
+    script_node(1, 64 << 20, 69, 67);
+    make_ok(&request);
+    assert_check(LOAM_PLAN_NODE, 128, 127,
+                 "node: 128 x 2 MiB hugepages on nodes 0-1 wanted, 127 free: raise the pool with: echo 71 > "
+                 "/sys/devices/system/node/node0/hugepages/hugepages-2048kB/nr_hugepages");
+    request.node_mask = 5;
+    make_ok(&request);
+    cr_expect_not_null(strstr(check_of(LOAM_PLAN_NODE)->text, "on nodes 0,2 wanted, 0 free: there is no such node"));
+}
+
+/* Others serve where these have no more. */
+Test(plan, wants_the_nodes_that_are_not_strict_to_be_there)
+{
+    struct loam_memory_request request = request_2m;
+
+    request.placement = LOAM_PLACEMENT_INTERLEAVE;
+    request.node_mask = 3;
+    script_node(0, 0, 0, 0);
+    make_ok(&request);
+    assert_none_short();
+    cr_expect_null(check_of(LOAM_PLAN_NODE));
+    cr_expect_not(plan.populates, "a reservation will do");
+    request.node_mask = UINT64_C(0x5555555555555555);
+    make_ok(&request);
+    assert_only_short(LOAM_PLAN_NODE);
+    cr_expect_str_eq(check_of(LOAM_PLAN_NODE)->text,
+                     "node: 256 MiB on nodes of mask 0x5555555555555555 wanted (interleave): there is no such node: "
+                     "choose one that /sys/devices/system/node/online lists");
+    request.placement = LOAM_PLACEMENT_PREFERRED;
+    request.node_mask = 1 << 7;
+    make_ok(&request);
+    cr_expect_not_null(strstr(check_of(LOAM_PLAN_NODE)->text, "node: 256 MiB on node 7 wanted (preferred): there is"));
 }
 
 /* --- Memory of the host ---------------------------------------------------------------------------------------------
@@ -1604,7 +1657,8 @@ Test(plan, refuses_figures_that_are_none)
          "VmLck: 18014398509481984 kB\n")};
     struct loam_memory_request request = request_2m;
 
-    request.bind_node = true;
+    request.placement = LOAM_PLACEMENT_STRICT;
+    request.node_mask = 1;
     request.lock = true;
     for (size_t i = 0; i < sizeof paths / sizeof paths[0]; i++) {
         for (size_t j = 0; j < sizeof texts / sizeof texts[0]; j++) {
@@ -1654,7 +1708,8 @@ Test(plan, reports_every_call_that_fails)
 {
     struct loam_memory_request request = request_2m;
 
-    request.bind_node = true;
+    request.placement = LOAM_PLACEMENT_STRICT;
+    request.node_mask = 1;
     request.lock = true;
     request.slot_limit = 8;
     for (size_t i = 0; i < 3; i++) {
@@ -1671,8 +1726,12 @@ Test(plan, maps_nothing_and_changes_nothing)
                                             LOAM_PAGES_4K};
 
     for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
-        struct loam_memory_request request = {
-            .bytes = 2 * LOAM_GIB, .pages = kinds[i], .lock = true, .bind_node = true, .slot_limit = 1};
+        struct loam_memory_request request = {.bytes = 2 * LOAM_GIB,
+                                              .pages = kinds[i],
+                                              .lock = true,
+                                              .placement = LOAM_PLACEMENT_STRICT,
+                                              .node_mask = 1,
+                                              .slot_limit = 1};
 
         make_ok(&request);
     }
@@ -1699,7 +1758,8 @@ Test(plan, plans_on_the_real_host)
         cr_log_info("%s", plan.checks[i].text);
     }
     assert_none_short();
-    request.bind_node = true;
+    request.placement = LOAM_PLACEMENT_STRICT;
+    request.node_mask = 1;
     make_ok(&request);
     assert_none_short();
     cr_expect(prim_fake_clean());

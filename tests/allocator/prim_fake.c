@@ -86,7 +86,7 @@ static const char *const kind_names[PRIM_KIND_COUNT + 1] = {
     [PRIM_ADVISE_HUGE] = "advise_huge",
     [PRIM_KEEP_FROM_CHILDREN] = "keep_from_children",
     [PRIM_KEEP_FROM_DUMPS] = "keep_from_dumps",
-    [PRIM_BIND_NODE] = "bind_node",
+    [PRIM_BIND_NODES] = "bind_nodes",
     [PRIM_LOCK] = "lock",
     [PRIM_MEMFD] = "memfd",
     [PRIM_CLOSE] = "close",
@@ -626,13 +626,15 @@ bool loam_prim_keep_from_dumps(void *address, size_t bytes)
     return finish(&call);
 }
 
-bool loam_prim_bind_node(void *address, size_t bytes, uint32_t node)
+bool loam_prim_bind_nodes(void *address, size_t bytes, enum loam_prim_policy policy, uint64_t node_mask)
 {
-    struct prim_fake_record call = begin_range(PRIM_BIND_NODE, address, bytes, true);
+    struct prim_fake_record call = begin_range(PRIM_BIND_NODES, address, bytes, true);
 
-    call.value = node;
+    call.value = (uint32_t)policy;
+    call.node_mask = node_mask;
+    require(node_mask != 0, &call, "a node at least");
     if (!chosen_to_fail(&call)) {
-        settle(&call, loam_prim_real_bind_node(address, bytes, node));
+        settle(&call, loam_prim_real_bind_nodes(address, bytes, policy, node_mask));
     }
     return finish(&call);
 }

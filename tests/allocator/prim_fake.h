@@ -37,7 +37,7 @@ enum prim_kind {
     PRIM_ADVISE_HUGE,
     PRIM_KEEP_FROM_CHILDREN,
     PRIM_KEEP_FROM_DUMPS,
-    PRIM_BIND_NODE,
+    PRIM_BIND_NODES,
     PRIM_LOCK,
     PRIM_MEMFD,
     PRIM_CLOSE, /* a failed close has closed, as on Linux */
@@ -131,15 +131,16 @@ struct prim_fake_record {
     bool on_purpose;  /* failed by prim_fake_fail */
     int error_number; /* 0 when ok */
     const void *
-        address; /* argument or result: reserve, map_*, unmap, populate, discard, advise_huge, bind_node, lock, heap_* */
+        address; /* argument or result: reserve, map_*, unmap, populate, discard, advise_huge, bind_nodes, lock, heap_* */
     uint64_t bytes;      /* argument; limit, user_threads, read_vectors, write_vectors: the result */
     int fd;              /* argument; memfd: its result */
     uint64_t offset;     /* map_fd, read_vectors, write_vectors */
     uint32_t huge_shift; /* map_anonymous, memfd */
     bool flag;           /* map_anonymous: no_reserve; advise_huge: huge; discard: shared */
-    uint32_t value;      /* bind_node: node; cpu_count: its result; limit: which; read_vectors, write_vectors: count */
-    pthread_t thread;    /* that called */
-    char text[96];       /* memfd: name; read_text: path; cut if longer */
+    uint32_t value; /* bind_nodes: policy; cpu_count: its result; limit: which; read_vectors, write_vectors: count */
+    uint64_t node_mask; /* bind_nodes */
+    pthread_t thread;   /* that called */
+    char text[96];      /* memfd: name; read_text: path; cut if longer */
 };
 
 uint32_t prim_fake_record_count(void);

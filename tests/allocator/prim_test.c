@@ -11,6 +11,7 @@
 #include <linux/audit.h>
 #include <linux/capability.h>
 #include <linux/filter.h>
+#include <linux/mempolicy.h>
 #include <linux/seccomp.h>
 #include <malloc.h>
 #include <sched.h>
@@ -236,17 +237,29 @@ Test(prim, populate_answers_where_a_touch_would_kill)
 
 Test(prim, memory_binds_to_a_node_that_is_there)
 {
+    static const int modes[] = {[LOAM_PRIM_POLICY_BIND] = MPOL_BIND,
+                                [LOAM_PRIM_POLICY_PREFERRED] = MPOL_PREFERRED,
+                                [LOAM_PRIM_POLICY_INTERLEAVE] = MPOL_INTERLEAVE};
     char *address = anonymous(PAGE);
+    unsigned long nodes = 0;
+    int mode = -1;
 
-    cr_assert(loam_prim_bind_node(address, PAGE, 0) || errno == ENOSYS);
-    for (uint32_t node = 1; node < 130; node++) {
+    for (unsigned i = 0; i < sizeof modes / sizeof modes[0]; i++) {
+        cr_assert(loam_prim_bind_nodes(address, PAGE, (enum loam_prim_policy)i, 1) || errno == ENOSYS);
+        if (syscall(SYS_get_mempolicy, &mode, &nodes, sizeof nodes * 8, address, MPOL_F_ADDR) == 0) {
+            cr_expect_eq(mode, modes[i]);
+            cr_expect_eq(nodes, 1);
+        }
+    }
+    for (uint32_t node = 1; node < 64; node++) {
         char path[64];
 
         snprintf(path, sizeof path, "/sys/devices/system/node/node%" PRIu32, node);
-        cr_expect(!loam_prim_bind_node(address, PAGE, node) || access(path, F_OK) == 0, "there is no %s", path);
+        cr_expect(!loam_prim_bind_nodes(address, PAGE, LOAM_PRIM_POLICY_BIND, UINT64_C(1) << node) ||
+                      access(path, F_OK) == 0,
+                  "there is no %s", path);
     }
-    cr_assert(!loam_prim_bind_node(address, PAGE, 1023));
-    cr_assert(!loam_prim_bind_node(address, PAGE, 1024));
+    cr_assert(!loam_prim_bind_nodes(address, PAGE, LOAM_PRIM_POLICY_INTERLEAVE, UINT64_C(1) << 63));
     cr_assert_eq(errno, EINVAL);
     cr_assert(loam_prim_populate(address, PAGE));
     cr_assert(loam_prim_unmap(address, PAGE));

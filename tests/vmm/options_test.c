@@ -108,8 +108,8 @@ Test(options, commit_and_place)
     struct options options = options_of(4, "--populate", "--node", "1", "--lock");
 
     cr_expect_eq(options.memory.commit, LOAM_COMMIT_POPULATE);
-    cr_expect(options.memory.bind_node);
-    cr_expect_eq(options.memory.node, 1);
+    cr_expect_eq(options.memory.placement, LOAM_PLACEMENT_STRICT);
+    cr_expect_eq(options.memory.node_mask, 2);
     cr_expect(options.memory.lock);
 }
 
@@ -170,9 +170,9 @@ Test(options, every_value_arrives)
     cr_expect_eq(options.memory.low_limit_bytes, 8 * LOAM_MIB);
     cr_expect_eq(options.vcpu_count, 1024);
     cr_expect(options.json);
-    options = options_of(3, "--lazy", "--node", "1023");
+    options = options_of(3, "--lazy", "--node", "63");
     cr_expect_eq(options.memory.commit, LOAM_COMMIT_LAZY);
-    cr_expect_eq(options.memory.node, 1023);
+    cr_expect_eq(options.memory.node_mask, UINT64_C(1) << 63);
     cr_expect_str_empty(options.command_line);
     cr_expect_null(options.initrd);
     cr_expect_eq(options_of(2, "--vcpus", "9").vcpu_count, 9);
@@ -260,7 +260,7 @@ Test(options, values_that_are_none)
         {{"--vcpus", ":"}, "--vcpus :: not a number from 1 to 1024\n"},
         {{"--vcpus", "99999999999999999999"}, "not a number from 1 to 1024\n"},
         {{"--vcpus", ""}, "--vcpus : not a number from 1 to 1024\n"},
-        {{"--node", "1024"}, "--node 1024: not a number from 0 to 1023\n"},
+        {{"--node", "64"}, "--node 64: not a number from 0 to 63\n"},
         {{"--timeout", ""}, "--timeout : not a number of seconds from 0 to 31536000\n"},
         {{"--timeout", "5s"}, "--timeout 5s: not a number of seconds from 0 to 31536000\n"},
         {{"--timeout", "-1"}, "--timeout -1: not a number of seconds from 0 to 31536000\n"},

@@ -62,7 +62,7 @@ enum loam_sharing {
 enum loam_commit {
     /**
      * Memory cannot run short later: hugetlb pages are reserved in the pool, other pages are populated. A reservation
-     * knows neither a node nor the limit of a control group that charges hugepages when they are touched
+     * knows neither the nodes of LOAM_PLACEMENT_STRICT nor the limit of a control group that charges hugepages when they are touched
      * (hugetlb.2MB.max, version 1's limit_in_bytes): where there is one of these, hugetlb pages are populated too. What
      * such a limit takes back when it is lowered later is beyond this library.
      */
@@ -73,8 +73,20 @@ enum loam_commit {
     LOAM_COMMIT_COUNT
 };
 
-/** Bound to no node. */
-#define LOAM_NODE_ANY (-1)
+/** Which of the host's NUMA nodes the memory comes from. */
+enum loam_placement {
+    LOAM_PLACEMENT_ANY,       /**< as the policy of the thread and the kernel have it */
+    LOAM_PLACEMENT_STRICT,    /**< from the nodes named, and from no others */
+    LOAM_PLACEMENT_PREFERRED, /**< from the one node named, and from others once it has no more */
+    LOAM_PLACEMENT_INTERLEAVE, /**< from the nodes named, page by page in turn, and from others where they have no more */
+    LOAM_PLACEMENT_COUNT
+};
+
+/** "any", "strict", "preferred", "interleave"; "unknown" otherwise. */
+const char *loam_placement_name(enum loam_placement placement);
+
+/** Nodes that can be named: 0 to 63. */
+#define LOAM_NODE_COUNT_MAX 64
 
 /** Most workers that a request may name. */
 #define LOAM_BACKING_THREAD_MAX 256
@@ -109,9 +121,9 @@ struct loam_backing_request {
     enum loam_pages pages; /**< AUTO: kinds whose bytes divide both bytes and gpa are tried, from the largest down */
     enum loam_sharing sharing;
     enum loam_commit commit;
-    bool bind_node; /**< take all of it from one NUMA node, strictly */
-    int32_t node;   /**< with bind_node; else 0 or LOAM_NODE_ANY */
-    bool lock;      /**< mlock: never swapped, and populated; contradicts LOAM_COMMIT_LAZY */
+    enum loam_placement placement;
+    uint64_t node_mask; /**< bit n: node n; 0 with ANY, one bit with PREFERRED, one at least with the others */
+    bool lock;          /**< mlock: never swapped, and populated; contradicts LOAM_COMMIT_LAZY */
     /**
      * Children of fork(2) do not have the memory: what they would share, or copy page by page as either side writes, is
      * not theirs, and fork is as fast as without it. Any access of theirs to it ends in SIGSEGV; they may ask and destroy.
@@ -132,15 +144,17 @@ struct loam_backing_info {
     enum loam_sharing sharing; /**< never ANY */
     enum loam_commit commit;
     uint64_t page_bytes; /**< loam_pages_bytes(pages) */
-    int32_t node;        /**< or LOAM_NODE_ANY */
-    int fd;              /**< of the memfd, owned by the backing; -1 when private */
-    bool populated;      /**< every page is there */
+    enum loam_placement placement;
+    uint64_t node_mask; /**< as requested */
+    int fd;             /**< of the memfd, owned by the backing; -1 when private */
+    bool populated;     /**< every page is there */
     bool locked;
 };
 
 /**
  * Map memory as requested. *backing is NULL on failure. Every page reads as zero.
- * LOAM_ERROR_INVALID: a member is out of its range or has no effect, or bytes or gpa is no multiple of the page.
+ * LOAM_ERROR_INVALID: a member is out of its range or has no effect, bytes or gpa is no multiple of the page, or a node
+ * is not there.
  * LOAM_ERROR_EXHAUSTED: the pool, the node, the host's memory, the commit limit, a control group or a limit of this
  * process has too little, or the host gives no pages of that kind (no such pool; THP switched off).
  * LOAM_ERROR_CANCELLED: cancel said so. LOAM_ERROR_SYSTEM: a call failed otherwise. With AUTO, the error is that of the
@@ -156,7 +170,7 @@ LOAM_MUST_USE enum loam_error loam_backing_create(const struct loam_backing_requ
  */
 void loam_backing_destroy(struct loam_backing *backing);
 
-/** Of NULL: all zero, but for node (LOAM_NODE_ANY) and fd (-1). */
+/** Of NULL: all zero, but for fd (-1). */
 struct loam_backing_info loam_backing_get_info(const struct loam_backing *backing);
 
 /**

@@ -45,12 +45,12 @@ struct loam_memory_request {
     enum loam_pages pages; /**< AUTO: for low and high RAM alike, the largest kind that fits the layout and the host */
     enum loam_sharing sharing;
     enum loam_commit commit;
-    bool bind_node;          /**< take all memory from one NUMA node, strictly */
-    uint32_t node;           /**< with bind_node */
-    bool lock;               /**< mlock everything; contradicts LOAM_COMMIT_LAZY */
-    bool keep_from_children; /**< as loam_backing_request */
-    bool keep_from_dumps;    /**< as loam_backing_request */
-    uint32_t thread_count;   /**< as loam_backing_request */
+    enum loam_placement placement; /**< as loam_backing_request */
+    uint64_t node_mask;            /**< as loam_backing_request */
+    bool lock;                     /**< mlock everything; contradicts LOAM_COMMIT_LAZY */
+    bool keep_from_children;       /**< as loam_backing_request */
+    bool keep_from_dumps;          /**< as loam_backing_request */
+    uint32_t thread_count;         /**< as loam_backing_request */
     /**
      * Kept below 4 GiB for requests with a limit: a multiple of 4 KiB, at most the RAM there; UINT64_MAX: none; 0: 1/16
      * of that RAM, at most 16 MiB.
@@ -72,7 +72,7 @@ struct loam_memory_request {
 /** What a host can be short of. */
 enum loam_plan_resource {
     LOAM_PLAN_POOL,      /**< the host's pool of hugepages; with THP only where the kernel gives none */
-    LOAM_PLAN_NODE,      /**< one NUMA node's part of it, or its free memory */
+    LOAM_PLAN_NODE,      /**< some NUMA nodes' part of it, or their free memory; of others, that they are there */
     LOAM_PLAN_AVAILABLE, /**< memory that the host can give without swapping */
     LOAM_PLAN_CGROUP,    /**< the memory or hugetlb limit of this process's control group, or of one above it */
     LOAM_PLAN_MEMLOCK,   /**< RLIMIT_MEMLOCK */
