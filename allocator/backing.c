@@ -13,6 +13,7 @@
  */
 #include "loam/backing.h"
 
+#include "allocator/backing_adopt.h"
 #include "allocator/backing_cause.h"
 #include "allocator/backing_placement.h"
 #include "allocator/backing_populate.h"
@@ -241,7 +242,7 @@ static bool fill_gap(struct loam_backing *backing)
     bool no_reserve = huge_shift == 0 && info->commit == LOAM_COMMIT_LAZY;
 
     if (info->sharing == LOAM_SHARING_SHARED) {
-        backing->hollow = !loam_prim_map_fd(info->hva, info->bytes, info->fd, 0);
+        backing->hollow = !loam_prim_map_fd(info->hva, info->bytes, info->fd, (off_t)info->fd_offset);
     } else {
         backing->hollow = !loam_prim_map_anonymous(info->hva, info->bytes, huge_shift, no_reserve);
     }
@@ -354,6 +355,10 @@ static enum loam_error choose_thp_sharing(struct loam_backing *backing, enum loa
 
 static enum loam_error choose_sharing(struct loam_backing *backing, enum loam_sharing wanted, struct loam_diag *diag)
 {
+    if (backing->info.adoption == LOAM_ADOPTION_FD) {
+        backing->info.sharing = LOAM_SHARING_SHARED;
+        return LOAM_OK;
+    }
     if (backing->info.pages == LOAM_PAGES_THP) {
         return choose_thp_sharing(backing, wanted, diag);
     }
@@ -361,12 +366,23 @@ static enum loam_error choose_sharing(struct loam_backing *backing, enum loam_sh
     return LOAM_OK;
 }
 
-static enum loam_error map(struct loam_backing *backing, const char *name, struct loam_diag *diag)
+/* The file that is mapped: the caller's, by a descriptor of our own, or a new one. */
+static bool open_file(struct loam_backing_info *info, const struct loam_backing_request *request)
 {
-    struct loam_backing_info *info = &backing->info;
     uint32_t huge_shift = page_kinds[info->pages].huge_shift;
 
-    if (info->sharing == LOAM_SHARING_SHARED && !loam_prim_memfd(name, huge_shift, info->bytes, &info->fd)) {
+    info->fd_offset = request->fd_offset;
+    return info->adoption == LOAM_ADOPTION_FD
+               ? loam_prim_duplicate(request->fd, &info->fd)
+               : loam_prim_memfd(request->name != NULL ? request->name : "loam", huge_shift, info->bytes, &info->fd);
+}
+
+static enum loam_error map(struct loam_backing *backing, const struct loam_backing_request *request,
+                           struct loam_diag *diag)
+{
+    struct loam_backing_info *info = &backing->info;
+
+    if (info->sharing == LOAM_SHARING_SHARED && !open_file(info, request)) {
         return mapping_failed(backing, BACKING_CAUSE_FILE, diag);
     }
     return map_memory(backing) ? LOAM_OK : mapping_failed(backing, BACKING_CAUSE_MAP, diag);
@@ -377,8 +393,8 @@ static enum loam_error advise(struct loam_backing *backing, struct loam_diag *di
 {
     bool huge = backing->info.pages == LOAM_PAGES_THP;
 
-    if (is_hugetlb(backing->info.pages) || loam_prim_advise_huge(backing->info.hva, backing->info.bytes, huge) ||
-        (!huge && errno == EINVAL)) {
+    if (is_hugetlb(backing->info.pages) || backing->info.adoption != LOAM_ADOPTION_NONE ||
+        loam_prim_advise_huge(backing->info.hva, backing->info.bytes, huge) || (!huge && errno == EINVAL)) {
         return LOAM_OK;
     }
     return call_failed(backing, huge ? "madvise(MADV_HUGEPAGE)" : "madvise(MADV_NOHUGEPAGE)", diag);
@@ -465,8 +481,9 @@ static enum loam_error check_available(const struct loam_backing *backing, bool 
 {
     uint64_t available, swap = 0;
 
-    if (is_hugetlb(backing->info.pages) || loam_host_available(&available, NULL) != LOAM_OK ||
-        (!lock && loam_host_swap(&swap, NULL) != LOAM_OK)) {
+    /* What is adopted may be there. */
+    if (is_hugetlb(backing->info.pages) || backing->info.adoption != LOAM_ADOPTION_NONE ||
+        loam_host_available(&available, NULL) != LOAM_OK || (!lock && loam_host_swap(&swap, NULL) != LOAM_OK)) {
         return LOAM_OK;
     }
     available = loam_add_capped(available, swap);
@@ -542,7 +559,7 @@ static enum loam_error build(struct loam_backing *backing, const struct loam_bac
     enum loam_error error = is_cancelled(backing) ? cancelled(diag) : choose_sharing(backing, request->sharing, diag);
 
     if (error == LOAM_OK) {
-        error = map(backing, request->name != NULL ? request->name : "loam", diag);
+        error = map(backing, request, diag);
     }
     if (error == LOAM_OK) {
         error = advise(backing, diag);
@@ -622,6 +639,14 @@ static enum loam_error check_request(const struct loam_backing_request *request,
     return LOAM_OK;
 }
 
+/* A mapping is taken as it is. */
+static enum loam_error take_mapping(struct loam_backing *backing, const struct loam_backing_request *request)
+{
+    backing->info.hva = request->hva;
+    backing->info.sharing = LOAM_SHARING_PRIVATE;
+    return LOAM_OK;
+}
+
 static enum loam_error create_kind(const struct loam_backing_request *request, enum loam_pages pages,
                                    struct loam_backing **backing, struct loam_diag *diag)
 {
@@ -644,8 +669,9 @@ static enum loam_error create_kind(const struct loam_backing_request *request, e
         .placement = request->placement,
         .node_mask = request->node_mask,
         .fd = -1,
+        .adoption = request->adoption,
     };
-    error = build(made, request, diag);
+    error = request->adoption == LOAM_ADOPTION_MAPPING ? take_mapping(made, request) : build(made, request, diag);
     if (error != LOAM_OK) {
         loam_backing_destroy(made);
         return error;
@@ -676,6 +702,7 @@ static enum loam_error create_auto(const struct loam_backing_request *request, s
 enum loam_error loam_backing_create(const struct loam_backing_request *request, struct loam_backing **backing,
                                     struct loam_diag *diag)
 {
+    enum loam_pages pages;
     enum loam_error error;
 
     if (backing != NULL) {
@@ -685,8 +712,11 @@ enum loam_error loam_backing_create(const struct loam_backing_request *request, 
         return loam_fail(diag, LOAM_ERROR_INVALID, "backing: NULL given where a request and a place for it are wanted");
     }
     error = check_request(request, diag);
-    if (error != LOAM_OK) {
+    if (error != LOAM_OK || (error = loam_backing_adopt_check(request, &pages, diag)) != LOAM_OK) {
         return error;
+    }
+    if (request->adoption != LOAM_ADOPTION_NONE) {
+        return create_kind(request, pages, backing, diag);
     }
     return request->pages == LOAM_PAGES_AUTO ? create_auto(request, backing, diag)
                                              : create_kind(request, request->pages, backing, diag);
@@ -758,6 +788,10 @@ enum loam_error loam_backing_release(struct loam_backing *backing, uint64_t offs
     }
     if (backing->info.locked) {
         return loam_fail(diag, LOAM_ERROR_INVALID, "release: the memory is locked: it stays");
+    }
+    if (backing->info.adoption != LOAM_ADOPTION_NONE) {
+        return loam_fail(diag, LOAM_ERROR_NOT_PERMITTED,
+                         "release: the memory was adopted: it is its owner's to give back");
     }
     backing->populated = false;
     if (!loam_prim_discard((char *)backing->info.hva + offset_bytes, bytes,

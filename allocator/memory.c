@@ -357,7 +357,8 @@ enum loam_error loam_memory_reclaim(struct loam_memory *memory, uint64_t bytes, 
         uint32_t section = 0, unit_order = 0;
 
         loam_memory_block_lock(memory);
-        if (block->state == MEMORY_BLOCK_THERE) {
+        if (block->state == MEMORY_BLOCK_THERE &&
+            loam_backing_get_info(block->backing).adoption == LOAM_ADOPTION_NONE) {
             section = block->section;
             unit_order = order_of(unit_bytes_of(block->backing) / LOAM_FRAME_BYTES);
         }
@@ -415,14 +416,30 @@ enum loam_error loam_memory_backing(struct loam_memory *memory, uint32_t index, 
     return error;
 }
 
+/* From where the backing starts in its file on. */
+static void add_file_offsets(const struct loam_memory *memory, struct loam_share *shares, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t index = shares[i].backing - 1;
+
+        if (index < memory->block_capacity) {
+            shares[i].backing_offset += loam_backing_get_info(memory->blocks[index].backing).fd_offset;
+        }
+    }
+}
+
 /* With the lock, so that no backing goes meanwhile. */
 static enum loam_error shares_of(struct loam_memory *memory, const struct loam_gpa_view *view, int *fds,
                                  struct loam_share *shares, uint32_t capacity, uint32_t *count)
 {
+    enum loam_error error;
+
     for (uint32_t i = 0; i < memory->block_capacity; i++) {
         fds[i] = has_backing(&memory->blocks[i]) ? loam_backing_get_info(memory->blocks[i].backing).fd : -1;
     }
-    return loam_gpa_view_shares(view, fds, memory->block_capacity, shares, capacity, count);
+    error = loam_gpa_view_shares(view, fds, memory->block_capacity, shares, capacity, count);
+    add_file_offsets(memory, shares, *count < capacity ? *count : capacity);
+    return error;
 }
 
 enum loam_error loam_memory_shares(struct loam_memory *memory, struct loam_share *shares, uint32_t capacity,
@@ -432,7 +449,7 @@ enum loam_error loam_memory_shares(struct loam_memory *memory, struct loam_share
     enum loam_error error;
     void *fds;
 
-    if (memory == NULL) {
+    if (memory == NULL || count == NULL) {
         return loam_gpa_view_shares(NULL, NULL, 0, shares, capacity, count);
     }
     if (!loam_prim_heap_alloc(memory->block_capacity * sizeof(int), &fds)) {

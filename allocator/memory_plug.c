@@ -167,7 +167,7 @@ static enum loam_error fill_place(struct loam_memory *memory, struct memory_bloc
     enum loam_error error;
 
     wanted.gpa = block->start;
-    if (wanted.name == NULL && wanted.sharing != LOAM_SHARING_PRIVATE) {
+    if (wanted.name == NULL && wanted.sharing != LOAM_SHARING_PRIVATE && wanted.adoption == LOAM_ADOPTION_NONE) {
         wanted.name = "loam-plugged";
     }
     error = loam_memory_block_make(memory, block, &wanted, diag);

@@ -9,6 +9,7 @@
 #include <limits.h>
 #include <linux/capability.h>
 #include <linux/futex.h>
+#include <linux/magic.h>
 #include <linux/membarrier.h>
 #include <linux/mempolicy.h>
 #include <sched.h>
@@ -20,6 +21,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -212,6 +214,27 @@ bool LOAM_PRIM(memfd)(const char *name, uint32_t huge_shift, size_t bytes, int *
     }
     errno = saved;
     return false;
+}
+
+bool LOAM_PRIM(duplicate)(int fd, int *copy)
+{
+    *copy = fcntl(fd, F_DUPFD_CLOEXEC, 3); /* not where a program expects its standard streams */
+    return *copy >= 0;
+}
+
+bool LOAM_PRIM(file_size)(int fd, uint64_t *bytes, uint64_t *page_bytes)
+{
+    struct statfs system;
+    struct stat file;
+
+    *bytes = 0;
+    *page_bytes = 0;
+    if (fstat(fd, &file) != 0 || fstatfs(fd, &system) != 0) {
+        return false;
+    }
+    *bytes = file.st_size > 0 ? (uint64_t)file.st_size : 0;
+    *page_bytes = system.f_type == HUGETLBFS_MAGIC ? (uint64_t)system.f_bsize : 4096;
+    return true;
 }
 
 bool LOAM_PRIM(close)(int fd)

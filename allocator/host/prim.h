@@ -107,6 +107,12 @@ bool LOAM_PRIM(lock)(void *address, size_t bytes);
  */
 bool LOAM_PRIM(memfd)(const char *name, uint32_t huge_shift, size_t bytes, int *fd);
 
+/* Another descriptor of the same open file, close-on-exec. */
+bool LOAM_PRIM(duplicate)(int fd, int *copy);
+
+/* How large the file is that fd is open on, and the pages that mapping it maps: those of hugetlbfs, else 4,096 bytes. */
+bool LOAM_PRIM(file_size)(int fd, uint64_t *bytes, uint64_t *page_bytes);
+
 /* The descriptor is gone even when this fails: never call it twice. */
 bool LOAM_PRIM(close)(int fd);
 

@@ -14,6 +14,8 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #define RAM_BYTES   (8 * LOAM_MIB)
 #define BLOCK_BYTES (4 * LOAM_MIB)
@@ -232,6 +234,31 @@ Test(memory_plug, goes_where_it_is_asked_to)
     cr_assert_eq(count, 3);
     cr_expect_eq(shares[2].fd, info.fd);
     cr_expect_geq(info.fd, 0);
+}
+
+Test(memory_plug, may_be_memory_of_somebody_else)
+{
+    int fd = memfd_create("theirs", MFD_CLOEXEC);
+    struct loam_share shares[8];
+    uint64_t given;
+    uint32_t count;
+    loam_gpa start;
+
+    cr_assert_eq(ftruncate(fd, (off_t)(3 * BLOCK_BYTES)), 0);
+    cr_assert_eq(pwrite(fd, "hello", 6, (off_t)BLOCK_BYTES), 6);
+    cr_assert_eq(
+        PLUG(&start, .open = true, .backing = {.adoption = LOAM_ADOPTION_FD, .fd = fd, .fd_offset = BLOCK_BYTES}),
+        LOAM_OK);
+    cr_assert_eq(loam_memory_shares(memory, shares, 8, &count), LOAM_OK);
+    cr_expect_eq(shares[count - 1].start.value, start.value);
+    cr_expect_eq(shares[count - 1].backing_offset, BLOCK_BYTES, "from there a peer maps it");
+    cr_expect_str_eq(shares[count - 1].hva, "hello");
+    cr_expect_eq(loam_memory_reclaim(memory, BLOCK_BYTES, &given, NULL), LOAM_OK);
+    cr_expect_str_eq(shares[count - 1].hva, "hello", "it is not the library's to give back");
+    assert_valid();
+    cr_assert_eq(loam_memory_unplug(memory, start, slots, NULL), LOAM_OK);
+    close(fd);
+    assert_as_before("adopted");
 }
 
 Test(memory_plug, what_cannot_be_is_refused_in_one_line)

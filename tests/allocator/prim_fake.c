@@ -89,6 +89,8 @@ static const char *const kind_names[PRIM_KIND_COUNT + 1] = {
     [PRIM_BIND_NODES] = "bind_nodes",
     [PRIM_LOCK] = "lock",
     [PRIM_MEMFD] = "memfd",
+    [PRIM_DUPLICATE] = "duplicate",
+    [PRIM_FILE_SIZE] = "file_size",
     [PRIM_CLOSE] = "close",
     [PRIM_READ_VECTORS] = "read_vectors",
     [PRIM_WRITE_VECTORS] = "write_vectors",
@@ -664,6 +666,32 @@ bool loam_prim_memfd(const char *name, uint32_t huge_shift, size_t bytes, int *f
         call.fd = *fd;
         bag_insert(&descriptors, descriptors.count, (struct item){(uint64_t)*fd, 0});
     }
+    return finish(&call);
+}
+
+bool loam_prim_duplicate(int fd, int *copy)
+{
+    struct prim_fake_record call = begin(PRIM_DUPLICATE);
+
+    *copy = -1;
+    if (!chosen_to_fail(&call) && settle(&call, loam_prim_real_duplicate(fd, copy))) {
+        call.fd = *copy;
+        bag_insert(&descriptors, descriptors.count, (struct item){(uint64_t)*copy, 0});
+    }
+    return finish(&call);
+}
+
+bool loam_prim_file_size(int fd, uint64_t *bytes, uint64_t *page_bytes)
+{
+    struct prim_fake_record call = begin(PRIM_FILE_SIZE);
+
+    call.fd = fd;
+    *bytes = 0;
+    *page_bytes = 0;
+    if (!chosen_to_fail(&call)) {
+        settle(&call, loam_prim_real_file_size(fd, bytes, page_bytes));
+    }
+    call.bytes = *bytes;
     return finish(&call);
 }
 

@@ -40,6 +40,8 @@ enum prim_kind {
     PRIM_BIND_NODES,
     PRIM_LOCK,
     PRIM_MEMFD,
+    PRIM_DUPLICATE,
+    PRIM_FILE_SIZE,
     PRIM_CLOSE, /* a failed close has closed, as on Linux */
     PRIM_READ_VECTORS,
     PRIM_WRITE_VECTORS,

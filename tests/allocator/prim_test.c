@@ -339,6 +339,27 @@ static int test_memfd(void)
     return fd;
 }
 
+Test(prim, a_duplicate_is_a_descriptor_of_the_same_file)
+{
+    uint64_t bytes = 1, page_bytes = 1;
+    int fd = test_memfd(), copy;
+
+    cr_assert(loam_prim_duplicate(fd, &copy));
+    cr_assert_neq(copy, fd);
+    cr_expect_eq(fcntl(copy, F_GETFD), FD_CLOEXEC);
+    cr_assert(loam_prim_close(fd));
+    cr_assert(loam_prim_file_size(copy, &bytes, &page_bytes));
+    cr_expect_eq(bytes, 4 * PAGE);
+    cr_expect_eq(page_bytes, PAGE);
+    cr_assert(loam_prim_close(copy));
+    cr_expect_not(loam_prim_duplicate(copy, &fd));
+    cr_expect_eq(fd, -1);
+    cr_expect_eq(errno, EBADF);
+    cr_expect_not(loam_prim_file_size(copy, &bytes, &page_bytes));
+    cr_expect_eq(errno, EBADF);
+    cr_expect_eq(bytes + page_bytes, 0);
+}
+
 Test(prim, a_memfd_is_sealed_against_a_change_of_size)
 {
     int fd = test_memfd();

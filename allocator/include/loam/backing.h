@@ -94,6 +94,19 @@ const char *loam_placement_name(enum loam_placement placement);
 /** Longest name, without its end: what the kernel allows a memfd. */
 #define LOAM_BACKING_NAME_BYTES_MAX 249
 
+/** Whose the memory is. */
+enum loam_adoption {
+    LOAM_ADOPTION_NONE, /**< the backing's: made, and given back */
+    /**
+     * What is in a file from fd_offset on: another process's memfd, a file, a guest_memfd where it can be mapped. It is
+     * mapped shared by a descriptor of the backing's own, so fd may be closed at once; the file is its owner's. Who may
+     * shrink it can end this process with SIGBUS: take it from whom you trust, or with F_SEAL_SHRINK.
+     */
+    LOAM_ADOPTION_FD,
+    LOAM_ADOPTION_MAPPING, /**< what is mapped at hva, readable and writable: it stays mapped, and its owner's */
+    LOAM_ADOPTION_COUNT
+};
+
 /**
  * How a caller ends a long call early. asked is called on the thread that made the call, and on no other, before the
  * first page is touched and then between pieces of at most 2 MiB or one page: each takes about a millisecond, and one
@@ -129,9 +142,18 @@ struct loam_backing_request {
      * not theirs, and fork is as fast as without it. Any access of theirs to it ends in SIGSEGV; they may ask and destroy.
      */
     bool keep_from_children;
-    bool keep_from_dumps;      /**< left out of core dumps, which then hold none of the guest's secrets and are small */
-    uint32_t thread_count;     /**< workers that populate; 0: one a processor, at most one for each 64 MiB */
-    const char *name;          /**< of the memfd, for /proc; copied; NULL: "loam"; contradicts LOAM_SHARING_PRIVATE */
+    bool keep_from_dumps;  /**< left out of core dumps, which then hold none of the guest's secrets and are small */
+    uint32_t thread_count; /**< workers that populate; 0: one a processor, at most one for each 64 MiB */
+    const char *name;      /**< of the memfd, for /proc; copied; NULL: "loam"; contradicts LOAM_SHARING_PRIVATE */
+    /**
+     * Memory that is there already, with its contents. Of a file, pages AUTO is what it is made of, commit and the
+     * rest count as always, but for name and a private sharing. Of a mapping, pages AUTO is 4K, gpa and hva are
+     * congruent modulo a hugetlb page, and whatever else would change it is refused.
+     */
+    enum loam_adoption adoption;
+    int fd;                    /**< with LOAM_ADOPTION_FD, else 0; open for reading and writing */
+    uint64_t fd_offset;        /**< with LOAM_ADOPTION_FD: a multiple of 4 KiB, or of the hugetlb page */
+    void *hva;                 /**< with LOAM_ADOPTION_MAPPING: of all bytes; a multiple of the page */
     struct loam_cancel cancel; /**< looked at while the call lasts, and never after it */
 };
 
@@ -146,13 +168,15 @@ struct loam_backing_info {
     uint64_t page_bytes; /**< loam_pages_bytes(pages) */
     enum loam_placement placement;
     uint64_t node_mask; /**< as requested */
-    int fd;             /**< of the memfd, owned by the backing; -1 when private */
-    bool populated;     /**< every page is there */
+    int fd;             /**< of the memfd or the file, owned by the backing; -1 when private, or a mapping */
+    uint64_t fd_offset; /**< of hva in it; not 0 only of a file that was adopted */
+    enum loam_adoption adoption;
+    bool populated; /**< every page is there */
     bool locked;
 };
 
 /**
- * Map memory as requested. *backing is NULL on failure. Every page reads as zero.
+ * Map memory as requested. *backing is NULL on failure. Every page reads as zero, if it is not adopted.
  * LOAM_ERROR_INVALID: a member is out of its range or has no effect, bytes or gpa is no multiple of the page, or a node
  * is not there.
  * LOAM_ERROR_EXHAUSTED: the pool, the node, the host's memory, the commit limit, a control group or a limit of this

@@ -118,7 +118,7 @@ LOAM_MUST_USE enum loam_error loam_memory_unplug(struct loam_memory *memory, loa
 
 /**
  * Give free memory back to the host while the guest runs: up to bytes of it, in whole chunks of 2 MiB (whole pages where
- * these are larger), the highest memory first, and of that the largest free blocks. It stays the allocator's, and is marked released (loam/frame.h,
+ * these are larger), the highest memory first, and of that the largest free blocks; of adopted memory nothing. It stays the allocator's, and is marked released (loam/frame.h,
  * Reclaim): other free memory serves before it, and a buffer that is carved from it is populated again before its
  * caller sees it. For a guest that uses no memory that the allocator has not handed out: to any
  * other, what it keeps in free frames would be lost. *given_bytes: how much was given back, also on an error; less than
@@ -148,7 +148,8 @@ LOAM_MUST_USE enum loam_error loam_memory_backing(struct loam_memory *memory, ui
 
 /**
  * All of the guest's memory as others take it, with the descriptors of the backings (-1 where they are private): see
- * loam_gpa_view_shares, whose answers they are for the table of this moment.
+ * loam_gpa_view_shares, whose answers they are for the table of this moment; backing_offset is that in the file, also of
+ * one that was adopted. LOAM_ERROR_SYSTEM also: no heap.
  */
 LOAM_MUST_USE enum loam_error loam_memory_shares(struct loam_memory *memory, struct loam_share *shares,
                                                  uint32_t capacity, uint32_t *count);
