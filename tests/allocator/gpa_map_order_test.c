@@ -39,7 +39,7 @@ struct loam_region __wrap_loam_gpa_view_clip(const struct loam_region *region, u
     return __real_loam_gpa_view_clip(region, start, end);
 }
 
-enum { RUNS = 20000, RUNS_WITHOUT_VIEW = 20000, CHANGES = 6, READS = 4, HOLD_MAX = 8 };
+enum { RUNS = 20000, RUNS_WITHOUT_VIEW = 40000, CHANGES = 6, READS = 4, HOLD_MAX = 8 };
 
 static struct loam_gpa_map *map;
 static uint64_t seed;

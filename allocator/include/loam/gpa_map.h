@@ -21,7 +21,7 @@
  * use, from the start of acquire until it is released; several of one generation keep the same. So where at most N views
  * are held or being acquired at a time, and table_capacity is N + 2 or more, no change is BUSY, however many threads
  * make them, and however many changes they make at once. With fewer tables a change is refused when all others are held;
- * it may be tried again. loam_gpa_map_translate and loam_gpa_map_generation hold nothing.
+ * it may be tried again. loam_gpa_map_translate counts only while it has to acquire a view, which it says there.
  *
  * HVAs: what a view gives as an HVA is where the host memory was mapped when the table was published. The map owns no
  * memory and keeps none alive: an HVA is good for as long as whoever mapped that memory leaves it mapped, whether or
@@ -176,7 +176,7 @@ uint64_t loam_gpa_map_generation(const struct loam_gpa_map *map);
 /**
  * As loam_gpa_view_translate in the table of this moment, in one call: for a device that wants one address. Holds
  * nothing and writes nothing that others read, so it keeps no change from being made, and threads do not slow each
- * other; only when changes come in between again and again does it acquire a view for the moment.
+ * other; only after a change has come in between four times in a row does it acquire a view for the moment.
  *
  * No view says what *hva was good for. It is good as long as the memory stays mapped: see HVAs above. In a struct
  * loam_memory that is until the end, but for memory that was added to a guest that runs: that is until it is taken away
