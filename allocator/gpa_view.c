@@ -244,7 +244,7 @@ static void words_to_guest(char *guest, const char *from, uint64_t bytes)
 typedef volatile __m128i guest_block;
 
 #define BLOCK_BYTES 16u
-#define GROUP_BYTES (4 * BLOCK_BYTES)
+#define GROUP_BYTES (UINT64_C(4) * BLOCK_BYTES)
 #define BLOCKS_FROM (2 * GROUP_BYTES) /* fewer bytes go in words */
 
 static_assert(sizeof(guest_block) == BLOCK_BYTES, "a block is one register");

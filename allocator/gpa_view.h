@@ -157,7 +157,6 @@ static inline bool gpa_view_peek(const struct loam_gpa_view *view, loam_gpa gpa,
     if (gpa.value - start < bytes) {
         uint64_t access = hva_and_access % LOAM_REGION_ALIGN_BYTES;
 
-        /* NOLINTNEXTLINE(performance-no-int-to-ptr): it was one. */
         *spot = (struct gpa_view_spot){start, bytes, (char *)(uintptr_t)(hva_and_access - access), (uint32_t)access};
     }
     return true;
