@@ -432,6 +432,7 @@ static struct loam_gpa_view *free_table(struct loam_gpa_map *map)
 {
     uint32_t made_count = shared_load(map->made_count);
     bool all_made = made_count == map->table_capacity;
+    struct loam_gpa_view *made;
 
     for (uint32_t i = 0; i < made_count && (all_made || i < LOOKED_AT_MAX); i++) {
         struct loam_gpa_view *table = table_at(map, (map->replaced + i) % made_count);
@@ -443,9 +444,10 @@ static struct loam_gpa_view *free_table(struct loam_gpa_map *map)
     if (all_made) {
         return NULL;
     }
+    made = table_make(map, made_count, table_at(map, 0)->capacity);
     /* relaxed: whoever is to find the table learns of it by current. */
     shared_store(map->made_count, made_count + 1);
-    return table_make(map, made_count, table_at(map, 0)->capacity);
+    return made;
 }
 
 /* The table that changes made together alternate with; nobody ever reads it but the changer. */
@@ -721,8 +723,8 @@ const struct loam_gpa_view *loam_gpa_map_acquire(struct loam_gpa_map *map)
         return NULL;
     }
     for (;;) {
-        /* relaxed: a guess, which the second look confirms. */
-        uint64_t current = shared_load(map->current);
+        /* A guess, which the second look confirms. Acquire: the table has been made, with its reader_count, if never held. */
+        uint64_t current = shared_load_acquire(map->current);
         struct loam_gpa_view *table = table_named(map, current);
 
         shared_add_ordered(table->reader_count, 1);
