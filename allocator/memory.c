@@ -5,6 +5,7 @@
 #include "allocator/gpa_map_keeper.h"
 #include "allocator/host/prim.h"
 #include "allocator/memory_block.h"
+#include "allocator/memory_thread.h"
 #include "allocator/plan_layout.h"
 
 #include <inttypes.h>
@@ -216,6 +217,7 @@ static enum loam_error watch_forks(struct loam_memory *memory, struct loam_diag 
         memory->fork.dma = NULL;
         return loam_fail(diag, error, "pthread_atfork: wanted for guest memory");
     }
+    loam_memory_thread_add(&memory->threads, memory->frame);
     return LOAM_OK;
 }
 
@@ -257,6 +259,7 @@ void loam_memory_destroy(struct loam_memory *memory)
     if (memory == NULL) {
         return;
     }
+    loam_memory_thread_remove(&memory->threads);
     if (memory->fork.dma != NULL) {
         loam_memory_fork_remove(&memory->fork);
     }
@@ -462,6 +465,11 @@ enum loam_error loam_memory_shares(struct loam_memory *memory, struct loam_share
     loam_memory_block_unlock(memory);
     loam_prim_heap_free(fds);
     return error;
+}
+
+struct loam_frame_cache *loam_memory_thread_cache(struct loam_memory *memory)
+{
+    return memory != NULL ? loam_memory_thread_find(&memory->threads) : NULL;
 }
 
 /* --- Validation ------------------------------------------------------------------------------------------------- */

@@ -18,6 +18,7 @@
 
 #include "allocator/lock.h"
 #include "allocator/memory_fork.h"
+#include "allocator/memory_thread.h"
 #include "loam/memory.h"
 
 /* COMING and GOING: one thread is at it, and changes what stands there without the lock. */
@@ -51,6 +52,7 @@ struct loam_memory {
     struct loam_gpa_map *map;
     struct loam_dma *dma;
     struct memory_fork fork; /* its dma is NULL: not reached */
+    struct memory_thread threads;
 };
 
 void loam_memory_block_lock(struct loam_memory *memory);

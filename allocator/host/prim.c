@@ -280,6 +280,26 @@ void LOAM_PRIM(thread_join)(pthread_t thread)
     pthread_join(thread, NULL);
 }
 
+bool LOAM_PRIM(key_make)(void (*ended)(void *value), pthread_key_t *key)
+{
+    errno = pthread_key_create(key, ended);
+    if (errno != 0) {
+        *key = 0;
+    }
+    return errno == 0;
+}
+
+bool LOAM_PRIM(key_set)(pthread_key_t key, const void *value)
+{
+    errno = pthread_setspecific(key, value);
+    return errno == 0;
+}
+
+void LOAM_PRIM(key_drop)(pthread_key_t key)
+{
+    pthread_key_delete(key);
+}
+
 /*
  * calloc, not posix_memalign and memset: it takes large blocks from the kernel, zeroed, and touches none of
  * them. What it returned stands in the word before the aligned block.

@@ -132,6 +132,16 @@ bool LOAM_PRIM(thread_start)(pthread_t *thread, void *(*run)(void *), void *argu
 /* Never fails. */
 void LOAM_PRIM(thread_join)(pthread_t thread);
 
+/*
+ * A key under which each thread has a value, NULL at first. Who ends with another has ended called with it, and once more
+ * where it was set again meanwhile. EAGAIN: the process has no more keys.
+ */
+bool LOAM_PRIM(key_make)(void (*ended)(void *value), pthread_key_t *key);
+/* The calling thread's value. ENOMEM: none. */
+bool LOAM_PRIM(key_set)(pthread_key_t key, const void *value);
+/* Nobody's end is told any more, but where that is under way. Never fails. */
+void LOAM_PRIM(key_drop)(pthread_key_t key);
+
 /* Heap, zeroed, aligned to 64; for objects and metadata, never for guest memory. */
 bool LOAM_PRIM(heap_alloc)(size_t bytes, void **memory);
 /* NULL is allowed. */

@@ -19,22 +19,29 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { FORKS = 40, THREADS = 6 };
+enum { FORKS = 40, THREADS = 8 };
 
 static struct loam_memory *memory;
 static atomic_bool enough;
 static atomic_ulong turns[THREADS];
 
-static void make_memory(void)
+static struct loam_memory *made_memory(void)
 {
     /* Without a reserve, caches serve from their own chunks. */
     struct loam_memory_request request = {
         .bytes = 64 * LOAM_MIB, .pages = LOAM_PAGES_4K, .dma32_reserve_bytes = UINT64_MAX};
+    struct loam_memory *made;
     struct loam_diag diag = {0};
     struct loam_plan plan;
 
     cr_assert_eq(loam_plan_make(&request, &plan, &diag), LOAM_OK, "%s", diag.text);
-    cr_assert_eq(loam_memory_create(&plan, &memory, &diag), LOAM_OK, "%s", diag.text);
+    cr_assert_eq(loam_memory_create(&plan, &made, &diag), LOAM_OK, "%s", diag.text);
+    return made;
+}
+
+static void make_memory(void)
+{
+    memory = made_memory();
 }
 
 static void destroy_memory(void)
@@ -108,11 +115,34 @@ static void use_cache(struct loam_frame_cache *cache)
     }
 }
 
+static void *use_found_cache(void *of)
+{
+    REQUIRE(loam_memory_thread_cache(of) != NULL);
+    use_cache(loam_memory_thread_cache(of));
+    return NULL;
+}
+
+/* A thread that leaves its cache behind. */
+static void use_thread(void)
+{
+    pthread_t thread;
+
+    REQUIRE(pthread_create(&thread, NULL, use_found_cache, memory) == 0 && pthread_join(thread, NULL) == 0);
+}
+
+static void use_other_memory(void)
+{
+    struct loam_memory *made = made_memory();
+
+    use_found_cache(made);
+    loam_memory_destroy(made);
+}
+
 static void *work(void *number)
 {
     struct loam_frame_cache *cache = NULL;
 
-    REQUIRE((uintptr_t)number < 4 || loam_frame_cache_make(loam_memory_frame(memory), &cache) == LOAM_OK);
+    REQUIRE((uintptr_t)number < 6 || loam_frame_cache_make(loam_memory_frame(memory), &cache) == LOAM_OK);
     while (!enough) {
         switch ((uintptr_t)number) {
         case 0:
@@ -124,6 +154,12 @@ static void *work(void *number)
         case 2:
         case 3:
             use_map((uintptr_t)number);
+            break;
+        case 4:
+            use_thread();
+            break;
+        case 5:
+            use_other_memory();
             break;
         default:
             use_cache(cache);
@@ -162,6 +198,8 @@ static void use_all_in_child(void)
     use_frames();
     use_ledger();
     use_map(9);
+    use_found_cache(memory);
+    use_thread();
     REQUIRE(loam_frame_cache_make(loam_memory_frame(memory), &cache) == LOAM_OK);
     use_cache(cache);
     REQUIRE(loam_frame_validate(loam_memory_frame(memory), &diag) == LOAM_OK);

@@ -57,6 +57,7 @@ static struct bag ranges;
 static struct bag descriptors; /* key: number */
 static struct bag heap;        /* key: address, value: bytes */
 static struct bag threads;     /* key: pthread_t */
+static struct bag keys;        /* key: pthread_key_t */
 
 static struct rule rules[RULE_MAX];
 static uint32_t rule_count;
@@ -95,11 +96,14 @@ static const char *const kind_names[PRIM_KIND_COUNT + 1] = {
     [PRIM_READ_VECTORS] = "read_vectors",
     [PRIM_WRITE_VECTORS] = "write_vectors",
     [PRIM_THREAD_START] = "thread_start",
+    [PRIM_KEY_MAKE] = "key_make",
+    [PRIM_KEY_SET] = "key_set",
     [PRIM_HEAP_ALLOC] = "heap_alloc",
     [PRIM_READ_TEXT] = "read_text",
     [PRIM_LIMIT] = "limit",
     [PRIM_USER_THREADS] = "user_threads",
     [PRIM_THREAD_JOIN] = "thread_join",
+    [PRIM_KEY_DROP] = "key_drop",
     [PRIM_HEAP_FREE] = "heap_free",
     [PRIM_CPU_COUNT] = "cpu_count",
     [PRIM_ANY] = "any",
@@ -218,6 +222,7 @@ static struct prim_fake_live live_locked(void)
         .fd_count = descriptors.count,
         .heap_count = heap.count,
         .thread_count = threads.count,
+        .key_count = keys.count,
     };
 
     for (uint32_t i = 0; i < ranges.count; i++) {
@@ -251,11 +256,12 @@ bool prim_fake_clean(void)
     bool clean;
 
     pthread_mutex_lock(&fake_lock);
-    clean = ranges.count + descriptors.count + heap.count + threads.count == 0;
+    clean = ranges.count + descriptors.count + heap.count + threads.count + keys.count == 0;
     print_bag("mapping from, to", &ranges);
     print_bag("descriptor", &descriptors);
     print_bag("heap block, bytes", &heap);
     print_bag("thread", &threads);
+    print_bag("key", &keys);
     pthread_mutex_unlock(&fake_lock);
     return clean;
 }
@@ -768,6 +774,44 @@ void loam_prim_thread_join(pthread_t thread)
     loam_prim_real_thread_join(thread);
     pthread_mutex_lock(&fake_lock);
     call.ok = true;
+    finish(&call);
+}
+
+bool loam_prim_key_make(void (*ended)(void *value), pthread_key_t *key)
+{
+    struct prim_fake_record call = begin(PRIM_KEY_MAKE);
+
+    *key = 0;
+    if (!chosen_to_fail(&call) && settle(&call, loam_prim_real_key_make(ended, key))) {
+        call.value = *key;
+        bag_insert(&keys, keys.count, (struct item){*key, 0});
+    }
+    return finish(&call);
+}
+
+bool loam_prim_key_set(pthread_key_t key, const void *value)
+{
+    struct prim_fake_record call = begin(PRIM_KEY_SET);
+
+    call.value = key;
+    call.address = value;
+    require(bag_find(&keys, key) < keys.count, &call, "the key is there");
+    if (!chosen_to_fail(&call)) {
+        settle(&call, loam_prim_real_key_set(key, value));
+    }
+    return finish(&call);
+}
+
+void loam_prim_key_drop(pthread_key_t key)
+{
+    struct prim_fake_record call = begin(PRIM_KEY_DROP);
+    uint32_t at = bag_find(&keys, key);
+
+    call.value = key;
+    call.ok = true;
+    require(at < keys.count, &call, "the key is there");
+    bag_delete(&keys, at);
+    loam_prim_real_key_drop(key);
     finish(&call);
 }
 

@@ -46,12 +46,15 @@ enum prim_kind {
     PRIM_READ_VECTORS,
     PRIM_WRITE_VECTORS,
     PRIM_THREAD_START,
+    PRIM_KEY_MAKE,
+    PRIM_KEY_SET,
     PRIM_HEAP_ALLOC,
     PRIM_READ_TEXT,
     PRIM_LIMIT,
     PRIM_USER_THREADS,
     PRIM_FALLIBLE_COUNT,
     PRIM_THREAD_JOIN = PRIM_FALLIBLE_COUNT,
+    PRIM_KEY_DROP,
     PRIM_HEAP_FREE,
     PRIM_CPU_COUNT,
     PRIM_KIND_COUNT,
@@ -117,6 +120,7 @@ struct prim_fake_live {
     uint32_t heap_count;
     uint64_t heap_bytes;
     uint32_t thread_count; /* started and not joined */
+    uint32_t key_count;
 };
 
 struct prim_fake_live prim_fake_live(void);
@@ -139,10 +143,10 @@ struct prim_fake_record {
     uint64_t offset;     /* map_fd, read_vectors, write_vectors */
     uint32_t huge_shift; /* map_anonymous, memfd */
     bool flag;           /* map_anonymous: no_reserve; advise_huge: huge; discard: shared */
-    uint32_t value; /* bind_nodes: policy; cpu_count: its result; limit: which; read_vectors, write_vectors: count */
-    uint64_t node_mask; /* bind_nodes */
-    pthread_t thread;   /* that called */
-    char text[96];      /* memfd: name; read_text: path; cut if longer */
+    uint32_t value;      /* key_*: key; bind_nodes: policy; cpu_count: its result; limit: which; *_vectors: count */
+    uint64_t node_mask;  /* bind_nodes */
+    pthread_t thread;    /* that called */
+    char text[96];       /* memfd: name; read_text: path; cut if longer */
 };
 
 uint32_t prim_fake_record_count(void);

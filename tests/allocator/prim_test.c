@@ -911,6 +911,45 @@ Test(prim, vectors_move_at_the_position_or_at_an_offset)
     close(ends[1]);
 }
 
+static void *set_key(void *key)
+{
+    cr_assert(loam_prim_key_set(*(pthread_key_t *)key, key));
+    return NULL;
+}
+
+static _Atomic(void *) ended_with;
+
+static void note_end(void *value)
+{
+    ended_with = value;
+}
+
+Test(prim, the_end_of_a_thread_is_told)
+{
+    pthread_key_t key, other;
+    pthread_t thread;
+
+    prim_fake_fail(PRIM_KEY_MAKE, 1, 1, EAGAIN);
+    cr_assert(!loam_prim_key_make(note_end, &key));
+    cr_assert_eq(errno, EAGAIN);
+    cr_assert(loam_prim_key_make(note_end, &key) && loam_prim_key_make(note_end, &other));
+    cr_assert_eq(prim_fake_live().key_count, 2);
+    pthread_create(&thread, NULL, set_key, &key);
+    pthread_join(thread, NULL);
+    cr_assert_eq(ended_with, &key);
+    pthread_create(&thread, NULL, set_key, &other);
+    pthread_join(thread, NULL);
+    cr_assert_eq(ended_with, &other);
+    loam_prim_key_drop(other);
+    cr_assert(!prim_fake_clean());
+    loam_prim_key_drop(key);
+    prim_fake_fail(PRIM_KEY_SET, 1, 1, ENOMEM);
+    cr_assert(loam_prim_key_make(note_end, &key));
+    cr_assert(!loam_prim_key_set(key, &key) && errno == ENOMEM);
+    loam_prim_key_drop(key);
+    prim_fake_fail_none();
+}
+
 /* --- The fake ----------------------------------------------------------------------------------------------------- */
 
 Test(prim, the_chosen_calls_fail_and_no_others)

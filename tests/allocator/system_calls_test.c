@@ -253,6 +253,8 @@ static void *work(void *number)
     pthread_barrier_wait(&filtered);
     for (int i = 0; i < 5; i++) {
         use_frames(frame_cache);
+        REQUIRE(loam_memory_thread_cache(memory) != NULL);
+        use_frames(loam_memory_thread_cache(memory));
         use_ledger();
         use_map((uintptr_t)number);
         use_slots();

@@ -22,8 +22,8 @@
  * HVAs, from a buffer, a view or a backing, are good until loam_memory_destroy, and for no longer; so are the parts
  * that the calls below hand out. The guest's contents change under them while a vCPU runs: see loam_gpa_view_read.
  *
- * Teardown: stop the vCPUs and devices; delete the hypervisor's slots, or close its VM; end the caches made over the
- * frame allocator (loam_frame_cache_destroy, loam_slab_destroy); release the views; loam_memory_destroy. What is still
+ * Teardown: stop the vCPUs and devices; delete the hypervisor's slots, or close its VM; end the caches that you made over
+ * the frame allocator (loam_frame_cache_destroy, loam_slab_destroy); release the views; loam_memory_destroy. What is still
  * carved then is given back with the rest: walk it with loam_dma_next before, to name it.
  *
  * NULL where an object or an output is wanted is LOAM_ERROR_INVALID; a part of NULL is NULL.
@@ -35,6 +35,7 @@
 #include "loam/dma.h"
 #include "loam/error.h"
 #include "loam/frame.h"
+#include "loam/frame_cache.h"
 #include "loam/gpa_map.h"
 #include "loam/plan.h"
 #include "loam/slots.h"
@@ -135,6 +136,15 @@ struct loam_frame *loam_memory_frame(struct loam_memory *memory);
 struct loam_gpa_map *loam_memory_map(struct loam_memory *memory);
 struct loam_dma *loam_memory_dma(struct loam_memory *memory);
 /** @} */
+
+/**
+ * The calling thread's cache over the memory's frames, for loam_frame_cache_alloc and struct loam_dma_request: made when
+ * the thread first asks, the same whenever it asks again, and given back when the thread ends or the memory is destroyed.
+ * It is not the caller's to destroy, nor another thread's to use. NULL: as many threads have one as the request has room for, or the system has no more
+ * room for what a thread leaves behind: what takes a cache takes NULL for none. In a child of fork(2) the thread that
+ * forked has its own still. Asking again waits for nobody, and makes no system call.
+ */
+struct loam_frame_cache *loam_memory_thread_cache(struct loam_memory *memory);
 
 /** The plan that it was made from. */
 const struct loam_plan *loam_memory_plan(const struct loam_memory *memory);
