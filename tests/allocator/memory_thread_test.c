@@ -12,7 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { MANY = MEMORY_THREAD_CACHE_MAX };
+enum { MANY = 96 };
 
 static struct loam_memory *memory;
 
@@ -20,7 +20,7 @@ static struct loam_memory *make_memory(void)
 {
     /* Without a reserve, caches serve from their own chunks. */
     struct loam_memory_request request = {
-        .bytes = 8 * LOAM_MIB, .pages = LOAM_PAGES_4K, .dma32_reserve_bytes = UINT64_MAX};
+        .bytes = 8 * LOAM_MIB, .pages = LOAM_PAGES_4K, .dma32_reserve_bytes = UINT64_MAX, .cache_capacity = MANY};
     struct loam_memory *made;
     struct loam_diag diag = {0};
     struct loam_plan plan;
