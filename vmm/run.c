@@ -154,6 +154,10 @@ static struct loam_memory_request request_of(struct run *run)
     request.vcpu_count = run->options->vcpu_count;
     request.extra_threads = run->options->vcpu_count + KVM_THREADS;
     request.extra_bytes = PROGRAM_BYTES + run->options->vcpu_count * VCPU_BYTES + run->file_bytes;
+    /* Nothing is plugged, and no thread has a cache; who looks at memory is a vCPU, or one of those beside them. */
+    request.block_capacity = 1;
+    request.cache_capacity = 1;
+    request.table_capacity = run->options->vcpu_count + KVM_THREADS + 2;
     request.cancel = (struct loam_cancel){must_end, run};
     return request;
 }

@@ -25,7 +25,8 @@
  *
  * HVAs: what a view gives as an HVA is where the host memory was mapped when the table was published. The map owns no
  * memory and keeps none alive: an HVA is good for as long as whoever mapped that memory leaves it mapped, whether or
- * not the view is still held. In a struct loam_memory that is until loam_memory_destroy, also after loam_memory_remove.
+ * not the view is still held. In a struct loam_memory that is until loam_memory_destroy, also after loam_memory_remove;
+ * of a block that was plugged, until it is unplugged and every view from before is released.
  * A view that is held says what the guest was given at that moment: whoever must not touch what was taken away since
  * asks a newer one. Memory that is the caller's is unmapped only when its region is removed, every view from before is
  * released, and no hypervisor has a slot of it.

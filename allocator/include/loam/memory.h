@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
  * @file
- * Guest memory as a whole: the facade over plan, backing, map, frame allocator and ledger.
+ * Guest memory as a whole: the facade over plan, backing, map, frame allocator, ledger and slots.
  *
  *     loam_plan_make(&request, &plan, &diag)        what will be taken, what falls short
  *     loam_memory_create(&plan, &memory, &diag)     plan -> back -> map -> carve
  *     loam_dma_alloc(loam_memory_dma(memory), ...)  buffers with an owner, GPA and HVA together
+ *     loam_memory_plug, loam_memory_unplug          more of it, and less, while the guest runs
  *     loam_memory_destroy(memory)                   everything back, to the last page
  *
  * Threads: create and destroy want the object to themselves; everything between may come from any thread. Destroy may
@@ -19,8 +20,8 @@
  * its parent may allocate too. A cache in the child is nobody's: the child may use it as its own, or destroy it. Neither
  * vfork(2) nor a raw clone(2) is told to the library: such a child may only exec or exit.
  *
- * HVAs, from a buffer, a view or a backing, are good until loam_memory_destroy, and for no longer; so are the parts
- * that the calls below hand out. The guest's contents change under them while a vCPU runs: see loam_gpa_view_read.
+ * HVAs, from a buffer, a view or a backing, are good until loam_memory_destroy, or loam_memory_unplug of the block that
+ * they lie in, and for no longer; so are the parts that the calls below hand out. The guest's contents change under them while a vCPU runs: see loam_gpa_view_read.
  *
  * Teardown: stop the vCPUs and devices; delete the hypervisor's slots, or close its VM; end the caches that you made over
  * the frame allocator (loam_frame_cache_destroy, loam_slab_destroy); release the views; loam_memory_destroy. What is still
