@@ -71,31 +71,27 @@ static enum loam_error make_map(struct loam_memory *memory, struct loam_diag *di
     return LOAM_OK;
 }
 
-static enum loam_error back_part(struct loam_memory *memory, uint32_t part, struct loam_diag *diag)
+static enum loam_error back_part(struct loam_memory *memory, uint32_t index, struct loam_diag *diag)
 {
-    static const char *const names[LOAM_PLAN_PART_MAX] = {"loam-low", "loam-high"};
     const struct loam_memory_request *wanted = &memory->plan.request;
-    const struct loam_plan_part *planned = &memory->plan.parts[part];
-    struct memory_block *block = &memory->blocks[part];
-    struct loam_backing_request request = {
-        .bytes = planned->bytes,
-        .gpa = planned->start,
-        .pages = memory->plan.pages,
-        .sharing = wanted->sharing,
-        .commit = memory->plan.charged_at_touch ? LOAM_COMMIT_POPULATE : wanted->commit,
-        .placement = wanted->placement,
-        .node_mask = wanted->node_mask,
-        .lock = wanted->lock,
-        .keep_from_children = wanted->keep_from_children,
-        .keep_from_dumps = wanted->keep_from_dumps,
-        .thread_count = wanted->thread_count,
-        .cancel = wanted->cancel,
-        .name = wanted->sharing != LOAM_SHARING_PRIVATE ? names[part] : NULL,
-    };
+    const struct loam_plan_part *part = &memory->plan.parts[index];
+    struct loam_backing_request request = wanted->parts[part->asked];
+    struct memory_block *block = &memory->blocks[index];
     enum loam_error error;
 
-    block->start = planned->start;
-    block->bytes = planned->bytes;
+    request.bytes = part->bytes;
+    request.gpa = part->start;
+    request.pages = part->pages;
+    request.commit = part->charged_at_touch ? LOAM_COMMIT_POPULATE : request.commit;
+    request.keep_from_children = wanted->keep_from_children;
+    request.keep_from_dumps = wanted->keep_from_dumps;
+    request.thread_count = wanted->thread_count;
+    request.cancel = wanted->cancel;
+    if (request.name == NULL && request.sharing != LOAM_SHARING_PRIVATE) {
+        request.name = part->start.value < memory->plan.hole_start.value ? "loam-low" : "loam-high";
+    }
+    block->start = part->start;
+    block->bytes = part->bytes;
     error = loam_memory_block_make(memory, block, &request, diag);
     if (error == LOAM_OK) {
         block->state = MEMORY_BLOCK_THERE;
@@ -501,7 +497,7 @@ static enum loam_error validate_part(const struct loam_memory *memory, uint32_t 
     const struct memory_block *block = &memory->blocks[part];
 
     return block->state == MEMORY_BLOCK_THERE && block->start.value == planned->start.value &&
-                   block->bytes == planned->bytes && loam_backing_get_info(block->backing).pages == memory->plan.pages
+                   block->bytes == planned->bytes && loam_backing_get_info(block->backing).pages == planned->pages
                ? LOAM_OK
                : loam_fail(diag, LOAM_ERROR_CORRUPT, "the backing of part %" PRIu32 " is not what was planned", part);
 }

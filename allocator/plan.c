@@ -5,6 +5,7 @@
 #include "allocator/plan_check.h"
 #include "allocator/plan_layout.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -36,7 +37,7 @@ static bool is_cancelled(const struct loam_plan *plan)
     return cancel->asked != NULL && cancel->asked(cancel->self);
 }
 
-/* Hold the chosen page kind against the host. With stop_early, one shortfall is enough to know. */
+/* Hold what is laid out against the host. With stop_early, one shortfall is enough to know. */
 static enum loam_error assess(struct loam_plan_draft *draft, bool stop_early, struct loam_diag *diag)
 {
     static loam_plan_check_fn *const checks[LOAM_PLAN_RESOURCE_COUNT] = {
@@ -69,44 +70,76 @@ static enum loam_error assess(struct loam_plan_draft *draft, bool stop_early, st
     return error;
 }
 
-static void pass_over(struct loam_plan *plan, enum loam_pages pages, const char *reason)
+static void pass_over(struct loam_plan *plan, uint32_t part, enum loam_pages pages, const char *reason)
 {
     size_t used = strlen(plan->passed_over);
+    char lead[32] = "";
 
-    snprintf(plan->passed_over + used, sizeof plan->passed_over - used, "%s%s: %s", used > 0 ? "; " : "",
+    if (plan->request.part_count > 1) {
+        snprintf(lead, sizeof lead, "part %" PRIu32 ", ", part + 1);
+    }
+    snprintf(plan->passed_over + used, sizeof plan->passed_over - used, "%s%s%s: %s", used > 0 ? "; " : "", lead,
              loam_pages_name(pages), reason);
 }
 
-/* The last kind always divides, and is taken whether or not anything falls short. */
-static enum loam_error assess_in_turn(struct loam_plan_draft *draft, struct loam_diag *diag)
+/* Try a kind for a part, beside those that are chosen; *reason says why it is not taken, and is empty if it is. */
+static enum loam_error try_kind(struct loam_plan_draft *draft, uint32_t part, enum loam_pages pages, char *reason,
+                                size_t bytes, struct loam_diag *diag)
 {
-    static const enum loam_pages kinds[] = {LOAM_PAGES_1G, LOAM_PAGES_2M, LOAM_PAGES_THP, LOAM_PAGES_4K};
     struct loam_plan *plan = draft->plan;
+    enum loam_error error;
+
+    if (!loam_plan_layout_divides(plan, part, pages)) {
+        snprintf(reason, bytes, "a part of RAM is no multiple of %s",
+                 loam_host_size(loam_pages_bytes(pages), false).text);
+        return LOAM_OK;
+    }
+    draft->kinds[part] = pages;
+    error = loam_plan_layout_choose(plan, draft->kinds, draft->reserve_bytes, diag);
+    if (error == LOAM_OK) {
+        error = assess(draft, true, diag);
+    }
+    snprintf(reason, bytes, "%s", error == LOAM_OK && plan->short_count > 0 ? draft->first_short : "");
+    return error;
+}
+
+/* Parts that come later are not there yet: what they need is held against the host when it is their turn. */
+static enum loam_error choose_for(struct loam_plan_draft *draft, uint32_t part, struct loam_diag *diag)
+{
+    static const enum loam_pages kinds[] = {LOAM_PAGES_1G, LOAM_PAGES_2M, LOAM_PAGES_THP};
+    char reason[sizeof draft->first_short];
 
     for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
-        bool last = i + 1 == sizeof kinds / sizeof kinds[0];
-        uint64_t page_bytes = loam_pages_bytes(kinds[i]);
-        char reason[64];
         enum loam_error error;
 
-        if (!loam_plan_layout_divides(plan, page_bytes)) {
-            snprintf(reason, sizeof reason, "a part of RAM is no multiple of %s",
-                     loam_host_size(page_bytes, false).text);
-            pass_over(plan, kinds[i], reason);
-            continue;
-        }
-        if ((error = loam_plan_layout_choose(plan, kinds[i], diag)) != LOAM_OK ||
-            (error = assess(draft, !last, diag)) != LOAM_OK) {
+        if (kinds[i] == LOAM_PAGES_1G && !loam_plan_layout_begins(draft->plan, draft->kinds)) {
+            snprintf(reason, sizeof reason, "no page of 1 GiB lies below the hole");
+        } else if ((error = try_kind(draft, part, kinds[i], reason, sizeof reason, diag)) != LOAM_OK) {
             return error;
+        } else if (reason[0] == '\0') {
+            return LOAM_OK;
         }
-        if (plan->short_count == 0) {
-            break;
-        }
-        if (!last) {
-            pass_over(plan, kinds[i], draft->first_short);
-        }
+        pass_over(draft->plan, part, kinds[i], reason);
     }
+    draft->kinds[part] = LOAM_PAGES_4K; /* divides every part, and is taken whether or not anything falls short */
     return LOAM_OK;
+}
+
+static enum loam_error choose(struct loam_plan_draft *draft, struct loam_diag *diag)
+{
+    const struct loam_memory_request *request = &draft->plan->request;
+    enum loam_error error = LOAM_OK;
+
+    for (uint32_t i = 0; i < request->part_count; i++) {
+        draft->kinds[i] = request->parts[i].pages;
+    }
+    for (uint32_t i = 0; error == LOAM_OK && i < request->part_count; i++) {
+        error = request->parts[i].pages == LOAM_PAGES_AUTO ? choose_for(draft, i, diag) : LOAM_OK;
+    }
+    if (error == LOAM_OK) {
+        error = loam_plan_layout_choose(draft->plan, draft->kinds, draft->reserve_bytes, diag);
+    }
+    return error == LOAM_OK ? assess(draft, false, diag) : error;
 }
 
 enum loam_error loam_plan_make(const struct loam_memory_request *request, struct loam_plan *plan,
@@ -122,14 +155,10 @@ enum loam_error loam_plan_make(const struct loam_memory_request *request, struct
         return loam_fail(diag, LOAM_ERROR_INVALID,
                          "plan: NULL given where a request and a place for the plan are wanted");
     }
+    draft.reserve_bytes = request->dma32_reserve_bytes;
     error = loam_plan_layout(request, plan, diag);
     if (error == LOAM_OK) {
-        error = loam_plan_layout_measure(plan, diag);
-    }
-    if (error == LOAM_OK && request->pages == LOAM_PAGES_AUTO) {
-        error = assess_in_turn(&draft, diag);
-    } else if (error == LOAM_OK && (error = loam_plan_layout_choose(plan, request->pages, diag)) == LOAM_OK) {
-        error = assess(&draft, false, diag);
+        error = choose(&draft, diag);
     }
     if (error != LOAM_OK) {
         memset(plan, 0, sizeof *plan);
@@ -139,7 +168,7 @@ enum loam_error loam_plan_make(const struct loam_memory_request *request, struct
 
 const struct loam_plan_check *loam_plan_shortfall(const struct loam_plan *plan)
 {
-    for (uint32_t i = 0; plan != NULL && i < plan->check_count && i < LOAM_PLAN_RESOURCE_COUNT; i++) {
+    for (uint32_t i = 0; plan != NULL && i < plan->check_count && i < LOAM_PLAN_CHECK_MAX; i++) {
         if (plan->checks[i].short_fall) {
             return &plan->checks[i];
         }
@@ -159,22 +188,23 @@ static struct loam_region region_of(uint32_t part, loam_gpa base, uint64_t start
                                 .access = LOAM_ACCESS_WRITE};
 }
 
+/* The first part has 2 MiB at least, so the legacy window lies in it. */
 uint32_t loam_plan_regions(const struct loam_plan *plan, struct loam_region regions[LOAM_PLAN_REGION_MAX])
 {
-    const struct loam_plan_part *low, *high;
     uint32_t count = 0;
 
     if (plan == NULL || regions == NULL || plan->part_count == 0) {
         return 0;
     }
-    low = &plan->parts[0];
-    high = &plan->parts[1];
-    regions[count++] = region_of(0, low->start, 0, LOAM_LEGACY_START_BYTES, LOAM_REGION_RAM);
-    regions[count++] = region_of(0, low->start, LOAM_LEGACY_START_BYTES, LOAM_LEGACY_END_BYTES, LOAM_REGION_RESERVED);
-    regions[count++] = region_of(0, low->start, LOAM_LEGACY_END_BYTES, low->bytes, LOAM_REGION_RAM);
-    if (plan->part_count > 1) {
+    regions[count++] = region_of(0, plan->parts[0].start, 0, LOAM_LEGACY_START_BYTES, LOAM_REGION_RAM);
+    regions[count++] =
+        region_of(0, plan->parts[0].start, LOAM_LEGACY_START_BYTES, LOAM_LEGACY_END_BYTES, LOAM_REGION_RESERVED);
+    regions[count++] = region_of(0, plan->parts[0].start, LOAM_LEGACY_END_BYTES, plan->parts[0].bytes, LOAM_REGION_RAM);
+    for (uint32_t i = 1; i < plan->part_count; i++) {
+        const struct loam_plan_part *part = &plan->parts[i];
+
         regions[count++] =
-            region_of(1, high->start, high->start.value, high->start.value + high->bytes, LOAM_REGION_RAM);
+            region_of(i, part->start, part->start.value, part->start.value + part->bytes, LOAM_REGION_RAM);
     }
     return count;
 }

@@ -15,8 +15,10 @@
 
 struct loam_plan_draft {
     struct loam_plan *plan;
-    uint64_t surplus_bytes; /* of hugepages that the kernel adds out of ordinary memory */
-    char first_short[128];  /* the facts of the first check that falls short */
+    enum loam_pages kinds[LOAM_MEMORY_PART_MAX]; /* of the request's parts; AUTO: not chosen yet */
+    uint64_t reserve_bytes;                      /* dma32_reserve_bytes as given */
+    uint64_t surplus_bytes;                      /* of hugepages that the kernel adds out of ordinary memory */
+    char first_short[160];                       /* the facts of the first check that falls short */
 };
 
 /* What a check says, before it is a line: "RESOURCE: FACTS (PARTS): MEND", the last only when it falls short. */
@@ -25,7 +27,7 @@ struct loam_plan_finding {
     uint64_t wanted;
     uint64_t found;
     uint64_t unit_bytes;
-    char facts[128];
+    char facts[160];
     char parts[192]; /* what wanted is the sum of; empty: not said */
     char mend[208];
 };
@@ -33,19 +35,29 @@ struct loam_plan_finding {
 /* Make the finding the plan's next check. */
 void loam_plan_add_check(struct loam_plan_draft *draft, const struct loam_plan_finding *finding);
 
-bool loam_plan_is_hugetlb(const struct loam_plan *plan);
+/* Whether such pages come from a pool. */
+bool loam_plan_is_hugetlb(enum loam_pages pages);
 
-/* Whether RAM is left to be found on first touch. */
-bool loam_plan_is_lazy(const struct loam_plan *plan);
+/* What the request says of the part. */
+const struct loam_backing_request *loam_plan_asked(const struct loam_plan *plan, const struct loam_plan_part *part);
+
+/* Whether a part is left to be found on first touch. */
+bool loam_plan_is_lazy(const struct loam_plan *plan, const struct loam_plan_part *part);
 
 /*
- * Whether RAM will be a memfd, as backing chooses: shared where it may be. LOAM_ERROR_SYSTEM: the host's switches for
+ * Whether a part will be a memfd, as backing chooses: shared where it may be. LOAM_ERROR_SYSTEM: the host's switches for
  * transparent huge pages could not be read.
  */
-LOAM_MUST_USE enum loam_error loam_plan_is_file(const struct loam_plan *plan, bool *is_file, struct loam_diag *diag);
+LOAM_MUST_USE enum loam_error loam_plan_is_file(const struct loam_plan *plan, const struct loam_plan_part *part,
+                                                bool *is_file, struct loam_diag *diag);
+
+/* The bytes of all parts for which is_of is true. */
+uint64_t loam_plan_bytes_of(const struct loam_plan *plan,
+                            bool (*is_of)(const struct loam_plan *plan, const struct loam_plan_part *part));
 
 /*
- * The checks. Each adds one at most, where the plan takes anything of its resource or the resource is limited.
+ * The checks. Each adds its findings, where the plan takes anything of its resource or the resource is limited: one at
+ * most, but pool and node one for each kind of page and set of nodes, and cgroup one for each size of hugepages.
  * LOAM_ERROR_SYSTEM: a figure could not be read.
  */
 typedef enum loam_error loam_plan_check_fn(struct loam_plan_draft *draft, struct loam_diag *diag);

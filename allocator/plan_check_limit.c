@@ -37,34 +37,47 @@ static enum loam_error check_bytes(struct loam_plan_draft *draft, enum loam_plan
     return LOAM_OK;
 }
 
+static bool is_locked(const struct loam_plan *plan, const struct loam_plan_part *part)
+{
+    return loam_plan_asked(plan, part)->lock;
+}
+
 enum loam_error loam_plan_check_memlock(struct loam_plan_draft *draft, struct loam_diag *diag)
 {
-    const struct loam_memory_request *request = &draft->plan->request;
+    uint64_t bytes = loam_plan_bytes_of(draft->plan, is_locked);
 
-    return request->lock ? check_bytes(draft, LOAM_PLAN_MEMLOCK, LOAM_PRIM_LIMIT_LOCKED, request->bytes,
-                                       "to be locked wanted", true, diag)
-                         : LOAM_OK;
+    return bytes > 0
+               ? check_bytes(draft, LOAM_PLAN_MEMLOCK, LOAM_PRIM_LIMIT_LOCKED, bytes, "to be locked wanted", true, diag)
+               : LOAM_OK;
 }
 
-static uint64_t largest_part_bytes(const struct loam_plan *plan)
+/* Each part is a file of its own, or private memory. */
+static enum loam_error measure_files(const struct loam_plan *plan, uint64_t *largest_bytes, uint64_t *private_bytes,
+                                     struct loam_diag *diag)
 {
-    uint64_t bytes = 0;
+    enum loam_error error = LOAM_OK;
+    bool is_file = false;
 
-    for (uint32_t i = 0; i < plan->part_count; i++) {
-        bytes = plan->parts[i].bytes > bytes ? plan->parts[i].bytes : bytes;
+    *largest_bytes = 0;
+    *private_bytes = 0;
+    for (uint32_t i = 0; error == LOAM_OK && i < plan->part_count; i++) {
+        uint64_t bytes = plan->parts[i].bytes;
+
+        error = loam_plan_is_file(plan, &plan->parts[i], &is_file, diag);
+        *private_bytes += is_file ? 0 : bytes;
+        *largest_bytes = is_file && bytes > *largest_bytes ? bytes : *largest_bytes;
     }
-    return bytes;
+    return error;
 }
 
-/* Each part is a file of its own. */
 enum loam_error loam_plan_check_file_size(struct loam_plan_draft *draft, struct loam_diag *diag)
 {
-    bool is_file;
-    enum loam_error error = loam_plan_is_file(draft->plan, &is_file, diag);
+    uint64_t largest_bytes, private_bytes;
+    enum loam_error error = measure_files(draft->plan, &largest_bytes, &private_bytes, diag);
 
-    return error == LOAM_OK && is_file ? check_bytes(draft, LOAM_PLAN_FILE_SIZE, LOAM_PRIM_LIMIT_FILE_SIZE,
-                                                     largest_part_bytes(draft->plan), "in one file wanted", false, diag)
-                                       : error;
+    return error == LOAM_OK && largest_bytes > 0 ? check_bytes(draft, LOAM_PLAN_FILE_SIZE, LOAM_PRIM_LIMIT_FILE_SIZE,
+                                                               largest_bytes, "in one file wanted", false, diag)
+                                                 : error;
 }
 
 /* Of threads, those that must be: populating goes on without its own. */
@@ -100,9 +113,8 @@ enum loam_error loam_plan_check_address_space(struct loam_plan_draft *draft, str
 enum loam_error loam_plan_check_data_size(struct loam_plan_draft *draft, struct loam_diag *diag)
 {
     const struct loam_plan *plan = draft->plan;
-    uint64_t stack_bytes;
-    bool is_file;
-    enum loam_error error = loam_plan_is_file(plan, &is_file, diag);
+    uint64_t stack_bytes, largest_bytes, private_bytes;
+    enum loam_error error = measure_files(plan, &largest_bytes, &private_bytes, diag);
 
     if (error == LOAM_OK) {
         error = stacks_bytes(plan, &stack_bytes, diag);
@@ -110,8 +122,7 @@ enum loam_error loam_plan_check_data_size(struct loam_plan_draft *draft, struct 
     return error != LOAM_OK
                ? error
                : check_bytes(draft, LOAM_PLAN_DATA_SIZE, LOAM_PRIM_LIMIT_DATA,
-                             loam_add_capped(loam_add_capped((is_file ? 0 : plan->request.bytes) + plan->metadata_bytes,
-                                                             plan->own_bytes),
+                             loam_add_capped(loam_add_capped(private_bytes + plan->metadata_bytes, plan->own_bytes),
                                              stack_bytes),
                              "of private memory wanted", false, diag);
 }
@@ -124,8 +135,11 @@ enum loam_error loam_plan_check_data_size(struct loam_plan_draft *draft, struct 
  */
 static uint64_t threads_wanted(const struct loam_plan *plan)
 {
-    uint64_t workers = plan->populates && plan->request.thread_count > 1 ? plan->request.thread_count - 1 : 0;
+    uint64_t workers = 0;
 
+    for (uint32_t i = 0; i < plan->part_count && plan->request.thread_count > 1; i++) {
+        workers = plan->parts[i].populates ? plan->request.thread_count - 1 : workers;
+    }
     return workers > plan->request.extra_threads ? workers : plan->request.extra_threads;
 }
 

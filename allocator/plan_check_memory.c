@@ -54,26 +54,34 @@ static uint64_t table_count(uint64_t bytes, uint64_t page_bytes)
     return count;
 }
 
-static uint64_t host_table_bytes(const struct loam_plan *plan, bool is_file)
+/* Of a part of the request, on both sides of the hole. */
+static uint64_t host_table_bytes(uint64_t bytes, const struct loam_plan_part *part, bool is_file)
 {
-    uint64_t bytes = plan->request.bytes, frames = bytes / LOAM_FRAME_BYTES;
-
-    if (loam_plan_is_hugetlb(plan)) {
-        return table_count(bytes, plan->page_bytes) * TABLE_BYTES;
+    if (loam_plan_is_hugetlb(part->pages)) {
+        return table_count(bytes, part->page_bytes) * TABLE_BYTES;
     }
-    return table_count(bytes, LOAM_FRAME_BYTES) * TABLE_BYTES + (is_file ? frames * INDEX_BYTES : 0);
+    return table_count(bytes, LOAM_FRAME_BYTES) * TABLE_BYTES + (is_file ? bytes / LOAM_FRAME_BYTES * INDEX_BYTES : 0);
 }
 
 /* What is left to first touch brings its tables with it then; but KVM's index of pages is there from the start. */
-static uint64_t kvm_table_bytes(const struct loam_plan *plan, bool walks)
+static uint64_t kvm_table_bytes(uint64_t bytes, const struct loam_plan_part *part, bool lazy, bool walks)
 {
-    uint64_t bytes = plan->request.bytes, frames = bytes / LOAM_FRAME_BYTES;
-    uint64_t page_bytes = loam_plan_is_hugetlb(plan) ? plan->page_bytes : LOAM_FRAME_BYTES;
+    uint64_t page_bytes = loam_plan_is_hugetlb(part->pages) ? part->page_bytes : LOAM_FRAME_BYTES;
 
     if (!walks) {
-        return frames * (loam_plan_is_lazy(plan) ? SHADOW_REVERSE_BYTES : SHADOW_BYTES);
+        return bytes / LOAM_FRAME_BYTES * (lazy ? SHADOW_REVERSE_BYTES : SHADOW_BYTES);
     }
-    return loam_plan_is_lazy(plan) ? 0 : table_count(bytes, page_bytes) * (TABLE_BYTES + KVM_RECORD_BYTES);
+    return lazy ? 0 : table_count(bytes, page_bytes) * (TABLE_BYTES + KVM_RECORD_BYTES);
+}
+
+static const struct loam_plan_part *first_part_of(const struct loam_plan *plan, uint32_t asked)
+{
+    for (uint32_t i = 0; i < plan->part_count; i++) {
+        if (plan->parts[i].asked == asked) {
+            return &plan->parts[i];
+        }
+    }
+    return NULL;
 }
 
 static enum loam_error measure(struct loam_plan *plan, struct loam_diag *diag)
@@ -81,25 +89,46 @@ static enum loam_error measure(struct loam_plan *plan, struct loam_diag *diag)
     bool walks, is_file;
     enum loam_error error = loam_host_kvm_walks(&walks, diag);
 
-    if (error == LOAM_OK) {
-        error = loam_plan_is_file(plan, &is_file, diag);
+    plan->table_bytes = 0;
+    for (uint32_t i = 0; error == LOAM_OK && i < plan->request.part_count; i++) {
+        const struct loam_plan_part *part = first_part_of(plan, i);
+        uint64_t bytes = plan->request.parts[i].bytes;
+
+        if (part != NULL && (error = loam_plan_is_file(plan, part, &is_file, diag)) == LOAM_OK) {
+            bool lazy = loam_plan_is_lazy(plan, part);
+
+            plan->table_bytes +=
+                (lazy ? 0 : host_table_bytes(bytes, part, is_file)) + kvm_table_bytes(bytes, part, lazy, walks);
+        }
     }
-    if (error == LOAM_OK) {
-        plan->table_bytes =
-            (loam_plan_is_lazy(plan) ? 0 : host_table_bytes(plan, is_file)) + kvm_table_bytes(plan, walks);
-        plan->own_bytes = loam_add_capped(plan->request.extra_bytes, KERNEL_OBJECT_BYTES);
-    }
+    plan->own_bytes = loam_add_capped(plan->request.extra_bytes, KERNEL_OBJECT_BYTES);
     return error;
 }
 
 /* --- The checks ------------------------------------------------------------------------------------------------- */
 
+static bool is_hugetlb(const struct loam_plan *plan, const struct loam_plan_part *part)
+{
+    (void)plan;
+    return loam_plan_is_hugetlb(part->pages);
+}
+
+static bool is_ordinary(const struct loam_plan *plan, const struct loam_plan_part *part)
+{
+    return !is_hugetlb(plan, part);
+}
+
+static bool is_taken(const struct loam_plan *plan, const struct loam_plan_part *part)
+{
+    return !loam_plan_is_hugetlb(part->pages) && !loam_plan_is_lazy(plan, part);
+}
+
 static uint64_t ordinary_bytes(const struct loam_plan_draft *draft)
 {
     const struct loam_plan *plan = draft->plan;
-    uint64_t ram_bytes = loam_plan_is_hugetlb(plan) || loam_plan_is_lazy(plan) ? 0 : plan->request.bytes;
 
-    return loam_add_capped(ram_bytes + plan->metadata_bytes + plan->table_bytes + draft->surplus_bytes,
+    return loam_add_capped(loam_plan_bytes_of(plan, is_taken) + plan->metadata_bytes + plan->table_bytes +
+                               draft->surplus_bytes,
                            plan->own_bytes);
 }
 
@@ -111,8 +140,7 @@ static void describe_parts(struct loam_plan_finding *finding, const struct loam_
 
     if (finding->wanted > rest_bytes) {
         snprintf(lead, sizeof lead, "%s of pages, ", loam_host_size(finding->wanted - rest_bytes, true).text);
-    } else if (loam_plan_is_lazy(plan) &&
-               loam_subtract_floored(finding->found, finding->wanted) < plan->request.bytes) {
+    } else if (loam_subtract_floored(finding->found, finding->wanted) < loam_plan_bytes_of(plan, loam_plan_is_lazy)) {
         snprintf(lead, sizeof lead, "beyond it a touch of RAM kills; ");
     }
     snprintf(finding->parts, sizeof finding->parts, "%s%s of page tables, %s of metadata, %s for the process", lead,
@@ -173,8 +201,8 @@ static enum loam_error check_memory_group(const struct loam_plan_draft *draft, s
     if (error != LOAM_OK) {
         return error;
     }
-    if (loam_plan_is_hugetlb(plan) && limit.counts_hugetlb) {
-        wanted_bytes += plan->request.bytes - draft->surplus_bytes;
+    if (limit.counts_hugetlb) {
+        wanted_bytes += loam_plan_bytes_of(plan, is_hugetlb) - draft->surplus_bytes;
     }
     *finding = describe_limit(&limit, wanted_bytes, "memory");
     if (limit.room != UINT64_MAX) {
@@ -183,33 +211,108 @@ static enum loam_error check_memory_group(const struct loam_plan_draft *draft, s
     return LOAM_OK;
 }
 
-/* Hugepages have a controller of their own, and all else is ordinary memory: the one that falls short is shown. */
-enum loam_error loam_plan_check_cgroup(struct loam_plan_draft *draft, struct loam_diag *diag)
+/* A limit that charges hugepages at first touch has them populated, or they might never be had. */
+static void settle(struct loam_plan *plan, enum loam_pages pages, bool at_touch)
 {
-    struct loam_plan *plan = draft->plan;
-    struct loam_plan_finding memory, hugetlb;
-    struct loam_host_cgroup_limit limit;
-    enum loam_error error = check_memory_group(draft, &memory, diag);
+    for (uint32_t i = 0; i < plan->part_count; i++) {
+        struct loam_plan_part *part = &plan->parts[i];
 
-    plan->charged_at_touch = false;
-    plan->populates = loam_plan_is_hugetlb(plan)
-                          ? plan->request.lock || plan->request.placement == LOAM_PLACEMENT_STRICT ||
-                                plan->request.commit == LOAM_COMMIT_POPULATE
-                          : !loam_plan_is_lazy(plan);
-    if (error != LOAM_OK || !loam_plan_is_hugetlb(plan)) {
-        if (error == LOAM_OK) {
-            loam_plan_add_check(draft, &memory);
+        if (part->pages == pages) {
+            part->charged_at_touch = at_touch && !part->populates;
+            part->populates = part->populates || at_touch;
         }
-        return error;
     }
-    error = loam_host_cgroup_limit(
-        plan->pages == LOAM_PAGES_1G ? LOAM_HOST_CGROUP_HUGETLB_1G : LOAM_HOST_CGROUP_HUGETLB_2M, &limit, diag);
+}
+
+/* What the request alone says of populating. */
+static void settle_as_asked(struct loam_plan *plan)
+{
+    for (uint32_t i = 0; i < plan->part_count; i++) {
+        struct loam_plan_part *part = &plan->parts[i];
+        const struct loam_backing_request *asked = loam_plan_asked(plan, part);
+
+        part->charged_at_touch = false;
+        part->populates =
+            loam_plan_is_hugetlb(part->pages)
+                ? asked->lock || asked->placement == LOAM_PLACEMENT_STRICT || asked->commit == LOAM_COMMIT_POPULATE
+                : !loam_plan_is_lazy(plan, part);
+    }
+}
+
+static void sum_up(struct loam_plan *plan)
+{
+    plan->populates = true;
+    plan->charged_at_touch = false;
+    for (uint32_t i = 0; i < plan->part_count; i++) {
+        plan->populates = plan->populates && plan->parts[i].populates;
+        plan->charged_at_touch = plan->charged_at_touch || plan->parts[i].charged_at_touch;
+    }
+}
+
+static bool is_1g(const struct loam_plan *plan, const struct loam_plan_part *part)
+{
+    (void)plan;
+    return part->pages == LOAM_PAGES_1G;
+}
+
+static bool is_2m(const struct loam_plan *plan, const struct loam_plan_part *part)
+{
+    (void)plan;
+    return part->pages == LOAM_PAGES_2M;
+}
+
+static enum loam_error check_hugetlb_group(struct loam_plan *plan, enum loam_pages pages, uint64_t bytes,
+                                           struct loam_plan_finding *finding, struct loam_diag *diag)
+{
+    bool large = pages == LOAM_PAGES_1G, several = plan->request.part_count > 1;
+    struct loam_host_cgroup_limit limit;
+    enum loam_error error =
+        loam_host_cgroup_limit(large ? LOAM_HOST_CGROUP_HUGETLB_1G : LOAM_HOST_CGROUP_HUGETLB_2M, &limit, diag);
+
     if (error == LOAM_OK) {
-        plan->charged_at_touch = limit.at_touch && !plan->populates;
-        plan->populates |= limit.at_touch;
-        hugetlb = describe_limit(&limit, plan->request.bytes, "hugepages");
-        loam_plan_add_check(draft,
-                            memory.wanted > memory.found && hugetlb.wanted <= hugetlb.found ? &memory : &hugetlb);
+        settle(plan, pages, limit.at_touch);
+        *finding = describe_limit(&limit, bytes,
+                                  !several ? "hugepages"
+                                  : large  ? "1 GiB hugepages"
+                                           : "2 MiB hugepages");
     }
     return error;
+}
+
+/*
+ * Each size of hugepages has a limit of its own, and all else is ordinary memory, whose limit is shown where parts are
+ * made of it, or where it alone falls short.
+ */
+enum loam_error loam_plan_check_cgroup(struct loam_plan_draft *draft, struct loam_diag *diag)
+{
+    static bool (*const is_of[])(const struct loam_plan *, const struct loam_plan_part *) = {is_1g, is_2m};
+    struct loam_plan *plan = draft->plan;
+    struct loam_plan_finding memory, findings[2];
+    uint32_t count = 0, short_count = 0;
+    enum loam_error error = check_memory_group(draft, &memory, diag);
+
+    settle_as_asked(plan);
+    for (uint32_t i = 0; error == LOAM_OK && i < 2; i++) {
+        uint64_t bytes = loam_plan_bytes_of(plan, is_of[i]);
+
+        if (bytes > 0) {
+            error = check_hugetlb_group(plan, i == 0 ? LOAM_PAGES_1G : LOAM_PAGES_2M, bytes, &findings[count], diag);
+            short_count += error == LOAM_OK && findings[count].wanted > findings[count].found;
+            count++;
+        }
+    }
+    sum_up(plan);
+    if (error != LOAM_OK) {
+        return error;
+    }
+    if (loam_plan_bytes_of(plan, is_ordinary) > 0) {
+        loam_plan_add_check(draft, &memory);
+    } else if (memory.wanted > memory.found && short_count == 0) {
+        loam_plan_add_check(draft, &memory);
+        count = 0;
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        loam_plan_add_check(draft, &findings[i]);
+    }
+    return LOAM_OK;
 }

@@ -13,18 +13,29 @@
 #include "loam/plan.h"
 
 /*
- * Check the request and write it, its zeros replaced, and the layout into *plan, whose other members become zero; no
- * page kind is chosen yet. LOAM_ERROR_INVALID: diag says which member, and what would do.
+ * Check the request and write it, its zeros replaced, into *plan, whose other members become zero; nothing is laid out
+ * yet. LOAM_ERROR_INVALID: diag says which member, and what would do.
  */
 LOAM_MUST_USE enum loam_error loam_plan_layout(const struct loam_memory_request *request, struct loam_plan *plan,
                                                struct loam_diag *diag);
 
-/* Whether every part starts and ends at a multiple of unit_bytes, a power of two. */
-bool loam_plan_layout_divides(const struct loam_plan *plan, uint64_t unit_bytes);
+/* Whether part number asked of the request can be of that kind (not AUTO), as far as its own size tells. */
+bool loam_plan_layout_divides(const struct loam_plan *plan, uint32_t asked, enum loam_pages pages);
 
-/* Set the page kind (not AUTO) and what follows from it. LOAM_ERROR_INVALID: its pages do not divide the layout. */
-LOAM_MUST_USE enum loam_error loam_plan_layout_choose(struct loam_plan *plan, enum loam_pages pages,
-                                                      struct loam_diag *diag);
+/*
+ * Whether RAM begins at 0 if all that have no kind in kinds yet (AUTO) get pages of 1 GiB: such pages do not lie below a
+ * hole that begins below 1 GiB.
+ */
+bool loam_plan_layout_begins(const struct loam_plan *plan, const enum loam_pages kinds[LOAM_MEMORY_PART_MAX]);
+
+/*
+ * Lay out the parts with these kinds of pages, one a part of the request; those with AUTO are left out. Sets what
+ * follows from it. reserve_bytes: as the request gave it. LOAM_ERROR_INVALID: they do not fit. LOAM_ERROR_SYSTEM: no
+ * memory.
+ */
+LOAM_MUST_USE enum loam_error loam_plan_layout_choose(struct loam_plan *plan,
+                                                      const enum loam_pages kinds[LOAM_MEMORY_PART_MAX],
+                                                      uint64_t reserve_bytes, struct loam_diag *diag);
 
 /* LOAM_ERROR_INVALID: plan is not what the calls above and below make of its request. LOAM_ERROR_SYSTEM: no memory. */
 LOAM_MUST_USE enum loam_error loam_plan_layout_verify(const struct loam_plan *plan, struct loam_diag *diag);
@@ -32,8 +43,5 @@ LOAM_MUST_USE enum loam_error loam_plan_layout_verify(const struct loam_plan *pl
 /* How the frame allocator and the map of this plan are set up. */
 struct loam_frame_config loam_plan_layout_frame_config(const struct loam_plan *plan);
 struct loam_gpa_map_config loam_plan_layout_map_config(const struct loam_plan *plan);
-
-/* Set metadata_bytes. LOAM_ERROR_SYSTEM: no memory. */
-LOAM_MUST_USE enum loam_error loam_plan_layout_measure(struct loam_plan *plan, struct loam_diag *diag);
 
 #endif

@@ -159,7 +159,7 @@ static enum loam_error explain_size(const struct boot_memory *carved, const stru
     /* As much more as is missing, at the end of the RAM below 4 GiB. */
     boot_memory_advise(
         carved->memory,
-        plan->parts[0].bytes + (request->bytes > free_bytes ? request->bytes - free_bytes : 0) + LOAM_MIB, &advice);
+        plan->hole_start.value + (request->bytes > free_bytes ? request->bytes - free_bytes : 0) + LOAM_MIB, &advice);
     return loam_fail(diag, LOAM_ERROR_EXHAUSTED,
                      "%s: %" PRIu64 " KiB of guest memory wanted below 0x%" PRIx64 ", and the largest free range there "
                      "has %" PRIu64 " KiB: %s%s",

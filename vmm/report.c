@@ -63,7 +63,7 @@ static const char *commit_text(const struct loam_plan *plan)
     if (plan->charged_at_touch) {
         return "populated when mapped: a control group's limit charges them at first touch";
     }
-    return commit_texts[plan->populates ? LOAM_COMMIT_POPULATE : plan->request.commit];
+    return commit_texts[plan->populates ? LOAM_COMMIT_POPULATE : plan->request.parts[0].commit];
 }
 
 static void print_pages(struct report *report, const struct loam_plan *plan)

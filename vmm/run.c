@@ -125,6 +125,16 @@ static int judge_early_end(struct run *run)
     return EXIT_CODE_BROKEN;
 }
 
+static bool has_small_pages(const struct loam_plan *plan)
+{
+    bool has = false;
+
+    for (uint32_t i = 0; i < plan->part_count; i++) {
+        has = has || plan->parts[i].pages == LOAM_PAGES_4K;
+    }
+    return has;
+}
+
 /*
  * For loam_cancel. 4 KiB pages would be taken back for longer than a signal may wait; with others, the next guest finds
  * the pool as it was when this process has ended.
@@ -133,7 +143,7 @@ static bool must_end(void *self)
 {
     struct run *run = self;
 
-    if (session_signalled(&run->session) && run->plan.pages == LOAM_PAGES_4K) {
+    if (session_signalled(&run->session) && has_small_pages(&run->plan)) {
         leave(finish(run, judge_early_end(run)));
     }
     return session_signalled(&run->session) || is_time_up(run);

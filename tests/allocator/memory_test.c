@@ -402,7 +402,7 @@ Test(memory, populates_what_is_charged_at_first_touch)
         struct loam_memory *memory;
         struct loam_backing_info info;
 
-        plan.charged_at_touch = charged != 0;
+        plan.parts[0].charged_at_touch = plan.parts[1].charged_at_touch = charged != 0;
         memory = create(&plan);
         for (uint32_t part = 0; part < 2; part++) {
             cr_assert_eq(loam_memory_backing(memory, part, &info), LOAM_OK);
@@ -623,7 +623,7 @@ static enum loam_error zero_memory(struct loam_memory *memory, struct loam_diag 
     struct loam_plan plan;
 
     error = loam_plan_make(&request, &plan, diag);
-    if (error == LOAM_OK && plan.request.placement != LOAM_PLACEMENT_ANY) {
+    if (error == LOAM_OK && plan.request.parts[0].placement != LOAM_PLACEMENT_ANY) {
         return LOAM_ERROR_CORRUPT;
     }
     (void)memory;
@@ -1304,12 +1304,104 @@ Test(memory, refuses_a_plan_that_was_edited)
             plan.metadata_bytes++;
             break;
         case 11:
+            plan.parts[0].pages = LOAM_PAGES_AUTO;
+            break;
+        case 12:
+            plan.parts[0].asked = UINT32_MAX;
+            break;
+        case 13:
+            plan.request.part_count = 0;
+            break;
+        case 14:
             plan = (struct loam_plan){.check_count = UINT32_MAX, .pages = LOAM_PAGES_COUNT};
             break;
         }
         assert_refused(&plan, LOAM_ERROR_INVALID, what);
     }
     cr_expect_eq(prim_fake_call_count(PRIM_RESERVE), 0, "something was mapped");
+}
+
+/* --- Memory of several kinds -------------------------------------------------------------------------------------- */
+
+static void assert_piece(struct loam_memory *memory, uint64_t gpa, uint64_t bytes, uint32_t expected)
+{
+    const struct loam_gpa_view *view = loam_gpa_map_acquire(loam_memory_map(memory));
+    struct loam_piece pieces[4];
+    uint32_t count = 0;
+
+    cr_expect_eq(loam_gpa_view_pieces(view, loam_gpa_from_u64(gpa), bytes, LOAM_ACCESS_WRITE, pieces, 4, &count),
+                 LOAM_OK);
+    cr_expect_eq(count, expected, "%" PRIu32 " pieces at %#" PRIx64, count, gpa);
+    loam_gpa_map_release(loam_memory_map(memory), view);
+}
+
+/* 8 MiB of 2 MiB pages and 6 MiB + 4 KiB of small ones around a hole that begins at 6 MiB + 4 KiB. */
+static struct loam_memory_request mixed(void)
+{
+    return (struct loam_memory_request){
+        .low_limit_bytes = 10 * LOAM_MIB + 4096,
+        .keep_from_dumps = true,
+        .part_count = 3,
+        .parts = {{.bytes = 4 * LOAM_MIB + 4096, .pages = LOAM_PAGES_4K, .sharing = LOAM_SHARING_PRIVATE},
+                  {.bytes = 8 * LOAM_MIB,
+                   .pages = LOAM_PAGES_2M,
+                   .sharing = LOAM_SHARING_SHARED,
+                   .placement = LOAM_PLACEMENT_PREFERRED,
+                   .node_mask = 1,
+                   .name = "large"},
+                  {.bytes = 2 * LOAM_MIB, .pages = LOAM_PAGES_4K, .sharing = LOAM_SHARING_SHARED, .lock = true}}};
+}
+
+static void assert_mixed_backings(struct loam_memory *memory, const struct loam_plan *plan)
+{
+    struct loam_share shares[LOAM_PLAN_REGION_MAX];
+    struct loam_backing_info info;
+    uint32_t count;
+
+    cr_assert_eq(loam_memory_shares(memory, shares, LOAM_PLAN_REGION_MAX, &count), LOAM_OK);
+    cr_assert_eq(count, plan->part_count);
+    for (uint32_t i = 0; i < plan->part_count; i++) {
+        const struct loam_backing_request *asked = &plan->request.parts[plan->parts[i].asked];
+
+        cr_assert_eq(loam_memory_backing(memory, i, &info), LOAM_OK);
+        cr_expect(info.gpa.value == plan->parts[i].start.value && info.bytes == plan->parts[i].bytes);
+        cr_expect(info.pages == plan->parts[i].pages && info.sharing == asked->sharing);
+        cr_expect(info.placement == asked->placement && info.node_mask == asked->node_mask);
+        cr_expect_eq(info.locked, asked->lock);
+        cr_expect_eq(((uintptr_t)info.hva - info.gpa.value) % info.page_bytes, 0);
+        cr_expect_eq(shares[i].fd, info.fd, "part %" PRIu32, i);
+        cr_expect_eq(info.fd >= 0, asked->sharing == LOAM_SHARING_SHARED);
+        cr_expect_eq(shares[i].start.value, info.gpa.value);
+    }
+}
+
+Test(memory, of_several_kinds_is_carried_out_part_by_part)
+{
+    struct loam_memory_request request = mixed();
+    struct host_setting pool = {0};
+    struct loam_memory *memory;
+    uint64_t pool_before;
+    struct loam_plan plan;
+
+    if (!raise_pool(&pool, LOAM_PAGES_2M, 4)) {
+        cr_skip("%s", pool.reason);
+    }
+    plan = make_plan(&request);
+    cr_assert_eq(plan.short_count, 0, "%s", plan.short_count > 0 ? loam_plan_shortfall(&plan)->text : "");
+    cr_assert_eq(plan.part_count, 4);
+    pool_before = host_pool_available(2 * LOAM_MIB);
+    memory = create(&plan);
+    cr_expect_eq(pool_before - host_pool_available(2 * LOAM_MIB), 4);
+    assert_mixed_backings(memory, &plan);
+    assert_file_name(memory, 0, "/memfd:large (deleted)");
+    assert_file_name(memory, 3, "/memfd:loam-high (deleted)");
+    assert_piece(memory, 8 * LOAM_MIB - 4096, 8192, 2);
+    assert_piece(memory, 4 * LOAM_GIB + 2 * LOAM_MIB - 4096, 8192, 2);
+    assert_valid(memory);
+    loam_memory_destroy(memory);
+    cr_expect(prim_fake_clean());
+    cr_expect_eq(host_pool_available(2 * LOAM_MIB), pool_before);
+    host_setting_restore(&pool);
 }
 
 /* The pool was full enough when the plan was made. */
@@ -1432,6 +1524,18 @@ static void fail_every_call_of_kind(enum loam_pages pages, enum loam_sharing sha
     if (pool.reason[0] != '\0') {
         cr_skip("%s", pool.reason);
     }
+}
+
+Test(memory, of_several_kinds_leaks_nothing_when_calls_fail)
+{
+    struct loam_memory_request request = mixed();
+    struct host_setting pool = {0};
+
+    if (!raise_pool(&pool, LOAM_PAGES_2M, 4)) {
+        cr_skip("%s", pool.reason);
+    }
+    fail_every_call(&request);
+    host_setting_restore(&pool);
 }
 
 Test(memory, leaks_nothing_when_calls_fail_shared_4k)

@@ -107,7 +107,7 @@ static void make_ok(const struct loam_memory_request *request)
     enum loam_error error = make(request);
 
     cr_assert_eq(error, LOAM_OK, "%s: %s", loam_error_name(error), diag.text);
-    cr_assert_leq(plan.check_count, LOAM_PLAN_RESOURCE_COUNT);
+    cr_assert_leq(plan.check_count, LOAM_PLAN_CHECK_MAX);
 }
 
 static const struct loam_plan_check *check_of(enum loam_plan_resource resource)
@@ -517,6 +517,307 @@ Test(plan, says_how_to_allow_transparent_hugepages)
     assert_check(LOAM_PLAN_POOL, 128, 0,
                  "pool: transparent hugepages in shared memory wanted, the kernel gives none: allow them with: echo "
                  "advise > " THP "shmem_enabled");
+}
+
+/* --- Parts -------------------------------------------------------------------------------------------------------- */
+
+struct placed {
+    uint64_t start, bytes;
+    uint32_t asked;
+    enum loam_pages pages;
+};
+
+static void assert_placed(const struct placed *expected, uint32_t count, uint64_t hole_start)
+{
+    cr_assert_eq(plan.part_count, count, "%" PRIu32 " parts", plan.part_count);
+    for (uint32_t i = 0; i < count; i++) {
+        const struct loam_plan_part *part = &plan.parts[i];
+
+        cr_expect(part->start.value == expected[i].start && part->bytes == expected[i].bytes,
+                  "part %" PRIu32 ": %#" PRIx64 " bytes at %#" PRIx64, i, part->bytes, part->start.value);
+        cr_expect(part->asked == expected[i].asked && part->pages == expected[i].pages, "part %" PRIu32, i);
+        cr_expect_eq(part->page_bytes, loam_pages_bytes(part->pages));
+        cr_expect_eq(part->page_count, part->bytes / part->page_bytes);
+    }
+    cr_expect_eq(plan.hole_start.value, hole_start);
+}
+
+Test(plan, lays_the_largest_pages_out_first)
+{
+    struct loam_memory_request request = {.part_count = 3,
+                                          .parts = {{.bytes = 256 * LOAM_MIB, .pages = LOAM_PAGES_4K},
+                                                    {.bytes = 4 * LOAM_GIB, .pages = LOAM_PAGES_1G},
+                                                    {.bytes = 64 * LOAM_MIB, .pages = LOAM_PAGES_2M}}};
+
+    make_ok(&request);
+    assert_none_short();
+    assert_placed((struct placed[]){{0, 3 * LOAM_GIB, 1, LOAM_PAGES_1G},
+                                    {4 * LOAM_GIB, LOAM_GIB, 1, LOAM_PAGES_1G},
+                                    {5 * LOAM_GIB, 64 * LOAM_MIB, 2, LOAM_PAGES_2M},
+                                    {5 * LOAM_GIB + 64 * LOAM_MIB, 256 * LOAM_MIB, 0, LOAM_PAGES_4K}},
+                  4, 3 * LOAM_GIB);
+    cr_expect(plan.pages == LOAM_PAGES_AUTO && plan.page_bytes == LOAM_GIB);
+    cr_expect_eq(plan.backing_page_count, 4 + 32 + 65536);
+    cr_expect_eq(plan.request.bytes, 4 * LOAM_GIB + 320 * LOAM_MIB);
+    cr_expect_not(plan.populates);
+    cr_expect(plan.parts[3].populates && !plan.parts[0].populates);
+}
+
+/* What whole pages leave below the hole, smaller ones take. */
+Test(plan, fills_what_is_left_below_the_hole_with_smaller_pages)
+{
+    struct loam_memory_request request = {.low_limit_bytes = LOAM_GIB + 3 * LOAM_MIB + 4096,
+                                          .part_count = 3,
+                                          .parts = {{.bytes = 2 * LOAM_GIB, .pages = LOAM_PAGES_1G},
+                                                    {.bytes = 4 * LOAM_MIB, .pages = LOAM_PAGES_2M},
+                                                    {.bytes = 4 * LOAM_MIB, .pages = LOAM_PAGES_4K}}};
+
+    make_ok(&request);
+    assert_placed((struct placed[]){{0, LOAM_GIB, 0, LOAM_PAGES_1G},
+                                    {LOAM_GIB, 2 * LOAM_MIB, 1, LOAM_PAGES_2M},
+                                    {LOAM_GIB + 2 * LOAM_MIB, LOAM_MIB + 4096, 2, LOAM_PAGES_4K},
+                                    {4 * LOAM_GIB, LOAM_GIB, 0, LOAM_PAGES_1G},
+                                    {5 * LOAM_GIB, 2 * LOAM_MIB, 1, LOAM_PAGES_2M},
+                                    {5 * LOAM_GIB + 2 * LOAM_MIB, 3 * LOAM_MIB - 4096, 2, LOAM_PAGES_4K}},
+                  6, LOAM_GIB + 3 * LOAM_MIB + 4096);
+}
+
+Test(plan, a_list_of_one_is_the_ordinary_request)
+{
+    struct loam_memory_request ordinary = request_2m, list = {.part_count = 1};
+    struct loam_plan expected;
+
+    ordinary.lock = true;
+    list.parts[0] = (struct loam_backing_request){.bytes = ordinary.bytes, .pages = LOAM_PAGES_2M, .lock = true};
+    make_ok(&ordinary);
+    expected = plan;
+    make_ok(&list);
+    cr_expect_eq(memcmp(&plan, &expected, sizeof plan), 0);
+    list = plan.request;
+    make_ok(&list);
+    cr_expect_eq(memcmp(&plan, &expected, sizeof plan), 0, "a plan's request leads to the same plan");
+}
+
+static uint64_t count_checks(enum loam_plan_resource resource)
+{
+    uint64_t count = 0;
+
+    for (uint32_t i = 0; i < plan.check_count; i++) {
+        count += plan.checks[i].resource == resource;
+    }
+    return count;
+}
+
+static void assert_says(const char *text)
+{
+    bool says = false;
+
+    for (uint32_t i = 0; i < plan.check_count; i++) {
+        says = says || strncmp(plan.checks[i].text, text, strlen(text)) == 0;
+    }
+    cr_expect(says, "no check says: %s", text);
+}
+
+Test(plan, checks_each_kind_of_page_and_adds_the_parts_up)
+{
+    struct loam_memory_request request = {
+        .slot_limit = 8,
+        .part_count = 4,
+        .parts = {{.bytes = 2 * LOAM_GIB, .pages = LOAM_PAGES_1G, .lock = true},
+                  {.bytes = 8 * LOAM_MIB,
+                   .pages = LOAM_PAGES_2M,
+                   .placement = LOAM_PLACEMENT_STRICT,
+                   .node_mask = 2,
+                   .sharing = LOAM_SHARING_PRIVATE},
+                  {.bytes = 4 * LOAM_MIB, .pages = LOAM_PAGES_2M, .placement = LOAM_PLACEMENT_STRICT, .node_mask = 2},
+                  {.bytes = 64 * LOAM_MIB,
+                   .pages = LOAM_PAGES_4K,
+                   .placement = LOAM_PLACEMENT_STRICT,
+                   .node_mask = 1,
+                   .lock = true}}};
+
+    prim_fake_script_limit(LOAM_PRIM_LIMIT_DATA, 64 * LOAM_GIB);
+    prim_fake_script_limit(LOAM_PRIM_LIMIT_FILE_SIZE, 64 * LOAM_GIB);
+    make_ok(&request);
+    assert_none_short();
+    cr_expect_eq(count_checks(LOAM_PLAN_POOL), 2);
+    cr_expect_eq(count_checks(LOAM_PLAN_NODE), 2);
+    cr_expect_eq(count_checks(LOAM_PLAN_CGROUP), 3);
+    assert_says("pool: 2 x 1 GiB hugepages wanted, 64 free");
+    assert_says("pool: 6 x 2 MiB hugepages wanted, 8192 free");
+    assert_says("node: 6 x 2 MiB hugepages on node 1 wanted, 4096 free");
+    assert_says("node: 64 MiB of ordinary memory on node 0 wanted, 64 GiB free");
+    assert_says("cgroup: 12 MiB of 2 MiB hugepages wanted, no limit");
+    assert_says("memlock: 2112 MiB to be locked wanted");
+    assert_says("file size: 2 GiB in one file wanted");
+    assert_says("slots: 4 memory slots wanted, the hypervisor has 8");
+    cr_expect_eq(check_of(LOAM_PLAN_AVAILABLE)->wanted, ordinary_wanted(64 * LOAM_MIB));
+    script_pool(POOL_1G, 1, 1, 0, 0, 0);
+    script_pool(POOL_2M, 5, 5, 0, 0, 0);
+    make_ok(&request);
+    cr_expect_eq(plan.short_count, 2);
+    assert_says("pool: 2 x 1 GiB hugepages wanted, 1 free: raise the pool with: echo 2 > " POOL_1G "nr_hugepages");
+    assert_says("pool: 6 x 2 MiB hugepages wanted, 5 free: raise the pool with: echo 6 > " POOL_2M "nr_hugepages");
+}
+
+/* Part after part, what earlier ones took is not there for later ones. */
+Test(plan, chooses_the_pages_of_each_part_in_turn)
+{
+    struct loam_memory_request request = {.part_count = 3,
+                                          .parts = {{.bytes = LOAM_GIB, .pages = LOAM_PAGES_AUTO},
+                                                    {.bytes = LOAM_GIB, .pages = LOAM_PAGES_AUTO},
+                                                    {.bytes = 8 * LOAM_MIB, .pages = LOAM_PAGES_AUTO}}};
+
+    script_pool(POOL_1G, 1, 1, 0, 0, 0);
+    script_pool(POOL_2M, 514, 514, 0, 0, 0);
+    make_ok(&request);
+    assert_none_short();
+    assert_placed((struct placed[]){{0, LOAM_GIB, 0, LOAM_PAGES_1G},
+                                    {LOAM_GIB, LOAM_GIB, 1, LOAM_PAGES_2M},
+                                    {2 * LOAM_GIB, 8 * LOAM_MIB, 2, LOAM_PAGES_THP}},
+                  3, 2 * LOAM_GIB + 8 * LOAM_MIB);
+    cr_expect_str_eq(plan.passed_over,
+                     "part 2, 1G: 2 x 1 GiB hugepages wanted, 1 free; part 3, 1G: a part of RAM is no "
+                     "multiple of 1 GiB; part 3, 2M: 516 x 2 MiB hugepages wanted, 514 free");
+    cr_expect_eq(plan.request.parts[1].pages, LOAM_PAGES_AUTO, "as asked");
+}
+
+/* Pages of 1 GiB would leave nothing at 0. */
+Test(plan, leaves_ram_at_0)
+{
+    struct loam_memory_request request = {
+        .low_limit_bytes = 512 * LOAM_MIB,
+        .part_count = 2,
+        .parts = {{.bytes = LOAM_GIB, .pages = LOAM_PAGES_1G}, {.bytes = LOAM_GIB, .pages = LOAM_PAGES_AUTO}}};
+
+    make_ok(&request);
+    assert_placed((struct placed[]){{0, 512 * LOAM_MIB, 1, LOAM_PAGES_2M},
+                                    {4 * LOAM_GIB, LOAM_GIB, 0, LOAM_PAGES_1G},
+                                    {5 * LOAM_GIB, 512 * LOAM_MIB, 1, LOAM_PAGES_2M}},
+                  3, 512 * LOAM_MIB);
+    request.parts[1].pages = LOAM_PAGES_1G;
+    cr_expect_eq(make(&request), LOAM_ERROR_INVALID);
+    cr_expect_str_eq(diag.text,
+                     "pages of 1 GiB in all parts, and RAM below the hole up to 512 MiB: RAM has to begin at 0: "
+                     "ask for a higher low limit, or for a part of smaller pages");
+}
+
+static void assert_list_refused(const struct loam_memory_request *request, const char *text)
+{
+    static const struct loam_plan zero;
+
+    cr_expect_eq(make(request), LOAM_ERROR_INVALID, "%s", text);
+    cr_expect_not_null(strstr(diag.text, text), "'%s' is not in: %s", text, diag.text);
+    cr_expect_eq(memcmp(&plan, &zero, sizeof plan), 0);
+}
+
+Test(plan, refuses_lists_of_parts_in_one_line)
+{
+    const struct loam_memory_request good = {
+        .part_count = 2, .parts = {{.bytes = 4 * LOAM_MIB, .pages = LOAM_PAGES_2M}, {.bytes = 2 * LOAM_MIB}}};
+    struct loam_memory_request bad[14];
+    static const char *const says[14] = {
+        "2 parts asked, and bytes, pages",
+        "2 parts asked, and bytes, pages",
+        "2 parts asked, and bytes, pages",
+        "2 parts asked, and bytes, pages",
+        "9 parts asked: ask for at most 8",
+        "1 parts asked, and one more filled in",
+        "part 2 of 2: 4096 bytes of RAM asked: ask for a multiple of 4 KiB, at least 2 MiB",
+        "part 1 of 2: pages of 2 MiB need a multiple of 2 MiB: 5 MiB asked",
+        "part 2 of 2: gpa, thread_count",
+        "part 2 of 2: gpa, thread_count",
+        "part 2 of 2: a name asked for private memory",
+        "part 1 of 2: placement 0, node mask 0x1 asked: nodes go with a placement",
+        "part 2 of 2: lock and LOAM_COMMIT_LAZY asked",
+        "it would end beyond the 52-bit address space",
+    };
+
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        bad[i] = good;
+    }
+    bad[0].bytes = 4 * LOAM_MIB;
+    bad[1].pages = LOAM_PAGES_2M;
+    bad[2].lock = true;
+    bad[3].placement = LOAM_PLACEMENT_STRICT;
+    bad[3].node_mask = 1;
+    bad[4].part_count = 9;
+    bad[5].part_count = 1;
+    bad[6].parts[1].bytes = 4096;
+    bad[7].parts[0].bytes = 5 * LOAM_MIB;
+    bad[8].parts[1].gpa.value = 4096;
+    bad[9].parts[1].keep_from_dumps = true;
+    bad[10].parts[1].name = "n";
+    bad[10].parts[1].sharing = LOAM_SHARING_PRIVATE;
+    bad[11].parts[0].node_mask = 1;
+    bad[12].parts[1].lock = true;
+    bad[12].parts[1].commit = LOAM_COMMIT_LAZY;
+    bad[13].parts[1].bytes = bad[13].parts[0].bytes = UINT64_C(1) << 63;
+    make_ok(&good);
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        assert_list_refused(&bad[i], says[i]);
+    }
+}
+
+/* Everything that the head of plan_layout.c says, derived anew. */
+static void assert_layout(const struct loam_memory_request *request, int round)
+{
+    uint64_t low_end = 0, high_end = 4 * LOAM_GIB, bytes_of[LOAM_MEMORY_PART_MAX] = {0}, covered = 0;
+    struct loam_region regions[LOAM_PLAN_REGION_MAX];
+    uint32_t region_count = loam_plan_regions(&plan, regions);
+
+    for (uint32_t i = 0; i < plan.part_count; i++) {
+        const struct loam_plan_part *part = &plan.parts[i];
+        uint64_t unit = part->pages == LOAM_PAGES_THP ? 4096 : part->page_bytes;
+        uint64_t *end = part->start.value < 4 * LOAM_GIB ? &low_end : &high_end;
+
+        cr_assert(end == &high_end || high_end == 4 * LOAM_GIB, "round %d: not by address", round);
+        cr_assert_eq(part->start.value, *end, "round %d: part %" PRIu32 " leaves a gap or overlaps", round, i);
+        cr_assert_eq((part->start.value | part->bytes) % unit, 0, "round %d: part %" PRIu32, round, i);
+        cr_assert_eq(part->pages, request->parts[part->asked].pages, "round %d", round);
+        bytes_of[part->asked] += part->bytes;
+        *end += part->bytes;
+    }
+    cr_assert(low_end == plan.hole_start.value && low_end <= plan.request.low_limit_bytes, "round %d", round);
+    for (uint32_t i = 0; i < request->part_count; i++) {
+        cr_assert_eq(bytes_of[i], request->parts[i].bytes, "round %d: part %" PRIu32, round, i);
+    }
+    for (uint32_t i = 0; i < region_count; i++) {
+        const struct loam_plan_part *part = &plan.parts[regions[i].backing - 1];
+
+        cr_assert_eq(regions[i].start.value, part->start.value + regions[i].backing_offset, "round %d", round);
+        cr_assert(regions[i].backing_offset + regions[i].bytes <= part->bytes, "round %d", round);
+        cr_assert(i == 0 || regions[i].start.value >= regions[i - 1].start.value + regions[i - 1].bytes);
+        covered += regions[i].bytes;
+    }
+    cr_assert_eq(covered, plan.request.bytes, "round %d", round);
+}
+
+Test(plan, lays_out_any_list_of_parts_without_gap_or_overlap)
+{
+    static const enum loam_pages kinds[] = {LOAM_PAGES_1G, LOAM_PAGES_2M, LOAM_PAGES_THP, LOAM_PAGES_4K};
+    uint32_t made = 0;
+
+    srand(20260);
+    for (int round = 0; round < 600; round++) {
+        struct loam_memory_request request = {.part_count = 2 + (uint32_t)rand() % (LOAM_MEMORY_PART_MAX - 1)};
+
+        request.low_limit_bytes = (512 + (uint64_t)rand() % (3 * 262144 - 511)) * 4096;
+        for (uint32_t i = 0; i < request.part_count; i++) {
+            enum loam_pages pages = kinds[rand() % 4];
+            uint64_t unit = pages == LOAM_PAGES_THP ? 4096 : loam_pages_bytes(pages);
+
+            request.parts[i].pages = pages;
+            request.parts[i].bytes = unit * (1 + (uint64_t)rand() % 5) + (unit == 4096 ? 2 * LOAM_MIB : 0);
+        }
+        if (make(&request) == LOAM_OK) {
+            assert_layout(&request, round);
+            made++;
+        } else {
+            cr_assert_not_null(strstr(diag.text, "RAM has to begin at 0"), "%s", diag.text);
+        }
+    }
+    cr_expect_gt(made, 500, "only %" PRIu32 " were laid out", made);
 }
 
 /* --- Nodes -------------------------------------------------------------------------------------------------------- */

@@ -92,8 +92,8 @@ Test(lost_reason, what_is_short_is_named)
     struct loam_plan plan = make_plan();
     char text[640];
 
-    plan.pages = LOAM_PAGES_1G;
-    plan.page_bytes = UINT64_C(64) * LOAM_GIB; /* the tables for more would be short before it */
+    plan.parts[0].pages = LOAM_PAGES_1G;
+    plan.parts[0].page_bytes = UINT64_C(64) * LOAM_GIB; /* the tables for more would be short before it */
     lost_reason(view, &plan, &lost, text, sizeof text);
     cr_expect_not_null(strstr(text, "pool: 64 x 1 GiB hugepages wanted"), "%s", text);
     cr_expect_not_null(strstr(text, "--populate takes all of it at the start"), "%s", text);
@@ -120,12 +120,12 @@ Test(lost_reason, a_limit_comes_before_the_pool)
     struct loam_plan plan = make_plan();
     char text[640];
 
-    plan.request.sharing = LOAM_SHARING_SHARED;
+    plan.request.parts[0].sharing = LOAM_SHARING_SHARED;
     cr_assert_eq(setrlimit(RLIMIT_FSIZE, &limit), 0);
     lost_reason(view, &plan, &lost, text, sizeof text);
     cr_expect_not_null(strstr(text, "): file size: 2 MiB in one file wanted"), "2 MiB of small pages: %s", text);
-    plan.pages = LOAM_PAGES_1G;
-    plan.page_bytes = 256 * LOAM_GIB;
+    plan.parts[0].pages = LOAM_PAGES_1G;
+    plan.parts[0].page_bytes = 256 * LOAM_GIB;
     lost_reason(view, &plan, &lost, text, sizeof text);
     cr_expect_not_null(strstr(text, "): file size: "), "%s", text);
 }

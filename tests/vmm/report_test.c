@@ -176,7 +176,7 @@ Test(report, memory_in_words)
         plan.pages = cases[i].pages;
         plan.page_bytes = cases[i].page_bytes;
         plan.backing_page_count = LOAM_GIB / cases[i].page_bytes;
-        plan.request.commit = cases[i].commit;
+        plan.request.parts[0].commit = cases[i].commit;
         plan.populates = cases[i].populates;
         plan.charged_at_touch = cases[i].charged_at_touch;
         rewind(out);

@@ -35,22 +35,37 @@ extern "C" {
 #define LOAM_LEGACY_END_BYTES   1048576ul
 /** @} */
 
+/** Most parts that a request may name. */
+#define LOAM_MEMORY_PART_MAX 8
+
 /**
  * What a guest's memory shall be. Everything but bytes may stay zero, which is the ordinary request; a member that
  * would have no effect beside the others is refused.
+ *
+ * Memory of several kinds is a list of parts. Each is at least 2 MiB and a multiple of its page (THP: of 4 KiB); of its
+ * members bytes, pages, sharing, commit, placement, node_mask, lock and name say what it is, and the others are zero:
+ * they are the request's, or the layout's. With parts, these members of the request itself are zero, but for bytes, which
+ * may be their sum.
+ *
+ * The layout takes the parts by their page, the largest first, and otherwise in their order. Each fills what is left below
+ * the hole in whole pages of its kind, and the rest of it goes on from 4 GiB up: so each page stays whole, and lies where
+ * the processor can map it as one.
  */
 struct loam_memory_request {
     uint64_t bytes;           /**< RAM, a multiple of 4 KiB; at least 2 MiB */
     uint64_t low_limit_bytes; /**< RAM below the hole at most; a multiple of 4 KiB from 2 MiB to 3 GiB; 0: 3 GiB */
-    enum loam_pages pages; /**< AUTO: for low and high RAM alike, the largest kind that fits the layout and the host */
+    /** AUTO: the largest kind that fits the layout and the host, for the parts in their order, and for all of a part. */
+    enum loam_pages pages;
     enum loam_sharing sharing;
     enum loam_commit commit;
-    enum loam_placement placement; /**< as loam_backing_request */
-    uint64_t node_mask;            /**< as loam_backing_request */
-    bool lock;                     /**< mlock everything; contradicts LOAM_COMMIT_LAZY */
-    bool keep_from_children;       /**< as loam_backing_request */
-    bool keep_from_dumps;          /**< as loam_backing_request */
-    uint32_t thread_count;         /**< as loam_backing_request */
+    enum loam_placement placement;                           /**< as loam_backing_request */
+    uint64_t node_mask;                                      /**< as loam_backing_request */
+    bool lock;                                               /**< mlock everything; contradicts LOAM_COMMIT_LAZY */
+    uint32_t part_count;                                     /**< 0: the members above are the only part */
+    struct loam_backing_request parts[LOAM_MEMORY_PART_MAX]; /**< a name has to stay until the memory is created */
+    bool keep_from_children;                                 /**< as loam_backing_request */
+    bool keep_from_dumps;                                    /**< as loam_backing_request */
+    uint32_t thread_count;                                   /**< as loam_backing_request */
     /**
      * Kept below 4 GiB for requests with a limit: a multiple of 4 KiB, at most the RAM there; UINT64_MAX: none; 0: 1/16
      * of that RAM, at most 16 MiB.
@@ -100,31 +115,45 @@ struct loam_plan_check {
     char text[576]; /**< one line: what is wanted, what was found and, when it falls short, the command that mends it */
 };
 
-#define LOAM_PLAN_PART_MAX 2 /**< parts: below the hole, and from 4 GiB up */
+/** Most checks of a plan: of pools, nodes and control groups there may be one for each kind of page or part. */
+#define LOAM_PLAN_CHECK_MAX 32
 
-/** A contiguous range of RAM with one backing. */
+/** Most placed parts: each part of the request may lie on both sides of the hole. */
+#define LOAM_PLAN_PART_MAX 16
+
+/** A placed part: a contiguous range of RAM with one backing. */
 struct loam_plan_part {
     loam_gpa start;
     uint64_t bytes;
+    uint32_t asked;        /**< index of the request's part that it is of */
+    enum loam_pages pages; /**< the kind chosen; never AUTO */
+    uint64_t page_bytes;
+    uint64_t page_count;
+    bool populates;        /**< every page of it will be there when creation returns */
+    bool charged_at_touch; /**< by a control group that limits hugepages: that is why populates, whatever was asked */
 };
 
-/** What a guest's memory will be and take. A value: copy it freely; nothing is owned. */
+/** What a guest's memory will be and take. A value: copy it freely; nothing is owned, and a part's name is its caller's. */
 struct loam_plan {
-    struct loam_memory_request request; /**< as given, its zeros replaced by what they mean */
-    enum loam_pages pages;              /**< the kind chosen; with AUTO and nothing that fits, 4K */
-    uint64_t page_bytes;
-    uint64_t backing_page_count; /**< pages of that kind, over all parts */
+    /**
+     * As given, its zeros replaced by what they mean: bytes is the sum, and parts has one at least, which is where the
+     * members of an ordinary request are then, and no more in the request itself.
+     */
+    struct loam_memory_request request;
+    enum loam_pages pages;       /**< the kind chosen for all parts; AUTO: they differ, see parts */
+    uint64_t page_bytes;         /**< of the largest kind */
+    uint64_t backing_page_count; /**< pages of all kinds, over all parts */
     uint32_t part_count;
-    struct loam_plan_part parts[LOAM_PLAN_PART_MAX]; /**< low, high */
+    struct loam_plan_part parts[LOAM_PLAN_PART_MAX]; /**< by address; those below the hole without a gap from 0 on */
     loam_gpa hole_start;                             /**< RAM ends here; no memory in [hole_start, 4 GiB) */
     uint64_t metadata_bytes; /**< host memory for the metadata of allocator and map, of which 4 tables count */
     uint64_t table_bytes;    /**< for page tables, at most: the host's, KVM's, and a memfd's index of its pages */
     uint64_t own_bytes;    /**< for the process: extra_bytes, and what the kernel keeps for a machine and its threads */
-    bool populates;        /**< every page will be there when creation returns */
-    bool charged_at_touch; /**< by a control group that limits hugepages: that is why populates, whatever was asked */
+    bool populates;        /**< every page of every part will be there when creation returns */
+    bool charged_at_touch; /**< some part is */
     uint32_t check_count;
-    struct loam_plan_check checks[LOAM_PLAN_RESOURCE_COUNT];
-    uint32_t short_count;  /**< checks that fall short; 0: the plan can be carried out */
+    struct loam_plan_check checks[LOAM_PLAN_CHECK_MAX]; /**< a resource may be there more than once */
+    uint32_t short_count;                               /**< checks that fall short; 0: the plan can be carried out */
     char passed_over[320]; /**< with AUTO: why the larger kinds were not taken; else empty */
 };
 
@@ -140,8 +169,8 @@ LOAM_MUST_USE enum loam_error loam_plan_make(const struct loam_memory_request *r
 /** The first check that falls short, or NULL. */
 const struct loam_plan_check *loam_plan_shortfall(const struct loam_plan *plan);
 
-/** Most parts a plan's RAM is cut into as regions: below, in and above the legacy window, and high. */
-#define LOAM_PLAN_REGION_MAX 4
+/** Most regions a plan's RAM is cut into: the parts, the first of which the legacy window cuts in three. */
+#define LOAM_PLAN_REGION_MAX (LOAM_PLAN_PART_MAX + 2)
 
 /**
  * The regions of the GPA map before anything is protected; hva NULL and backing 1 + the part's index, for 0 is no
