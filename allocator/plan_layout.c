@@ -426,7 +426,7 @@ struct loam_frame_config loam_plan_layout_frame_config(const struct loam_plan *p
 
     return (struct loam_frame_config){
         .frame_shift = LOAM_FRAME_SHIFT,
-        .section_capacity = LOAM_PLAN_PART_MAX + plan->request.block_capacity,
+        .section_capacity = plan->part_count + plan->request.block_capacity,
         .cache_capacity = plan->request.cache_capacity,
         .dma32_reserve_frames = reserve_bytes == UINT64_MAX ? 0 : reserve_bytes / LOAM_FRAME_BYTES,
     };
