@@ -82,12 +82,16 @@ static enum loam_error back_part(struct loam_memory *memory, uint32_t index, str
     request.bytes = part->bytes;
     request.gpa = part->start;
     request.pages = part->pages;
+    request.fd_offset += request.adoption == LOAM_ADOPTION_FD ? part->asked_offset : 0;
+    request.hva = request.adoption == LOAM_ADOPTION_MAPPING ? (char *)request.hva + part->asked_offset : request.hva;
     request.commit = part->charged_at_touch ? LOAM_COMMIT_POPULATE : request.commit;
-    request.keep_from_children = wanted->keep_from_children;
-    request.keep_from_dumps = wanted->keep_from_dumps;
-    request.thread_count = wanted->thread_count;
+    if (request.adoption != LOAM_ADOPTION_MAPPING) {
+        request.keep_from_children = wanted->keep_from_children;
+        request.keep_from_dumps = wanted->keep_from_dumps;
+        request.thread_count = wanted->thread_count;
+    }
     request.cancel = wanted->cancel;
-    if (request.name == NULL && request.sharing != LOAM_SHARING_PRIVATE) {
+    if (request.name == NULL && request.sharing != LOAM_SHARING_PRIVATE && request.adoption == LOAM_ADOPTION_NONE) {
         request.name = part->start.value < memory->plan.hole_start.value ? "loam-low" : "loam-high";
     }
     block->start = part->start;

@@ -45,11 +45,20 @@ bool loam_plan_is_lazy(const struct loam_plan *plan, const struct loam_plan_part
     return loam_plan_asked(plan, part)->commit == LOAM_COMMIT_LAZY && !loam_plan_is_hugetlb(part->pages);
 }
 
+bool loam_plan_is_adopted(const struct loam_plan *plan, const struct loam_plan_part *part)
+{
+    return loam_plan_asked(plan, part)->adoption != LOAM_ADOPTION_NONE;
+}
+
 enum loam_error loam_plan_is_file(const struct loam_plan *plan, const struct loam_plan_part *part, bool *is_file,
                                   struct loam_diag *diag)
 {
     enum loam_sharing sharing = loam_plan_asked(plan, part)->sharing;
 
+    if (loam_plan_is_adopted(plan, part)) {
+        *is_file = loam_plan_asked(plan, part)->adoption == LOAM_ADOPTION_FD;
+        return LOAM_OK;
+    }
     *is_file = sharing != LOAM_SHARING_PRIVATE;
     return *is_file && part->pages == LOAM_PAGES_THP && sharing == LOAM_SHARING_ANY ? loam_host_thp(true, is_file, diag)
                                                                                     : LOAM_OK;
@@ -61,7 +70,9 @@ uint64_t loam_plan_bytes_of(const struct loam_plan *plan,
     uint64_t bytes = 0;
 
     for (uint32_t i = 0; i < plan->part_count; i++) {
-        bytes += is_of(plan, &plan->parts[i]) ? plan->parts[i].bytes : 0;
+        const struct loam_plan_part *part = &plan->parts[i];
+
+        bytes += is_of(plan, part) && !loam_plan_is_adopted(plan, part) ? part->bytes : 0;
     }
     return bytes;
 }
@@ -153,7 +164,7 @@ static uint64_t pages_of(const struct loam_plan *plan, enum loam_pages pages, en
         const struct loam_plan_part *part = &plan->parts[i];
         bool is_of = sharing == LOAM_SHARING_COUNT || loam_plan_asked(plan, part)->sharing == sharing;
 
-        count += part->pages == pages && is_of ? part->page_count : 0;
+        count += part->pages == pages && is_of && !loam_plan_is_adopted(plan, part) ? part->page_count : 0;
     }
     return count;
 }
@@ -192,7 +203,7 @@ static struct node_share share_of(const struct loam_plan *plan, const struct loa
     const struct loam_backing_request *asked = loam_plan_asked(plan, part);
 
     return (struct node_share){
-        .placement = asked->placement,
+        .placement = loam_plan_is_adopted(plan, part) ? LOAM_PLACEMENT_ANY : asked->placement,
         .node_mask = asked->node_mask,
         .page_bytes =
             loam_plan_is_hugetlb(part->pages) && asked->placement == LOAM_PLACEMENT_STRICT ? part->page_bytes : 0,

@@ -41,6 +41,9 @@ bool loam_plan_is_hugetlb(enum loam_pages pages);
 /* What the request says of the part. */
 const struct loam_backing_request *loam_plan_asked(const struct loam_plan *plan, const struct loam_plan_part *part);
 
+/* Whether it is memory that the caller brings: nothing is taken for it. */
+bool loam_plan_is_adopted(const struct loam_plan *plan, const struct loam_plan_part *part);
+
 /* Whether a part is left to be found on first touch. */
 bool loam_plan_is_lazy(const struct loam_plan *plan, const struct loam_plan_part *part);
 
@@ -51,7 +54,7 @@ bool loam_plan_is_lazy(const struct loam_plan *plan, const struct loam_plan_part
 LOAM_MUST_USE enum loam_error loam_plan_is_file(const struct loam_plan *plan, const struct loam_plan_part *part,
                                                 bool *is_file, struct loam_diag *diag);
 
-/* The bytes of all parts for which is_of is true. */
+/* The bytes of all parts for which is_of is true, but for adopted ones. */
 uint64_t loam_plan_bytes_of(const struct loam_plan *plan,
                             bool (*is_of)(const struct loam_plan *plan, const struct loam_plan_part *part));
 

@@ -37,14 +37,20 @@ static enum loam_error check_bytes(struct loam_plan_draft *draft, enum loam_plan
     return LOAM_OK;
 }
 
-static bool is_locked(const struct loam_plan *plan, const struct loam_plan_part *part)
+/* Adopted ones too. */
+static uint64_t locked_bytes(const struct loam_plan *plan)
 {
-    return loam_plan_asked(plan, part)->lock;
+    uint64_t bytes = 0;
+
+    for (uint32_t i = 0; i < plan->part_count; i++) {
+        bytes += loam_plan_asked(plan, &plan->parts[i])->lock ? plan->parts[i].bytes : 0;
+    }
+    return bytes;
 }
 
 enum loam_error loam_plan_check_memlock(struct loam_plan_draft *draft, struct loam_diag *diag)
 {
-    uint64_t bytes = loam_plan_bytes_of(draft->plan, is_locked);
+    uint64_t bytes = locked_bytes(draft->plan);
 
     return bytes > 0
                ? check_bytes(draft, LOAM_PLAN_MEMLOCK, LOAM_PRIM_LIMIT_LOCKED, bytes, "to be locked wanted", true, diag)
@@ -61,7 +67,7 @@ static enum loam_error measure_files(const struct loam_plan *plan, uint64_t *lar
     *largest_bytes = 0;
     *private_bytes = 0;
     for (uint32_t i = 0; error == LOAM_OK && i < plan->part_count; i++) {
-        uint64_t bytes = plan->parts[i].bytes;
+        uint64_t bytes = loam_plan_is_adopted(plan, &plan->parts[i]) ? 0 : plan->parts[i].bytes;
 
         error = loam_plan_is_file(plan, &plan->parts[i], &is_file, diag);
         *private_bytes += is_file ? 0 : bytes;

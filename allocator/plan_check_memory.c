@@ -217,7 +217,7 @@ static void settle(struct loam_plan *plan, enum loam_pages pages, bool at_touch)
     for (uint32_t i = 0; i < plan->part_count; i++) {
         struct loam_plan_part *part = &plan->parts[i];
 
-        if (part->pages == pages) {
+        if (part->pages == pages && !loam_plan_is_adopted(plan, part)) {
             part->charged_at_touch = at_touch && !part->populates;
             part->populates = part->populates || at_touch;
         }
@@ -233,7 +233,8 @@ static void settle_as_asked(struct loam_plan *plan)
 
         part->charged_at_touch = false;
         part->populates =
-            loam_plan_is_hugetlb(part->pages)
+            asked->adoption == LOAM_ADOPTION_MAPPING ? false
+            : loam_plan_is_hugetlb(part->pages)
                 ? asked->lock || asked->placement == LOAM_PLACEMENT_STRICT || asked->commit == LOAM_COMMIT_POPULATE
                 : !loam_plan_is_lazy(plan, part);
     }

@@ -102,6 +102,10 @@ static enum loam_error check_part(const struct loam_memory_request *request, uin
     if (error == LOAM_OK) {
         error = check_rest(part, lead.text, diag);
     }
+    if (error == LOAM_OK && part->adoption != LOAM_ADOPTION_NONE && part->pages == LOAM_PAGES_AUTO) {
+        error =
+            loam_fail(diag, LOAM_ERROR_INVALID, "%sadoption asked: say of which pages the memory is made", lead.text);
+    }
     if (error == LOAM_OK && (part->bytes < RAM_MIN_BYTES || !loam_is_aligned(part->bytes, LOAM_REGION_ALIGN_BYTES))) {
         error = loam_fail(diag, LOAM_ERROR_INVALID,
                           "%s%" PRIu64 " bytes of RAM asked: ask for a multiple of 4 KiB, at least 2 MiB", lead.text,
@@ -333,13 +337,15 @@ struct cursor {
     struct loam_plan_part high[LOAM_MEMORY_PART_MAX];
 };
 
-static struct loam_plan_part part_of(uint64_t start, uint64_t bytes, uint32_t asked, enum loam_pages pages)
+static struct loam_plan_part part_of(uint64_t start, uint64_t bytes, uint32_t asked, uint64_t asked_offset,
+                                     enum loam_pages pages)
 {
     uint64_t page_bytes = loam_pages_bytes(pages);
 
     return (struct loam_plan_part){.start = {start},
                                    .bytes = bytes,
                                    .asked = asked,
+                                   .asked_offset = asked_offset,
                                    .pages = pages,
                                    .page_bytes = page_bytes,
                                    .page_count = loam_align_up(bytes, page_bytes) / page_bytes};
@@ -361,10 +367,10 @@ static enum loam_error place(struct loam_plan *plan, struct cursor *cursor, uint
         return not_divided(plan, asked, UNIT_WANTED(pages), diag);
     }
     if (low_bytes > 0) {
-        plan->parts[plan->part_count++] = part_of(cursor->low_end, low_bytes, asked, pages);
+        plan->parts[plan->part_count++] = part_of(cursor->low_end, low_bytes, asked, 0, pages);
     }
     if (high_bytes > 0) {
-        cursor->high[cursor->high_count++] = part_of(cursor->high_end, high_bytes, asked, pages);
+        cursor->high[cursor->high_count++] = part_of(cursor->high_end, high_bytes, asked, low_bytes, pages);
     }
     cursor->low_end += low_bytes;
     cursor->high_end += high_bytes;
@@ -501,8 +507,9 @@ static bool same_request(const struct loam_memory_request *a, const struct loam_
 
 static bool same_part(const struct loam_plan_part *a, const struct loam_plan_part *b)
 {
-    return a->start.value == b->start.value && a->bytes == b->bytes && a->asked == b->asked && a->pages == b->pages &&
-           a->page_bytes == b->page_bytes && a->page_count == b->page_count;
+    return a->start.value == b->start.value && a->bytes == b->bytes && a->asked == b->asked &&
+           a->asked_offset == b->asked_offset && a->pages == b->pages && a->page_bytes == b->page_bytes &&
+           a->page_count == b->page_count;
 }
 
 static bool same_layout(const struct loam_plan *a, const struct loam_plan *b)

@@ -534,6 +534,45 @@ Test(memory, is_shared_in_a_row_a_part)
     cr_expect(prim_fake_clean());
 }
 
+/* 6 MiB of somebody else's file, 2 MiB of them below the hole, beside 2 MiB of the library's. */
+Test(memory, a_part_may_be_memory_of_somebody_else)
+{
+    struct host_state before = host_state_take();
+    int fd = memfd_create("theirs", MFD_CLOEXEC);
+    struct loam_memory_request request = {.low_limit_bytes = 4 * LOAM_MIB,
+                                          .part_count = 2,
+                                          .parts = {{.bytes = 2 * LOAM_MIB, .pages = LOAM_PAGES_4K},
+                                                    {.bytes = 6 * LOAM_MIB,
+                                                     .pages = LOAM_PAGES_4K,
+                                                     .adoption = LOAM_ADOPTION_FD,
+                                                     .fd = fd,
+                                                     .fd_offset = 4096}}};
+    struct loam_memory *memory;
+    struct loam_share shares[4];
+    struct loam_plan plan;
+    uint32_t count;
+
+    cr_assert_eq(ftruncate(fd, 6 * LOAM_MIB + 4096), 0);
+    cr_assert_eq(pwrite(fd, "low", 4, 4096), 4);
+    cr_assert_eq(pwrite(fd, "high", 5, 4096 + 2 * LOAM_MIB), 5);
+    plan = make_plan(&request);
+    cr_expect_eq(plan.part_count, 3);
+    memory = create(&plan);
+    assert_valid(memory);
+    cr_assert_eq(loam_memory_shares(memory, shares, 4, &count), LOAM_OK);
+    cr_assert_eq(count, 3);
+    cr_expect_eq(shares[1].start.value, 2 * LOAM_MIB);
+    cr_expect_eq(shares[1].backing_offset, 4096);
+    cr_expect_str_eq(shares[1].hva, "low");
+    cr_expect_eq(shares[2].start.value, 4 * LOAM_GIB);
+    cr_expect_eq(shares[2].backing_offset, 4096 + 2 * LOAM_MIB);
+    cr_expect_str_eq(shares[2].hva, "high");
+    loam_memory_destroy(memory);
+    close(fd);
+    cr_expect(prim_fake_clean());
+    cr_expect(host_state_unchanged(&before));
+}
+
 Test(memory, hands_out_neither_the_null_frame_nor_the_legacy_window)
 {
     struct loam_memory_request request = one_part(LOAM_PAGES_4K);

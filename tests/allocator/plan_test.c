@@ -660,6 +660,34 @@ Test(plan, checks_each_kind_of_page_and_adds_the_parts_up)
     assert_says("pool: 6 x 2 MiB hugepages wanted, 5 free: raise the pool with: echo 6 > " POOL_2M "nr_hugepages");
 }
 
+/* What the caller brings is there: it takes page tables, and what is to be locked. */
+Test(plan, takes_nothing_for_memory_that_is_adopted)
+{
+    struct loam_memory_request request = {.part_count = 2,
+                                          .parts = {{.bytes = 4 * LOAM_MIB, .pages = LOAM_PAGES_4K},
+                                                    {.bytes = 4 * LOAM_GIB,
+                                                     .pages = LOAM_PAGES_2M,
+                                                     .adoption = LOAM_ADOPTION_FD,
+                                                     .fd = 9,
+                                                     .placement = LOAM_PLACEMENT_STRICT,
+                                                     .node_mask = 2,
+                                                     .lock = true}}};
+
+    script_pool(POOL_2M, 0, 0, 0, 0, 0);
+    prim_fake_script_limit(LOAM_PRIM_LIMIT_FILE_SIZE, LOAM_GIB);
+    make_ok(&request);
+    assert_none_short();
+    cr_expect_eq(count_checks(LOAM_PLAN_POOL), 0);
+    cr_expect_eq(count_checks(LOAM_PLAN_NODE), 0);
+    assert_says("memlock: 4 GiB to be locked wanted");
+    assert_says("file size: 4 MiB in one file wanted");
+    cr_expect_eq(check_of(LOAM_PLAN_AVAILABLE)->wanted, ordinary_wanted(4 * LOAM_MIB));
+    cr_expect_eq(plan.parts[1].asked_offset + plan.parts[2].asked_offset, plan.parts[0].bytes);
+    request.parts[1].pages = LOAM_PAGES_AUTO;
+    cr_expect_eq(make(&request), LOAM_ERROR_INVALID);
+    cr_expect_not_null(strstr(diag.text, "say of which pages"), "%s", diag.text);
+}
+
 /* Part after part, what earlier ones took is not there for later ones. */
 Test(plan, chooses_the_pages_of_each_part_in_turn)
 {

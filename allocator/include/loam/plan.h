@@ -126,6 +126,7 @@ struct loam_plan_part {
     loam_gpa start;
     uint64_t bytes;
     uint32_t asked;        /**< index of the request's part that it is of */
+    uint64_t asked_offset; /**< where in that it starts, in bytes */
     enum loam_pages pages; /**< the kind chosen; never AUTO */
     uint64_t page_bytes;
     uint64_t page_count;
