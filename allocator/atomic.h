@@ -35,6 +35,7 @@
 #define shared_subtract(member, value)    atomic_fetch_sub_explicit(SHARED_PLACE(member), (value), memory_order_relaxed)
 #define shared_subtract_release(member, value)                                                                         \
     atomic_fetch_sub_explicit(SHARED_PLACE(member), (value), memory_order_release)
+#define shared_or_release(member, value) atomic_fetch_or_explicit(SHARED_PLACE(member), (value), memory_order_release)
 #define shared_or_ordered(member, value) atomic_fetch_or_explicit(SHARED_PLACE(member), (value), memory_order_seq_cst)
 #define shared_and_both(member, value)   atomic_fetch_and_explicit(SHARED_PLACE(member), (value), memory_order_acq_rel)
 

@@ -5,6 +5,7 @@
  * stand in allocator/README.md too, and a test holds the two against each other.
  */
 #include "loam/backing.h"
+#include "loam/dirty.h"
 #include "loam/gpa_io.h"
 #include "loam/gpa_map.h"
 #include "loam/types.h"
@@ -669,6 +670,82 @@ static const char *play_misaligned(void)
     return NULL;
 }
 
+/* --- Dirty pages -------------------------------------------------------------------------------------------------------- */
+
+static _Alignas(8) char dirty_memory[256];
+
+/* Over LOW and NEXT, which are six pages. */
+static struct loam_dirty *make_dirty(void)
+{
+    const struct loam_dirty_config config = {.start = {LOW}, .bytes = HOLE - LOW};
+    struct loam_dirty *dirty;
+
+    return loam_dirty_init(dirty_memory, sizeof dirty_memory, &config, &dirty) == LOAM_OK ? dirty : NULL;
+}
+
+static const char *play_bitmap_new(void)
+{
+    struct loam_dirty_config config = {.bytes = 1025, .page_bytes = 128};
+    struct loam_dirty *dirty;
+
+    SEE(loam_dirty_bytes(&config) <= sizeof dirty_memory);
+    SEE(loam_dirty_init(dirty_memory, sizeof dirty_memory, &config, &dirty) == LOAM_OK);
+    SEE(loam_dirty_mark(dirty, at(0), 9 * 128) == LOAM_OK && loam_dirty_count(dirty) == 9);
+    config.page_bytes = 100;
+    SEE(loam_dirty_bytes(&config) == 0);
+    return NULL;
+}
+
+static const char *play_mark_dirty(void)
+{
+    struct loam_dirty *dirty = make_dirty();
+
+    SEE(loam_dirty_mark(dirty, at(LOW + PAGE), PAGE + 1) == LOAM_OK);
+    SEE(!loam_dirty_test(dirty, at(LOW)) && loam_dirty_test(dirty, at(LOW + PAGE)));
+    SEE(loam_dirty_test(dirty, at(LOW + 2 * PAGE)) && !loam_dirty_test(dirty, at(LOW + 3 * PAGE)));
+    SEE(loam_dirty_mark(dirty, at(HOLE - 1), 2) == LOAM_ERROR_NOT_FOUND && loam_dirty_test(dirty, at(HOLE - 1)));
+    SEE(!loam_dirty_test(dirty, at(HOLE)));
+    return NULL;
+}
+
+static const char *play_get_and_reset(void)
+{
+    struct loam_dirty *dirty = make_dirty();
+    loam_gpa start;
+    uint64_t word, bytes;
+
+    SEE(loam_dirty_mark(dirty, at(LOW + PAGE), PAGE + 1) == LOAM_OK);
+    SEE(loam_dirty_take_all(dirty, &word, 1) == LOAM_OK && word == 6);
+    SEE(loam_dirty_count(dirty) == 0);
+    SEE(loam_dirty_mark(dirty, at(NEXT - 1), 2) == LOAM_OK);
+    SEE(loam_dirty_take(dirty, at(LOW), 0, &start, &bytes) == LOAM_OK);
+    SEE(start.value == NEXT - PAGE && bytes == 2 * PAGE);
+    return NULL;
+}
+
+static const char *play_reset(void)
+{
+    struct loam_dirty *dirty = make_dirty();
+
+    SEE(loam_dirty_mark(dirty, at(LOW), 6 * PAGE) == LOAM_OK);
+    SEE(loam_dirty_reset(dirty, at(LOW + PAGE), PAGE + 1) == LOAM_OK && loam_dirty_count(dirty) == 4);
+    SEE(loam_dirty_reset(dirty, at(LOW), 6 * PAGE) == LOAM_OK && loam_dirty_count(dirty) == 0);
+    return NULL;
+}
+
+/* Their Bytes marks what it writes; here the caller does, as far as the call says that it went. */
+static const char *play_tracked_write(void)
+{
+    struct loam_dirty *dirty = make_dirty();
+    uint8_t bytes[64] = {0};
+    uint64_t done;
+
+    SEE(loam_gpa_io_write_some(guest.view, at(HOLE - 10), bytes, 64, &done) == LOAM_OK);
+    SEE(loam_dirty_mark(dirty, at(HOLE - 10), done) == LOAM_OK);
+    SEE(loam_dirty_count(dirty) == 1 && loam_dirty_test(dirty, at(HOLE - 1)));
+    return NULL;
+}
+
 /* --- Tables that change --------------------------------------------------------------------------------------------------- */
 
 static const char *play_memory(void)
@@ -750,7 +827,6 @@ static const struct row {
     const char *answer;
     const char *(*play)(void); /* NULL: Loam has none */
 } rows[] = {
-    /* ROWS */
     {"`Address::checked_add`", "`loam_gpa_range_valid`", "true up to 2^52; no sum is made that could wrap",
      play_checked_add},
     {"`Address::checked_offset_from`", "`loam_fits`", "false where the base lies above", play_checked_offset_from},
@@ -836,9 +912,17 @@ static const struct row {
      play_replace},
     {"`GuestMemoryAtomic`, many readers while one changes", "the same",
      "no reader sees a mixture; `BUSY` while every other table is held", play_many_readers},
+    {"`AtomicBitmap::new`, `len`, `GuestMemoryRegion::bitmap`", "`loam_dirty_bytes`, `loam_dirty_init`",
+     "over any range of GPAs, for pages of any power of two from 64 on", play_bitmap_new},
+    {"`Bitmap::mark_dirty`, `dirty_at`, `slice_at`", "`loam_dirty_mark`, `loam_dirty_test`",
+     "by GPA, so there are no slices; `NOT_FOUND` beyond its end, where theirs is silent", play_mark_dirty},
+    {"`AtomicBitmap::get_and_reset`", "`loam_dirty_take_all`, `loam_dirty_take`",
+     "bits as KVM_GET_DIRTY_LOG has them, or run by run", play_get_and_reset},
+    {"`AtomicBitmap::reset`, `reset_addr_range`", "`loam_dirty_reset`", "also a part", play_reset},
+    {"`Bytes` with a `Bitmap`", "the call, then `loam_dirty_mark`",
+     "the caller marks what it wrote; what the guest writes is in KVM's log", play_tracked_write},
     {"`Iommu`, `IommuMemory`, `Iotlb`", "none", "translation of I/O addresses is the device model's", NULL},
     {"`MmapRegion` of Xen: `MmapXenFlags`, grants", "none", "Loam is for KVM", NULL},
-    /* END */
 };
 
 enum { ROW_COUNT = sizeof rows / sizeof *rows };

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* The library as a C++ program finds it: every public header, every exported function by address, and the facade in use. */
 #include "loam/backing.h"
+#include "loam/dirty.h"
 #include "loam/dma.h"
 #include "loam/error.h"
 #include "loam/frame.h"
