@@ -30,7 +30,12 @@ enum {
 
 /* The last row is the test build's. */
 static struct argp_option rows[] = {
-    {"memory", 'm', "SIZE", 0, "RAM of the guest; K, M, G and T are binary (default 256M)", 1},
+    {"memory", 'm', "SIZE", 0,
+     "RAM of the guest; K, M, G and T are binary (default 256M). Or a part of it, and once more for each other part: "
+     "size=SIZE with any of pages=KIND, node=LIST, policy=WHICH, share=on|off, populate=on|off, lock=on|off, and "
+     "commas "
+     "between",
+     1},
     {"pages", 'p', "KIND", 0, "1G, 2M (hugetlb), thp, 4K, or auto: the largest the host can give (default auto)", 1},
     {"low-limit", KEY_LOW_LIMIT, "SIZE", 0, "where RAM below 4 GiB ends and the device hole begins (default 3G)", 1},
     {"populate", KEY_POPULATE, NULL, 0, "have every page in memory before the guest starts", 1},
@@ -53,6 +58,23 @@ static struct argp_option rows[] = {
     {NULL, 0, NULL, 0, NULL, 0},
     {NULL, 0, NULL, 0, NULL, 0},
 };
+
+/* What is read into, and which options have been seen so far. */
+struct reading {
+    struct options *options;
+    bool has_size; /* --memory SIZE was among them */
+    bool seen[sizeof rows / sizeof rows[0]];
+};
+
+static size_t row_of(int key)
+{
+    size_t row = 0;
+
+    while (rows[row].key != key && rows[row].name != NULL) {
+        row++;
+    }
+    return row;
+}
 
 int options_exit_status(uint32_t guest_code)
 {
@@ -126,12 +148,22 @@ static uint64_t read_milliseconds(struct argp_state *state, const char *text)
     return seconds > 0 && seconds < 0.001 ? 1 : (uint64_t)(seconds * 1000);
 }
 
+static bool parse_pages(const char *text, enum loam_pages *pages)
+{
+    for (*pages = LOAM_PAGES_AUTO; *pages < LOAM_PAGES_COUNT; ++*pages) {
+        if (strcmp(text, loam_pages_name(*pages)) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static enum loam_pages read_pages(struct argp_state *state, const char *text)
 {
-    for (unsigned i = 0; i < LOAM_PAGES_COUNT; i++) {
-        if (strcmp(text, loam_pages_name(i)) == 0) {
-            return i;
-        }
+    enum loam_pages pages;
+
+    if (parse_pages(text, &pages)) {
+        return pages;
     }
     argp_failure(state, EXIT_CODE_USAGE, 0, "--pages %s: no such kind of page: give 1G, 2M, thp, 4K or auto", text);
     return LOAM_PAGES_AUTO;
@@ -151,13 +183,194 @@ static enum on_reset read_on_reset(struct argp_state *state, const char *text)
     return ON_RESET_FAIL;
 }
 
-static error_t read_memory_option(int key, char *argument, struct argp_state *state, struct options *options)
+/* --- Parts of memory -------------------------------------------------------------------------------------------- */
+
+static const char *const part_keys[] = {"size", "pages", "node", "policy", "share", "populate", "lock", NULL};
+
+enum part_key { PART_SIZE, PART_PAGES, PART_NODE, PART_POLICY, PART_SHARE, PART_POPULATE, PART_LOCK };
+
+static bool read_node(const char **text, uint32_t *node)
 {
-    struct loam_memory_request *memory = &options->memory;
+    char *end;
+    unsigned long number;
+
+    if (**text < '0' || **text > '9') {
+        return false;
+    }
+    number = strtoul(*text, &end, 10);
+    *text = end;
+    *node = (uint32_t)number;
+    return number < LOAM_NODE_COUNT_MAX;
+}
+
+/* "0", "0-1", "0-1+3". */
+static bool parse_nodes(const char *text, uint64_t *node_mask)
+{
+    uint32_t first, last;
+
+    for (*node_mask = 0;; text++) {
+        if (!read_node(&text, &first)) {
+            return false;
+        }
+        last = first;
+        if (*text == '-') {
+            text++;
+            if (!read_node(&text, &last) || last < first) {
+                return false;
+            }
+        }
+        *node_mask |= UINT64_MAX << first & UINT64_MAX >> (LOAM_NODE_COUNT_MAX - 1 - last);
+        if (*text != '+') {
+            return *text == '\0';
+        }
+    }
+}
+
+static bool parse_switch(const char *text, bool *on)
+{
+    *on = strcmp(text, "on") == 0;
+    return *on || strcmp(text, "off") == 0;
+}
+
+static bool parse_policy(const char *text, enum loam_placement *placement)
+{
+    for (*placement = LOAM_PLACEMENT_STRICT; *placement < LOAM_PLACEMENT_COUNT; ++*placement) {
+        if (strcmp(text, loam_placement_name(*placement)) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Read one key=value into *part; NULL: done, else what would do. */
+static const char *read_part_key(enum part_key key, const char *value, struct loam_backing_request *part)
+{
+    bool on = false;
+
+    switch (key) {
+    case PART_SIZE:
+        return options_parse_bytes(value, &part->bytes) ? NULL : "give size= a number with K, M, G or T, such as 256M";
+    case PART_PAGES:
+        return parse_pages(value, &part->pages) ? NULL : "give pages= 1G, 2M, thp, 4K or auto";
+    case PART_NODE:
+        return parse_nodes(value, &part->node_mask) ? NULL : "give node= numbers from 0 to 63, such as 0, 0-1 or 0+2";
+    case PART_POLICY:
+        return parse_policy(value, &part->placement) ? NULL : "give policy= strict, preferred or interleave";
+    case PART_SHARE:
+        if (!parse_switch(value, &on)) {
+            return "give share= on or off";
+        }
+        part->sharing = on ? LOAM_SHARING_SHARED : LOAM_SHARING_PRIVATE;
+        return NULL;
+    case PART_POPULATE:
+        if (!parse_switch(value, &on)) {
+            return "give populate= on or off";
+        }
+        part->commit = on ? LOAM_COMMIT_POPULATE : LOAM_COMMIT_LAZY;
+        return NULL;
+    case PART_LOCK:
+        return parse_switch(value, &part->lock) ? NULL : "give lock= on or off";
+    default:
+        return "the keys are size, pages, node, policy, share, populate and lock";
+    }
+}
+
+/* What does not go together within a part; NULL: nothing. A node without a policy is meant strictly. */
+static const char *finish_part(struct loam_backing_request *part)
+{
+    if (part->bytes == 0) {
+        return "give it a size, such as size=1G";
+    }
+    if (part->node_mask == 0 && part->placement != LOAM_PLACEMENT_ANY) {
+        return "policy= goes with node= only: give both";
+    }
+    if (part->node_mask != 0 && part->placement == LOAM_PLACEMENT_ANY) {
+        part->placement = LOAM_PLACEMENT_STRICT;
+    }
+    if (part->placement == LOAM_PLACEMENT_PREFERRED && (part->node_mask & (part->node_mask - 1)) != 0) {
+        return "policy=preferred is for one node: give one";
+    }
+    if (part->lock && part->commit == LOAM_COMMIT_LAZY) {
+        return "lock=on and populate=off contradict each other (what is locked is populated): give one of them";
+    }
+    return NULL;
+}
+
+/* The fault of the text, whose copy getsubopt(3) cuts in pieces; NULL: none. */
+static const char *read_part_text(char *copy, struct loam_backing_request *part)
+{
+    const char *fault = NULL;
+    char *value;
+
+    while (*copy != '\0' && fault == NULL) {
+        int key = getsubopt(&copy, (char *const *)part_keys, &value);
+
+        fault = read_part_key((enum part_key)key, key >= 0 && value != NULL ? value : "", part);
+    }
+    return fault != NULL ? fault : finish_part(part);
+}
+
+static void read_part(struct argp_state *state, const char *text, struct loam_memory_request *memory)
+{
+    struct loam_backing_request *part = &memory->parts[memory->part_count];
+    char *copy;
+    const char *fault;
+
+    if (memory->part_count == LOAM_MEMORY_PART_MAX) {
+        argp_failure(state, EXIT_CODE_USAGE, 0, "--memory %s: more than %d parts: give fewer", text,
+                     LOAM_MEMORY_PART_MAX);
+    }
+    copy = strdup(text);
+    fault = copy != NULL ? read_part_text(copy, part) : "no memory is left to read it";
+    free(copy);
+    if (fault != NULL) {
+        argp_failure(state, EXIT_CODE_USAGE, 0, "--memory %s: %s", text, fault);
+    }
+    memory->part_count++;
+}
+
+/* Parts say for themselves what an ordinary request says by options of its own. */
+static void finish_parts(struct argp_state *state, const struct reading *reading)
+{
+    static const int others[] = {'p', KEY_POPULATE, KEY_LAZY, KEY_NODE, KEY_LOCK};
+    struct loam_memory_request *memory = &reading->options->memory;
+
+    if (memory->part_count == 0) {
+        return;
+    }
+    if (reading->has_size) {
+        argp_failure(state, EXIT_CODE_USAGE, 0,
+                     "--memory SIZE and --memory size=SIZE,... contradict each other: give all RAM in parts, or none");
+    }
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
+        if (reading->seen[row_of(others[i])]) {
+            argp_failure(state, EXIT_CODE_USAGE, 0,
+                         "--%s and --memory size=SIZE,... contradict each other: each part says it for itself",
+                         rows[row_of(others[i])].name);
+        }
+    }
+    memory->bytes = 0;
+    for (uint32_t i = 0; i < memory->part_count; i++) {
+        if (__builtin_add_overflow(memory->bytes, memory->parts[i].bytes, &memory->bytes)) {
+            argp_failure(state, EXIT_CODE_USAGE, 0, "--memory: the parts are more than 64 bits of bytes: give less");
+        }
+    }
+}
+
+/* --- Options ---------------------------------------------------------------------------------------------------- */
+
+static error_t read_memory_option(int key, char *argument, struct argp_state *state, struct reading *reading)
+{
+    struct loam_memory_request *memory = &reading->options->memory;
 
     switch (key) {
     case 'm':
-        memory->bytes = read_bytes(state, "memory", argument);
+        if (strchr(argument, '=') != NULL) {
+            read_part(state, argument, memory);
+        } else {
+            memory->bytes = read_bytes(state, "memory", argument);
+            reading->has_size = true;
+        }
         return 0;
     case 'p':
         memory->pages = read_pages(state, argument);
@@ -188,12 +401,6 @@ static error_t read_memory_option(int key, char *argument, struct argp_state *st
 
 /* --- How options go together ------------------------------------------------------------------------------------ */
 
-/* What is read into, and which options have been seen so far. */
-struct reading {
-    struct options *options;
-    bool seen[sizeof rows / sizeof rows[0]];
-};
-
 /* Pairs that are refused: the first goes only with the second, or never. All others are explained in the help. */
 static const struct rule {
     int option, other;
@@ -206,16 +413,6 @@ static const struct rule {
     {KEY_CMDLINE, KEY_KERNEL, true, "it is for one"},
     {KEY_ON_RESET, KEY_KERNEL, true, "the self-test never resets itself"},
 };
-
-static size_t row_of(int key)
-{
-    size_t row = 0;
-
-    while (rows[row].key != key && rows[row].name != NULL) {
-        row++;
-    }
-    return row;
-}
 
 static void check_rules(struct argp_state *state, const struct reading *reading)
 {
@@ -240,6 +437,7 @@ static void finish_options(struct argp_state *state, const struct reading *readi
     struct options *options = reading->options;
 
     check_rules(state, reading);
+    finish_parts(state, reading);
     if (options->timeout_milliseconds == UINT64_MAX) {
         uint64_t gib = options->memory.bytes / LOAM_GIB;
 
@@ -288,7 +486,7 @@ static error_t read_option(int key, char *argument, struct argp_state *state)
         finish_options(state, reading);
         return 0;
     default:
-        return read_memory_option(key, argument, state, options);
+        return read_memory_option(key, argument, state, reading);
     }
 }
 
@@ -298,6 +496,8 @@ static const char documentation[] =
     "Examples:\n"
     "  loam run                                    the self-test on 256 MiB\n"
     "  loam run -m 6G -p 2M                        on 6 GiB of 2 MiB hugepages, around the hole\n"
+    "  loam run -m size=1G,pages=1G,node=0 -m size=256M,pages=4K\n"
+    "                                              on both kinds of pages, the large ones from node 0\n"
     "  loam plan -m 64G -p 1G                      what that would take, and what falls short\n"
     "  loam run --kernel vmlinux --cmdline 'console=ttyS0' -m 1G\n"
     "  loam run -m 24M --low-limit 12M --kernel /boot/memtest86+x64.bin \\\n"
@@ -316,7 +516,13 @@ static const char documentation[] =
     "  --timeout and --memory: without it, more memory is given more time\n"
     "  --vcpus and --kernel: no table tells a kernel of more than one\n"
     "  --initrd and --memory: the file is in memory beside the guest's, and planned for\n"
-    "Of an option that is given twice the last stands. plan looks at those of memory, at --vcpus, and how large each "
+    "Parts of memory: --memory size=SIZE,..., once for each, up to 8, in place of --memory SIZE, --pages, --node, "
+    "--populate, --lazy and --lock. LIST is 0, 0-1 or 0+2; WHICH is strict (from these nodes alone; the default), "
+    "preferred (one node, others when it has no more) or interleave (in turn). share: a memfd, or private memory. "
+    "populate=off is --lazy. The largest pages lie lowest; what does not fit below the low limit goes on from 4 "
+    "GiB.\n\n"
+    "Of an option that is given twice the last stands, but for parts. plan looks at those of memory, at --vcpus, and "
+    "how large each "
     "FILE is.\n\n"
     "Exit status: 0 pass; 1 the guest failed: a check, a reset of its own, or a code without a status of its own; 2 "
     "usage; 3 the host lacks something, or what was printed could not be written; 4 KVM or the guest broke; 5 to 123 "

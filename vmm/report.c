@@ -58,24 +58,72 @@ static const char *const commit_texts[LOAM_COMMIT_COUNT] = {
     [LOAM_COMMIT_LAZY] = "found on first touch",
 };
 
-static const char *commit_text(const struct loam_plan *plan)
+static const char *commit_text(bool charged_at_touch, bool populates, enum loam_commit asked)
 {
-    if (plan->charged_at_touch) {
+    if (charged_at_touch) {
         return "populated when mapped: a control group's limit charges them at first touch";
     }
-    return commit_texts[plan->populates ? LOAM_COMMIT_POPULATE : plan->request.parts[0].commit];
+    return commit_texts[populates ? LOAM_COMMIT_POPULATE : asked];
+}
+
+static const char *kind_text(enum loam_pages pages)
+{
+    if (pages == LOAM_PAGES_1G || pages == LOAM_PAGES_2M) {
+        return "hugepages";
+    }
+    return pages == LOAM_PAGES_THP ? "transparent huge pages" : "pages";
+}
+
+/* "strict on node 0 1": as it was asked. */
+static void print_placement(struct report *report, const struct loam_backing_request *asked)
+{
+    if (asked->placement == LOAM_PLACEMENT_ANY) {
+        return;
+    }
+    fprintf(report->out, ", %s on node", loam_placement_name(asked->placement));
+    for (unsigned node = 0; node < LOAM_NODE_COUNT_MAX; node++) {
+        if ((asked->node_mask >> node & 1) != 0) {
+            fprintf(report->out, " %u", node);
+        }
+    }
+}
+
+/* One part of several as it was asked, whose pages may lie on both sides of the hole. */
+static void print_asked(struct report *report, const struct loam_plan *plan, uint32_t asked)
+{
+    static const char *const sharing_texts[LOAM_SHARING_COUNT] = {
+        [LOAM_SHARING_ANY] = "", [LOAM_SHARING_SHARED] = ", shared", [LOAM_SHARING_PRIVATE] = ", private"};
+    const struct loam_backing_request *request = &plan->request.parts[asked];
+    const struct loam_plan_part *any = &plan->parts[0];
+    uint64_t page_count = 0;
+
+    for (uint32_t i = 0; i < plan->part_count; i++) {
+        if (plan->parts[i].asked == asked) {
+            any = &plan->parts[i];
+            page_count += any->page_count;
+        }
+    }
+    fprintf(report->out, "  part %-4" PRIu32 " %s as %" PRIu64 " x %s %s, %s", asked + 1,
+            amount_of(request->bytes).text, page_count, amount_of(any->page_bytes).text, kind_text(any->pages),
+            commit_text(any->charged_at_touch, any->populates, request->commit));
+    print_placement(report, request);
+    fprintf(report->out, "%s%s\n", sharing_texts[request->sharing], request->lock ? ", locked" : "");
 }
 
 static void print_pages(struct report *report, const struct loam_plan *plan)
 {
-    const char *kind = plan->pages == LOAM_PAGES_THP ? "transparent huge pages" : "pages";
+    const struct loam_memory_request *request = &plan->request;
 
-    fprintf(report->out, "  memory    %s as ", amount_of(plan->request.bytes).text);
-    if (plan->pages == LOAM_PAGES_1G || plan->pages == LOAM_PAGES_2M) {
-        kind = "hugepages";
+    fprintf(report->out, "  memory    %s ", amount_of(request->bytes).text);
+    if (request->part_count > 1) {
+        fprintf(report->out, "in %" PRIu32 " parts\n", request->part_count);
+        for (uint32_t i = 0; i < request->part_count; i++) {
+            print_asked(report, plan, i);
+        }
+    } else {
+        fprintf(report->out, "as %" PRIu64 " x %s %s, %s\n", plan->backing_page_count, amount_of(plan->page_bytes).text,
+                kind_text(plan->pages), commit_text(plan->charged_at_touch, plan->populates, request->parts[0].commit));
     }
-    fprintf(report->out, "%" PRIu64 " x %s %s, %s\n", plan->backing_page_count, amount_of(plan->page_bytes).text, kind,
-            commit_text(plan));
     if (plan->passed_over[0] != '\0') {
         fprintf(report->out, "  auto      %s\n", printable_of(plan->passed_over).text);
     }
@@ -88,8 +136,13 @@ static void print_plan(struct report *report, const struct loam_plan *plan)
     for (uint32_t i = 0; i < plan->part_count; i++) {
         const struct loam_plan_part *part = &plan->parts[i];
 
-        fprintf(report->out, "  %-8s  [0x%09" PRIx64 ", 0x%09" PRIx64 ")  %s\n", i == 0 ? "low RAM" : "high RAM",
-                part->start.value, part->start.value + part->bytes, amount_of(part->bytes).text);
+        fprintf(report->out, "  %-8s  [0x%09" PRIx64 ", 0x%09" PRIx64 ")  %s",
+                part->start.value < plan->hole_start.value ? "low RAM" : "high RAM", part->start.value,
+                part->start.value + part->bytes, amount_of(part->bytes).text);
+        if (plan->request.part_count > 1) {
+            fprintf(report->out, ", part %" PRIu32, part->asked + 1);
+        }
+        fputc('\n', report->out);
     }
     fprintf(report->out, "  hole      [0x%09" PRIx64 ", 0x%09" PRIx64 ")  for devices\n", plan->hole_start.value,
             (uint64_t)LOAM_DMA32_END_BYTES);
@@ -149,6 +202,34 @@ static json_t *json_of_range(loam_gpa start, uint64_t bytes)
     return json_pack("{sIsI}", "gpa", (json_int_t)start.value, "bytes", (json_int_t)bytes);
 }
 
+static json_t *json_of_nodes(uint64_t node_mask)
+{
+    json_t *nodes = json_array();
+
+    for (unsigned node = 0; node < LOAM_NODE_COUNT_MAX; node++) {
+        if ((node_mask >> node & 1) != 0) {
+            json_array_append_new(nodes, json_integer(node));
+        }
+    }
+    return nodes;
+}
+
+/* Of several parts, each says which it is of, counted from 0, and what it is made of. */
+static json_t *json_of_part(const struct loam_plan *plan, const struct loam_plan_part *part)
+{
+    const struct loam_backing_request *asked = &plan->request.parts[part->asked];
+    json_t *json = json_of_range(part->start, part->bytes);
+
+    if (plan->request.part_count > 1) {
+        json_object_update_new(json, json_pack("{sIsssIsIsbsssosb}", "asked", (json_int_t)part->asked, "pages",
+                                               loam_pages_name(part->pages), "page_bytes", (json_int_t)part->page_bytes,
+                                               "page_count", (json_int_t)part->page_count, "populates", part->populates,
+                                               "placement", loam_placement_name(asked->placement), "nodes",
+                                               json_of_nodes(asked->node_mask), "locked", asked->lock));
+    }
+    return json;
+}
+
 /* UINT64_MAX, which stands for no limit, is null. */
 static json_t *json_of_found(uint64_t found)
 {
@@ -160,7 +241,7 @@ static json_t *json_of_plan(const struct loam_plan *plan)
     json_t *parts = json_array(), *checks = json_array();
 
     for (uint32_t i = 0; i < plan->part_count; i++) {
-        json_array_append_new(parts, json_of_range(plan->parts[i].start, plan->parts[i].bytes));
+        json_array_append_new(parts, json_of_part(plan, &plan->parts[i]));
     }
     for (uint32_t i = 0; i < plan->check_count; i++) {
         const struct loam_plan_check *check = &plan->checks[i];
@@ -172,11 +253,12 @@ static json_t *json_of_plan(const struct loam_plan *plan)
                                         json_of_text(check->text)));
     }
     return json_pack("{sIsssIsIsosIsIsIsIsbsoso}", "bytes", (json_int_t)plan->request.bytes, "pages",
-                     loam_pages_name(plan->pages), "page_bytes", (json_int_t)plan->page_bytes, "page_count",
-                     (json_int_t)plan->backing_page_count, "parts", parts, "hole_start",
-                     (json_int_t)plan->hole_start.value, "metadata_bytes", (json_int_t)plan->metadata_bytes,
-                     "table_bytes", (json_int_t)plan->table_bytes, "own_bytes", (json_int_t)plan->own_bytes,
-                     "populates", plan->populates, "checks", checks, "passed_over", json_of_text(plan->passed_over));
+                     plan->pages != LOAM_PAGES_AUTO ? loam_pages_name(plan->pages) : "mixed", "page_bytes",
+                     (json_int_t)plan->page_bytes, "page_count", (json_int_t)plan->backing_page_count, "parts", parts,
+                     "hole_start", (json_int_t)plan->hole_start.value, "metadata_bytes",
+                     (json_int_t)plan->metadata_bytes, "table_bytes", (json_int_t)plan->table_bytes, "own_bytes",
+                     (json_int_t)plan->own_bytes, "populates", plan->populates, "checks", checks, "passed_over",
+                     json_of_text(plan->passed_over));
 }
 
 static json_t *json_of_outcome(const struct attest_outcome *outcome)

@@ -183,6 +183,36 @@ Test(options, every_value_arrives)
 /* --- All pairs of options ----------------------------------------------------------------------------------------- */
 
 /* Every option of the program with a value that it takes. Who adds an option adds it here, and says what pairs mean. */
+/* --- Parts -------------------------------------------------------------------------------------------------------- */
+
+Test(options, memory_in_parts)
+{
+    char first[] = "size=1G,pages=1G,node=0", second[] = "size=256M,pages=4K,share=off,populate=on,lock=on";
+    struct options options = options_of(7, "--memory", first, "-m", second,
+                                        "--memory=size=2M,populate=off,share=on,"
+                                        "node=0-1+3,policy=interleave",
+                                        "--low-limit", "2G");
+    const struct loam_backing_request *parts = options.memory.parts;
+
+    cr_assert_eq(options.memory.part_count, 3);
+    cr_expect_eq(options.memory.bytes, LOAM_GIB + 258 * LOAM_MIB);
+    cr_expect_eq(options.memory.low_limit_bytes, 2 * LOAM_GIB);
+    cr_expect(parts[0].bytes == LOAM_GIB && parts[0].pages == LOAM_PAGES_1G);
+    cr_expect(parts[0].placement == LOAM_PLACEMENT_STRICT && parts[0].node_mask == 1, "strict, unless said otherwise");
+    cr_expect(parts[0].sharing == LOAM_SHARING_ANY && parts[0].commit == LOAM_COMMIT_RESERVE && !parts[0].lock);
+    cr_expect(parts[1].bytes == 256 * LOAM_MIB && parts[1].pages == LOAM_PAGES_4K && parts[1].lock);
+    cr_expect(parts[1].sharing == LOAM_SHARING_PRIVATE && parts[1].commit == LOAM_COMMIT_POPULATE);
+    cr_expect(parts[1].placement == LOAM_PLACEMENT_ANY && parts[1].node_mask == 0);
+    cr_expect(parts[2].sharing == LOAM_SHARING_SHARED && parts[2].commit == LOAM_COMMIT_LAZY);
+    cr_expect(parts[2].placement == LOAM_PLACEMENT_INTERLEAVE && parts[2].node_mask == 0xb);
+    cr_expect_eq(options.timeout_milliseconds, 90000, "30 s more for a GiB");
+    cr_expect_str_eq(first, "size=1G,pages=1G,node=0", "argv stays as it is");
+    options = options_of(2, "-m", "size=2M,node=0-63,policy=strict");
+    cr_expect_eq(options.memory.parts[0].node_mask, UINT64_MAX);
+    options = options_of(2, "-m", "size=2M,node=63,policy=preferred");
+    cr_expect_eq(options.memory.parts[0].node_mask, UINT64_C(1) << 63);
+}
+
 static const struct {
     const char *name;
     char *words[2]; /* the second NULL: it takes none */
@@ -277,6 +307,23 @@ Test(options, values_that_are_none)
         {{"file", NULL}, "file: not an option\n"},
         {{"--memory", NULL}, "requires an argument\n"},
         {{"--node", NULL}, "requires an argument\n"},
+        {{"--memory", "size=much"}, "--memory size=much: give size= a number with K, M, G or T, such as 256M\n"},
+        {{"--memory", "size"}, "--memory size: not a size: give a number with K, M, G or T, such as 256M\n"},
+        {{"--memory", "pages=1G"}, "--memory pages=1G: give it a size, such as size=1G\n"},
+        {{"--memory", "size=1G,pages=3M"}, "pages=3M: give pages= 1G, 2M, thp, 4K or auto\n"},
+        {{"--memory", "size=1G,pages"}, "--memory size=1G,pages: give pages= 1G, 2M, thp, 4K or auto\n"},
+        {{"--memory", "size=1G,node=64"}, "give node= numbers from 0 to 63, such as 0, 0-1 or 0+2\n"},
+        {{"--memory", "size=1G,node=2-1"}, "give node= numbers from 0 to 63, such as 0, 0-1 or 0+2\n"},
+        {{"--memory", "size=1G,node=1+"}, "give node= numbers from 0 to 63, such as 0, 0-1 or 0+2\n"},
+        {{"--memory", "size=1G,node=99999999999999999999"}, "give node= numbers from 0 to 63, such as 0, 0-1 or 0+2\n"},
+        {{"--memory", "size=1G,policy=strict"}, "policy= goes with node= only: give both\n"},
+        {{"--memory", "size=1G,node=0,policy=any"}, "give policy= strict, preferred or interleave\n"},
+        {{"--memory", "size=1G,node=0-1,policy=preferred"}, "policy=preferred is for one node: give one\n"},
+        {{"--memory", "size=1G,share=yes"}, "give share= on or off\n"},
+        {{"--memory", "size=1G,populate=1"}, "give populate= on or off\n"},
+        {{"--memory", "size=1G,lock=on,populate=off"},
+         "lock=on and populate=off contradict each other (what is locked is populated): give one of them\n"},
+        {{"--memory", "size=1G,colour=red"}, "the keys are size, pages, node, policy, share, populate and lock\n"},
     };
 
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
@@ -286,6 +333,31 @@ Test(options, values_that_are_none)
                      cases[i].says);
         cr_expect_not_null(strstr(text, cases[i].says), "'%s' is not in: %s", cases[i].says, text);
     }
+}
+
+/* Parts say it for themselves. */
+Test(options, parts_and_the_options_of_all_memory_contradict_each_other)
+{
+    static char *const others[][2] = {{"--pages", "2M"}, {"--node", "0"}, {"--lazy"}, {"--populate"}, {"--lock"}};
+    char *both[] = {"loam run", "--memory", "1G", "--memory", "size=1G", NULL}, *many[20] = {"loam run"}, text[4096];
+
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
+        char *argv[] = {"loam run", "--memory=size=1G", others[i][0], others[i][1], NULL}, expected[128];
+
+        snprintf(expected, sizeof expected,
+                 "%s and --memory size=SIZE,... contradict each other: each part says it for itself\n", others[i][0]);
+        cr_expect_eq(ending(argv, others[i][1] != NULL ? 4 : 3, text, sizeof text), EXIT_CODE_USAGE);
+        cr_expect_not_null(strstr(text, expected), "'%s' is not in: %s", expected, text);
+    }
+    cr_expect_eq(ending(both, 5, text, sizeof text), EXIT_CODE_USAGE);
+    cr_expect_not_null(strstr(text, "give all RAM in parts, or none\n"), "%s", text);
+    for (int i = 1; i < 19; i += 2) {
+        many[i] = "--memory";
+        many[i + 1] = "size=2M";
+    }
+    cr_expect_eq(ending(many, 17, text, sizeof text), 0);
+    cr_expect_eq(ending(many, 19, text, sizeof text), EXIT_CODE_USAGE);
+    cr_expect_not_null(strstr(text, "--memory size=2M: more than 8 parts: give fewer\n"), "%s", text);
 }
 
 /* Memory, machine, run. */

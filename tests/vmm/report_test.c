@@ -69,6 +69,69 @@ Test(report, plan_as_text)
     cr_expect_not_null(strstr(text, "short     pool: \"quoted\""), "%s", text);
 }
 
+/* 2 GiB of 1 GiB pages, of which one lies above the hole, and 256 MiB of small ones. */
+static struct loam_plan make_mixed_plan(void)
+{
+    struct loam_plan plan = make_plan(2 * LOAM_GIB + 256 * LOAM_MIB);
+
+    plan.pages = LOAM_PAGES_AUTO;
+    plan.request.part_count = 2;
+    plan.request.parts[0] = (struct loam_backing_request){
+        .bytes = 256 * LOAM_MIB, .commit = LOAM_COMMIT_LAZY, .sharing = LOAM_SHARING_PRIVATE};
+    plan.request.parts[1] = (struct loam_backing_request){
+        .bytes = 2 * LOAM_GIB, .placement = LOAM_PLACEMENT_STRICT, .node_mask = 5, .lock = true};
+    plan.part_count = 3;
+    plan.parts[0] = (struct loam_plan_part){{0}, LOAM_GIB, 1, LOAM_PAGES_1G, LOAM_GIB, 1, .populates = true};
+    plan.parts[1] =
+        (struct loam_plan_part){{LOAM_GIB}, 256 * LOAM_MIB, 0, LOAM_PAGES_4K, 4096, 65536, .populates = false};
+    plan.parts[2] = (struct loam_plan_part){{4 * LOAM_GIB}, LOAM_GIB, 1, LOAM_PAGES_1G, LOAM_GIB, 1, .populates = true};
+    plan.hole_start.value = LOAM_GIB + 256 * LOAM_MIB;
+    return plan;
+}
+
+Test(report, plan_in_parts_as_text)
+{
+    struct loam_plan plan = make_mixed_plan();
+    struct report report;
+
+    report_init(&report, false, out, false);
+    report_plan(&report, &plan);
+    fflush(out);
+    cr_expect_not_null(strstr(text,
+                              "  memory    2.2 GiB in 2 parts\n"
+                              "  part 1    256 MiB as 65536 x 4 KiB pages, found on first touch, private\n"
+                              "  part 2    2 GiB as 2 x 1 GiB hugepages, populated when mapped, strict on node 0 2, "
+                              "locked\n"
+                              "  low RAM   [0x000000000, 0x040000000)  1 GiB, part 2\n"
+                              "  low RAM   [0x040000000, 0x050000000)  256 MiB, part 1\n"
+                              "  high RAM  [0x100000000, 0x140000000)  1 GiB, part 2\n"
+                              "  hole      [0x050000000, 0x100000000)  for devices\n"),
+                       "%s", text);
+}
+
+Test(report, plan_in_parts_as_json)
+{
+    struct loam_plan plan = make_mixed_plan();
+    struct report report;
+    json_t *root, *parts, *wanted;
+
+    report_init(&report, true, out, false);
+    report_plan(&report, &plan);
+    report_finish(&report, 0);
+    root = json_loads(text, 0, NULL);
+    cr_assert_not_null(root, "%s", text);
+    parts = json_object_get(json_object_get(root, "plan"), "parts");
+    cr_expect_eq(json_array_size(parts), 3);
+    cr_expect_str_eq(json_string_value(json_object_get(json_object_get(root, "plan"), "pages")), "mixed");
+    wanted = json_loads("{\"gpa\": 4294967296, \"bytes\": 1073741824, \"asked\": 1, \"pages\": \"1G\","
+                        "\"page_bytes\": 1073741824, \"page_count\": 1, \"populates\": true,"
+                        "\"placement\": \"strict\", \"nodes\": [0, 2], \"locked\": true}",
+                        0, NULL);
+    cr_expect(json_equal(json_array_get(parts, 2), wanted), "%s", text);
+    json_decref(wanted);
+    json_decref(root);
+}
+
 Test(report, checks_and_verdict_as_text_without_colour)
 {
     struct attest_outcome pass = make_outcome(true), fail = make_outcome(false);
