@@ -119,30 +119,42 @@ static bool check_echo(struct attest *attest, const struct loam_abi_result *resu
     return check_patterns(attest, LOAM_ABI_KIND_ECHO, result, text, bytes);
 }
 
-/* Every page of the range holds its own address, seen through its HVA. */
-static bool range_is_aliased(struct attest *attest, const struct loam_gpa_view *view,
-                             const struct loam_abi_range *range, char *text, size_t bytes)
+/* Every page of the piece holds its own address, seen through its HVA. */
+static bool piece_is_aliased(struct attest *attest, const struct loam_piece *piece, char *text, size_t bytes)
 {
-    void *hva;
-
-    if (loam_gpa_view_translate(view, (loam_gpa){range->start}, range->bytes, LOAM_ACCESS_WRITE, &hva) != LOAM_OK) {
-        snprintf(text, bytes, "host: RAM at GPA 0x%" PRIx64 " has no single HVA", range->start);
-        return false;
-    }
-    for (uint64_t offset = 0; offset < range->bytes; offset += PAGE_BYTES) {
-        uint64_t gpa = range->start + offset, next = promises_skip_kept(&attest->promises, gpa), found;
+    for (uint64_t offset = 0; offset < piece->bytes; offset += PAGE_BYTES) {
+        uint64_t gpa = piece->start.value + offset, next = promises_skip_kept(&attest->promises, gpa), found;
 
         if (next != gpa) {
-            offset = next - range->start - PAGE_BYTES;
+            offset = next - piece->start.value - PAGE_BYTES;
             continue;
         }
-        found = *(const volatile uint64_t *)((const char *)hva + offset);
+        found = *(const volatile uint64_t *)((const char *)piece->hva + offset);
         if (found != gpa) {
             snprintf(text, bytes, "host: the page at GPA 0x%" PRIx64 " holds 0x%" PRIx64, gpa, found);
             return false;
         }
     }
     return true;
+}
+
+/* RAM that goes on where other memory backs it is one range to the guest. */
+static bool range_is_aliased(struct attest *attest, const struct loam_gpa_view *view,
+                             const struct loam_abi_range *range, char *text, size_t bytes)
+{
+    struct loam_piece pieces[LOAM_PLAN_REGION_MAX];
+    bool agrees = true;
+    uint32_t count;
+
+    if (loam_gpa_view_pieces(view, (loam_gpa){range->start}, range->bytes, LOAM_ACCESS_WRITE, pieces,
+                             LOAM_PLAN_REGION_MAX, &count) != LOAM_OK) {
+        snprintf(text, bytes, "host: RAM at GPA 0x%" PRIx64 " is not all there", range->start);
+        return false;
+    }
+    for (uint32_t i = 0; i < count && agrees; i++) {
+        agrees = piece_is_aliased(attest, &pieces[i], text, bytes);
+    }
+    return agrees;
 }
 
 static bool check_alias(struct attest *attest, const struct loam_abi_result *result, char *text, size_t bytes)

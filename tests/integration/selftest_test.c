@@ -121,3 +121,33 @@ Test(selftest, two_vcpus)
     cr_expect_eq(process_run(&process, argv, 120000), 0, "exit %d: %s", process.status, process.err);
     process_end(&process);
 }
+
+/* RAM of three kinds, of which the guest sees no seam: one range on each side of the hole. */
+Test(selftest, memory_in_parts)
+{
+    struct process process;
+    char *argv[] = {loam_path(),
+                    "run",
+                    "--json",
+                    "--memory",
+                    "size=32M,pages=2M",
+                    "--memory",
+                    "size=24M,pages=4K,policy=interleave,node=0",
+                    "--memory",
+                    "size=4M,pages=4K,share=off",
+                    "--low-limit",
+                    "16M",
+                    NULL};
+    json_t *root;
+
+    need_kvm();
+    need_pool("2M", 32 * MIB);
+    cr_assert_eq(process_run(&process, argv, 120000), 0, "exit %d: %s", process.status, process.err);
+    root = json_loads(process.out, 0, NULL);
+    cr_assert_not_null(root, "no JSON: %s", process.out);
+    cr_expect_str_eq(json_string_value(json_object_get(root, "verdict")), "pass");
+    cr_expect_eq(json_array_size(json_object_get(json_object_get(root, "plan"), "parts")), 4);
+    check_ram(root, 60 * MIB);
+    json_decref(root);
+    process_end(&process);
+}

@@ -706,7 +706,7 @@ Test(attest, a_promise_that_the_host_cannot_keep)
     }
     cr_expect_not(attest_outcome(attest, LOAM_ABI_CHECK_ALIAS)->host_passed);
     cr_expect_not_null(
-        strstr(attest_outcome(attest, LOAM_ABI_CHECK_ALIAS)->text, "host: RAM at GPA 0x0 has no single HVA"));
+        strstr(attest_outcome(attest, LOAM_ABI_CHECK_ALIAS)->text, "host: RAM at GPA 0x0 is not all there"));
 }
 
 static uint64_t aliased_page;
