@@ -2,6 +2,7 @@
 #include "vmm/kvm.h"
 
 #include "loam/gpa_map.h"
+#include "loam/memory.h"
 #include "loam/slots.h"
 #include "tests/vmm/ioctl_fake.h"
 
@@ -480,5 +481,38 @@ Test(kvm, logs_what_a_guest_writes_and_keeps_what_it_may_not_write)
     }
     cr_assert_eq(((const uint8_t *)shown.hva)[3 * PAGE], 1);
     cr_assert_eq(((const uint8_t *)shown.hva)[9 * PAGE], 0);
+    end_shown(&shown);
+}
+
+/* What is plugged is a slot of KVM's as soon as the call returns, and none once it is unplugged. */
+Test(kvm, has_a_slot_for_what_is_plugged)
+{
+    struct loam_memory_request request = {.bytes = 4 * LOAM_MIB, .pages = LOAM_PAGES_4K};
+    struct loam_plug_request more = {.backing = {.bytes = 2 * LOAM_MIB, .pages = LOAM_PAGES_4K}};
+    struct loam_slots_row row = {.bytes = PAGE, .number = 100};
+    static struct shown shown;
+    struct loam_backing_info plugged;
+    struct loam_memory *memory;
+    struct loam_diag diag = {0};
+    struct loam_plan plan;
+
+    NEED_KVM();
+    start_shown(&shown);
+    more.slots = shown.slots;
+    cr_assert_eq(loam_plan_make(&request, &plan, &diag), LOAM_OK, "%s", diag.text);
+    cr_assert_eq(loam_memory_create(&plan, &memory, &diag), LOAM_OK, "%s", diag.text);
+    cr_assert_eq(loam_memory_plug(memory, &more, &plugged, &diag), LOAM_OK, "%s", diag.text);
+    cr_assert_eq(loam_slots_count(shown.slots), 2);
+    row.start = plugged.gpa;
+    row.hva = shown.hva;
+    cr_assert_eq(kvm_set_slot(&shown.vm_fd, &row), -1);
+    cr_assert_eq(errno, EEXIST, "KVM has one there");
+    cr_assert_eq(loam_memory_unplug(memory, plugged.gpa, shown.slots, &diag), LOAM_OK, "%s", diag.text);
+    cr_assert_eq(loam_slots_count(shown.slots), 1);
+    cr_assert_eq(kvm_set_slot(&shown.vm_fd, &row), 0, "KVM has none there");
+    row.bytes = 0;
+    cr_assert_eq(kvm_set_slot(&shown.vm_fd, &row), 0);
+    cr_assert_eq(loam_slots_clear(shown.slots, &diag), LOAM_OK, "%s", diag.text);
+    loam_memory_destroy(memory);
     end_shown(&shown);
 }

@@ -705,8 +705,11 @@ static void *cut_hva;
 
 static void add_lost_ram(enum loam_access granted)
 {
-    struct loam_region region = {
-        .start = {LOST_RAM}, .bytes = LOST_BYTES, .backing = 77, .type = LOAM_REGION_RAM, .access = granted};
+    struct loam_region region = {.start = {LOST_RAM},
+                                 .bytes = LOST_BYTES,
+                                 .backing = LOAM_FRAME_SECTION_MAX + 1,
+                                 .type = LOAM_REGION_RAM,
+                                 .access = granted};
 
     cut_fd = memfd_create("cut", MFD_CLOEXEC);
     cr_assert_geq(cut_fd, 0);

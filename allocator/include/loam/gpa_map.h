@@ -109,7 +109,7 @@ LOAM_MUST_USE enum loam_error loam_gpa_map_init(void *memory, size_t bytes, cons
  * Add a region. LOAM_ERROR_INVALID: range empty, misaligned, beyond LOAM_GPA_END, or members that contradict each
  * other. LOAM_ERROR_OVERLAP: part of the range is there already. LOAM_ERROR_EXHAUSTED: more rows than region_capacity.
  * LOAM_ERROR_BUSY: readers hold every other table. LOAM_ERROR_NOT_PERMITTED: in the map of a struct loam_memory,
- * backing is the number of one of its backings.
+ * backing is a number that one of its backings has or may come to have; those above LOAM_FRAME_SECTION_MAX never are.
  */
 LOAM_MUST_USE enum loam_error loam_gpa_map_insert(struct loam_gpa_map *map, const struct loam_region *region);
 
