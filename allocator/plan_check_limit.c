@@ -103,7 +103,8 @@ enum loam_error loam_plan_check_address_space(struct loam_plan_draft *draft, str
 {
     const struct loam_plan *plan = draft->plan;
     uint64_t align_bytes = plan->page_bytes > 2 * LOAM_MIB ? plan->page_bytes : 2 * LOAM_MIB;
-    uint64_t ram_bytes = plan->request.bytes + plan->part_count * GUARDS_BYTES + align_bytes;
+    uint64_t ram_bytes =
+        plan->request.bytes + plan->part_count * GUARDS_BYTES + align_bytes + loam_plan_layout_untouched_bytes(plan);
     uint64_t stack_bytes;
     enum loam_error error = stacks_bytes(plan, &stack_bytes, diag);
 
@@ -125,12 +126,13 @@ enum loam_error loam_plan_check_data_size(struct loam_plan_draft *draft, struct 
     if (error == LOAM_OK) {
         error = stacks_bytes(plan, &stack_bytes, diag);
     }
-    return error != LOAM_OK
-               ? error
-               : check_bytes(draft, LOAM_PLAN_DATA_SIZE, LOAM_PRIM_LIMIT_DATA,
-                             loam_add_capped(loam_add_capped(private_bytes + plan->metadata_bytes, plan->own_bytes),
-                                             stack_bytes),
-                             "of private memory wanted", false, diag);
+    return error != LOAM_OK ? error
+                            : check_bytes(draft, LOAM_PLAN_DATA_SIZE, LOAM_PRIM_LIMIT_DATA,
+                                          loam_add_capped(loam_add_capped(private_bytes + plan->metadata_bytes +
+                                                                              loam_plan_layout_untouched_bytes(plan),
+                                                                          plan->own_bytes),
+                                                          stack_bytes),
+                                          "of private memory wanted", false, diag);
 }
 
 /* --- Threads ------------------------------------------------------------------------------------------------------ */

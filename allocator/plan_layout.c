@@ -444,25 +444,38 @@ struct loam_gpa_map_config loam_plan_layout_map_config(const struct loam_plan *p
                                         .table_capacity = plan->request.table_capacity};
 }
 
+static uint64_t touched_map_bytes(const struct loam_plan *plan)
+{
+    struct loam_gpa_map_config config = loam_plan_layout_map_config(plan);
+
+    if (config.table_capacity > TABLES_MEASURED) {
+        config.table_capacity = TABLES_MEASURED;
+    }
+    return loam_gpa_map_bytes(&config);
+}
+
+uint64_t loam_plan_layout_untouched_bytes(const struct loam_plan *plan)
+{
+    struct loam_gpa_map_config config = loam_plan_layout_map_config(plan);
+
+    return loam_gpa_map_bytes(&config) - touched_map_bytes(plan);
+}
+
 /* A section's metadata depends on the allocator that it joins, so one is made to be asked. */
 static enum loam_error measure(struct loam_plan *plan, struct loam_diag *diag)
 {
     struct loam_frame_config frame_config = loam_plan_layout_frame_config(plan);
-    struct loam_gpa_map_config map_config = loam_plan_layout_map_config(plan);
     size_t frame_bytes = loam_frame_bytes(&frame_config);
     struct loam_frame *frame;
     void *memory;
     enum loam_error error;
 
-    if (map_config.table_capacity > TABLES_MEASURED) {
-        map_config.table_capacity = TABLES_MEASURED;
-    }
     if (!loam_prim_heap_alloc(frame_bytes, &memory)) {
         return loam_fail(diag, LOAM_ERROR_SYSTEM, "%zu bytes of heap to measure metadata", frame_bytes);
     }
     error = loam_frame_init(memory, frame_bytes, &frame_config, &frame);
     if (error == LOAM_OK) {
-        plan->metadata_bytes = frame_bytes + loam_gpa_map_bytes(&map_config);
+        plan->metadata_bytes = frame_bytes + touched_map_bytes(plan);
         for (uint32_t i = 0; i < plan->part_count; i++) {
             plan->metadata_bytes +=
                 loam_frame_section_bytes(frame, loam_pfn_from_gpa(plan->parts[i].start, LOAM_FRAME_SHIFT),

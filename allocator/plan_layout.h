@@ -44,4 +44,7 @@ LOAM_MUST_USE enum loam_error loam_plan_layout_verify(const struct loam_plan *pl
 struct loam_frame_config loam_plan_layout_frame_config(const struct loam_plan *plan);
 struct loam_gpa_map_config loam_plan_layout_map_config(const struct loam_plan *plan);
 
+/* Metadata that is mapped beside metadata_bytes, and touched only where many views of the map are held. */
+uint64_t loam_plan_layout_untouched_bytes(const struct loam_plan *plan);
+
 #endif
