@@ -74,16 +74,19 @@ static const char *kind_text(enum loam_pages pages)
     return pages == LOAM_PAGES_THP ? "transparent huge pages" : "pages";
 }
 
-/* "strict on node 0 1": as it was asked. */
+/* "strict on node 0+1": as it is asked for. */
 static void print_placement(struct report *report, const struct loam_backing_request *asked)
 {
+    const char *lead = " on node ";
+
     if (asked->placement == LOAM_PLACEMENT_ANY) {
         return;
     }
-    fprintf(report->out, ", %s on node", loam_placement_name(asked->placement));
+    fprintf(report->out, ", %s", loam_placement_name(asked->placement));
     for (unsigned node = 0; node < LOAM_NODE_COUNT_MAX; node++) {
         if ((asked->node_mask >> node & 1) != 0) {
-            fprintf(report->out, " %u", node);
+            fprintf(report->out, "%s%u", lead, node);
+            lead = "+";
         }
     }
 }

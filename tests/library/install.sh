@@ -138,11 +138,17 @@ pages_read_without_a_warning() {
 completion_offers() {
     # shellcheck disable=SC1091
     source "$prefix/share/bash-completion/completions/loam"
-    complete_line() { COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)) && COMPREPLY=() && _loam && echo "${COMPREPLY[*]}"; }
+    complete_line() {
+        COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)) COMP_LINE="${line-$*}" COMPREPLY=()
+        COMP_POINT=${#COMP_LINE}
+        _loam && echo "${COMPREPLY[*]}"
+    }
     expect "$(complete_line loam r)" run
     expect "$(complete_line loam run --pag)" --pages
     expect "$(complete_line loam run --pages '')" '1G 2M thp 4K auto'
     expect "$(complete_line loam run --on-reset = re)" restart
+    expect "$(line='loam run --memory size=1G,pa' complete_line loam run --memory size = 1G,pa)" '1G,pages='
+    expect "$(line='loam run --memory size=1G,pages=t' complete_line loam run --memory size = 1G,pages = t)" thp
     "$prefix/bin/loam" run --help | grep -oE -- '--[a-z0-9-]+' | sort -u | grep -v usage >options
     complete_line loam run -- | tr ' ' '\n' | sort -u >offered
     diff options offered

@@ -81,10 +81,11 @@ static struct loam_plan make_mixed_plan(void)
     plan.request.parts[1] = (struct loam_backing_request){
         .bytes = 2 * LOAM_GIB, .placement = LOAM_PLACEMENT_STRICT, .node_mask = 5, .lock = true};
     plan.part_count = 3;
-    plan.parts[0] = (struct loam_plan_part){{0}, LOAM_GIB, 1, LOAM_PAGES_1G, LOAM_GIB, 1, .populates = true};
+    plan.parts[0] = (struct loam_plan_part){{0}, LOAM_GIB, 1, 0, LOAM_PAGES_1G, LOAM_GIB, 1, .populates = true};
     plan.parts[1] =
-        (struct loam_plan_part){{LOAM_GIB}, 256 * LOAM_MIB, 0, LOAM_PAGES_4K, 4096, 65536, .populates = false};
-    plan.parts[2] = (struct loam_plan_part){{4 * LOAM_GIB}, LOAM_GIB, 1, LOAM_PAGES_1G, LOAM_GIB, 1, .populates = true};
+        (struct loam_plan_part){{LOAM_GIB}, 256 * LOAM_MIB, 0, 0, LOAM_PAGES_4K, 4096, 65536, .populates = false};
+    plan.parts[2] =
+        (struct loam_plan_part){{4 * LOAM_GIB}, LOAM_GIB, 1, LOAM_GIB, LOAM_PAGES_1G, LOAM_GIB, 1, .populates = true};
     plan.hole_start.value = LOAM_GIB + 256 * LOAM_MIB;
     return plan;
 }
@@ -100,7 +101,7 @@ Test(report, plan_in_parts_as_text)
     cr_expect_not_null(strstr(text,
                               "  memory    2.2 GiB in 2 parts\n"
                               "  part 1    256 MiB as 65536 x 4 KiB pages, found on first touch, private\n"
-                              "  part 2    2 GiB as 2 x 1 GiB hugepages, populated when mapped, strict on node 0 2, "
+                              "  part 2    2 GiB as 2 x 1 GiB hugepages, populated when mapped, strict on node 0+2, "
                               "locked\n"
                               "  low RAM   [0x000000000, 0x040000000)  1 GiB, part 2\n"
                               "  low RAM   [0x040000000, 0x050000000)  256 MiB, part 1\n"
