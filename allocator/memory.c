@@ -393,10 +393,10 @@ const struct loam_plan *loam_memory_plan(const struct loam_memory *memory)
     return memory != NULL ? &memory->plan : NULL;
 }
 
+/* Whatever its state: one that comes is in the map before it is THERE. With the lock. */
 static bool has_backing(const struct memory_block *block)
 {
-    return block->state == MEMORY_BLOCK_THERE || block->state == MEMORY_BLOCK_GOING ||
-           block->state == MEMORY_BLOCK_LEFT;
+    return block->backing != NULL;
 }
 
 enum loam_error loam_memory_backing(struct loam_memory *memory, uint32_t index, struct loam_backing_info *info)

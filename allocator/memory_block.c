@@ -58,16 +58,35 @@ static enum loam_error add_section(struct loam_memory *memory, struct memory_blo
                            count_frames, start.value, loam_error_name(error));
 }
 
+/* Others, and a child of fork(2), see what is there or nothing: what goes is no longer named when it goes. */
+static void empty(struct loam_memory *memory, struct memory_block *block)
+{
+    struct memory_block gone;
+
+    loam_memory_block_lock(memory);
+    gone = *block;
+    block->section_memory = NULL;
+    block->backing = NULL;
+    block->has_section = false;
+    loam_memory_block_unlock(memory);
+    loam_memory_block_drop(&gone);
+}
+
 enum loam_error loam_memory_block_make(struct loam_memory *memory, struct memory_block *block,
                                        const struct loam_backing_request *request, struct loam_diag *diag)
 {
-    enum loam_error error = loam_backing_create(request, &block->backing, diag);
+    struct loam_backing *backing;
+    enum loam_error error = loam_backing_create(request, &backing, diag);
 
-    if (error == LOAM_OK) {
-        error = add_section(memory, block, diag);
-    }
     if (error != LOAM_OK) {
-        loam_memory_block_drop(block);
+        return error;
+    }
+    loam_memory_block_lock(memory);
+    block->backing = backing;
+    loam_memory_block_unlock(memory);
+    error = add_section(memory, block, diag);
+    if (error != LOAM_OK) {
+        empty(memory, block);
     }
     return error;
 }
@@ -83,7 +102,7 @@ enum loam_error loam_memory_block_unmake(struct loam_memory *memory, struct memo
                          ": the frame allocator keeps their section: %s: try again",
                          block->bytes, block->start.value, loam_error_name(error));
     }
-    loam_memory_block_drop(block);
+    empty(memory, block);
     return LOAM_OK;
 }
 

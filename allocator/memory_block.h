@@ -45,7 +45,7 @@ struct loam_memory {
     struct loam_plan plan;
     struct memory_block *blocks;
     uint32_t block_capacity;
-    struct loam_lock lock; /* of state, start and bytes of the blocks; nothing is waited for under it */
+    struct loam_lock lock; /* of state, start, bytes and backing of the blocks; nothing is waited for under it */
     void *frame_memory;
     struct loam_frame *frame;
     void *map_memory;

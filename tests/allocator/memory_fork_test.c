@@ -266,6 +266,41 @@ Test(memory_fork, memories_come_and_go_on_both_sides)
     await_child(child);
 }
 
+static void *plug_and_unplug(void *argument)
+{
+    struct loam_plug_request request = {.backing = {.bytes = 4 * LOAM_MIB, .pages = LOAM_PAGES_4K}};
+    struct loam_backing_info info;
+
+    (void)argument;
+    while (!enough) {
+        cr_assert_eq(loam_memory_plug(memory, &request, &info, NULL), LOAM_OK);
+        cr_assert_eq(loam_memory_unplug(memory, info.gpa, NULL, NULL), LOAM_OK);
+        atomic_fetch_add(&turns[0], 1);
+    }
+    return NULL;
+}
+
+Test(memory_fork, a_child_destroys_what_was_coming_and_going)
+{
+    pthread_t thread;
+
+    cr_assert_eq(pthread_create(&thread, NULL, plug_and_unplug, NULL), 0);
+    while (turns[0] == 0) {
+        sched_yield();
+    }
+    for (int i = 0; i < 10 * FORKS; i++) {
+        pid_t child = fork();
+
+        if (child == 0) {
+            loam_memory_destroy(memory);
+            _exit(0);
+        }
+        await_child(child);
+    }
+    enough = true;
+    cr_assert_eq(pthread_join(thread, NULL), 0);
+}
+
 /* --- Modules by themselves: nobody freezes them, and their memory is private ----------------------------------------------- */
 
 static struct world world; /* a slab allocator on a frame allocator */

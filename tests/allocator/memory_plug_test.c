@@ -739,3 +739,46 @@ Test(memory_plug, readers_and_carvers_go_on_while_it_comes_and_goes)
                 hits[0] + hits[1], hits[READERS], refused);
     assert_as_before("threads");
 }
+
+/* Whoever asks what there is finds no half of a block, whatever comes and goes. */
+static void *ask_on(void *argument)
+{
+    uint64_t *hits = argument;
+
+    while (!atomic_load(&enough)) {
+        struct loam_share shares[8] = {0};
+        struct loam_backing_info info;
+        struct loam_diag diag = {0};
+        uint32_t count;
+
+        *hits += loam_memory_backing(memory, 2, &info) == LOAM_OK;
+        cr_assert_eq(loam_memory_shares(memory, shares, 8, &count), LOAM_OK);
+        for (uint32_t i = 0; i < count; i++) {
+            cr_assert_geq(shares[i].fd, 0, "GPA %#" PRIx64, shares[i].start.value);
+        }
+        cr_assert_eq(loam_memory_validate(memory, &diag), LOAM_OK, "%s", diag.text);
+    }
+    return NULL;
+}
+
+Test(memory_plug, who_asks_meanwhile_finds_whole_blocks)
+{
+    pthread_t threads[READERS];
+    uint64_t hits[READERS] = {0};
+
+    for (int i = 0; i < READERS; i++) {
+        cr_assert_eq(pthread_create(&threads[i], NULL, ask_on, &hits[i]), 0);
+    }
+    for (int i = 0; i < PLUGS; i++) {
+        loam_gpa start;
+
+        cr_assert_eq(PLUG(&start, .open = true, .backing = {.bytes = 2 * LOAM_MIB, .sharing = LOAM_SHARING_SHARED}),
+                     LOAM_OK);
+        cr_assert_eq(loam_memory_unplug(memory, start, slots, NULL), LOAM_OK);
+    }
+    atomic_store(&enough, true);
+    for (int i = 0; i < READERS; i++) {
+        pthread_join(threads[i], NULL);
+    }
+    assert_as_before("threads");
+}
