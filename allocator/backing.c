@@ -157,9 +157,16 @@ static enum loam_error mapping_failed(const struct loam_backing *backing, enum b
     if (pool_may_be_short && loam_backing_cause_pool(wanted.bytes, wanted.page_bytes, 0, cause)) {
         return loam_fail(diag, LOAM_ERROR_EXHAUSTED, "%s", cause);
     }
-    loam_backing_cause_find(&wanted, cause);
+    if (!loam_backing_cause_find(&wanted, cause) && backing->info.adoption == LOAM_ADOPTION_FD &&
+        (saved == EACCES || saved == EPERM)) {
+        snprintf(cause, sizeof cause, "a file that is adopted has to be open for reading and writing, and not sealed");
+    }
     errno = saved;
-    return call_failed_for(backing, call == BACKING_CAUSE_FILE ? "memfd_create" : "mmap", cause, diag);
+    return call_failed_for(backing,
+                           call == BACKING_CAUSE_MAP                    ? "mmap"
+                           : backing->info.adoption == LOAM_ADOPTION_FD ? "dup"
+                                                                        : "memfd_create",
+                           cause, diag);
 }
 
 /* --- Address space ------------------------------------------------------------------------------------------------ */

@@ -690,7 +690,7 @@ void loam_gpa_map_keeper_abandon(struct loam_gpa_map *map)
     change_unlock(map);
 }
 
-bool loam_gpa_map_keeper_settled(struct loam_gpa_map *map)
+bool loam_gpa_map_keeper_settled(struct loam_gpa_map *map, uint64_t generation)
 {
     bool settled = true;
 
@@ -698,7 +698,8 @@ bool loam_gpa_map_keeper_settled(struct loam_gpa_map *map)
     for (uint32_t i = 0; settled && i < shared_load(map->made_count); i++) {
         struct loam_gpa_view *table = table_at(map, i);
 
-        settled = table == table_named(map, current_locked(map)) || is_free(map, table);
+        settled =
+            table->generation >= generation || table == table_named(map, current_locked(map)) || is_free(map, table);
     }
     change_unlock(map);
     return settled;

@@ -30,9 +30,9 @@ void loam_gpa_map_keeper_publish(struct loam_gpa_map *map, const struct loam_gpa
 void loam_gpa_map_keeper_abandon(struct loam_gpa_map *map);
 
 /*
- * Whether nobody holds a view of a table but the current one; nobody will then, unless he acquires it later. So what a
- * change took away before this was called is in no view. False also while a thread acquires a view: ask again.
+ * Whether nobody holds a view from before the given generation, so that nobody goes by what the change took away that led
+ * to it. False also while a thread acquires a view: ask again.
  */
-LOAM_MUST_USE bool loam_gpa_map_keeper_settled(struct loam_gpa_map *map);
+LOAM_MUST_USE bool loam_gpa_map_keeper_settled(struct loam_gpa_map *map, uint64_t generation);
 
 #endif

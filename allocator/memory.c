@@ -322,17 +322,67 @@ static bool is_used_up(enum loam_error error)
     return error == LOAM_ERROR_EXHAUSTED || error == LOAM_ERROR_NOT_PERMITTED || error == LOAM_ERROR_NOT_FOUND;
 }
 
-/* Give back what is free in a section whose memory comes and goes in such units. */
-static enum loam_error reclaim_section(struct loam_memory *memory, uint32_t section, uint32_t unit_order,
-                                       uint64_t bytes, uint64_t *given_bytes, struct loam_diag *diag)
+/* A block as reclaim goes by it. */
+struct reclaimed {
+    loam_gpa start;
+    uint64_t bytes;
+    uint32_t section;
+    uint32_t unit_order; /* of what comes and goes together */
+    bool locked;
+};
+
+/* The block of the library's own memory that starts highest below a GPA. False: there is none. */
+static bool next_below(struct loam_memory *memory, uint64_t below, struct reclaimed *next)
+{
+    bool found = false;
+
+    loam_memory_block_lock(memory);
+    for (uint32_t i = 0; i < memory->block_capacity; i++) {
+        const struct memory_block *block = &memory->blocks[i];
+        struct loam_backing_info info = loam_backing_get_info(block->backing);
+
+        if (block->state == MEMORY_BLOCK_THERE && info.adoption == LOAM_ADOPTION_NONE && block->start.value < below &&
+            (!found || block->start.value > next->start.value)) {
+            *next = (struct reclaimed){.start = block->start,
+                                       .bytes = block->bytes,
+                                       .section = block->section,
+                                       .unit_order = order_of(unit_bytes_of(block->backing) / LOAM_FRAME_BYTES),
+                                       .locked = info.locked};
+            found = true;
+        }
+    }
+    loam_memory_block_unlock(memory);
+    return found;
+}
+
+/* As take_frames, of the block: one that came since, and has its section's id, is another. */
+static enum loam_error take_frames_of(struct loam_memory *memory, const struct reclaimed *block, uint32_t *order,
+                                      struct loam_frame_block *frames)
+{
+    enum loam_error error = take_frames(memory, block->section, order, block->unit_order, frames);
+    uint64_t start = frames->start.value << LOAM_FRAME_SHIFT;
+
+    if (error == LOAM_OK && start - block->start.value >= block->bytes) {
+        enum loam_error ignored = loam_frame_free(memory->frame, frames->start, frames->count_frames);
+
+        (void)ignored;
+        error = LOAM_ERROR_NOT_FOUND;
+    }
+    return error;
+}
+
+/* Give back what is free of a block. */
+static enum loam_error reclaim_block(struct loam_memory *memory, const struct reclaimed *block, uint64_t bytes,
+                                     uint64_t *given_bytes, struct loam_diag *diag)
 {
     uint32_t order = LOAM_FRAME_ORDER_MAX;
     struct loam_frame_block frames;
     enum loam_error error = LOAM_OK;
 
-    for (uint64_t left; error == LOAM_OK && (left = (bytes - *given_bytes) / LOAM_FRAME_BYTES) >> unit_order != 0;) {
+    for (uint64_t left;
+         error == LOAM_OK && (left = (bytes - *given_bytes) / LOAM_FRAME_BYTES) >> block->unit_order != 0;) {
         order = order_of(left) < order ? order_of(left) : order;
-        error = take_frames(memory, section, &order, unit_order, &frames);
+        error = take_frames_of(memory, block, &order, &frames);
         if (is_used_up(error)) {
             return LOAM_OK;
         }
@@ -347,7 +397,9 @@ static enum loam_error reclaim_section(struct loam_memory *memory, uint32_t sect
 enum loam_error loam_memory_reclaim(struct loam_memory *memory, uint64_t bytes, uint64_t *given_bytes,
                                     struct loam_diag *diag)
 {
+    bool any_locked = false, any_loose = false;
     enum loam_error error = LOAM_OK;
+    struct reclaimed block = {0};
 
     if (given_bytes != NULL) {
         *given_bytes = 0;
@@ -355,20 +407,15 @@ enum loam_error loam_memory_reclaim(struct loam_memory *memory, uint64_t bytes, 
     if (memory == NULL || given_bytes == NULL) {
         return loam_fail(diag, LOAM_ERROR_INVALID, "reclaim: NULL given where memory and a figure are wanted");
     }
-    for (uint32_t i = memory->block_capacity; error == LOAM_OK && i-- > 0;) {
-        const struct memory_block *block = &memory->blocks[i];
-        uint32_t section = 0, unit_order = 0;
-
-        loam_memory_block_lock(memory);
-        if (block->state == MEMORY_BLOCK_THERE &&
-            loam_backing_get_info(block->backing).adoption == LOAM_ADOPTION_NONE) {
-            section = block->section;
-            unit_order = order_of(unit_bytes_of(block->backing) / LOAM_FRAME_BYTES);
-        }
-        loam_memory_block_unlock(memory);
-        error = unit_order != 0 ? reclaim_section(memory, section, unit_order, bytes, given_bytes, diag) : LOAM_OK;
+    for (uint64_t below = LOAM_GPA_END; error == LOAM_OK && next_below(memory, below, &block);
+         below = block.start.value) {
+        any_locked |= block.locked;
+        any_loose |= !block.locked;
+        error = block.locked ? LOAM_OK : reclaim_block(memory, &block, bytes, given_bytes, diag);
     }
-    return error;
+    return error == LOAM_OK && any_locked && !any_loose
+               ? loam_fail(diag, LOAM_ERROR_INVALID, "reclaim: all memory is locked: it stays")
+               : error;
 }
 
 /* --- Its parts -------------------------------------------------------------------------------------------------- */
@@ -464,6 +511,54 @@ enum loam_error loam_memory_shares(struct loam_memory *memory, struct loam_share
     loam_gpa_map_release(memory->map, view);
     loam_memory_block_unlock(memory);
     loam_prim_heap_free(fds);
+    return error;
+}
+
+enum loam_error loam_memory_update_slots(struct loam_memory *memory, struct loam_slots *slots, struct loam_diag *diag)
+{
+    const struct loam_gpa_view *view = loam_gpa_map_acquire(loam_memory_map(memory));
+    enum loam_error error = loam_slots_update(slots, view, diag);
+    enum loam_error ignored = loam_gpa_map_release(loam_memory_map(memory), view);
+
+    (void)ignored; /* of NULL there is no view, and the first call has said so */
+    return error;
+}
+
+/* *count entries or fewer are to be expected. */
+static enum loam_error write_e820(const struct loam_gpa_view *view, uint32_t *count, void *rows, uint64_t room_bytes)
+{
+    struct loam_e820_entry *entries;
+    enum loam_error error;
+    void *memory;
+
+    if (!loam_prim_heap_alloc((*count + 1) * sizeof *entries, &memory)) {
+        *count = 0;
+        return LOAM_ERROR_SYSTEM;
+    }
+    entries = (struct loam_e820_entry *)memory;
+    error = loam_gpa_view_e820(view, entries, *count + 1, count);
+    if (error == LOAM_OK) {
+        error = loam_e820_write(entries, *count, rows, room_bytes);
+    }
+    loam_prim_heap_free(memory);
+    return error;
+}
+
+enum loam_error loam_memory_e820(struct loam_memory *memory, void *rows, uint64_t room_bytes, uint32_t *count)
+{
+    const struct loam_gpa_view *view;
+    enum loam_error error;
+
+    if (count != NULL) {
+        *count = 0;
+    }
+    if (memory == NULL || count == NULL || (rows == NULL && room_bytes > 0)) {
+        return LOAM_ERROR_INVALID;
+    }
+    view = loam_gpa_map_acquire(memory->map);
+    error = loam_gpa_view_e820(view, NULL, 0, count);
+    error = error == LOAM_OK || error == LOAM_ERROR_EXHAUSTED ? write_e820(view, count, rows, room_bytes) : error;
+    loam_gpa_map_release(memory->map, view);
     return error;
 }
 

@@ -9,7 +9,7 @@
  *   the rows of the map whose backing is 1 + the block's index lie in it: hva == backing's hva + backing_offset,
  *                                                                         start == the block's start + backing_offset
  *   no two blocks overlap, whatever their state
- * A block that is LEFT has no rows, and its section is closed and free.
+ * A block that is LEFT has no rows, its section is closed and free, and some view from before left_generation may be held.
  *
  * Private to memory*.c.
  */
@@ -38,6 +38,7 @@ struct memory_block {
     uint64_t bytes;
     struct loam_backing *backing;
     void *section_memory;
+    uint64_t left_generation; /* of the map, from which on it has no rows of the block */
 };
 
 /* Creation goes from top to bottom, destruction from bottom to top; what is NULL was not reached. */

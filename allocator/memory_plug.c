@@ -25,9 +25,9 @@ static enum loam_error map_refuses(const struct loam_gpa_change *change, enum lo
                                                      : loam_error_name(error));
 }
 
-/* Change the map and the slots (NULL: none) together, or neither. */
+/* Change the map and the slots (NULL: none) together, or neither. *generation: of the map with the change. */
 static enum loam_error carry_out(struct loam_memory *memory, const struct loam_gpa_change *change,
-                                 struct loam_slots *slots, struct loam_diag *diag)
+                                 struct loam_slots *slots, uint64_t *generation, struct loam_diag *diag)
 {
     struct loam_slots_change *slots_change = NULL;
     const struct loam_gpa_view *view;
@@ -40,6 +40,7 @@ static enum loam_error carry_out(struct loam_memory *memory, const struct loam_g
         error = loam_slots_commit(slots, &slots_change, diag);
     }
     if (error == LOAM_OK) {
+        *generation = loam_gpa_view_generation(view);
         loam_gpa_map_keeper_publish(memory->map, view);
     } else {
         loam_gpa_map_keeper_abandon(memory->map);
@@ -64,6 +65,14 @@ static void set_state(struct loam_memory *memory, struct memory_block *block, en
     loam_memory_block_lock(memory);
     block->state = state;
     loam_memory_block_unlock(memory);
+}
+
+/* Of a closed section. Metadata that a dead thread left behind is refused, as by every other call; it stays closed then. */
+static void set_use(struct loam_memory *memory, const struct memory_block *block, enum loam_frame_use use)
+{
+    enum loam_error ignored = loam_frame_section_set_use(memory->frame, block->section, use);
+
+    (void)ignored;
 }
 
 /* --- Plug --------------------------------------------------------------------------------------------------------- */
@@ -134,12 +143,18 @@ static enum loam_error reserve_place(struct loam_memory *memory, const struct lo
     uint32_t i = memory->plan.part_count;
     loam_gpa start = wanted->gpa;
     enum loam_error error;
+    bool full = false;
 
     loam_memory_block_lock(memory);
     if (start.value == 0) {
         start.value = loam_align_up(top_of(memory), plug_align(wanted));
+        full = wanted->bytes > 0 && !loam_fits(start.value, wanted->bytes, LOAM_GPA_END);
     }
-    error = check_place(memory, start, wanted->bytes, diag);
+    error = full ? loam_fail(diag, LOAM_ERROR_EXHAUSTED,
+                             "%#" PRIx64 " bytes to be plugged: nothing is left between GPA %#" PRIx64
+                             ", where all else ends, and 2^%d: name a place",
+                             wanted->bytes, start.value, LOAM_GPA_BITS)
+                 : check_place(memory, start, wanted->bytes, diag);
     while (i < memory->block_capacity && memory->blocks[i].state != MEMORY_BLOCK_NONE) {
         i++;
     }
@@ -164,6 +179,7 @@ static enum loam_error fill_place(struct loam_memory *memory, struct memory_bloc
     enum loam_frame_use use = request->open ? LOAM_FRAME_USE_OPEN : LOAM_FRAME_USE_APART;
     struct loam_backing_request wanted = request->backing;
     struct loam_gpa_change change;
+    uint64_t ignored_generation;
     enum loam_error error;
 
     wanted.gpa = block->start;
@@ -175,15 +191,14 @@ static enum loam_error fill_place(struct loam_memory *memory, struct memory_bloc
         return error;
     }
     change = change_of(memory, block, LOAM_CHANGE_INSERT);
-    error = carry_out(memory, &change, request->slots, diag);
+    error = carry_out(memory, &change, request->slots, &ignored_generation, diag);
     if (error != LOAM_OK) {
         enum loam_error ignored = loam_memory_block_unmake(memory, block, NULL);
 
         (void)ignored; /* what is left of it is there to be unplugged */
         return error;
     }
-    /* Metadata that a dead thread left behind is refused, here as by every other call; the section stays closed then. */
-    error = loam_frame_section_set_use(memory->frame, block->section, use);
+    set_use(memory, block, use);
     return LOAM_OK;
 }
 
@@ -246,6 +261,17 @@ static enum loam_error begin_unplug(struct loam_memory *memory, loam_gpa start, 
                                                                : "another thread plugs or unplugs it");
 }
 
+/* Whether the map has all of the block. */
+static bool is_whole(struct loam_memory *memory, const struct memory_block *block)
+{
+    const struct loam_gpa_view *view = loam_gpa_map_acquire(memory->map);
+    uint32_t ignored;
+    enum loam_error error = loam_gpa_view_pieces(view, block->start, block->bytes, LOAM_ACCESS_READ, NULL, 0, &ignored);
+
+    loam_gpa_map_release(memory->map, view);
+    return error == LOAM_OK || error == LOAM_ERROR_EXHAUSTED;
+}
+
 /* Nobody gets a frame of the block any more, and nobody has one. *use is what the section was for. */
 static enum loam_error close_block(struct loam_memory *memory, const struct memory_block *block,
                                    enum loam_frame_use *use, struct loam_diag *diag)
@@ -265,13 +291,19 @@ static enum loam_error close_block(struct loam_memory *memory, const struct memo
         return loam_fail(diag, error, "%#" PRIx64 " bytes at GPA %#" PRIx64 " to be unplugged: the frame allocator: %s",
                          block->bytes, block->start.value, loam_error_name(error));
     }
-    return section.free_frames == section.managed_frames
-               ? LOAM_OK
-               : loam_memory_block_held(memory, block->start, block->bytes, "to be unplugged", diag);
+    if (section.free_frames == section.managed_frames) {
+        return LOAM_OK;
+    }
+    return is_whole(memory, block)
+               ? loam_memory_block_held(memory, block->start, block->bytes, "to be unplugged", diag)
+               : loam_fail(diag, LOAM_ERROR_BUSY,
+                           "%#" PRIx64 " bytes at GPA %#" PRIx64
+                           " to be unplugged: part of it was taken away by loam_memory_remove: the rest stays",
+                           block->bytes, block->start.value);
 }
 
 /* Out of the map and the hypervisor, or as it was. */
-static enum loam_error leave(struct loam_memory *memory, const struct memory_block *block, struct loam_slots *slots,
+static enum loam_error leave(struct loam_memory *memory, struct memory_block *block, struct loam_slots *slots,
                              struct loam_diag *diag)
 {
     struct loam_gpa_change change = change_of(memory, block, LOAM_CHANGE_REMOVE);
@@ -279,13 +311,10 @@ static enum loam_error leave(struct loam_memory *memory, const struct memory_blo
     enum loam_error error = close_block(memory, block, &use, diag);
 
     if (error == LOAM_OK) {
-        error = carry_out(memory, &change, slots, diag);
+        error = carry_out(memory, &change, slots, &block->left_generation, diag);
     }
     if (error != LOAM_OK) {
-        /* If it is refused, then as it was when the section was closed: it is not closed, or every call says why. */
-        enum loam_error ignored = loam_frame_section_set_use(memory->frame, block->section, use);
-
-        (void)ignored;
+        set_use(memory, block, use);
     }
     return error;
 }
@@ -295,7 +324,7 @@ static enum loam_error give_back(struct loam_memory *memory, struct memory_block
 {
     struct loam_lock_patience patience = {0};
 
-    while (!loam_gpa_map_keeper_settled(memory->map)) {
+    while (!loam_gpa_map_keeper_settled(memory->map, block->left_generation)) {
         if (!loam_lock_pass_time(&patience)) {
             return loam_fail(diag, LOAM_ERROR_BUSY,
                              "%#" PRIx64 " bytes at GPA %#" PRIx64
@@ -325,7 +354,11 @@ enum loam_error loam_memory_unplug(struct loam_memory *memory, loam_gpa start, s
         set_state(memory, block, MEMORY_BLOCK_THERE);
         return error;
     }
-    error = give_back(memory, block, diag);
+    /* Whatever was shown in between: the block is no slot when its memory goes. */
+    if (left && slots != NULL) {
+        error = loam_memory_update_slots(memory, slots, diag);
+    }
+    error = error == LOAM_OK ? give_back(memory, block, diag) : error;
     set_state(memory, block, error == LOAM_OK ? MEMORY_BLOCK_NONE : MEMORY_BLOCK_LEFT);
     return error;
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "loam/plan.h"
 
+#include "allocator/backing_adopt.h"
 #include "allocator/host/host_size.h"
 #include "allocator/plan_check.h"
 #include "allocator/plan_layout.h"
@@ -142,10 +143,28 @@ static enum loam_error choose(struct loam_plan_draft *draft, struct loam_diag *d
     return error == LOAM_OK ? assess(draft, false, diag) : error;
 }
 
+/* Whether files that are to be adopted will do, and which pages all that is adopted is made of. */
+static enum loam_error look_at_adopted(struct loam_memory_request *request, struct loam_diag *diag)
+{
+    enum loam_error error = LOAM_OK;
+
+    for (uint32_t i = 0; error == LOAM_OK && i < request->part_count && i < LOAM_MEMORY_PART_MAX; i++) {
+        struct loam_backing_request *part = &request->parts[i];
+
+        if (part->adoption == LOAM_ADOPTION_FD) {
+            error = loam_backing_adopt_check(part, &part->pages, diag);
+        } else if (part->adoption == LOAM_ADOPTION_MAPPING && part->pages == LOAM_PAGES_AUTO) {
+            part->pages = LOAM_PAGES_4K;
+        }
+    }
+    return error;
+}
+
 enum loam_error loam_plan_make(const struct loam_memory_request *request, struct loam_plan *plan,
                                struct loam_diag *diag)
 {
     struct loam_plan_draft draft = {.plan = plan};
+    struct loam_memory_request known;
     enum loam_error error;
 
     if (request == NULL || plan == NULL) {
@@ -156,7 +175,11 @@ enum loam_error loam_plan_make(const struct loam_memory_request *request, struct
                          "plan: NULL given where a request and a place for the plan are wanted");
     }
     draft.reserve_bytes = request->dma32_reserve_bytes;
-    error = loam_plan_layout(request, plan, diag);
+    known = *request;
+    error = look_at_adopted(&known, diag);
+    if (error == LOAM_OK) {
+        error = loam_plan_layout(&known, plan, diag);
+    }
     if (error == LOAM_OK) {
         error = choose(&draft, diag);
     }

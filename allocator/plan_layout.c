@@ -102,10 +102,6 @@ static enum loam_error check_part(const struct loam_memory_request *request, uin
     if (error == LOAM_OK) {
         error = check_rest(part, lead.text, diag);
     }
-    if (error == LOAM_OK && part->adoption != LOAM_ADOPTION_NONE && part->pages == LOAM_PAGES_AUTO) {
-        error =
-            loam_fail(diag, LOAM_ERROR_INVALID, "%sadoption asked: say of which pages the memory is made", lead.text);
-    }
     if (error == LOAM_OK && (part->bytes < RAM_MIN_BYTES || !loam_is_aligned(part->bytes, LOAM_REGION_ALIGN_BYTES))) {
         error = loam_fail(diag, LOAM_ERROR_INVALID,
                           "%s%" PRIu64 " bytes of RAM asked: ask for a multiple of 4 KiB, at least 2 MiB", lead.text,
@@ -162,11 +158,16 @@ static enum loam_error check_list(const struct loam_memory_request *request, str
         return loam_fail(diag, LOAM_ERROR_INVALID,
                          "%" PRIu32 " parts asked, and one more filled in: count it in part_count", count);
     }
-    if (count > 0 && ((request->bytes != 0 && request->bytes != sum_of_parts(request)) || request->pages != 0 ||
-                      request->sharing != 0 || request->commit != 0 || request->placement != 0 ||
+    if (count > 0 && request->bytes != 0 && request->bytes != sum_of_parts(request)) {
+        return loam_fail(diag, LOAM_ERROR_INVALID,
+                         "%" PRIu64 " bytes of RAM asked, and %" PRIu64 " in %" PRIu32
+                         " parts: leave the first 0, or make it their sum",
+                         request->bytes, sum_of_parts(request), count);
+    }
+    if (count > 0 && (request->pages != 0 || request->sharing != 0 || request->commit != 0 || request->placement != 0 ||
                       request->node_mask != 0 || request->lock)) {
         return loam_fail(diag, LOAM_ERROR_INVALID,
-                         "%" PRIu32 " parts asked, and bytes, pages, sharing, commit, placement, node_mask or lock "
+                         "%" PRIu32 " parts asked, and pages, sharing, commit, placement, node_mask or lock "
                          "beside them: say it in the parts, and leave these 0",
                          count);
     }

@@ -25,6 +25,7 @@ struct loam_slots {
     uint32_t count;
     bool is_lost;      /* the hypervisor may have anything */
     uint64_t revision; /* counts what was installed or deleted */
+    uint64_t shown;    /* generation of the newest view that was committed */
 };
 
 /* Either has bytes 0, or both are the same slot but for log_dirty. */
@@ -37,6 +38,7 @@ struct step {
 struct loam_slots_change {
     const struct loam_slots *slots; /* only ever compared */
     uint64_t revision;
+    uint64_t generation;           /* of the view that it leads to */
     struct loam_slots_row *wanted; /* on the heap; ascending */
     struct step *steps;            /* on the heap */
     uint32_t wanted_count;
@@ -282,6 +284,7 @@ static enum loam_error commit(struct loam_slots *slots, struct loam_slots_change
         slots->installed = change->wanted;
         slots->count = change->wanted_count;
         slots->revision++;
+        slots->shown = change->generation;
         change->wanted = NULL;
     }
     return error;
@@ -337,6 +340,12 @@ enum loam_error loam_slots_prepare(const struct loam_slots *slots, const struct 
     if (slots->is_lost) {
         return refuse_lost(diag);
     }
+    if (loam_gpa_view_generation(view) < slots->shown) {
+        return loam_fail(diag, LOAM_ERROR_INVALID,
+                         "memory slots: a view of generation %" PRIu64 " to be shown, and %" PRIu64
+                         " was: acquire a newer one",
+                         loam_gpa_view_generation(view), slots->shown);
+    }
     error = count_wanted(slots, view, &count, diag);
     if (error != LOAM_OK) {
         return error;
@@ -345,7 +354,10 @@ enum loam_error loam_slots_prepare(const struct loam_slots *slots, const struct 
     if (*change == NULL) {
         return LOAM_ERROR_SYSTEM;
     }
-    **change = (struct loam_slots_change){.slots = slots, .revision = slots->revision, .wanted_count = count};
+    **change = (struct loam_slots_change){.slots = slots,
+                                          .revision = slots->revision,
+                                          .generation = loam_gpa_view_generation(view),
+                                          .wanted_count = count};
     error = prepare(slots, view, *change, diag);
     if (error != LOAM_OK) {
         loam_slots_abandon(change);

@@ -175,16 +175,3 @@ enum loam_error kvm_create_vm(const struct kvm *kvm, int *vm_fd, struct loam_dia
     return loam_fail(diag, LOAM_ERROR_SYSTEM,
                      "KVM_CREATE_VM: failed: see the kernel log (dmesg); another hypervisor may hold the processor");
 }
-
-int kvm_set_slot(void *self, const struct loam_slots_row *row)
-{
-    struct kvm_userspace_memory_region region = {
-        .slot = row->number,
-        .flags = (row->read_only ? KVM_MEM_READONLY : 0) | (row->log_dirty ? KVM_MEM_LOG_DIRTY_PAGES : 0),
-        .guest_phys_addr = row->start.value,
-        .memory_size = row->bytes,
-        .userspace_addr = (uintptr_t)row->hva,
-    };
-
-    return kvm_ioctl_number(*(const int *)self, KVM_SET_USER_MEMORY_REGION, (uintptr_t)&region);
-}

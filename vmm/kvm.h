@@ -12,7 +12,6 @@
 #define LOAM_VMM_KVM_H
 
 #include "loam/error.h"
-#include "loam/slots.h"
 
 #include <linux/kvm.h>
 #include <stdbool.h>
@@ -60,9 +59,6 @@ void kvm_close(struct kvm *kvm);
 
 /* A new VM, close-on-exec; *vm_fd is -1 on failure. LOAM_ERROR_SYSTEM, LOAM_ERROR_NOT_PERMITTED. */
 LOAM_MUST_USE enum loam_error kvm_create_vm(const struct kvm *kvm, int *vm_fd, struct loam_diag *diag);
-
-/* KVM_SET_USER_MEMORY_REGION. self is an int: the VM's descriptor. */
-loam_slots_set_fn kvm_set_slot;
 
 /* ioctl(2), once more when a signal interrupted it: not for KVM_RUN. -1 with errno set on failure. */
 int kvm_ioctl(int fd, unsigned long request, void *argument);

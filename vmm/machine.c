@@ -11,6 +11,7 @@
  */
 #include "vmm/machine.h"
 
+#include "loam/kvm.h"
 #include "loam/slots.h"
 #include "vmm/decode.h"
 #include "vmm/kick.h"
@@ -321,7 +322,7 @@ static enum loam_error open_kvm(struct kvm *kvm, uint32_t vcpu_count, struct loa
 
 static enum loam_error open_vm(struct machine *machine, struct loam_diag *diag)
 {
-    const struct loam_slots_config config = {kvm_set_slot, &machine->vm_fd, machine->kvm.slot_limit, 0};
+    const struct loam_slots_config config = {loam_kvm_set_slot, &machine->vm_fd, machine->kvm.slot_limit, 0};
     enum loam_error error;
 
     machine->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

@@ -217,7 +217,7 @@ enum loam_error loam_frame_section_add_in_prefix(struct loam_frame *frame, void 
     return add_section(frame, start.value, start.value + prefix, start.value + count_frames, region, FRAME_OPEN, id);
 }
 
-/* Commit: the section is wholly free, and all lenders stand still. */
+/* Commit: the section is wholly free, and no lender knows it: they stand still, or it is closed. */
 static void delete_section(struct loam_frame *frame, struct frame_section *section)
 {
     struct frame_index *index = frame_indexes(frame);
@@ -245,7 +245,7 @@ static enum loam_error try_remove(struct loam_frame *frame, struct frame_section
         return LOAM_ERROR_BUSY;
     }
     *used = section->start;
-    if (loam_frame_lend_forget(frame) != LOAM_OK) {
+    if (section->use != FRAME_CLOSED && loam_frame_lend_forget(frame) != LOAM_OK) {
         return LOAM_ERROR_BUSY;
     }
     delete_section(frame, section);
@@ -340,6 +340,9 @@ enum loam_error loam_frame_section_set_use(struct loam_frame *frame, uint32_t se
     found = loam_frame_spot_section(frame, section);
     if (found != NULL) {
         error = loam_frame_lend_recall(frame, found, found->start, found->end - found->start);
+    }
+    if (error == LOAM_OK && use == LOAM_FRAME_USE_CLOSED && found->use != FRAME_CLOSED) {
+        error = loam_frame_lend_forget(frame);
     }
     if (error == LOAM_OK && use_kept(use) != found->use) {
         change_use(frame, found, use_kept(use));

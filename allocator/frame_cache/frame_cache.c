@@ -343,12 +343,12 @@ struct frame_memo loam_frame_cache_memo(const struct loam_frame *frame, const st
     };
 }
 
-/* The section in which pfn lies is where the owner works. */
+/* The section in which pfn lies is where the owner works; of one that is closed he shall know nothing. */
 static void remember(struct loam_frame *frame, struct loam_frame_cache *cache, uint64_t pfn)
 {
     struct frame_spot spot;
 
-    if (frame_spot_find(frame, pfn, &spot)) {
+    if (frame_spot_find(frame, pfn, &spot) && spot.section->use != FRAME_CLOSED) {
         cache->memo = loam_frame_cache_memo(frame, cache, spot.section);
     }
 }

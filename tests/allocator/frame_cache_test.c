@@ -123,6 +123,21 @@ Test(frame_cache_bare, no_cache_without_a_barrier)
     cr_assert_eq(loam_frame_get_stats(frame).cache_count, 1);
 }
 
+Test(frame_cache, of_a_closed_section_nothing_is_remembered_so_it_goes_whoever_cannot_be_stopped)
+{
+    struct loam_frame *frame = make_with(1024, 4096);
+    struct loam_frame_cache *cache = cache_make(frame);
+    uint64_t block = get(cache, 0, 0), before;
+
+    cr_assert_eq(loam_frame_section_set_use(frame, 0, LOAM_FRAME_USE_CLOSED), LOAM_OK);
+    put(cache, block, 1);
+    before = barriers;
+    cr_assert_eq(loam_frame_section_remove(frame, 0, NULL), LOAM_OK);
+    cr_assert_eq(barriers, before, "nobody had to be stopped");
+    assert_valid(frame);
+    cr_assert_eq(loam_frame_cache_destroy(cache), LOAM_OK);
+}
+
 Test(frame_cache, what_it_borrowed_of_a_section_comes_back_before_it_is_closed)
 {
     struct loam_frame *frame = make_with(1024, 4096);

@@ -764,25 +764,28 @@ Test(gpa_map, memory_is_touched_only_as_it_is_needed)
     cr_expect_leq(touched_pages(make_map(1, 4096), loam_gpa_map_bytes(&(struct loam_gpa_map_config){1, 4096})), 2);
 }
 
-Test(gpa_map, a_map_is_settled_when_only_the_newest_view_is_held)
+Test(gpa_map, a_map_is_settled_when_no_view_from_before_is_held)
 {
-    struct loam_gpa_map *map = make_map(8, 4);
+    struct loam_gpa_map *map = make_map(8, 5);
     const struct loam_gpa_view *first = loam_gpa_map_acquire(map), *second, *third;
+    uint64_t change;
 
-    cr_expect(loam_gpa_map_keeper_settled(map), "a view of the current table is held");
+    cr_expect(loam_gpa_map_keeper_settled(map, loam_gpa_map_generation(map)), "a view of the current table is held");
     cr_assert_eq(insert(map, device(0, PAGE)), LOAM_OK);
-    cr_expect_not(loam_gpa_map_keeper_settled(map));
     second = loam_gpa_map_acquire(map);
     cr_assert_eq(insert(map, device(2 * PAGE, PAGE)), LOAM_OK);
+    change = loam_gpa_map_generation(map);
     third = loam_gpa_map_acquire(map);
-    cr_expect_eq(loam_gpa_map_release(map, first), LOAM_OK);
-    cr_expect_not(loam_gpa_map_keeper_settled(map));
-    cr_expect_eq(loam_gpa_map_release(map, second), LOAM_OK);
-    cr_expect(loam_gpa_map_keeper_settled(map));
     cr_assert_eq(insert(map, device(4 * PAGE, PAGE)), LOAM_OK);
-    cr_expect_not(loam_gpa_map_keeper_settled(map));
+    cr_expect_not(loam_gpa_map_keeper_settled(map, change));
+    cr_expect_eq(loam_gpa_map_release(map, first), LOAM_OK);
+    cr_expect_not(loam_gpa_map_keeper_settled(map, change));
+    cr_expect(loam_gpa_map_keeper_settled(map, change - 1), "the second is not from before the second");
+    cr_expect_eq(loam_gpa_map_release(map, second), LOAM_OK);
+    cr_expect(loam_gpa_map_keeper_settled(map, change), "the third is from after it");
+    cr_expect_not(loam_gpa_map_keeper_settled(map, change + 1));
     cr_expect_eq(loam_gpa_map_release(map, third), LOAM_OK);
-    cr_expect(loam_gpa_map_keeper_settled(map));
+    cr_expect(loam_gpa_map_keeper_settled(map, change + 1));
 }
 
 Test(gpa_map, validate_sees_damage)
@@ -2076,7 +2079,7 @@ Test(gpa_map, no_changer_is_busy_where_there_are_two_tables_more_than_views, .ti
         pthread_join(readers[i], NULL);
     }
     cr_assert_eq(atomic_load(&shared.wrong), 0);
-    cr_assert(loam_gpa_map_keeper_settled(shared.map));
+    cr_assert(loam_gpa_map_keeper_settled(shared.map, UINT64_MAX));
     assert_valid(shared.map);
 }
 

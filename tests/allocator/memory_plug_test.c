@@ -72,11 +72,9 @@ static struct prim_fake_live live; /* with the memory made, and nothing plugged 
 
 static void update_slots(void)
 {
-    const struct loam_gpa_view *view = loam_gpa_map_acquire(loam_memory_map(memory));
     struct loam_diag diag = {0};
 
-    cr_assert_eq(loam_slots_update(slots, view, &diag), LOAM_OK, "%s", diag.text);
-    loam_gpa_map_release(loam_memory_map(memory), view);
+    cr_assert_eq(loam_memory_update_slots(memory, slots, &diag), LOAM_OK, "%s", diag.text);
 }
 
 static void make(uint32_t block_capacity)
@@ -366,6 +364,17 @@ Test(memory_plug, drains_while_it_is_closed)
     assert_as_before("unplug");
 }
 
+Test(memory_plug, without_a_place_left_at_the_top_it_is_exhausted)
+{
+    struct loam_region device = {.start = {LOAM_GPA_END - LOAM_MIB}, .bytes = LOAM_MIB, .type = LOAM_REGION_DEVICE};
+    struct loam_diag diag = {0};
+    loam_gpa start;
+
+    cr_assert_eq(loam_gpa_map_insert(loam_memory_map(memory), &device), LOAM_OK);
+    cr_expect_eq(plug_with((struct loam_plug_request){.slots = slots}, &start, &diag), LOAM_ERROR_EXHAUSTED, "%s",
+                 diag.text);
+}
+
 Test(memory_plug, what_is_of_the_plan_stays)
 {
     struct loam_diag diag = {0};
@@ -399,6 +408,60 @@ Test(memory_plug, a_view_from_before_keeps_its_memory_and_not_the_guests)
     loam_gpa_map_release(loam_memory_map(memory), view);
     cr_assert_eq(loam_memory_unplug(memory, start, slots, NULL), LOAM_OK);
     cr_assert_eq(loam_memory_unplug(memory, other, slots, NULL), LOAM_OK);
+    assert_as_before("unplug");
+}
+
+Test(memory_plug, a_view_from_after_keeps_nothing)
+{
+    struct loam_gpa_map *map = loam_memory_map(memory);
+    struct loam_region device = {.start = {FOUR_GIB / 2}, .bytes = 4096, .type = LOAM_REGION_DEVICE};
+    const struct loam_gpa_view *before, *after;
+    loam_gpa start;
+
+    cr_assert_eq(PLUG(&start), LOAM_OK);
+    before = loam_gpa_map_acquire(map);
+    cr_assert_eq(loam_memory_unplug(memory, start, slots, NULL), LOAM_ERROR_BUSY);
+    after = loam_gpa_map_acquire(map);
+    cr_assert_eq(loam_gpa_map_insert(map, &device), LOAM_OK);
+    loam_gpa_map_release(map, before);
+    cr_expect_eq(loam_memory_unplug(memory, start, slots, NULL), LOAM_OK);
+    loam_gpa_map_release(map, after);
+}
+
+/* Who switches dirty logging may hold an older view while another thread unplugs, and show it later. */
+Test(memory_plug, an_older_view_that_is_shown_again_is_refused)
+{
+    struct loam_diag diag = {0};
+    const struct loam_gpa_view *view;
+    loam_gpa start;
+
+    cr_assert_eq(PLUG(&start), LOAM_OK);
+    view = loam_gpa_map_acquire(loam_memory_map(memory));
+    cr_assert_eq(loam_memory_unplug(memory, start, slots, NULL), LOAM_ERROR_BUSY);
+    cr_assert_eq(loam_slots_update(slots, view, &diag), LOAM_ERROR_INVALID);
+    cr_expect(strstr(diag.text, "acquire a newer one") != NULL, "'%s'", diag.text);
+    cr_assert_null(row_at(start.value));
+    loam_gpa_map_release(loam_memory_map(memory), view);
+    cr_assert_eq(loam_memory_unplug(memory, start, slots, NULL), LOAM_OK);
+    assert_as_before("unplug");
+}
+
+/* Slots that were not told of the unplugging are, before the memory goes. */
+Test(memory_plug, the_second_call_has_the_slots_go_too)
+{
+    const struct loam_gpa_view *view;
+    loam_gpa start;
+
+    cr_assert_eq(PLUG(&start), LOAM_OK);
+    view = loam_gpa_map_acquire(loam_memory_map(memory));
+    cr_assert_eq(loam_memory_unplug(memory, start, NULL, NULL), LOAM_ERROR_BUSY);
+    cr_assert_not_null(row_at(start.value), "nobody told the hypervisor");
+    loam_gpa_map_release(loam_memory_map(memory), view);
+    hypervisor.fails = hypervisor.calls + 1;
+    cr_assert_eq(loam_memory_unplug(memory, start, slots, NULL), LOAM_ERROR_SYSTEM);
+    cr_assert_not_null(row_at(start.value));
+    cr_assert_eq(loam_memory_unplug(memory, start, slots, NULL), LOAM_OK);
+    cr_assert_null(row_at(start.value));
     assert_as_before("unplug");
 }
 
@@ -436,8 +499,44 @@ Test(memory_plug, part_of_it_can_be_removed_and_then_it_stays)
     cr_assert_eq(loam_memory_remove(memory, start, 4096, &diag), LOAM_OK, "%s", diag.text);
     update_slots();
     cr_assert_eq(loam_memory_unplug(memory, start, slots, &diag), LOAM_ERROR_BUSY);
-    cr_expect(strstr(diag.text, "past the ledger") != NULL, "'%s'", diag.text);
+    cr_expect(strstr(diag.text, "taken away by loam_memory_remove") != NULL, "'%s'", diag.text);
     assert_valid();
+}
+
+Test(memory_plug, stays_under_frames_that_no_ledger_has)
+{
+    struct loam_frame_request request = {.count_frames = 1, .flags = LOAM_FRAME_AT};
+    struct loam_dma_buffer behind;
+    struct loam_frame_block frames;
+    struct loam_diag diag = {0};
+    loam_gpa start, next;
+
+    cr_assert_eq(PLUG(&start), LOAM_OK);
+    cr_assert_eq(PLUG(&next), LOAM_OK);
+    cr_assert_eq(carve(4096, next, LOAM_DMA_IN, &behind), LOAM_OK);
+    request.at = loam_pfn_from_gpa(start, LOAM_FRAME_SHIFT);
+    cr_assert_eq(loam_frame_alloc(loam_memory_frame(memory), &request, &frames), LOAM_OK);
+    cr_assert_eq(loam_memory_unplug(memory, start, slots, &diag), LOAM_ERROR_BUSY);
+    cr_expect(strstr(diag.text, "past the ledger") != NULL, "'%s' names a buffer of another block", diag.text);
+    cr_assert_eq(loam_frame_free(loam_memory_frame(memory), frames.start, 1), LOAM_OK);
+    cr_assert_eq(loam_memory_unplug(memory, start, slots, NULL), LOAM_OK);
+}
+
+Test(memory_plug, of_1_gib_it_comes_at_a_multiple_of_that)
+{
+    struct loam_plug_request request = {
+        .backing = {.bytes = LOAM_GIB, .pages = LOAM_PAGES_AUTO, .commit = LOAM_COMMIT_LAZY}};
+    struct loam_backing_info info;
+    struct prim_fake_record last = {0};
+
+    prim_fake_forget();
+    cr_assert_eq(loam_memory_plug(memory, &request, &info, NULL), LOAM_OK);
+    cr_expect_eq(info.gpa.value, 5 * LOAM_GIB, "pages of 1 GiB might have been there");
+    for (uint32_t i = 0; i < prim_fake_record_count(); i++) {
+        last = prim_fake_record(i).kind == PRIM_MEMFD ? prim_fake_record(i) : last;
+    }
+    cr_expect_str_eq(last.text, "loam-plugged");
+    cr_assert_eq(loam_memory_unplug(memory, info.gpa, NULL, NULL), LOAM_OK);
 }
 
 Test(memory_plug, what_is_free_of_it_is_given_back_to_the_host_and_is_there_again)
@@ -454,6 +553,41 @@ Test(memory_plug, what_is_free_of_it_is_given_back_to_the_host_and_is_there_agai
     cr_assert_eq(loam_dma_release(loam_memory_dma(memory), buffer.id), LOAM_OK);
     cr_assert_eq(loam_memory_unplug(memory, start, slots, NULL), LOAM_OK);
     assert_as_before("unplug");
+}
+
+/* Whether the block's frames have no memory behind them any more. */
+static bool is_released(loam_gpa start)
+{
+    struct loam_frame_request request = {
+        .count_frames = 1, .flags = LOAM_FRAME_AT | LOAM_FRAME_RELEASED, .at = {start.value >> LOAM_FRAME_SHIFT}};
+    struct loam_frame_block block;
+
+    return loam_frame_alloc(loam_memory_frame(memory), &request, &block) == LOAM_OK;
+}
+
+Test(memory_plug, the_highest_memory_is_given_back_first)
+{
+    uint64_t given;
+    loam_gpa high, low;
+
+    cr_assert_eq(PLUG(&high, .backing = {.gpa = {4 * FOUR_GIB}}), LOAM_OK);
+    cr_assert_eq(PLUG(&low, .backing = {.gpa = {2 * FOUR_GIB}}), LOAM_OK);
+    cr_assert_eq(loam_memory_reclaim(memory, BLOCK_BYTES, &given, NULL), LOAM_OK);
+    cr_assert_eq(given, BLOCK_BYTES);
+    cr_expect_not(is_released(low));
+    cr_expect(is_released(high));
+}
+
+Test(memory_plug, a_locked_block_keeps_no_other_from_being_given_back)
+{
+    struct loam_diag diag = {0};
+    uint64_t given;
+    loam_gpa start;
+
+    cr_assert_eq(PLUG(&start), LOAM_OK);
+    cr_assert_eq(PLUG(&start, .backing = {.lock = true}), LOAM_OK);
+    cr_expect_eq(loam_memory_reclaim(memory, BLOCK_BYTES, &given, &diag), LOAM_OK, "%s", diag.text);
+    cr_expect_eq(given, BLOCK_BYTES);
 }
 
 /* --- What fails --------------------------------------------------------------------------------------------------- */

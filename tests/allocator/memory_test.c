@@ -573,6 +573,38 @@ Test(memory, a_part_may_be_memory_of_somebody_else)
     cr_expect(host_state_unchanged(&before));
 }
 
+Test(memory, gives_its_e820_map_in_rows)
+{
+    struct loam_memory_request request = two_parts(LOAM_PAGES_4K);
+    struct loam_plan plan = make_plan(&request);
+    struct loam_memory *memory = create(&plan);
+    unsigned char rows[4 * LOAM_E820_ROW_BYTES + 1];
+    uint64_t start, bytes;
+    uint32_t count, type;
+
+    memset(rows, 0xa5, sizeof rows);
+    cr_assert_eq(loam_memory_e820(memory, rows, sizeof rows - 1, &count), LOAM_OK);
+    cr_assert_eq(count, 4);
+    cr_expect_eq(rows[sizeof rows - 1], 0xa5);
+    memcpy(&start, rows + 3 * LOAM_E820_ROW_BYTES, sizeof start);
+    memcpy(&bytes, rows + 3 * LOAM_E820_ROW_BYTES + 8, sizeof bytes);
+    memcpy(&type, rows + LOAM_E820_ROW_BYTES + 16, sizeof type);
+    cr_expect_eq(start, LOAM_DMA32_END_BYTES);
+    cr_expect_eq(bytes, SMALL_BYTES / 2);
+    cr_expect_eq(type, LOAM_E820_RESERVED, "the legacy window");
+    cr_expect_eq(loam_memory_e820(memory, rows, sizeof rows - 2, &count), LOAM_ERROR_EXHAUSTED);
+    cr_expect_eq(count, 4);
+    prim_fake_fail(PRIM_HEAP_ALLOC, 1, 1, ENOMEM);
+    cr_expect_eq(loam_memory_e820(memory, rows, sizeof rows, &count), LOAM_ERROR_SYSTEM);
+    prim_fake_fail_none();
+    cr_expect_eq(count, 0);
+    cr_expect_eq(loam_memory_e820(NULL, rows, sizeof rows, &count), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_memory_e820(memory, NULL, 1, &count), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_memory_update_slots(memory, NULL, NULL), LOAM_ERROR_INVALID);
+    cr_expect_eq(loam_memory_update_slots(NULL, NULL, NULL), LOAM_ERROR_INVALID);
+    loam_memory_destroy(memory);
+}
+
 Test(memory, hands_out_neither_the_null_frame_nor_the_legacy_window)
 {
     struct loam_memory_request request = one_part(LOAM_PAGES_4K);

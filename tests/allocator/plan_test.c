@@ -10,6 +10,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #define POOL_2M "/sys/kernel/mm/hugepages/hugepages-2048kB/"
 #define POOL_1G "/sys/kernel/mm/hugepages/hugepages-1048576kB/"
@@ -672,18 +674,20 @@ Test(plan, checks_each_kind_of_page_and_adds_the_parts_up)
 /* What the caller brings is there: it takes page tables, and what is to be locked. */
 Test(plan, takes_nothing_for_memory_that_is_adopted)
 {
+    int fd = memfd_create("theirs", MFD_CLOEXEC);
     struct loam_memory_request request = {.part_count = 2,
                                           .parts = {{.bytes = 4 * LOAM_MIB, .pages = LOAM_PAGES_4K},
                                                     {.bytes = 4 * LOAM_GIB,
-                                                     .pages = LOAM_PAGES_2M,
+                                                     .pages = LOAM_PAGES_4K,
                                                      .adoption = LOAM_ADOPTION_FD,
-                                                     .fd = 9,
+                                                     .fd = fd,
                                                      .placement = LOAM_PLACEMENT_STRICT,
                                                      .node_mask = 2,
                                                      .lock = true}}};
 
     script_pool(POOL_2M, 0, 0, 0, 0, 0);
     prim_fake_script_limit(LOAM_PRIM_LIMIT_FILE_SIZE, LOAM_GIB);
+    cr_assert_eq(ftruncate(fd, 4 * LOAM_GIB), 0);
     make_ok(&request);
     assert_none_short();
     cr_expect_eq(count_checks(LOAM_PLAN_POOL), 0);
@@ -691,10 +695,16 @@ Test(plan, takes_nothing_for_memory_that_is_adopted)
     assert_says("memlock: 4 GiB to be locked wanted");
     assert_says("file size: 4 MiB in one file wanted");
     cr_expect_eq(check_of(LOAM_PLAN_AVAILABLE)->wanted, ordinary_wanted(4 * LOAM_MIB));
-    cr_expect_eq(plan.parts[1].asked_offset + plan.parts[2].asked_offset, plan.parts[0].bytes);
+    cr_expect_eq(plan.parts[1].asked_offset + plan.parts[2].asked_offset, plan.parts[1].bytes);
     request.parts[1].pages = LOAM_PAGES_AUTO;
+    make_ok(&request);
+    cr_expect_eq(plan.parts[1].pages, LOAM_PAGES_4K, "as its file is made");
+    request.parts[1].fd_offset = 4096;
     cr_expect_eq(make(&request), LOAM_ERROR_INVALID);
-    cr_expect_not_null(strstr(diag.text, "say of which pages"), "%s", diag.text);
+    cr_expect_not_null(strstr(diag.text, "make it larger first"), "%s", diag.text);
+    request.parts[1].fd = 9999;
+    cr_expect_eq(make(&request), LOAM_ERROR_SYSTEM, "the plan looks at it");
+    close(fd);
 }
 
 /* Part after part, what earlier ones took is not there for later ones. */
@@ -754,10 +764,10 @@ Test(plan, refuses_lists_of_parts_in_one_line)
         .part_count = 2, .parts = {{.bytes = 4 * LOAM_MIB, .pages = LOAM_PAGES_2M}, {.bytes = 2 * LOAM_MIB}}};
     struct loam_memory_request bad[14];
     static const char *const says[14] = {
-        "2 parts asked, and bytes, pages",
-        "2 parts asked, and bytes, pages",
-        "2 parts asked, and bytes, pages",
-        "2 parts asked, and bytes, pages",
+        "4194304 bytes of RAM asked, and 6291456 in 2 parts",
+        "2 parts asked, and pages",
+        "2 parts asked, and pages",
+        "2 parts asked, and pages",
         "9 parts asked: ask for at most 8",
         "1 parts asked, and one more filled in",
         "part 2 of 2: 4096 bytes of RAM asked: ask for a multiple of 4 KiB, at least 2 MiB",

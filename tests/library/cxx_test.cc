@@ -11,6 +11,7 @@
 #include "loam/memory.h"
 #include "loam/plan.h"
 #include "loam/slab.h"
+#include "loam/kvm.h"
 #include "loam/slots.h"
 #include "loam/types.h"
 #include "loam/version.h"

@@ -2,6 +2,7 @@
 #include "vmm/kvm.h"
 
 #include "loam/gpa_map.h"
+#include "loam/kvm.h"
 #include "loam/memory.h"
 #include "loam/slots.h"
 #include "tests/vmm/ioctl_fake.h"
@@ -340,7 +341,7 @@ struct shown {
 static void start_shown(struct shown *shown)
 {
     struct loam_region region = {.bytes = SLOT_PAGES * PAGE, .type = LOAM_REGION_RAM, .access = LOAM_ACCESS_WRITE};
-    struct loam_slots_config config = {kvm_set_slot, &shown->vm_fd, 0, 3};
+    struct loam_slots_config config = {loam_kvm_set_slot, &shown->vm_fd, 0, 3};
     struct loam_diag diag = {0};
 
     region.hva = mmap(NULL, region.bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -387,13 +388,13 @@ Test(kvm, understands_slots)
     cr_assert_eq(loam_slots_count(shown.slots), SLOT_PAGES - 2);
     cr_assert_eq(loam_slots_at(shown.slots, 1, &row), LOAM_OK);
     row.number = shown.kvm.slot_limit - 1;
-    cr_assert_eq(kvm_set_slot(&shown.vm_fd, &row), -1);
+    cr_assert_eq(loam_kvm_set_slot(&shown.vm_fd, &row), -1);
     cr_assert_eq(errno, EEXIST, "it overlaps");
     row.bytes = 0;
-    cr_assert_eq(kvm_set_slot(&shown.vm_fd, &row), -1);
+    cr_assert_eq(loam_kvm_set_slot(&shown.vm_fd, &row), -1);
     cr_assert_eq(errno, EINVAL, "it is not there");
     row.number = shown.kvm.slot_limit;
-    cr_assert_eq(kvm_set_slot(&shown.vm_fd, &row), -1);
+    cr_assert_eq(loam_kvm_set_slot(&shown.vm_fd, &row), -1);
     cr_assert_eq(errno, EINVAL, "there is no such number");
     cr_assert_eq(loam_slots_clear(shown.slots, &diag), LOAM_OK, "%s", diag.text);
     end_shown(&shown);
@@ -505,13 +506,13 @@ Test(kvm, has_a_slot_for_what_is_plugged)
     cr_assert_eq(loam_slots_count(shown.slots), 2);
     row.start = plugged.gpa;
     row.hva = shown.hva;
-    cr_assert_eq(kvm_set_slot(&shown.vm_fd, &row), -1);
+    cr_assert_eq(loam_kvm_set_slot(&shown.vm_fd, &row), -1);
     cr_assert_eq(errno, EEXIST, "KVM has one there");
     cr_assert_eq(loam_memory_unplug(memory, plugged.gpa, shown.slots, &diag), LOAM_OK, "%s", diag.text);
     cr_assert_eq(loam_slots_count(shown.slots), 1);
-    cr_assert_eq(kvm_set_slot(&shown.vm_fd, &row), 0, "KVM has none there");
+    cr_assert_eq(loam_kvm_set_slot(&shown.vm_fd, &row), 0, "KVM has none there");
     row.bytes = 0;
-    cr_assert_eq(kvm_set_slot(&shown.vm_fd, &row), 0);
+    cr_assert_eq(loam_kvm_set_slot(&shown.vm_fd, &row), 0);
     cr_assert_eq(loam_slots_clear(shown.slots, &diag), LOAM_OK, "%s", diag.text);
     loam_memory_destroy(memory);
     end_shown(&shown);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /* A hypervisor in a hundred lines: plan, memory, slots, a guest that fills a ring below 4 GiB, an orderly end. */
+#include "loam/kvm.h"
 #include "loam/memory.h"
 #include "loam/slots.h"
 
@@ -24,14 +25,6 @@ static const unsigned char guest_code[] = {
     0x66, 0xba, 0xf8, 0x03,             /* movw $0x3f8, %dx */
     0xb0, 'L',  0xee, 0xf4,             /* movb $'L', %al; outb %al, %dx; hlt */
 };
-
-static int set_slot(void *vm, const struct loam_slots_row *row)
-{
-    struct kvm_userspace_memory_region region = {row->number, row->read_only ? KVM_MEM_READONLY : 0, row->start.value,
-                                                 row->bytes, (uintptr_t)row->hva};
-
-    return ioctl(*(int *)vm, KVM_SET_USER_MEMORY_REGION, &region);
-}
 
 /* Flat 32-bit protected mode without paging (SDM volume 3A, section 3.4.5). */
 static bool set_registers(int vcpu, loam_gpa rip, loam_gpa rbx)
@@ -74,8 +67,7 @@ int main(void)
     int vcpu = ioctl(vm, KVM_CREATE_VCPU, 0), slot_limit = ioctl(kvm, KVM_CHECK_EXTENSION, KVM_CAP_NR_MEMSLOTS);
     size_t run_bytes = (size_t)ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, 0);
     struct kvm_run *run = mmap(NULL, run_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu, 0);
-    struct loam_slots_config slots_config = {set_slot, &vm, (uint32_t)slot_limit, 0};
-    const struct loam_gpa_view *view;
+    struct loam_slots_config slots_config = {loam_kvm_set_slot, &vm, (uint32_t)slot_limit, 0};
     struct loam_virtqueue_rings rings;
     struct loam_memory *memory = NULL;
     struct loam_slots *slots = NULL;
@@ -96,9 +88,7 @@ int main(void)
         errx(EXIT_HOST, "%s", diag.text);
     }
     memcpy(code.hva, guest_code, sizeof guest_code);
-    view = loam_gpa_map_acquire(loam_memory_map(memory));
-    is_shown = loam_slots_update(slots, view, &diag) == LOAM_OK;
-    loam_gpa_map_release(loam_memory_map(memory), view);
+    is_shown = loam_memory_update_slots(memory, slots, &diag) == LOAM_OK;
     if (is_shown && ioctl(vm, KVM_SET_TSS_ADDR, TSS_ADDRESS) == 0 && set_registers(vcpu, code.gpa, rings.available) &&
         run_guest(vcpu, run)) {
         const uint16_t *available = rings.available_hva;

@@ -148,7 +148,7 @@ struct loam_backing_request {
     /**
      * Memory that is there already, with its contents. Of a file, pages AUTO is what it is made of, commit and the
      * rest count as always, but for name and a private sharing. Of a mapping, pages AUTO is 4K, gpa and hva are
-     * congruent modulo a hugetlb page, and whatever else would change it is refused.
+     * congruent modulo a hugetlb page, and whatever else would change it is refused; cancel has nothing to end.
      */
     enum loam_adoption adoption;
     int fd;                    /**< with LOAM_ADOPTION_FD, else 0; open for reading and writing */

@@ -18,7 +18,11 @@
  * shared memory is one for both, private memory is copied as either side writes, and with keep_from_children the child
  * has none. So a child may look, and may destroy, which takes nothing from its parent; it allocates, in shared memory, what
  * its parent may allocate too. A cache in the child is nobody's: the child may use it as its own, or destroy it. Neither
- * vfork(2) nor a raw clone(2) is told to the library: such a child may only exec or exit.
+ * vfork(2) nor a raw clone(2) is told to the library: such a child may only exec or exit. A block that was on its way in or out
+ * stays so in the child, until destroy.
+ *
+ * What the host writes at a GPA that it has not carved is nobody's: loam_dma_alloc may hand it out, zeroed. A kernel, its
+ * boot parameters, an initrd are carved where they are wanted (LOAM_DMA_AT, loam_dma_alloc_ranges), then written.
  *
  * HVAs, from a buffer, a view or a backing, are good until loam_memory_destroy, or loam_memory_unplug of the block that
  * they lie in, and for no longer; so are the parts that the calls below hand out. The guest's contents change under them while a vCPU runs: see loam_gpa_view_read.
@@ -66,16 +70,28 @@ LOAM_MUST_USE enum loam_error loam_memory_create(const struct loam_plan *plan, s
 void loam_memory_destroy(struct loam_memory *memory);
 
 /**
- * Take [start, start + bytes) of the RAM away from the guest: its frames from the allocator, then its rows from the
+ * Take [start, start + bytes) of the RAM, of the plan or plugged, away from the guest for good: its frames from the allocator, then its rows from the
  * map. Nothing of it may be in use. The host memory stays the backing's until destroy, and is not read or written.
  * Slots have to be derived from the map again: until then the guest goes on reaching it. So does whoever holds an older
  * view. LOAM_ERROR_INVALID: the range is empty or no multiple of 4 KiB. LOAM_ERROR_NOT_FOUND: not all of it is RAM of
- * one part of the plan, or it was taken away before. LOAM_ERROR_BUSY: a buffer lies in it, which diag names with its
+ * one part of the plan or of one plugged block, or it was taken away before. LOAM_ERROR_NOT_PERMITTED: its section is closed. LOAM_ERROR_BUSY: a buffer lies in it, which diag names with its
  * owner, or frames allocated past the ledger; or readers hold every other table of the map. LOAM_ERROR_EXHAUSTED: the
  * map has no room for more rows.
  */
 LOAM_MUST_USE enum loam_error loam_memory_remove(struct loam_memory *memory, loam_gpa start, uint64_t bytes,
                                                  struct loam_diag *diag);
+
+/** Show the hypervisor what the map says now: loam_slots_update, with a view of this moment, and its errors. */
+LOAM_MUST_USE enum loam_error loam_memory_update_slots(struct loam_memory *memory, struct loam_slots *slots,
+                                                       struct loam_diag *diag);
+
+/**
+ * The E820 map of this moment in rows of LOAM_E820_ROW_BYTES, as Linux's boot_params takes it: loam_gpa_view_e820 and
+ * loam_e820_write. *count: how many there are, also when room_bytes is too little for them (LOAM_ERROR_EXHAUSTED, and
+ * nothing is written); 0 on any other failure. LOAM_ERROR_SYSTEM: no heap.
+ */
+LOAM_MUST_USE enum loam_error loam_memory_e820(struct loam_memory *memory, void *rows, uint64_t room_bytes,
+                                               uint32_t *count);
 
 /** What is plugged. */
 struct loam_plug_request {
@@ -85,14 +101,13 @@ struct loam_plug_request {
      */
     struct loam_backing_request backing;
     bool open; /**< its frames serve every request; else only one that names it: LOAM_DMA_AT, LOAM_DMA_IN */
-    struct loam_slots
-        *slots; /**< to be brought up to date, and nobody else is at them; NULL: the caller does it later */
+    struct loam_slots *slots; /**< shown the map with it, and nobody else is at them; NULL: the caller does it later */
 };
 
 /**
  * Give the guest more memory while it runs: backing, metadata of its frames, a row of the map and the hypervisor's slot,
  * all or nothing. It is prepared first; the slots' set is called last, while every other change of the map waits, so it
- * must make none. How the guest learns of it is its devices' business. *info (NULL: not wanted) is what was got, with its
+ * must neither make one nor validate, nor fork. How the guest learns of it is its devices' business. *info (NULL: not wanted) is what was got, with its
  * GPA; zero on failure.
  * LOAM_ERROR_INVALID: as loam_backing_create; gpa lies below 4 GiB. LOAM_ERROR_OVERLAP: something is there already.
  * LOAM_ERROR_EXHAUSTED: also, as many blocks, rows of the map or slots as there can be. LOAM_ERROR_BUSY: readers hold
@@ -108,11 +123,11 @@ LOAM_MUST_USE enum loam_error loam_memory_plug(struct loam_memory *memory, const
  * whoever translates while others unplug holds the view as long as he uses what it said. The guest must have given it up:
  * what it does there later is an access to no memory.
  * LOAM_ERROR_NOT_FOUND: no block starts there. LOAM_ERROR_NOT_PERMITTED: it is a part of the plan: loam_memory_remove.
- * LOAM_ERROR_BUSY: a buffer lies in it, which diag names with its owner, or frames allocated past the ledger, or another
- * thread is at it; or a cache's owner cannot be stopped; or readers hold every other table. LOAM_ERROR_SYSTEM,
+ * LOAM_ERROR_BUSY: a buffer lies in it, which diag names with its owner, or frames allocated past the ledger, or part of it
+ * was taken away by loam_memory_remove, or another thread is at it; or a cache's owner cannot be stopped; or readers hold every other table. LOAM_ERROR_SYSTEM,
  * LOAM_ERROR_CORRUPT: as loam_slots_update. All is as it was then; but for LOAM_ERROR_BUSY after four seconds, where a
  * view from before is still held: the guest has the memory no more, and diag says so; call again once it is released,
- * to give it back to the host.
+ * to give it back to the host. The slots are brought up to date then too.
  * To let a block drain first, loam_frame_section_set_use closes the section of its first frame.
  */
 LOAM_MUST_USE enum loam_error loam_memory_unplug(struct loam_memory *memory, loam_gpa start, struct loam_slots *slots,
@@ -120,11 +135,12 @@ LOAM_MUST_USE enum loam_error loam_memory_unplug(struct loam_memory *memory, loa
 
 /**
  * Give free memory back to the host while the guest runs: up to bytes of it, in whole chunks of 2 MiB (whole pages where
- * these are larger), the highest memory first, and of that the largest free blocks; of adopted memory nothing. It stays the allocator's, and is marked released (loam/frame.h,
+ * these are larger), the highest memory first, and of that the largest free blocks; of adopted and of
+ * locked memory nothing. It stays the allocator's, and is marked released (loam/frame.h,
  * Reclaim): other free memory serves before it, and a buffer that is carved from it is populated again before its
  * caller sees it. For a guest that uses no memory that the allocator has not handed out: to any
  * other, what it keeps in free frames would be lost. *given_bytes: how much was given back, also on an error; less than
- * bytes where no more is free. LOAM_ERROR_INVALID: the memory is locked. LOAM_ERROR_SYSTEM: the host refuses.
+ * bytes where no more is free. LOAM_ERROR_INVALID: all memory is locked. LOAM_ERROR_SYSTEM: the host refuses.
  */
 LOAM_MUST_USE enum loam_error loam_memory_reclaim(struct loam_memory *memory, uint64_t bytes, uint64_t *given_bytes,
                                                   struct loam_diag *diag);

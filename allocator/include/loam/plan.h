@@ -43,8 +43,9 @@ extern "C" {
  * would have no effect beside the others is refused.
  *
  * Memory of several kinds is a list of parts. Each is at least 2 MiB and a multiple of its page (THP: of 4 KiB); of its
- * members bytes, pages, sharing, commit, placement, node_mask, lock and name say what it is, and the others are zero:
- * they are the request's, or the layout's. With parts, these members of the request itself are zero, but for bytes, which
+ * members bytes, pages, sharing, commit, placement, node_mask, lock, name and those of an adoption say what it is, and the
+ * others are zero: they are the request's, or the layout's. Of an adopted file, what it has not taken from the host yet is
+ * not counted. With parts, these members of the request itself are zero, but for bytes, which
  * may be their sum.
  *
  * The layout takes the parts by their page, the largest first, and otherwise in their order. Each fills what is left below

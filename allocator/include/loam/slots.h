@@ -75,7 +75,8 @@ void loam_slots_destroy(struct loam_slots *slots);
 
 /**
  * Work out how to show what view shows. *change is the caller's, for loam_slots_commit or loam_slots_abandon; NULL on
- * failure. LOAM_ERROR_EXHAUSTED: more slots than limit. LOAM_ERROR_SYSTEM: no memory. LOAM_ERROR_CORRUPT: after a commit
+ * failure. LOAM_ERROR_INVALID also: a newer view was shown already, and memory of the older one may be gone.
+ * LOAM_ERROR_EXHAUSTED: more slots than limit. LOAM_ERROR_SYSTEM: no memory. LOAM_ERROR_CORRUPT: after a commit
  * that said so.
  */
 LOAM_MUST_USE enum loam_error loam_slots_prepare(const struct loam_slots *slots, const struct loam_gpa_view *view,
