@@ -414,6 +414,7 @@ enum loam_error loam_slots_clear(struct loam_slots *slots, struct loam_diag *dia
         slots->count--;
         slots->revision++;
     }
+    slots->shown = 0;
     return LOAM_OK;
 }
 

@@ -25,7 +25,7 @@ extern "C" {
 enum loam_error {
     LOAM_OK = 0,
     LOAM_ERROR_INVALID,       /**< an argument is malformed or out of range */
-    LOAM_ERROR_OVERLAP,       /**< a range meets one that is already there */
+    LOAM_ERROR_OVERLAP,       /**< a range meets one that is already there, or goes on beyond the one it lies in */
     LOAM_ERROR_NOT_FOUND,     /**< no such range, frame, section or buffer */
     LOAM_ERROR_EXHAUSTED,     /**< well formed, and nothing is left that serves it */
     LOAM_ERROR_UNINITIALISED, /**< the object was never initialised, or is not one */

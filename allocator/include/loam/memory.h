@@ -106,7 +106,7 @@ struct loam_plug_request {
 
 /**
  * Give the guest more memory while it runs: backing, metadata of its frames, a row of the map and the hypervisor's slot,
- * all or nothing. It is prepared first; the slots' set is called last, while every other change of the map waits, so it
+ * all or nothing; the slots get whatever else they lack, too. It is prepared first; the slots' set is called last, while every other change of the map waits, so it
  * must neither make one nor validate, nor fork. How the guest learns of it is its devices' business. *info (NULL: not wanted) is what was got, with its
  * GPA; zero on failure.
  * LOAM_ERROR_INVALID: as loam_backing_create; gpa lies below 4 GiB. LOAM_ERROR_OVERLAP: something is there already.

@@ -135,7 +135,7 @@ struct loam_plan_part {
     bool charged_at_touch; /**< by a control group that limits hugepages: that is why populates, whatever was asked */
 };
 
-/** What a guest's memory will be and take. A value: copy it freely; nothing is owned, and a part's name is its caller's. */
+/** What a guest's memory will be and take. A value of 22 KiB: copy it freely; nothing is owned, a part's name is its caller's. */
 struct loam_plan {
     /**
      * As given, its zeros replaced by what they mean: bytes is the sum, and parts has one at least, which is where the

@@ -99,7 +99,7 @@ LOAM_MUST_USE enum loam_error loam_slots_update(struct loam_slots *slots, const 
                                                 struct loam_diag *diag);
 
 /**
- * Delete every slot, the highest first. LOAM_ERROR_SYSTEM: the hypervisor refused one; it and those below it stay.
+ * Delete every slot, the highest first; then views of any map can be shown. LOAM_ERROR_SYSTEM: the hypervisor refused one; it and those below it stay.
  * LOAM_ERROR_CORRUPT: as loam_slots_prepare.
  */
 LOAM_MUST_USE enum loam_error loam_slots_clear(struct loam_slots *slots, struct loam_diag *diag);
