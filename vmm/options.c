@@ -300,12 +300,16 @@ static const char *finish_part(struct loam_backing_request *part)
 static const char *read_part_text(char *copy, struct loam_backing_request *part)
 {
     const char *fault = NULL;
+    uint32_t seen = 0; /* a bit a key */
     char *value;
 
     while (*copy != '\0' && fault == NULL) {
         int key = getsubopt(&copy, (char *const *)part_keys, &value);
+        bool again = key >= 0 && (seen >> key & 1) != 0;
 
-        fault = read_part_key((enum part_key)key, key >= 0 && value != NULL ? value : "", part);
+        seen |= key >= 0 ? 1u << key : 0;
+        fault = again ? "a key is there twice: give it once"
+                      : read_part_key((enum part_key)key, key >= 0 && value != NULL ? value : "", part);
     }
     return fault != NULL ? fault : finish_part(part);
 }

@@ -323,6 +323,7 @@ Test(options, values_that_are_none)
         {{"--memory", "size=1G,populate=1"}, "give populate= on or off\n"},
         {{"--memory", "size=1G,lock=on,populate=off"},
          "lock=on and populate=off contradict each other (what is locked is populated): give one of them\n"},
+        {{"--memory", "size=1G,pages=2M,size=2G"}, "a key is there twice: give it once\n"},
         {{"--memory", "size=1G,colour=red"}, "the keys are size, pages, node, policy, share, populate and lock\n"},
     };
 
