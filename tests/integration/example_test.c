@@ -37,6 +37,20 @@ Test(example, carves_rings_below_4_gib)
     process_end(&process);
 }
 
+Test(example, grows_and_shrinks_with_its_slots)
+{
+    char *const argv[] = {getenv("LOAM_EXAMPLE_GROW"), NULL};
+    struct process process;
+
+    cr_assert_not_null(argv[0], "LOAM_EXAMPLE_GROW does not name the program");
+    cr_expect_eq(process_run(&process, argv, TIMEOUT_MILLISECONDS), 0, "%s", process.err);
+    cr_expect_str_empty(process.err);
+    cr_expect_str_eq(process.out, "slot 0: 32 MiB at GPA 0\nslot 1: 8 MiB at GPA 0x2000000\n"
+                                  "slot 2: 16 MiB at GPA 0x100000000\n3 rows for a peer\n"
+                                  "slot 2: 0 MiB at GPA 0x100000000\n");
+    process_end(&process);
+}
+
 static char *read_text(const char *variable)
 {
     const char *path = getenv(variable);
