@@ -119,17 +119,14 @@ static bool check_echo(struct attest *attest, const struct loam_abi_result *resu
     return check_patterns(attest, LOAM_ABI_KIND_ECHO, result, text, bytes);
 }
 
-/* Every page of the piece holds its own address, seen through its HVA. */
-static bool piece_is_aliased(struct attest *attest, const struct loam_piece *piece, char *text, size_t bytes)
+/* Every page of [start, end), which is in one region, holds its own address, seen through its HVA. */
+static bool pages_are_aliased(struct attest *attest, const struct loam_region *region, uint64_t start, uint64_t end,
+                              char *text, size_t bytes)
 {
-    for (uint64_t offset = 0; offset < piece->bytes; offset += PAGE_BYTES) {
-        uint64_t gpa = piece->start.value + offset, next = promises_skip_kept(&attest->promises, gpa), found;
+    for (uint64_t gpa = promises_skip_kept(&attest->promises, start); gpa < end;
+         gpa = promises_skip_kept(&attest->promises, gpa + PAGE_BYTES)) {
+        uint64_t found = *(const volatile uint64_t *)((const char *)region->hva + (gpa - region->start.value));
 
-        if (next != gpa) {
-            offset = next - piece->start.value - PAGE_BYTES;
-            continue;
-        }
-        found = *(const volatile uint64_t *)((const char *)piece->hva + offset);
         if (found != gpa) {
             snprintf(text, bytes, "host: the page at GPA 0x%" PRIx64 " holds 0x%" PRIx64, gpa, found);
             return false;
@@ -138,23 +135,25 @@ static bool piece_is_aliased(struct attest *attest, const struct loam_piece *pie
     return true;
 }
 
-/* RAM that goes on where other memory backs it is one range to the guest. */
+/* RAM that goes on where other memory backs it is one range to the guest; what is no RAM is none of it. */
 static bool range_is_aliased(struct attest *attest, const struct loam_gpa_view *view,
                              const struct loam_abi_range *range, char *text, size_t bytes)
 {
-    struct loam_piece pieces[LOAM_PLAN_REGION_MAX];
-    bool agrees = true;
-    uint32_t count;
+    uint64_t end = range->start + range->bytes, next;
+    struct loam_region region;
 
-    if (loam_gpa_view_pieces(view, (loam_gpa){range->start}, range->bytes, LOAM_ACCESS_WRITE, pieces,
-                             LOAM_PLAN_REGION_MAX, &count) != LOAM_OK) {
-        snprintf(text, bytes, "host: RAM at GPA 0x%" PRIx64 " is not all there", range->start);
-        return false;
+    for (uint64_t gpa = range->start; gpa < end; gpa = next) {
+        if (loam_gpa_view_find(view, (loam_gpa){gpa}, &region) != LOAM_OK || region.type != LOAM_REGION_RAM ||
+            region.access != LOAM_ACCESS_WRITE) {
+            snprintf(text, bytes, "host: RAM at GPA 0x%" PRIx64 " is not all there", range->start);
+            return false;
+        }
+        next = region.start.value + region.bytes < end ? region.start.value + region.bytes : end;
+        if (!pages_are_aliased(attest, &region, gpa, next, text, bytes)) {
+            return false;
+        }
     }
-    for (uint32_t i = 0; i < count && agrees; i++) {
-        agrees = piece_is_aliased(attest, &pieces[i], text, bytes);
-    }
-    return agrees;
+    return true;
 }
 
 static bool check_alias(struct attest *attest, const struct loam_abi_result *result, char *text, size_t bytes)

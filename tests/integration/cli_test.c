@@ -59,7 +59,8 @@ ParameterizedTestParameters(cli, a_mistake_gets_one_line)
         {{"fly\a"}, "fly\\x07: no such command", 2},
         {{"run", "--kernel", "/no\033[31m\xff"}, "/no\\x1b[31m\\xff: no such file", 2},
         {{"run", "--memory", "1\033[2J"}, "--memory 1\\x1b[2J: not a size", 2},
-        {{"run", "--node", "77", "--pages=4K"}, "node", 3},
+        {{"run", "--node", "77"}, "--node 77: not a number from 0 to 63", 2},
+        {{"run", "--node", "63", "--pages=4K"}, "node", 3},
     };
 
     return cr_make_param_array(struct mistake, mistakes, sizeof mistakes / sizeof mistakes[0]);

@@ -699,11 +699,7 @@ Test(attest, a_promise_that_the_host_cannot_keep)
     spoil_listed = list_ram_beyond_its_end;
     begun_count = done_count = 0;
     make();
-    for (uint32_t i = 0; i < LOAM_ABI_CHECK_COUNT; i++) {
-        ring(LOAM_ABI_EVENT_BEGIN, order[i]);
-        claim_rightly(order[i]);
-        ring(LOAM_ABI_EVENT_DONE, order[i]);
-    }
+    behave_but(0, NULL);
     cr_expect_not(attest_outcome(attest, LOAM_ABI_CHECK_ALIAS)->host_passed);
     cr_expect_not_null(
         strstr(attest_outcome(attest, LOAM_ABI_CHECK_ALIAS)->text, "host: RAM at GPA 0x0 is not all there"));
@@ -767,12 +763,12 @@ static enum loam_error change_map(void)
 /* How often the map can be changed while each table before is held: less often if a view is held already. */
 static uint32_t spare_tables(void)
 {
-    const struct loam_gpa_view *views[64];
+    const struct loam_gpa_view *views[96];
     uint32_t count = 0;
 
     cr_assert_eq(change_map(), LOAM_OK);
     do {
-        cr_assert_lt(count, 64);
+        cr_assert_lt(count, 96);
         views[count++] = loam_gpa_map_acquire(loam_memory_map(memory));
     } while (change_map() == LOAM_OK);
     for (uint32_t i = 0; i < count; i++) {
