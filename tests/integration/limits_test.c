@@ -6,6 +6,7 @@
 #include "tests/integration/launch.h"
 #include "tests/integration/tiny_kernel.h"
 #include "tests/support/control_group.h"
+#include "tests/support/sanitizer.h"
 
 #include <criterion/criterion.h>
 #include <criterion/parameterized.h>
@@ -134,6 +135,10 @@ ParameterizedTest(struct process_limit *limit, limits_of_a_process, are_lines_of
     char start_of_line[32];
 
     need_kvm();
+    if (SANITIZER_MAPS &&
+        (strcmp(limit->resource, "address space") == 0 || strcmp(limit->resource, "data size") == 0)) {
+        cr_skip("the sanitizer itself needs more %s", limit->resource);
+    }
     snprintf(start_of_line, sizeof start_of_line, "\nloam: %s: ", limit->resource);
     RUN(&process, "prlimit", limit->option, loam_path(), "plan", "--json", "--memory", limit->memory, "--pages",
         limit->pages, "--vcpus", limit->vcpus);
