@@ -32,7 +32,7 @@ static struct loam_plan make_plan(uint64_t ram_bytes)
                              .page_bytes = 2 * LOAM_MIB,
                              .backing_page_count = ram_bytes / (2 * LOAM_MIB),
                              .part_count = 1,
-                             .parts = {{{0}, ram_bytes}},
+                             .parts = {{.bytes = ram_bytes}},
                              .hole_start = {ram_bytes},
                              .check_count = 1,
                              .short_count = 1};
