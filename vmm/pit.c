@@ -2,6 +2,8 @@
 /* Intel 8254 data sheet (231164), control word format; KVM API, sections 4.71 and 4.72 (KVM_GET_PIT2, KVM_SET_PIT2). */
 #include "vmm/pit.h"
 
+#include <time.h>
+
 #define CHANNEL_COUNT 3u
 #define CONTROL_PORT  3u
 
@@ -10,6 +12,8 @@
 #define ACCESS_HIGH  2u
 #define ACCESS_BOTH  3u
 #define MODE_MAX     5u /* 6 and 7 mean 2 and 3 */
+#define MODE_RATE    2u
+#define MODE_SQUARE  3u
 
 /* Port B: bit 0 gates channel 2. */
 #define SPEAKER_GATE 1u
@@ -124,4 +128,34 @@ void pit_access(void *pit, struct bus_access *access)
 void pit_speaker_access(void *pit, struct bus_access *access)
 {
     carry_out(pit, PIT_SPEAKER_PORT, access);
+}
+
+static int64_t now_nanoseconds(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+void pit_hold(struct pit *pit)
+{
+    const struct kvm_pit_channel_state *ticking = &pit->held.channels[0];
+
+    pit->held_nanoseconds = now_nanoseconds();
+    pit->is_held = pit->is_made && kvm_ioctl(pit->vm_fd, KVM_GET_PIT2, &pit->held) == 0 &&
+                   (ticking->mode == MODE_RATE || ticking->mode == MODE_SQUARE);
+}
+
+/* KVM loads channel 0 with its count, and forgets what ticks it owes; the others it takes as they are. */
+void pit_go_on(struct pit *pit)
+{
+    if (!pit->is_held) {
+        return;
+    }
+    for (uint32_t i = 1; i < CHANNEL_COUNT; i++) {
+        pit->held.channels[i].count_load_time += now_nanoseconds() - pit->held_nanoseconds;
+    }
+    (void)kvm_ioctl(pit->vm_fd, KVM_SET_PIT2, &pit->held);
+    pit->is_held = false;
 }

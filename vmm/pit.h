@@ -8,7 +8,10 @@
  * The first access, which came here, is carried out on the new PIT through its state; from then on KVM answers the
  * ports itself.
  *
- * Threads: the access functions come from the bus, one at a time.
+ * While no vCPU runs, a PIT that ticks would gather the ticks, and KVM deliver them one upon the other afterwards: held, it
+ * has a period begin anew instead. One that counts down once goes on, and its interrupt, if it comes, waits for the guest.
+ *
+ * Threads: the access functions come from the bus, one at a time; pit_hold and pit_go_on from one that no vCPU runs beside.
  */
 #ifndef LOAM_VMM_PIT_H
 #define LOAM_VMM_PIT_H
@@ -32,6 +35,9 @@ struct pit {
     bool is_made;
     pit_failed_fn *failed;
     void *self;
+    bool is_held;
+    struct kvm_pit_state2 held; /* with is_held */
+    int64_t held_nanoseconds;   /* of CLOCK_MONOTONIC, by which KVM counts */
 };
 
 /* Nothing is made yet; there is nothing to destroy: the PIT goes with its VM. */
@@ -40,6 +46,10 @@ void pit_init(struct pit *pit, int vm_fd, pit_failed_fn *failed, void *self);
 /* bus_access_fn for PIT_BYTES ports from PIT_PORT, and for the one at PIT_SPEAKER_PORT. */
 void pit_access(void *pit, struct bus_access *access);
 void pit_speaker_access(void *pit, struct bus_access *access);
+
+/* Have it stand still, if it ticks, and go on; what KVM refuses is left as it is. No effect without a PIT. */
+void pit_hold(struct pit *pit);
+void pit_go_on(struct pit *pit);
 
 /*
  * What a byte written to a port of the PIT (offset 0 to 3) does to a state in which nothing counts yet: a control word

@@ -7,7 +7,10 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
+
+#define STANDING_NANOSECONDS 20000000
 
 static struct kvm_pit_state2 state;
 
@@ -163,6 +166,72 @@ Test(pit, carries_out_accesses_on_kvms_own)
     cr_assert_eq(kvm_ioctl(vm_fd, KVM_GET_PIT2, &state), 0);
     cr_assert_eq(state.channels[2].gate, 0);
     cr_assert_eq(failure_count, 0);
+    drop_vm();
+}
+
+/* --- Standing still --------------------------------------------------------------------------------------------- */
+
+/* A channel that KVM does not load anew is younger by so much: what it has counted is what it had counted. */
+static void stand(int64_t *loaded_before, int64_t *loaded_after)
+{
+    const struct timespec start = {.tv_nsec = 0};
+    struct timespec now = start;
+
+    cr_assert_eq(kvm_ioctl(vm_fd, KVM_GET_PIT2, &state), 0);
+    *loaded_before = state.channels[2].count_load_time;
+    pit_hold(&pit);
+    for (int64_t end = -1; end < 0 || (int64_t)now.tv_sec * 1000000000 + now.tv_nsec < end;) {
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        end = end < 0 ? (int64_t)now.tv_sec * 1000000000 + now.tv_nsec + STANDING_NANOSECONDS : end;
+    }
+    pit_go_on(&pit);
+    cr_assert_eq(kvm_ioctl(vm_fd, KVM_GET_PIT2, &state), 0);
+    *loaded_after = state.channels[2].count_load_time;
+}
+
+Test(pit, stands_still_where_it_ticks)
+{
+    const uint8_t ticking[] = {0x34, 0x36}; /* rate, square wave */
+    int64_t before, after;
+
+    make_vm();
+    for (size_t i = 0; i < sizeof ticking; i++) {
+        out(3, 1, ticking[i]);
+        out(0, 1, 0xff);
+        out(0, 1, 0xff);
+        stand(&before, &after);
+        cr_assert_geq(after - before, STANDING_NANOSECONDS);
+        cr_assert_lt(after - before, 10 * STANDING_NANOSECONDS);
+        cr_assert_eq(state.channels[0].count, 0xffff);
+        cr_assert_eq(state.channels[0].mode, 2 + i);
+    }
+    drop_vm();
+}
+
+/* It would count down once more. */
+Test(pit, goes_on_where_it_counts_down_once)
+{
+    int64_t before, after;
+
+    make_vm();
+    out(3, 1, 0x00);
+    stand(&before, &after);
+    cr_assert_eq(after, before, "nothing was begun");
+    out(3, 1, 0x30);
+    out(0, 1, 0xff);
+    out(0, 1, 0xff);
+    stand(&before, &after);
+    cr_assert_eq(after, before);
+    drop_vm();
+}
+
+Test(pit, has_nothing_to_hold_before_it_is_made)
+{
+    make_vm();
+    pit_hold(&pit);
+    pit_go_on(&pit);
+    cr_assert_neq(kvm_ioctl(vm_fd, KVM_GET_PIT2, &state), 0, "there is none");
+    cr_assert_eq(ioctl_fake_count(), 1);
     drop_vm();
 }
 
