@@ -4,29 +4,33 @@
  * stop_vcpu and report, and then calls everybody back. They are read when every vCPU thread has been joined.
  *
  * Calling back cannot be missed: a vCPU's request to exit stands from then on, so that a KVM_RUN which begins later
- * returns at once, and the signal ends one that has begun. No signal meets a thread that is gone, because a thread
- * enters and leaves is_running under kick_lock.
+ * returns at once, and the signal ends one that has begun.
  *
- * Lock order: the bus, then kick_lock; a device asks for the end from inside an access.
+ * A pause calls back in the same way. KVM completes an access when KVM_RUN is entered again, and only then looks at the
+ * request (KVM API, section 5, KVM_EXIT_IO): a vCPU whose KVM_RUN was interrupted has nothing left to complete, and that
+ * is where it is parked.
+ *
+ * Lock order: the bus, then the crew's; a device asks for the end from inside an access.
  */
 #include "vmm/machine.h"
 
 #include "loam/kvm.h"
 #include "loam/slots.h"
+#include "vmm/crew.h"
 #include "vmm/decode.h"
-#include "vmm/kick.h"
+#include "vmm/guest_clock.h"
 #include "vmm/kvm.h"
 #include "vmm/lost_memory.h"
 #include "vmm/lost_reason.h"
 #include "vmm/pit.h"
+#include "vmm/power.h"
+#include "vmm/pvpanic.h"
 #include "vmm/serial.h"
 #include "vmm/vcpu.h"
 #include "vmm/virtio_mmio.h"
 #include "vmm/virtio_rng.h"
 
-#include <errno.h>
 #include <inttypes.h>
-#include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -49,15 +53,6 @@
 
 static_assert(MACHINE_VIRTIO_BYTES == VIRTIO_MMIO_BYTES, "a transport fills its range");
 
-struct machine_vcpu {
-    struct machine *machine;
-    struct vcpu vcpu;
-    bool has_thread;           /* to be joined; the creator's */
-    struct kick_thread thread; /* with has_thread */
-    bool is_running;           /* under kick_lock */
-    pthread_t self;            /* with is_running; under kick_lock */
-};
-
 struct machine {
     struct kvm kvm;
     int vm_fd;
@@ -71,7 +66,11 @@ struct machine {
     void (*serial_pace)(void *self);
     void *serial_self;
     struct pit pit;
+    struct power power;
+    struct pvpanic pvpanic;
     struct virtio_rng rng;
+    struct guest_clock clock;
+    struct crew crew;
     bool has_interrupts;   /* irqchip and PIT */
     bool has_virtio_range; /* in the map */
     bool has_rng;
@@ -81,9 +80,8 @@ struct machine {
     uint32_t stop_vcpu;
     char cause[640];
     char report[4096];
-    pthread_mutex_t kick_lock;
     uint32_t vcpu_count;
-    struct machine_vcpu vcpus[];
+    struct vcpu vcpus[];
 };
 
 static_assert(sizeof((struct machine *)0)->report == sizeof((struct machine_result *)0)->report, "copied whole");
@@ -118,16 +116,7 @@ static void announce_stop(struct machine *machine)
 {
     /* It can only fail when the counter is full, and then it is readable already. */
     (void)eventfd_write(machine->stop_fd, 1);
-    pthread_mutex_lock(&machine->kick_lock);
-    for (uint32_t i = 0; i < machine->vcpu_count; i++) {
-        struct machine_vcpu *vcpu = &machine->vcpus[i];
-
-        vcpu_request_exit(&vcpu->vcpu);
-        if (vcpu->is_running && !pthread_equal(vcpu->self, pthread_self())) {
-            pthread_kill(vcpu->self, KICK_SIGNAL);
-        }
-    }
-    pthread_mutex_unlock(&machine->kick_lock);
+    crew_end(&machine->crew);
 }
 
 /* From a vCPU's thread. */
@@ -240,6 +229,16 @@ static void reset_control_access(void *self, struct bus_access *access)
     }
 }
 
+static void power_off(void *self)
+{
+    stop_here(self, MACHINE_STOP_POWER_OFF, 0);
+}
+
+static void panicked(void *self, uint8_t events)
+{
+    stop_here(self, MACHINE_STOP_PANIC, events);
+}
+
 static void keyboard_data_access(void *self, struct bus_access *access)
 {
     (void)self;
@@ -261,14 +260,23 @@ static void pit_failed(void *self, const struct loam_diag *diag)
 
 static enum loam_error add_rng(struct machine *machine, struct loam_diag *diag)
 {
-    struct irq_line irq = machine_irq(machine, MACHINE_VIRTIO_IRQ);
+    struct irq_line irq = machine_irq(machine, machine_virtio_irq(0));
     enum loam_error error = virtio_rng_init(&machine->rng, machine->map, irq, NULL, NULL);
 
     machine->has_rng = error == LOAM_OK;
-    return error == LOAM_OK ? LOAM_OK : loam_fail(diag, error, "virtio-rng: cannot be set up");
+    return error == LOAM_OK ? machine_add_virtio(machine, 0, "virtio-rng", &machine->rng.mmio, diag)
+                            : loam_fail(diag, error, "virtio-rng: cannot be set up");
 }
 
-static enum loam_error add_devices(struct machine *machine, struct loam_diag *diag)
+static enum loam_error add_device(struct machine *machine, const struct bus_device *device, struct loam_diag *diag)
+{
+    enum loam_error error = bus_add(&machine->bus, device);
+
+    return error == LOAM_OK ? LOAM_OK
+                            : loam_fail(diag, error, "bus: no place for %s at 0x%" PRIx64, device->name, device->base);
+}
+
+static enum loam_error add_devices(struct machine *machine, bool has_rng, struct loam_diag *diag)
 {
     const struct bus_device devices[] = {
         {"serial", BUS_PIO, MACHINE_SERIAL_PORT, SERIAL_BYTES, serial_access, &machine->serial},
@@ -276,21 +284,95 @@ static enum loam_error add_devices(struct machine *machine, struct loam_diag *di
         {"i8042 data", BUS_PIO, KEYBOARD_DATA_PORT, 1, keyboard_data_access, machine},
         {"i8042", BUS_PIO, MACHINE_KEYBOARD_PORT, 1, keyboard_access, machine},
         {"reset control", BUS_PIO, MACHINE_RESET_PORT, 1, reset_control_access, machine},
-        {"virtio-rng", BUS_MMIO, MACHINE_VIRTIO_BASE, VIRTIO_MMIO_BYTES, virtio_mmio_access, &machine->rng.mmio},
+        {"power", BUS_PIO, MACHINE_POWER_PORT, POWER_BYTES, power_access, &machine->power},
+        {"pvpanic", BUS_PIO, MACHINE_PANIC_PORT, PVPANIC_BYTES, pvpanic_access, &machine->pvpanic},
         {"pit", BUS_PIO, PIT_PORT, PIT_BYTES, pit_access, &machine->pit},
         {"speaker", BUS_PIO, PIT_SPEAKER_PORT, 1, pit_speaker_access, &machine->pit},
     };
     size_t count = sizeof devices / sizeof devices[0] - (machine->has_interrupts ? 0 : 2); /* without PIT and speaker */
-    enum loam_error error = add_rng(machine, diag);
+    enum loam_error error = LOAM_OK;
 
     pit_init(&machine->pit, machine->vm_fd, pit_failed, machine);
+    pvpanic_init(&machine->pvpanic, panicked, machine);
     for (size_t i = 0; error == LOAM_OK && i < count; i++) {
-        error = bus_add(&machine->bus, &devices[i]);
-        if (error != LOAM_OK) {
-            return loam_fail(diag, error, "bus: no place for %s at 0x%" PRIx64, devices[i].name, devices[i].base);
-        }
+        error = add_device(machine, &devices[i], diag);
     }
-    return error;
+    return error == LOAM_OK && has_rng ? add_rng(machine, diag) : error;
+}
+
+/* --- A vCPU's rounds ------------------------------------------------------------------------------------------ */
+
+static void settle(struct machine *machine, struct vcpu *vcpu, enum vcpu_event event)
+{
+    switch (event) {
+    case VCPU_RESET:
+        stop_here(machine, MACHINE_STOP_RESET, 0);
+        break;
+    case VCPU_HALTED:
+        stop_here(machine, MACHINE_STOP_HALT, 0);
+        break;
+    case VCPU_INTERRUPTED:
+        if (crew_is_pausing(&machine->crew)) {
+            crew_rest(&machine->crew);
+        } else {
+            stop_at_rest(machine, vcpu);
+        }
+        break;
+    case VCPU_SHUTDOWN:
+        stop_with_report(machine, MACHINE_STOP_SHUTDOWN, vcpu, NULL);
+        break;
+    case VCPU_LOST_MEMORY:
+        stop_with_report(machine, MACHINE_STOP_BROKEN, vcpu, &vcpu->lost);
+        break;
+    case VCPU_BROKEN:
+        stop_with_report(machine, MACHINE_STOP_BROKEN, vcpu, NULL);
+        break;
+    default:
+        break;
+    }
+}
+
+/*
+ * Here no lock is held: a guest whose output nobody reads waits, and hinders no other vCPU that does not print. One that
+ * came back to be parked waits for its reader again, once it has been.
+ */
+static void pace(struct machine *machine)
+{
+    if (has_output && machine->serial_pace != NULL) {
+        atomic_store(&machine->is_pacing, true);
+        machine->serial_pace(machine->serial_self);
+        atomic_store(&machine->is_pacing, false);
+    }
+    has_output = has_output && crew_is_pausing(&machine->crew);
+}
+
+static bool run_round(void *self, uint32_t index)
+{
+    struct machine *machine = self;
+    struct vcpu *vcpu = &machine->vcpus[index];
+
+    if (is_stopping(machine)) {
+        return false;
+    }
+    /* This vCPU may hear of a pause before the pause has come to it: from then on it does not enter the guest. */
+    if (crew_is_pausing(&machine->crew)) {
+        vcpu_request_exit(vcpu);
+    }
+    current_vcpu = index;
+    settle(machine, vcpu, vcpu_run(vcpu, &machine->bus, machine->map));
+    pace(machine);
+    return true;
+}
+
+static void hold_vcpu(void *self, uint32_t index, bool is_held)
+{
+    struct machine *machine = self;
+
+    if (is_held) {
+        vcpu_request_exit(&machine->vcpus[index]);
+    } else {
+        vcpu_withdraw_exit(&machine->vcpus[index]);
+    }
 }
 
 /* --- Creation ------------------------------------------------------------------------------------------------- */
@@ -338,7 +420,7 @@ static enum loam_error reserve_range(struct machine *machine, struct loam_diag *
 {
     struct loam_region region = {
         .start = loam_gpa_from_u64(MACHINE_VIRTIO_BASE),
-        .bytes = MACHINE_VIRTIO_BYTES,
+        .bytes = MACHINE_VIRTIO_MAX * MACHINE_VIRTIO_BYTES,
         .type = LOAM_REGION_DEVICE,
         .access = LOAM_ACCESS_NONE,
     };
@@ -394,15 +476,15 @@ static enum loam_error add_vcpus(struct machine *machine, uint32_t count, const 
 
     for (uint32_t i = 0; error == LOAM_OK && i < count; i++) {
         vcpu_cpuid_adapt(&cpuid, i, count, machine->kvm.has_deadline_timer);
-        machine->vcpus[i].machine = machine;
-        error = vcpu_create(&machine->kvm, machine->vm_fd, i, &cpuid, &machine->vcpus[i].vcpu, diag);
+        error = vcpu_create(&machine->kvm, machine->vm_fd, i, &cpuid, &machine->vcpus[i], diag);
         machine->vcpu_count += error == LOAM_OK;
     }
-    return error == LOAM_OK ? vcpu_boot(&machine->vcpus[0].vcpu, boot, machine->has_interrupts, diag) : error;
+    return error == LOAM_OK ? vcpu_boot(&machine->vcpus[0], boot, machine->has_interrupts, diag) : error;
 }
 
 static enum loam_error set_up(struct machine *machine, const struct machine_config *config, struct loam_diag *diag)
 {
+    const struct crew_work work = {run_round, hold_vcpu, machine};
     enum loam_error error = open_vm(machine, diag);
 
     if (error == LOAM_OK) {
@@ -412,10 +494,13 @@ static enum loam_error set_up(struct machine *machine, const struct machine_conf
         error = furnish_vm(machine, diag);
     }
     if (error == LOAM_OK) {
-        error = add_devices(machine, diag);
+        error = add_devices(machine, !config->without_rng, diag);
     }
     if (error == LOAM_OK) {
         error = add_vcpus(machine, config->vcpu_count, config->boot, diag);
+    }
+    if (error == LOAM_OK) {
+        error = crew_init(&machine->crew, &work, config->vcpu_count, diag);
     }
     return error;
 }
@@ -431,12 +516,12 @@ static struct machine *make_empty(const struct machine_config *config, const str
         machine->memory = config->memory;
         machine->map = loam_memory_map(config->memory);
         machine->has_interrupts = !config->boot->without_interrupts || config->vcpu_count > 1;
-        pthread_mutex_init(&machine->kick_lock, NULL);
         bus_init(&machine->bus);
         machine->serial_output = config->serial_output;
         machine->serial_pace = config->serial_pace;
         machine->serial_self = config->serial_self;
         serial_init(&machine->serial, machine_irq(machine, MACHINE_SERIAL_IRQ), keep_output, machine);
+        power_init(&machine->power, machine_irq(machine, MACHINE_POWER_IRQ), power_off, machine);
     }
     return machine;
 }
@@ -479,7 +564,7 @@ enum loam_error machine_create(const struct machine_config *config, struct machi
 static void close_vm(struct machine *machine)
 {
     for (uint32_t i = 0; i < machine->vcpu_count; i++) {
-        vcpu_destroy(&machine->vcpus[i].vcpu);
+        vcpu_destroy(&machine->vcpus[i]);
     }
     if (machine->vm_fd >= 0) {
         if (machine->has_interrupts) {
@@ -497,18 +582,8 @@ static void release_range(struct machine *machine)
 
     /* BUSY is the only error there can be, while a reader holds each of the map's tables: readers never do for long. */
     while (machine->has_virtio_range &&
-           loam_gpa_map_remove(machine->map, start, MACHINE_VIRTIO_BYTES) == LOAM_ERROR_BUSY) {
+           loam_gpa_map_remove(machine->map, start, MACHINE_VIRTIO_MAX * MACHINE_VIRTIO_BYTES) == LOAM_ERROR_BUSY) {
         sched_yield();
-    }
-}
-
-static void join_vcpus(struct machine *machine)
-{
-    for (uint32_t i = 0; i < machine->vcpu_count; i++) {
-        if (machine->vcpus[i].has_thread) {
-            kick_join(&machine->vcpus[i].thread);
-            machine->vcpus[i].has_thread = false;
-        }
     }
 }
 
@@ -517,19 +592,22 @@ void machine_destroy(struct machine *machine)
     if (machine == NULL) {
         return;
     }
-    machine_stop(machine);
-    join_vcpus(machine);
+    if (machine->crew.members != NULL) {
+        machine_stop(machine);
+        crew_join(&machine->crew);
+        crew_destroy(&machine->crew);
+    }
     close_vm(machine);
     if (machine->has_rng) {
         virtio_rng_destroy(&machine->rng);
     }
     serial_destroy(&machine->serial);
+    power_destroy(&machine->power);
     bus_destroy(&machine->bus);
     release_range(machine);
     if (machine->stop_fd >= 0) {
         close(machine->stop_fd);
     }
-    pthread_mutex_destroy(&machine->kick_lock);
     free(machine);
 }
 
@@ -545,81 +623,44 @@ struct irq_line machine_irq(struct machine *machine, unsigned int number)
     return (struct irq_line){.set = machine->has_interrupts ? set_irq : NULL, .controller = machine, .number = number};
 }
 
+unsigned int machine_virtio_irq(unsigned int transport)
+{
+    static const uint8_t numbers[MACHINE_VIRTIO_MAX] = {5, 6, 7, 10, 11, 12, 14, 15};
+
+    return numbers[transport];
+}
+
+enum loam_error machine_add_virtio(struct machine *machine, unsigned int transport, const char *name,
+                                   struct virtio_mmio *mmio, struct loam_diag *diag)
+{
+    const struct bus_device device = {.name = name,
+                                      .space = BUS_MMIO,
+                                      .base = MACHINE_VIRTIO_BASE + transport * MACHINE_VIRTIO_BYTES,
+                                      .bytes = MACHINE_VIRTIO_BYTES,
+                                      .access = virtio_mmio_access,
+                                      .device = mmio};
+
+    if (transport >= MACHINE_VIRTIO_MAX) {
+        return loam_fail(diag, LOAM_ERROR_INVALID, "%s: virtio transport %u wanted, and there are 0 to %u", name,
+                         transport, MACHINE_VIRTIO_MAX - 1);
+    }
+    return add_device(machine, &device, diag);
+}
+
+pid_t machine_vcpu_thread(const struct machine *machine, uint32_t vcpu)
+{
+    return crew_thread(&machine->crew, vcpu);
+}
+
 /* --- The run -------------------------------------------------------------------------------------------------- */
-
-static void enter_running(struct machine_vcpu *vcpu, bool is_running)
-{
-    pthread_mutex_lock(&vcpu->machine->kick_lock);
-    vcpu->self = pthread_self();
-    vcpu->is_running = is_running;
-    pthread_mutex_unlock(&vcpu->machine->kick_lock);
-}
-
-static void settle(struct machine_vcpu *vcpu, enum vcpu_event event)
-{
-    switch (event) {
-    case VCPU_RESET:
-        stop_here(vcpu->machine, MACHINE_STOP_RESET, 0);
-        break;
-    case VCPU_HALTED:
-        stop_here(vcpu->machine, MACHINE_STOP_HALT, 0);
-        break;
-    case VCPU_INTERRUPTED:
-        stop_at_rest(vcpu->machine, &vcpu->vcpu);
-        break;
-    case VCPU_SHUTDOWN:
-        stop_with_report(vcpu->machine, MACHINE_STOP_SHUTDOWN, &vcpu->vcpu, NULL);
-        break;
-    case VCPU_LOST_MEMORY:
-        stop_with_report(vcpu->machine, MACHINE_STOP_BROKEN, &vcpu->vcpu, &vcpu->vcpu.lost);
-        break;
-    case VCPU_BROKEN:
-        stop_with_report(vcpu->machine, MACHINE_STOP_BROKEN, &vcpu->vcpu, NULL);
-        break;
-    default:
-        break;
-    }
-}
-
-/* Here no lock is held: a guest whose output nobody reads waits, and hinders no other vCPU that does not print. */
-static void pace(struct machine *machine)
-{
-    if (has_output && machine->serial_pace != NULL) {
-        atomic_store(&machine->is_pacing, true);
-        machine->serial_pace(machine->serial_self);
-        atomic_store(&machine->is_pacing, false);
-    }
-    has_output = false;
-}
-
-static void run_vcpu(void *self)
-{
-    struct machine_vcpu *vcpu = self;
-
-    current_vcpu = vcpu->vcpu.index;
-    enter_running(vcpu, true);
-    while (!is_stopping(vcpu->machine)) {
-        settle(vcpu, vcpu_run(&vcpu->vcpu, &vcpu->machine->bus, vcpu->machine->map));
-        pace(vcpu->machine);
-    }
-    enter_running(vcpu, false);
-}
 
 enum loam_error machine_start(struct machine *machine, struct loam_diag *diag)
 {
-    enum loam_error error = LOAM_OK;
+    enum loam_error error = crew_start(&machine->crew, diag);
 
-    for (uint32_t i = 0; error == LOAM_OK && i < machine->vcpu_count; i++) {
-        struct machine_vcpu *vcpu = &machine->vcpus[i];
-        char name[32];
-
-        snprintf(name, sizeof name, "vCPU %" PRIu32, i);
-        error = kick_start(&vcpu->thread, run_vcpu, vcpu, name, diag);
-        vcpu->has_thread = error == LOAM_OK;
-    }
     if (error != LOAM_OK) {
         machine_stop(machine);
-        join_vcpus(machine);
+        crew_join(&machine->crew);
     }
     return error;
 }
@@ -636,15 +677,51 @@ void machine_stop(struct machine *machine)
     }
 }
 
+bool machine_press_power(struct machine *machine)
+{
+    return power_press(&machine->power);
+}
+
+/* --- Pauses --------------------------------------------------------------------------------------------------- */
+
+void machine_pause(struct machine *machine)
+{
+    if (crew_pause(&machine->crew)) {
+        pit_hold(&machine->pit);
+        guest_clock_hold(&machine->clock, machine->vm_fd);
+    }
+}
+
+void machine_resume(struct machine *machine)
+{
+    if (!crew_is_pausing(&machine->crew)) {
+        return;
+    }
+    guest_clock_go_on(&machine->clock, machine->vm_fd);
+    for (uint32_t i = 0; i < machine->vcpu_count; i++) {
+        guest_clock_go_on_vcpu(&machine->clock, machine->vcpus[i].fd);
+    }
+    pit_go_on(&machine->pit);
+    crew_resume(&machine->crew);
+}
+
+bool machine_is_pausing(const struct machine *machine)
+{
+    return crew_is_pausing(&machine->crew);
+}
+
+int machine_pause_fd(const struct machine *machine)
+{
+    return crew_pause_fd(&machine->crew);
+}
+
+/* --- The end ---------------------------------------------------------------------------------------------------- */
+
 void machine_look(struct machine *machine)
 {
-    struct machine_vcpu *vcpu = &machine->vcpus[0];
-
-    pthread_mutex_lock(&machine->kick_lock);
-    if (machine->vcpu_count == 1 && vcpu->is_running && !atomic_load(&machine->is_pacing)) {
-        pthread_kill(vcpu->self, KICK_SIGNAL);
+    if (machine->vcpu_count == 1 && !atomic_load(&machine->is_pacing)) {
+        crew_kick(&machine->crew, 0);
     }
-    pthread_mutex_unlock(&machine->kick_lock);
 }
 
 /* Of a machine that was asked to stop: that it would never have ended by itself. */
@@ -653,7 +730,7 @@ static void describe_rest(const struct machine *machine, char *text, size_t byte
     uint64_t rip, last = 0;
 
     for (uint32_t i = 0; i < machine->vcpu_count; i++) {
-        if (!vcpu_rests_for_good(&machine->vcpus[i].vcpu, &rip)) {
+        if (!vcpu_rests_for_good(&machine->vcpus[i], &rip)) {
             return;
         }
         last = rip != 0 ? rip : last;
@@ -663,7 +740,7 @@ static void describe_rest(const struct machine *machine, char *text, size_t byte
 
 void machine_wait(struct machine *machine, struct machine_result *result)
 {
-    join_vcpus(machine);
+    crew_join(&machine->crew);
     *result = (struct machine_result){
         .reason = (enum machine_stop_reason)atomic_load(&machine->reason),
         .exit_code = machine->exit_code,
@@ -675,7 +752,7 @@ void machine_wait(struct machine *machine, struct machine_result *result)
     }
     memcpy(result->report, machine->report, sizeof result->report);
     for (uint32_t i = 0; i < machine->vcpu_count; i++) {
-        result->exit_count += machine->vcpus[i].vcpu.exit_count;
+        result->exit_count += machine->vcpus[i].exit_count;
     }
 }
 

@@ -7,7 +7,9 @@
  *
  * A machine that has been started can be paused and goes on: machine_pause returns when every vCPU stands between two
  * instructions, with the access that its last exit asked for carried out, and no device is entered by a vCPU until
- * machine_resume. The guest's clocks stand still meanwhile.
+ * machine_resume. The guest's clocks stand still meanwhile as far as KVM can have them do so: kvmclock's always, the TSC
+ * where the host's own clock is the TSC (Linux 5.16), a PIT that ticks. A timer of a local APIC, and a PIT that counts down
+ * once, go on, and interrupt the guest when it does (guest_clock.h, pit.h).
  *
  * Each vCPU runs on a thread of its own. Whatever ends the run (the guest writes the exit port, resets, halts without
  * interrupts or breaks; the caller calls machine_stop) makes machine_stop_fd readable; the first reason counts. A guest
@@ -57,7 +59,8 @@ struct machine_config {
     void (*serial_output)(void *self, const uint8_t *bytes, size_t count);
     /*
      * Called on a vCPU thread after an exit with output, with no lock held, before the guest goes on: the place to wait
-     * for a slow reader, until machine_stop_fd is readable at the latest. NULL: nothing to wait for.
+     * for a slow reader, until machine_pause_fd is readable at the latest. After a pause it is called again. NULL:
+     * nothing to wait for.
      */
     void (*serial_pace)(void *self);
     void *serial_self;
@@ -78,7 +81,7 @@ enum machine_stop_reason {
 
 struct machine_result {
     enum machine_stop_reason reason;
-    uint32_t exit_code; /* MACHINE_STOP_EXIT */
+    uint32_t exit_code; /* MACHINE_STOP_EXIT, MACHINE_STOP_PANIC */
     uint32_t vcpu;      /* the vCPU that ended it */
     char cause
         [640]; /* SHUTDOWN, BROKEN, HALT: in one line why, and what to do; REQUESTED: that it waited in vain; or empty */
@@ -129,13 +132,14 @@ int machine_stop_fd(const struct machine *machine);
 void machine_stop(struct machine *machine);
 
 /*
- * Park every vCPU, and return when all of them are. Counted by nobody: paused is paused. No effect on one that has
- * stopped. A vCPU that waits for a slow reader of its output (serial_pace) is parked where it waits: it has to return
- * from there first, so serial_pace ends early once machine_is_pausing.
+ * Park every vCPU, and return when all of them are, or have left because the machine stops. Counted by nobody: paused is
+ * paused. No effect on one that has stopped. A vCPU that waits for a slow reader of its output (serial_pace) has to return
+ * from there first, so serial_pace ends early once machine_is_pausing. Interrupts that devices raise meanwhile wait for
+ * the guest. Stopping and destroying a paused machine is as that of any other.
  */
 void machine_pause(struct machine *machine);
 
-/* Let them go on. */
+/* Let them go on. No effect on one that is not paused. */
 void machine_resume(struct machine *machine);
 
 /* From machine_pause to machine_resume; for serial_pace, from any thread. */

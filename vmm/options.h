@@ -10,8 +10,8 @@
 
 /* What a process of loam ends with. Stopped by signal N, it ends with 128 + N. */
 enum exit_code {
-    EXIT_CODE_PASS = 0,
-    EXIT_CODE_GUEST_FAILED = 1, /* a check failed, the guest reset itself, or its own code does not fit below */
+    EXIT_CODE_PASS = 0,         /* also of a kernel that turned itself off */
+    EXIT_CODE_GUEST_FAILED = 1, /* a check failed, the guest reset itself or panicked, or its code does not fit below */
     EXIT_CODE_USAGE = 2,        /* the command line, or a file that it names */
     EXIT_CODE_HOST = 3,         /* the host lacks something, or what was printed could not be written */
     EXIT_CODE_BROKEN = 4,       /* KVM or the guest broke, or the timeout passed */

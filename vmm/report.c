@@ -316,9 +316,9 @@ static void end_progress(struct report *report)
 void report_stop(struct report *report, const struct machine_result *result)
 {
     static const char *const reasons[MACHINE_STOP_COUNT] = {
-        [MACHINE_STOP_NONE] = "none",           [MACHINE_STOP_EXIT] = "exit",         [MACHINE_STOP_RESET] = "reset",
-        [MACHINE_STOP_HALT] = "halt",           [MACHINE_STOP_SHUTDOWN] = "shutdown", [MACHINE_STOP_BROKEN] = "broken",
-        [MACHINE_STOP_REQUESTED] = "requested",
+        [MACHINE_STOP_NONE] = "none",         [MACHINE_STOP_EXIT] = "exit",     [MACHINE_STOP_POWER_OFF] = "power-off",
+        [MACHINE_STOP_PANIC] = "panic",       [MACHINE_STOP_RESET] = "reset",   [MACHINE_STOP_HALT] = "halt",
+        [MACHINE_STOP_SHUTDOWN] = "shutdown", [MACHINE_STOP_BROKEN] = "broken", [MACHINE_STOP_REQUESTED] = "requested",
     };
 
     if (result->report[0] != '\0') {

@@ -358,12 +358,12 @@ static void write_console(void *self, const uint8_t *bytes, size_t count)
     outlet_append(run->console, bytes, count);
 }
 
-/* A guest whose output is not read waits for its reader, or for the end of the run. */
+/* A guest whose output is not read waits for its reader, for a pause, or for the end of the run. */
 static void pace_console(void *self)
 {
     struct run *run = self;
 
-    outlet_wait_room(run->console, machine_stop_fd(run->machine));
+    outlet_wait_room(run->console, machine_pause_fd(run->machine));
 }
 
 static int make_machine(struct run *run)
@@ -421,21 +421,38 @@ static int judge_reset(struct run *run)
     return EXIT_CODE_GUEST_FAILED;
 }
 
-static int judge_machine(struct run *run, const struct machine_result *result)
+static const char *reason_of(enum machine_stop_reason reason)
 {
-    uint32_t passed = run->attest != NULL ? attest_passed_count(run->attest) : 0;
-    const char *reason = result->reason == MACHINE_STOP_RESET  ? "the guest reset itself"
-                         : result->reason == MACHINE_STOP_HALT ? "the guest halted, and has no interrupts to wake it"
-                         : result->reason == MACHINE_STOP_SHUTDOWN ? "the guest ended in a triple fault"
-                                                                   : "KVM could not go on";
+    switch (reason) {
+    case MACHINE_STOP_POWER_OFF:
+        return "the guest turned itself off";
+    case MACHINE_STOP_PANIC:
+        return "the guest has panicked";
+    case MACHINE_STOP_RESET:
+        return "the guest reset itself";
+    case MACHINE_STOP_HALT:
+        return "the guest halted, and has no interrupts to wake it";
+    case MACHINE_STOP_SHUTDOWN:
+        return "the guest ended in a triple fault";
+    default:
+        return "KVM could not go on";
+    }
+}
 
-    report_stop(&run->report, result);
-    if (result->reason == MACHINE_STOP_EXIT) {
-        return judge_exit(run, result->exit_code, passed);
-    }
-    if (run->attest == NULL && result->reason == MACHINE_STOP_RESET) {
-        return judge_reset(run);
-    }
+/* Of a guest of the person's own. */
+static int judge_panic(struct run *run, uint32_t events)
+{
+    report_failure(&run->report,
+                   "the guest has panicked, as it said by writing 0x%x to port 0x%x: its console says why", events,
+                   MACHINE_PANIC_PORT);
+    return EXIT_CODE_GUEST_FAILED;
+}
+
+/* Also of a self-test that ended as it never does. */
+static int judge_broken(struct run *run, const struct machine_result *result, uint32_t passed)
+{
+    const char *reason = reason_of(result->reason);
+
     if (result->cause[0] != '\0') {
         report_failure(&run->report, "%s", result->cause);
     }
@@ -445,6 +462,29 @@ static int judge_machine(struct run *run, const struct machine_result *result)
         report_failure(&run->report, "%s", reason);
     }
     return EXIT_CODE_BROKEN;
+}
+
+static int judge_machine(struct run *run, const struct machine_result *result)
+{
+    uint32_t passed = run->attest != NULL ? attest_passed_count(run->attest) : 0;
+
+    report_stop(&run->report, result);
+    if (result->reason == MACHINE_STOP_EXIT) {
+        return judge_exit(run, result->exit_code, passed);
+    }
+    if (run->attest != NULL) {
+        return judge_broken(run, result, passed);
+    }
+    switch (result->reason) {
+    case MACHINE_STOP_POWER_OFF:
+        return EXIT_CODE_PASS;
+    case MACHINE_STOP_PANIC:
+        return judge_panic(run, result->exit_code);
+    case MACHINE_STOP_RESET:
+        return judge_reset(run);
+    default:
+        return judge_broken(run, result, passed);
+    }
 }
 
 static int judge(struct run *run, enum session_end end, const struct machine_result *result)

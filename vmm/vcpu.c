@@ -615,6 +615,11 @@ void vcpu_request_exit(struct vcpu *vcpu)
     __atomic_store_n(&vcpu->run->immediate_exit, 1, __ATOMIC_SEQ_CST);
 }
 
+void vcpu_withdraw_exit(struct vcpu *vcpu)
+{
+    __atomic_store_n(&vcpu->run->immediate_exit, 0, __ATOMIC_SEQ_CST);
+}
+
 size_t vcpu_describe(const struct vcpu *vcpu, struct loam_gpa_map *map, char *text, size_t bytes)
 {
     const struct loam_gpa_view *view = loam_gpa_map_acquire(map);

@@ -49,7 +49,7 @@ struct vcpu {
 /* What has come of one entry into the guest. */
 enum vcpu_event {
     VCPU_RAN,         /* whatever the exit asked for is done: go on */
-    VCPU_INTERRUPTED, /* by a signal or a request: see who wants what */
+    VCPU_INTERRUPTED, /* by a signal or a request: it stands between two instructions; see who wants what */
     VCPU_RESET,       /* the guest asked for a reset */
     VCPU_HALTED,      /* HLT in a VM without interrupt controllers: nothing can end it */
     VCPU_SHUTDOWN,    /* triple fault, or the guest asked for a shutdown */
@@ -117,8 +117,14 @@ enum vcpu_event vcpu_dispatch(struct kvm_run *run, size_t run_bytes, struct bus 
 #define VCPU_STALL_MAX          100u
 #define VCPU_STALL_MILLISECONDS 10
 
-/* From now on every vcpu_run returns VCPU_INTERRUPTED without entering the guest. Any thread. */
+/*
+ * From now on vcpu_run does not enter the guest: it carries out what the last exit has left to do, a part of it at a time,
+ * and then returns VCPU_INTERRUPTED. Any thread.
+ */
 void vcpu_request_exit(struct vcpu *vcpu);
+
+/* No more of that. Any thread; who requests and who withdraws do not do so at the same time. */
+void vcpu_withdraw_exit(struct vcpu *vcpu);
 
 /*
  * Of a vCPU that came to a bad end: whether an address that it worked with, such as its instruction's, its stack's, or

@@ -65,6 +65,18 @@ guest triple_fault
     ud2
 end_guest triple_fault
 
+guest turns_off
+    movw $0x604, %dx
+    movw $0x2000, %ax
+    outw %ax, %dx
+end_guest turns_off
+
+guest panics
+    movw $0x505, %dx
+    movb $1, %al
+    outb %al, %dx
+end_guest panics
+
 guest reset
     reset
 end_guest reset

@@ -22,6 +22,8 @@ GUEST(code_42);
 GUEST(code_298);
 GUEST(halts);
 GUEST(triple_fault);
+GUEST(turns_off);
+GUEST(panics);
 GUEST(reset);
 GUEST(forgets);
 GUEST(waits);
@@ -150,6 +152,29 @@ Test(kernel, its_own_code_is_never_taken_for_anothers)
     CHECK_END(1, "loam: the guest stopped itself with code 298\n");
     root = run_json(1);
     cr_expect_eq(json_integer_value(json_object_get(json_object_get(root, "stop"), "exit_code")), 298);
+    json_decref(root);
+}
+
+Test(kernel, that_turns_itself_off_has_passed)
+{
+    json_t *root;
+
+    MAKE_KERNEL(turns_off);
+    CHECK_END(0, NULL);
+    root = run_json(0);
+    cr_expect_str_eq(json_string_value(json_object_get(json_object_get(root, "stop"), "reason")), "power-off");
+    json_decref(root);
+}
+
+Test(kernel, that_panics_has_failed)
+{
+    json_t *root;
+
+    MAKE_KERNEL(panics);
+    CHECK_END(1, "loam: the guest has panicked, as it said by writing 0x1 to port 0x505: its console says why\n");
+    root = run_json(1);
+    cr_expect_str_eq(json_string_value(json_object_get(json_object_get(root, "stop"), "reason")), "panic");
+    cr_expect_eq(json_integer_value(json_object_get(json_object_get(root, "stop"), "exit_code")), 1);
     json_decref(root);
 }
 

@@ -422,4 +422,223 @@ guest timer
     jmp 1b
 end_guest timer
 
+/* Counts in memory. */
+guest count
+    say '!'
+1:  incl COUNTERS
+    jmp 1b
+end_guest count
+
+/*
+ * Takes numbers from the test device, which counts, and gives it numbers: each has to be the next. By memory accesses within a
+ * page and across two, by ports one at a time and four, and by an instruction that reads and writes. ebx: which vCPU's
+ * numbers; it begins at the second line, where the other vCPU comes in.
+ */
+guest sequence
+    xorl %ebx, %ebx
+    jmp 1f
+    .org guest_sequence + SEQUENCE_OTHER
+    movl $1, %ebx
+    jmp 2f
+1:  movl $0xfee00000, %ecx
+    movl $(1 << 24), 0x310(%ecx)
+    movl $0x4500, 0x300(%ecx)
+    movl $(1 << 24), 0x310(%ecx)
+    movl $(0x4600 | START_PAGE >> 12), 0x300(%ecx)
+2:  movl %ebx, %esi
+    shll $13, %esi
+    addl $TEST_DEVICE, %esi
+    movl %ebx, %edx
+    shll $2, %edx
+    addl $TEST_PORT, %edx
+    xorl %ebp, %ebp
+3:  movl (%esi), %eax
+    cmpl %ebp, %eax
+    jne 4f
+    incl %ebp
+    inl %dx, %eax
+    cmpl %ebp, %eax
+    jne 4f
+    incl %ebp
+    movl %ebp, 4(%esi)
+    incl %ebp
+    movl %ebp, %eax
+    outl %eax, %dx
+    incl %ebp
+    incl 8(%esi)
+    addl $2, %ebp
+    movl 0xffe(%esi), %eax
+    cmpw %bp, %ax
+    jne 4f
+    incl %ebp
+    shrl $16, %eax
+    cmpw %bp, %ax
+    jne 4f
+    incl %ebp
+    movl %ebx, %edi
+    shll $4, %edi
+    addl $BUFFERS, %edi
+    movl $4, %ecx
+    cld
+    rep insl
+    movl $4, %ecx
+5:  subl $4, %edi
+    leal -1(%ebp, %ecx), %eax
+    cmpl (%edi), %eax
+    jne 4f
+    loop 5b
+    addl $4, %ebp
+    incl COUNTERS(, %ebx, 4)
+    jmp 3b
+4:  movb $1, %al
+    exit_al
+end_guest sequence
+
+/* The other vCPU's way from real mode at START_PAGE into the sequence. */
+guest join
+    .code16
+    lgdtl %cs:(7f - guest_join)
+    movl %cr0, %eax
+    orl $1, %eax
+    movl %eax, %cr0
+    ljmpl $0x10, $(START_PAGE + 2f - guest_join)
+    .code32
+2:  movl $0x18, %eax
+    movl %eax, %ds
+    movl %eax, %es
+    movl %eax, %ss
+    movl $(GUEST_BASE + SEQUENCE_OTHER), %eax
+    jmp *%eax
+    .balign 8
+6:  .quad 0, 0, 0x00cf9b000000ffff, 0x00cf93000000ffff
+7:  .word 31
+    .long START_PAGE + 6b - guest_join
+end_guest join
+
+/* Takes numbers from the test device straight into memory: by a port, and from two pages at once. */
+guest fetch
+    cld
+1:  movl $BUFFERS, %edi
+    movw $TEST_PORT, %dx
+    insl
+    movl $(TEST_DEVICE + 0xffe), %esi
+    movsl
+    jmp 1b
+end_guest fetch
+
+/* Counts what the timer ticks. A KVM that emulates everything may lack IRET: the stack begins anew instead. */
+guest ticks
+    interrupts guest_ticks
+    movl $AT(guest_ticks, 3f), %eax
+    movl $0x20, %ecx
+    call 4b
+    movb $0x34, %al
+    outb %al, $0x43
+    movb $(1193 & 0xff), %al
+    outb %al, $0x40
+    movb $(1193 >> 8), %al
+    outb %al, $0x40
+    say '!'
+1:  sti
+    hlt
+    jmp 1b
+3:  incl COUNTERS
+    movb $0x20, %al
+    outb %al, $0x20
+    movl $(GUEST_BASE + 0x2000), %esp
+    jmp 1b
+end_guest ticks
+
+/* Writes the time down, again and again. */
+guest time
+    say '!'
+1:  incl COUNTERS
+    rdtsc
+    movl %eax, COUNTERS + 8
+    movl %edx, COUNTERS + 12
+    incl COUNTERS
+    jmp 1b
+end_guest time
+
+/* Listens to the power button, sleeps, and turns itself off once it is pressed; else its code says what was wrong. */
+guest power_button
+    interrupts guest_power_button
+    movl $AT(guest_power_button, 2f), %eax
+    movl $0x29, %ecx
+    call 4b
+    movb $0x11, %al
+    outb %al, $0xa0
+    movb $0x28, %al
+    outb %al, $0xa1
+    movb $0x02, %al
+    outb %al, $0xa1
+    movb $0x01, %al
+    outb %al, $0xa1
+    movb $0xfd, %al
+    outb %al, $0xa1
+    movb $0xfb, %al
+    outb %al, $0x21
+    movw $0x4d1, %dx
+    movb $0x02, %al
+    outb %al, %dx
+    movw $0x602, %dx
+    movw $0x0100, %ax
+    outw %ax, %dx
+    say '!'
+1:  sti
+    hlt
+    jmp 1b
+2:  movw $0x600, %dx
+    inw %dx, %ax
+    cmpw $0x0100, %ax
+    movb $1, %cl
+    jne 3f
+    outw %ax, %dx
+    inw %dx, %ax
+    testw %ax, %ax
+    movb $2, %cl
+    jnz 3f
+    movb $0x20, %al
+    outb %al, $0xa0
+    outb %al, $0x20
+    movw $0x604, %dx
+    movw $0x2000, %ax
+    outw %ax, %dx
+    movb $3, %cl
+3:  movb %cl, %al
+    exit_al
+end_guest power_button
+
+/* First that a kernel for crashes is there, which ends nothing, then that it panicked. */
+guest panic
+    movw $0x505, %dx
+    inb %dx, %al
+    cmpb $3, %al
+    movb $1, %al
+    jne 1f
+    movb $2, %al
+    outb %al, %dx
+    movb $5, %al
+    outb %al, %dx
+    movb $2, %al
+1:  exit_al
+end_guest panic
+
+/* Gives by its bits at which transports there is an entropy source. */
+guest virtio_places
+    movl $0xd0000008, %esi
+    xorl %eax, %eax
+    movl $1, %ecx
+1:  cmpl $4, (%esi)
+    jne 2f
+    orl %ecx, %eax
+2:  addl $0x1000, %esi
+    shll $1, %ecx
+    cmpl $0x200, %ecx
+    jne 1b
+    outl %eax, $EXIT_PORT
+3:  hlt
+    jmp 3b
+end_guest virtio_places
+
     .section .note.GNU-stack, "", @progbits

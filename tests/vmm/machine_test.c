@@ -4,8 +4,10 @@
 
 #include "tests/vmm/ioctl_fake.h"
 #include "tests/vmm/machine_guests.h"
+#include "tests/vmm/random.h"
 #include "vmm/kvm.h"
 #include "vmm/vcpu.h"
+#include "vmm/virtio_rng.h"
 
 #include <criterion/criterion.h>
 #include <dirent.h>
@@ -15,11 +17,13 @@
 #include <poll.h>
 #include <pthread.h>
 #include <semaphore.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 /* A guest that does not end is a failure, and not a test that hangs. */
@@ -80,6 +84,15 @@ GUEST(wake);
 GUEST(woken);
 GUEST(interrupt);
 GUEST(timer);
+GUEST(count);
+GUEST(sequence);
+GUEST(join);
+GUEST(fetch);
+GUEST(ticks);
+GUEST(time);
+GUEST(power_button);
+GUEST(panic);
+GUEST(virtio_places);
 
 /* --- A guest's world ------------------------------------------------------------------------------------------ */
 
@@ -140,6 +153,7 @@ static void tear_down(void)
 }
 
 TestSuite(machine, .init = set_up, .fini = tear_down, .timeout = TIMEOUT_SECONDS);
+TestSuite(machine_pause, .init = set_up, .fini = tear_down, .timeout = TIMEOUT_SECONDS);
 
 static uint8_t *load(const uint8_t *code, const uint8_t *end)
 {
@@ -689,12 +703,81 @@ Test(machine, keeps_its_devices_addresses_in_the_map_while_it_is_there)
     cr_assert_eq(loam_gpa_view_find(view, (loam_gpa){MACHINE_VIRTIO_BASE}, &region), LOAM_OK);
     loam_gpa_map_release(map, view);
     cr_assert_eq(region.type, LOAM_REGION_DEVICE);
-    cr_assert_eq(region.bytes, MACHINE_VIRTIO_BYTES);
+    cr_assert_eq(region.bytes, MACHINE_VIRTIO_MAX * MACHINE_VIRTIO_BYTES);
     machine_destroy(machine);
     machine = NULL;
     view = loam_gpa_map_acquire(map);
     cr_assert_eq(loam_gpa_view_find(view, (loam_gpa){MACHINE_VIRTIO_BASE}, &region), LOAM_ERROR_NOT_FOUND);
     loam_gpa_map_release(map, view);
+}
+
+static void add_rng(struct virtio_rng *rng, unsigned int transport, enum loam_error wanted)
+{
+    struct loam_diag diag = {0};
+    enum loam_error error;
+
+    cr_assert_eq(virtio_rng_init(rng, loam_memory_map(memory), machine_irq(machine, 0), NULL, NULL), LOAM_OK);
+    error = machine_add_virtio(machine, transport, "mine", &rng->mmio, &diag);
+    cr_assert_eq(error, wanted, "%s", diag.text);
+    cr_assert_eq(error == LOAM_OK, diag.text[0] == '\0');
+    cr_assert(error == LOAM_OK || strstr(diag.text, "mine") != NULL, "%s", diag.text);
+    if (error != LOAM_OK) {
+        virtio_rng_destroy(rng);
+    }
+}
+
+Test(machine, has_its_own_device_at_the_first_transport_alone)
+{
+    LOAD(virtio_places);
+    run_to_exit(0x01);
+    config.without_rng = true;
+    run_to_exit(0x00);
+}
+
+Test(machine, takes_a_device_at_each_transport)
+{
+    static struct virtio_rng rngs[MACHINE_VIRTIO_MAX], refused;
+
+    LOAD(virtio_places);
+    config.without_rng = true;
+    create();
+    for (unsigned int i = 0; i < MACHINE_VIRTIO_MAX; i += i == 3 ? 2 : 1) {
+        add_rng(&rngs[i], i, LOAM_OK);
+        add_rng(&refused, i, LOAM_ERROR_OVERLAP);
+    }
+    add_rng(&refused, MACHINE_VIRTIO_MAX, LOAM_ERROR_INVALID);
+    add_rng(&refused, UINT32_MAX, LOAM_ERROR_INVALID);
+    start();
+    finish(MACHINE_STOP_EXIT);
+    cr_assert_eq(result.exit_code, 0xef, "0x%" PRIx32, result.exit_code);
+    for (unsigned int i = 0; i < MACHINE_VIRTIO_MAX; i += i == 3 ? 2 : 1) {
+        virtio_rng_destroy(&rngs[i]);
+    }
+}
+
+Test(machine, keeps_the_first_transport_for_its_own_device)
+{
+    struct virtio_rng refused;
+
+    create();
+    add_rng(&refused, 0, LOAM_ERROR_OVERLAP);
+}
+
+/* The timer, the keyboard, the cascade, the serial line, the clock, the button and the FPU have theirs. */
+Test(machine, gives_each_transport_a_line_of_its_own)
+{
+    const uint32_t others =
+        1u << 0 | 1u << 1 | 1u << 2 | 1u << MACHINE_SERIAL_IRQ | 1u << 8 | 1u << MACHINE_POWER_IRQ | 1u << 13;
+    uint32_t taken = others;
+
+    for (unsigned int i = 0; i < MACHINE_VIRTIO_MAX; i++) {
+        unsigned int number = machine_virtio_irq(i);
+
+        cr_assert_lt(number, 16);
+        cr_assert_eq(taken & 1u << number, 0, "line %u of transport %u is another's", number, i);
+        taken |= 1u << number;
+    }
+    cr_assert_eq(machine_virtio_irq(0), 5);
 }
 
 /* --- Memory that the host does not supply ------------------------------------------------------------------------- */
@@ -860,6 +943,628 @@ Test(machine, says_that_a_timer_cannot_be_had)
     cr_assert_str_eq(result.report, "vCPU 0: KVM_CREATE_PIT2: Cannot allocate memory\n");
 }
 
+/* --- Power and panic -------------------------------------------------------------------------------------------- */
+
+Test(machine, is_turned_off_by_a_guest_that_heeds_the_button)
+{
+    LOAD(power_button);
+    create();
+    cr_assert_not(machine_press_power(machine), "nobody listens yet");
+    machine_destroy(machine);
+    create();
+    start();
+    cr_assert_eq(sem_wait(&output_came), 0);
+    cr_assert(machine_press_power(machine));
+    finish(MACHINE_STOP_POWER_OFF);
+}
+
+Test(machine, tells_of_a_button_that_was_pressed_before_the_guest_listened)
+{
+    LOAD(power_button);
+    create();
+    cr_assert_not(machine_press_power(machine));
+    start();
+    finish(MACHINE_STOP_POWER_OFF);
+}
+
+Test(machine, tells_of_a_button_that_was_pressed_during_a_pause)
+{
+    LOAD(power_button);
+    create();
+    start();
+    cr_assert_eq(sem_wait(&output_came), 0);
+    machine_pause(machine);
+    cr_assert(machine_press_power(machine));
+    cr_assert_not(is_stop_readable(20));
+    machine_resume(machine);
+    finish(MACHINE_STOP_POWER_OFF);
+}
+
+Test(machine, stops_when_the_guest_says_that_it_has_panicked)
+{
+    LOAD(panic);
+    run(MACHINE_STOP_PANIC);
+    cr_assert_eq(result.exit_code, 5);
+    cr_assert_str_empty(result.cause);
+}
+
+/* --- Pauses ------------------------------------------------------------------------------------------------------ */
+
+#define PAUSE_COUNT 200u
+#define PAUSE_SEED  UINT64_C(0x5eed0f9a05e5)
+
+static volatile uint32_t *counters; /* the guest's, at COUNTERS */
+static volatile uint32_t *buffers;
+
+static void find_counters(uint8_t *place)
+{
+    counters = (volatile uint32_t *)(place + (COUNTERS - GUEST_BASE));
+    buffers = (volatile uint32_t *)(place + (BUFFERS - GUEST_BASE));
+}
+
+static int64_t now_microseconds(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+/* Time in which a guest that runs does something that shows. */
+static void let_pass(int64_t microseconds)
+{
+    int64_t end = now_microseconds() + microseconds;
+
+    while (now_microseconds() < end) {
+    }
+}
+
+/* Bounded by the test's own time. */
+static void await_change(volatile uint32_t *counter)
+{
+    uint32_t before = *counter;
+
+    while (*counter == before) {
+        cr_assert_not(is_stop_readable(0), "it has stopped by itself");
+    }
+}
+
+static bool is_pause_readable(void)
+{
+    struct pollfd pause = {.fd = machine_pause_fd(machine), .events = POLLIN};
+
+    return poll(&pause, 1, 0) == 1;
+}
+
+static void check_paused(bool is_paused)
+{
+    cr_assert_eq(machine_is_pausing(machine), is_paused);
+    cr_assert_eq(is_pause_readable(), is_paused);
+}
+
+/* While it is paused, each of count counters stands. */
+static void check_standing(uint32_t count, int64_t microseconds)
+{
+    uint32_t before[4];
+
+    for (uint32_t i = 0; i < count; i++) {
+        before[i] = counters[i];
+    }
+    let_pass(microseconds);
+    for (uint32_t i = 0; i < count; i++) {
+        cr_assert_eq(counters[i], before[i], "counter %" PRIu32 " went on", i);
+    }
+}
+
+Test(machine_pause, stands_still_and_goes_on_from_there)
+{
+    find_counters(LOAD(count));
+    create();
+    start();
+    check_paused(false);
+    await_change(counters);
+    for (uint32_t i = 0; i < 20; i++) {
+        machine_pause(machine);
+        check_paused(true);
+        check_standing(1, 2000);
+        machine_resume(machine);
+        check_paused(false);
+        await_change(counters);
+    }
+    machine_stop(machine);
+    cr_assert(is_pause_readable(), "who waits for a pause is woken by the end");
+    finish(MACHINE_STOP_REQUESTED);
+}
+
+/* Numbers that the device has handed out to a vCPU and taken from it. */
+struct numbers {
+    uint32_t next, wrong_count;
+};
+
+static struct numbers numbers[2];
+static atomic_uint access_total;
+static atomic_bool is_entry_forbidden;
+static atomic_uint forbidden_count;
+
+static void count_numbers(struct numbers *of, struct bus_access *access)
+{
+    uint32_t mask = access->bytes == 4 ? UINT32_MAX : 0xffff;
+
+    atomic_fetch_add(&access_total, 1);
+    if (atomic_load(&is_entry_forbidden)) {
+        atomic_fetch_add(&forbidden_count, 1);
+    }
+    if (access->is_write) {
+        of->wrong_count += ((uint32_t)access->value & mask) != (of->next & mask);
+    } else {
+        access->value = of->next & mask;
+    }
+    of->next++;
+}
+
+static void count_memory(void *device, struct bus_access *access)
+{
+    (void)device;
+    count_numbers(&numbers[access->offset >> 13 & 1], access);
+}
+
+static void count_port(void *device, struct bus_access *access)
+{
+    (void)device;
+    count_numbers(&numbers[access->offset >> 2 & 1], access);
+}
+
+static void add_counting_devices(bus_access_fn *memory_access, bus_access_fn *port_access)
+{
+    const struct bus_device devices[] = {
+        {.name = "test", .space = BUS_MMIO, .base = TEST_DEVICE, .bytes = 0x4000, .access = memory_access},
+        {.name = "test port", .space = BUS_PIO, .base = TEST_PORT, .bytes = 8, .access = port_access}};
+
+    for (size_t i = 0; i < sizeof devices / sizeof devices[0]; i++) {
+        cr_assert_eq(bus_add(machine_bus(machine), &devices[i]), LOAM_OK);
+    }
+}
+
+static void start_sequence(uint32_t vcpu_count)
+{
+    find_counters(LOAD(sequence));
+    memcpy(carve(START_PAGE, 4096), guest_join, (size_t)(guest_join_end - guest_join));
+    config.vcpu_count = vcpu_count;
+    create();
+    add_counting_devices(count_memory, count_port);
+    start();
+    for (uint32_t i = 0; i < vcpu_count; i++) {
+        await_change(&counters[i]);
+    }
+}
+
+static void pause_sequence(uint32_t vcpu_count, struct random *random)
+{
+    uint32_t before;
+
+    let_pass((int64_t)random_below(random, 2000));
+    machine_pause(machine);
+    atomic_store(&is_entry_forbidden, true);
+    before = atomic_load(&access_total);
+    check_standing(vcpu_count, (int64_t)random_below(random, 500));
+    cr_assert_eq(atomic_load(&access_total), before);
+    atomic_store(&is_entry_forbidden, false);
+    machine_resume(machine);
+    for (uint32_t i = 0; i < vcpu_count; i++) {
+        await_change(&counters[i]);
+    }
+}
+
+static void check_sequence(uint32_t vcpu_count)
+{
+    struct random random = {PAUSE_SEED};
+
+    start_sequence(vcpu_count);
+    for (uint32_t i = 0; i < PAUSE_COUNT; i++) {
+        pause_sequence(vcpu_count, &random);
+    }
+    machine_stop(machine);
+    finish(MACHINE_STOP_REQUESTED);
+    for (uint32_t i = 0; i < vcpu_count; i++) {
+        cr_assert_eq(numbers[i].wrong_count, 0, "vCPU %" PRIu32 ", seed 0x%" PRIx64, i, PAUSE_SEED);
+    }
+    cr_assert_eq(atomic_load(&forbidden_count), 0, "seed 0x%" PRIx64, PAUSE_SEED);
+}
+
+Test(machine_pause, loses_and_doubles_no_access)
+{
+    if (!has_vcpus(2)) {
+        cr_skip("this KVM has one vCPU a VM");
+    }
+    check_sequence(2);
+}
+
+/* Each access waits for the pause to begin: it is always under way then. */
+static sem_t access_came;
+
+static void await_pausing(void *device, struct bus_access *access)
+{
+    (void)device;
+    sem_post(&access_came);
+    while (!machine_is_pausing(machine) && !is_stop_readable(0)) {
+    }
+    count_numbers(&numbers[0], access);
+}
+
+/* What the device has handed out is in the guest's memory when it stands, of an access in two parts both. */
+Test(machine_pause, completes_an_access_that_is_under_way)
+{
+    find_counters(LOAD(fetch));
+    sem_init(&access_came, 0, 0);
+    create();
+    add_counting_devices(await_pausing, await_pausing);
+    start();
+    for (uint32_t i = 0; i < 100; i++) {
+        uint32_t next = numbers[0].next;
+
+        cr_assert_eq(sem_wait(&access_came), 0);
+        machine_pause(machine);
+        if (next % 3 == 0) {
+            cr_assert_eq(numbers[0].next, next + 1);
+            cr_assert_eq(buffers[0], next, "%" PRIu32 " was handed out, %" PRIu32 " has come", next, buffers[0]);
+        } else {
+            cr_assert_eq(numbers[0].next, next + 2);
+            cr_assert_eq(buffers[1], next | (next + 1) << 16);
+            cr_assert_eq(sem_trywait(&access_came), 0, "of its second part");
+        }
+        machine_resume(machine);
+    }
+    machine_stop(machine);
+    finish(MACHINE_STOP_REQUESTED);
+}
+
+Test(machine_pause, is_the_same_twice)
+{
+    find_counters(LOAD(count));
+    create();
+    start();
+    await_change(counters);
+    machine_resume(machine);
+    check_paused(false);
+    machine_pause(machine);
+    machine_pause(machine);
+    check_paused(true);
+    check_standing(1, 2000);
+    machine_resume(machine);
+    check_paused(false);
+    machine_resume(machine);
+    await_change(counters);
+    machine_stop(machine);
+    finish(MACHINE_STOP_REQUESTED);
+}
+
+Test(machine_pause, comes_before_the_first_instruction)
+{
+    find_counters(LOAD(count));
+    create();
+    machine_pause(machine);
+    check_paused(true);
+    start();
+    cr_assert_gt(machine_vcpu_thread(machine, 0), 0);
+    check_standing(1, 20000);
+    cr_assert_eq(counters[0], 0);
+    cr_assert_eq(output_count, 0);
+    machine_resume(machine);
+    await_change(counters);
+    machine_stop(machine);
+    finish(MACHINE_STOP_REQUESTED);
+}
+
+Test(machine_pause, that_is_over_before_the_start_was_none)
+{
+    find_counters(LOAD(count));
+    create();
+    machine_pause(machine);
+    machine_resume(machine);
+    start();
+    await_change(counters);
+    machine_stop(machine);
+    finish(MACHINE_STOP_REQUESTED);
+}
+
+Test(machine_pause, ends_with_a_stop)
+{
+    find_counters(LOAD(count));
+    create();
+    start();
+    await_change(counters);
+    machine_pause(machine);
+    machine_stop(machine);
+    finish(MACHINE_STOP_REQUESTED);
+}
+
+Test(machine_pause, that_was_never_started_ends_with_a_stop)
+{
+    find_counters(LOAD(count));
+    create();
+    machine_pause(machine);
+    machine_stop(machine);
+    start();
+    finish(MACHINE_STOP_REQUESTED);
+    cr_assert_eq(result.exit_count, 0);
+}
+
+Test(machine_pause, does_not_hold_up_the_destruction)
+{
+    find_counters(LOAD(count));
+    create();
+    start();
+    await_change(counters);
+    machine_pause(machine);
+}
+
+Test(machine_pause, is_none_of_a_machine_that_has_stopped)
+{
+    LOAD(exit_byte);
+    create();
+    start();
+    cr_assert(is_stop_readable(-1));
+    machine_pause(machine);
+    cr_assert_not(machine_is_pausing(machine));
+    machine_resume(machine);
+    cr_assert(is_pause_readable());
+    finish(MACHINE_STOP_EXIT);
+}
+
+static void *stop_later(void *microseconds)
+{
+    let_pass((int64_t)(uintptr_t)microseconds);
+    machine_stop(machine);
+    return NULL;
+}
+
+/* At a moment of its own each time: before a pause, while vCPUs are being parked, while they rest, when they go on. */
+Test(machine_pause, meets_a_stop_at_any_moment)
+{
+    struct random random = {PAUSE_SEED};
+
+    find_counters(LOAD(count));
+    config.vcpu_count = has_vcpus(2) ? 2 : 1;
+    for (uint32_t i = 0; i < 100; i++) {
+        pthread_t thread;
+
+        create();
+        start();
+        cr_assert_eq(pthread_create(&thread, NULL, stop_later, (void *)(uintptr_t)random_below(&random, 1000)), 0);
+        while (!is_stop_readable(0)) {
+            machine_pause(machine);
+            machine_resume(machine);
+        }
+        machine_pause(machine);
+        pthread_join(thread, NULL);
+        finish(MACHINE_STOP_REQUESTED);
+    }
+}
+
+/* Which would have ended the run, had it been a look. */
+Test(machine_pause, is_no_look_and_looks_do_not_disturb_it)
+{
+    LOAD(halt);
+    create();
+    start();
+    cr_assert_eq(sem_wait(&output_came), 0);
+    let_pass(20000); /* for its HLT; where it has not come to it yet, this shows nothing */
+    for (uint32_t i = 0; i < 20; i++) {
+        machine_pause(machine);
+        machine_look(machine);
+        cr_assert_not(is_stop_readable(1));
+        machine_resume(machine);
+        cr_assert_not(is_stop_readable(1));
+    }
+    while (!is_stop_readable(1)) {
+        machine_look(machine);
+    }
+    finish(MACHINE_STOP_HALT);
+}
+
+Test(machine_pause, keeps_an_interrupt_for_a_guest_that_sleeps)
+{
+    struct irq_line line;
+
+    LOAD(interrupt);
+    create();
+    line = machine_irq(machine, 4);
+    start();
+    cr_assert_eq(sem_wait(&output_came), 0);
+    machine_pause(machine);
+    irq_set(&line, true);
+    cr_assert_not(is_stop_readable(20));
+    machine_resume(machine);
+    finish(MACHINE_STOP_EXIT);
+    cr_assert_eq(result.exit_code, 0x24);
+}
+
+Test(machine_pause, parks_a_vcpu_that_was_never_woken)
+{
+    if (!has_vcpus(2)) {
+        cr_skip("this KVM has one vCPU a VM");
+    }
+    find_counters(LOAD(count));
+    config.vcpu_count = 2;
+    create();
+    start();
+    await_change(counters);
+    for (uint32_t i = 0; i < 50; i++) {
+        machine_pause(machine);
+        check_standing(2, 100);
+        machine_resume(machine);
+        await_change(counters);
+    }
+    machine_stop(machine);
+    finish(MACHINE_STOP_REQUESTED);
+    cr_assert_eq(result.exit_count, 1, "a character and no more");
+}
+
+static sem_t pace_came;
+
+/* A reader that reads nothing; it is told of a pause as soon as there is one, or by the descriptor. */
+static bool is_told_at_once;
+
+static void pace_until_pause(void *self)
+{
+    struct pollfd pause = {.fd = machine_pause_fd(machine), .events = POLLIN};
+
+    (void)self;
+    sem_post(&pace_came);
+    while (is_told_at_once && !machine_is_pausing(machine) && !is_stop_readable(0)) {
+    }
+    while (!is_told_at_once && poll(&pause, 1, -1) < 0) { /* the kick */
+    }
+}
+
+static void pause_one_that_waits_for_a_reader(void)
+{
+    find_counters(LOAD(count));
+    sem_init(&pace_came, 0, 0);
+    config.serial_pace = pace_until_pause;
+    create();
+    start();
+    for (uint32_t i = 0; i < 200; i++) {
+        cr_assert_eq(sem_wait(&pace_came), 0);
+        machine_pause(machine);
+        check_paused(true);
+        check_standing(1, i % 10 == 0 ? 500 : 0);
+        machine_resume(machine);
+    }
+    cr_assert_eq(sem_wait(&pace_came), 0);
+    cr_assert_eq(counters[0], 0, "nobody has read what it said");
+    machine_stop(machine);
+    finish(MACHINE_STOP_REQUESTED);
+}
+
+Test(machine_pause, parks_a_vcpu_that_waits_for_a_reader_and_has_it_wait_again)
+{
+    pause_one_that_waits_for_a_reader();
+}
+
+Test(machine_pause, parks_a_vcpu_that_hears_of_a_pause_before_it_is_called_back)
+{
+    is_told_at_once = true;
+    pause_one_that_waits_for_a_reader();
+}
+
+/* --- Clocks ------------------------------------------------------------------------------------------------------ */
+
+#define STANDING_MICROSECONDS 400000
+
+/* A thousand ticks a second, and none of those that it would have got. */
+Test(machine_pause, owes_the_guest_no_ticks)
+{
+    uint32_t before;
+
+    find_counters(LOAD(ticks));
+    create();
+    start();
+    await_change(counters);
+    await_change(counters);
+    machine_pause(machine);
+    before = counters[0];
+    let_pass(STANDING_MICROSECONDS);
+    machine_resume(machine);
+    for (int64_t end = now_microseconds() + STANDING_MICROSECONDS / 4; now_microseconds() < end;) {
+    }
+    machine_pause(machine);
+    cr_assert_leq(counters[0] - before, STANDING_MICROSECONDS / 2000, "%" PRIu32 " ticks", counters[0] - before);
+    cr_assert_gt(counters[0], before);
+}
+
+/* Whether KVM shifts a TSC when it is told to, and says what the host's is: an emulation may do neither. */
+static bool has_tsc_offset(void)
+{
+    uint64_t offset = UINT64_C(1) << 40, found = 0;
+    struct kvm_device_attr attribute = {
+        .group = KVM_VCPU_TSC_CTRL, .attr = KVM_VCPU_TSC_OFFSET, .addr = (uintptr_t)&offset};
+    struct kvm kvm;
+    int vm_fd, vcpu_fd, flags;
+    bool has;
+
+    cr_assert_eq(kvm_open(KVM_DEVICE, &kvm, NULL), LOAM_OK);
+    flags = kvm_ioctl_number(kvm.fd, KVM_CHECK_EXTENSION, KVM_CAP_ADJUST_CLOCK);
+    cr_assert_eq(kvm_create_vm(&kvm, &vm_fd, NULL), LOAM_OK);
+    vcpu_fd = kvm_ioctl_number(vm_fd, KVM_CREATE_VCPU, 0);
+    has = kvm_ioctl(vcpu_fd, KVM_SET_DEVICE_ATTR, &attribute) == 0;
+    attribute.addr = (uintptr_t)&found;
+    has = has && kvm_ioctl(vcpu_fd, KVM_GET_DEVICE_ATTR, &attribute) == 0 && found == offset;
+    close(vcpu_fd);
+    close(vm_fd);
+    kvm_close(&kvm);
+    return has && flags > 0 && (flags & KVM_CLOCK_HOST_TSC) != 0;
+}
+
+/* As the guest last read it, while it does not run. */
+static uint64_t guest_tsc(void)
+{
+    return counters[2] | (uint64_t)counters[3] << 32;
+}
+
+Test(machine_pause, holds_the_tsc)
+{
+    uint64_t before, second;
+
+    if (!has_tsc_offset()) {
+        cr_skip("this KVM shifts no TSC");
+    }
+    find_counters(LOAD(time));
+    create();
+    start();
+    await_change(counters);
+    await_change(counters);
+    machine_pause(machine);
+    before = guest_tsc();
+    machine_resume(machine);
+    let_pass(STANDING_MICROSECONDS);
+    machine_pause(machine);
+    second = guest_tsc() - before; /* in which it ran */
+    cr_assert_gt(second, 0);
+    before = guest_tsc();
+    let_pass(STANDING_MICROSECONDS);
+    machine_resume(machine);
+    await_change(counters);
+    await_change(counters);
+    await_change(counters);
+    machine_pause(machine);
+    cr_assert_gt(guest_tsc(), before, "time does not run backwards");
+    cr_assert_lt(guest_tsc() - before, second / 2);
+}
+
+/* --- Threads ----------------------------------------------------------------------------------------------------- */
+
+static bool has_task(pid_t thread)
+{
+    char path[64];
+
+    snprintf(path, sizeof path, "/proc/self/task/%d", (int)thread);
+    return access(path, F_OK) == 0;
+}
+
+Test(machine, names_the_threads_of_its_vcpus)
+{
+    pid_t threads[2];
+
+    LOAD(halt);
+    config.vcpu_count = has_vcpus(2) ? 2 : 1;
+    create();
+    cr_assert_eq(machine_vcpu_thread(machine, 0), 0);
+    start();
+    for (uint32_t i = 0; i < config.vcpu_count; i++) {
+        threads[i] = machine_vcpu_thread(machine, i);
+        cr_assert_neq(threads[i], getpid());
+        cr_assert(has_task(threads[i]), "thread %d", (int)threads[i]);
+        cr_assert(i == 0 || threads[0] != threads[1]);
+    }
+    cr_assert_eq(machine_vcpu_thread(machine, config.vcpu_count), 0);
+    machine_stop(machine);
+    machine_wait(machine, &result);
+    for (uint32_t i = 0; i < config.vcpu_count; i++) {
+        cr_assert_eq(machine_vcpu_thread(machine, i), 0);
+    }
+}
+
 /* --- What can go wrong ------------------------------------------------------------------------------------------ */
 
 Test(machine, refuses_what_makes_no_machine)
@@ -893,8 +1598,10 @@ Test(machine, refuses_more_vcpus_than_kvm_recommends)
 
 Test(machine, refuses_memory_where_its_devices_are)
 {
-    struct loam_region region = {
-        .start = {MACHINE_VIRTIO_BASE}, .bytes = 4096, .type = LOAM_REGION_DEVICE, .access = LOAM_ACCESS_NONE};
+    struct loam_region region = {.start = {MACHINE_VIRTIO_BASE + (MACHINE_VIRTIO_MAX - 1) * MACHINE_VIRTIO_BYTES},
+                                 .bytes = 4096,
+                                 .type = LOAM_REGION_DEVICE,
+                                 .access = LOAM_ACCESS_NONE};
     struct loam_diag diag = {0};
 
     cr_assert_eq(loam_gpa_map_insert(loam_memory_map(memory), &region), LOAM_OK);

@@ -243,7 +243,8 @@ Test(report, memory_in_words)
         plan.request.parts[0].commit = cases[i].commit;
         plan.populates = cases[i].populates;
         plan.charged_at_touch = cases[i].charged_at_touch;
-        rewind(out);
+        close_out();
+        open_out();
         report_init(&report, false, out, false);
         report_plan(&report, &plan);
         cr_expect_not_null(strstr(text, cases[i].line), "'%s' is not in: %s", cases[i].line, text);
@@ -503,6 +504,29 @@ static const char *whole_stderr(void)
     return said;
 }
 
+Test(report, each_reason_has_a_word_of_its_own)
+{
+    static const char *const words[MACHINE_STOP_COUNT] = {"none", "exit",     "power-off", "panic",    "reset",
+                                                          "halt", "shutdown", "broken",    "requested"};
+
+    for (unsigned int reason = 0; reason < MACHINE_STOP_COUNT; reason++) {
+        struct machine_result stop = {.reason = (enum machine_stop_reason)reason, .exit_code = reason};
+        struct report report;
+        json_t *root, *told;
+
+        rewind(out);
+        report_init(&report, true, out, false);
+        report_stop(&report, &stop);
+        report_finish(&report, 0);
+        root = json_loadb(text, bytes, 0, NULL);
+        cr_assert_not_null(root);
+        told = json_object_get(root, "stop");
+        cr_expect_str_eq(json_string_value(json_object_get(told, "reason")), words[reason]);
+        cr_expect_eq(json_integer_value(json_object_get(told, "exit_code")), reason);
+        json_decref(root);
+    }
+}
+
 /* What the stop left behind, if anything: one paragraph. */
 Test(report, a_stop_as_text)
 {
@@ -610,7 +634,7 @@ Test(report, json_keeps_every_key_of_text_that_is_not_utf8)
     report_note(&report, "%s", ODD);
     report_verdict(&report, false, 0, 8, ODD);
     report_finish(&report, 4);
-    root = json_loads(whole_text(), 0, NULL);
+    root = json_loadb(text, bytes, 0, NULL);
     cr_assert_not_null(root, "%s", text);
     check_json_text(root, "error");
     check_json_text(root, "reason");

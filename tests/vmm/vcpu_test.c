@@ -650,6 +650,8 @@ Test(vcpu, does_not_enter_once_an_exit_is_requested)
         cr_assert_eq(vcpu_run(&vcpus[i], &bus, NULL), VCPU_INTERRUPTED);
         cr_assert_eq(vcpu_run(&vcpus[i], &bus, NULL), VCPU_INTERRUPTED, "the request stands");
         cr_assert_eq(vcpus[i].exit_count, 0);
+        vcpu_withdraw_exit(&vcpus[i]);
+        cr_assert_eq(vcpus[i].run->immediate_exit, 0);
     }
     drop_vcpus();
 }
