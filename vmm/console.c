@@ -152,6 +152,9 @@ static enum console_command filter_escaped(uint8_t key, uint8_t *output, size_t 
     if (key == 'c') {
         return CONSOLE_COMMAND_CLEAR;
     }
+    if (key == 'p') {
+        return CONSOLE_COMMAND_PAUSE;
+    }
     if (key == 'h') {
         return CONSOLE_COMMAND_HELP;
     }

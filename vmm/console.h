@@ -54,13 +54,14 @@ void console_restore(void);
 
 /* For a person, one line, no newline at its end. */
 #define CONSOLE_HELP                                                                                                   \
-    "Ctrl-a x: leave; Ctrl-a c: drop the keys that wait for the guest; "                                               \
+    "Ctrl-a x: leave; Ctrl-a p: pause, and go on; Ctrl-a c: drop the keys that wait for the guest; "                   \
     "Ctrl-a Ctrl-a or Ctrl-a a: send Ctrl-a to the guest; Ctrl-a h: this help"
 
 enum console_command {
     CONSOLE_COMMAND_NONE,
     CONSOLE_COMMAND_LEAVE, /* Ctrl-a x */
     CONSOLE_COMMAND_CLEAR, /* Ctrl-a c */
+    CONSOLE_COMMAND_PAUSE, /* Ctrl-a p */
     CONSOLE_COMMAND_HELP,  /* Ctrl-a h */
     CONSOLE_COMMAND_COUNT
 };

@@ -506,8 +506,8 @@ static const char documentation[] =
     "  loam run --kernel vmlinux --cmdline 'console=ttyS0' -m 1G\n"
     "  loam run -m 24M --low-limit 12M --kernel /boot/memtest86+x64.bin \\\n"
     "           --cmdline 'console=ttyS0,115200 nosmp nopause nobench'\n\n"
-    "With --kernel, standard output is the guest's serial console, and on a terminal Ctrl-a x leaves it; Ctrl-a h "
-    "lists its keys.\n\n"
+    "With --kernel, standard output is the guest's serial console, and on a terminal Ctrl-a x leaves it, Ctrl-a p "
+    "pauses the guest and lets it go on, Ctrl-a h lists the keys.\n\n"
     "How options go together:\n"
     "  --lock and --populate: --lock populates anyway\n"
     "  --lazy and --pages: hugepages are reserved all the same\n"
@@ -517,6 +517,7 @@ static const char documentation[] =
     "  --json and --kernel: the console goes to standard error, and into the object\n"
     "  --timeout and --populate: populating counts, and may be all there is time for\n"
     "  --timeout and --on-reset: it counts all lives of the guest together\n"
+    "  --timeout and Ctrl-a p: it counts while the guest is paused\n"
     "  --timeout and --memory: without it, more memory is given more time\n"
     "  --vcpus and --kernel: no table tells a kernel of more than one\n"
     "  --initrd and --memory: the file is in memory beside the guest's, and planned for\n"
@@ -528,10 +529,11 @@ static const char documentation[] =
     "Of an option that is given twice the last stands, but for parts. plan looks at those of memory, at --vcpus, and "
     "how large each "
     "FILE is.\n\n"
-    "Exit status: 0 pass; 1 the guest failed: a check, a reset of its own, or a code without a status of its own; 2 "
-    "usage; 3 the host lacks something, or what was printed could not be written; 4 KVM or the guest broke; 5 to 123 "
-    "the code that the guest of --kernel wrote to the exit port 0xf4, if it is one of these (others, but 0, are status "
-    "1); 128+N stopped by signal N.";
+    "Exit status: 0 pass, or a kernel that turned itself off; 1 the guest failed: a check, a reset of its own, a "
+    "panic, or a code without a status of its own; 2 usage; 3 the host lacks something, or what was printed could not "
+    "be written; 4 KVM or the guest broke; 5 to 123 the code that the guest of --kernel wrote to the exit port 0xf4, "
+    "if "
+    "it is one of these (others, but 0, are status 1); 128+N stopped by signal N.";
 
 void options_read(int argc, char *argv[], struct options *options)
 {

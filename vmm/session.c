@@ -198,9 +198,41 @@ static void queue(struct input *input, const uint8_t *bytes, size_t count)
     input->count += count;
 }
 
-/* Keys for the guest are queued, keys for Loam obeyed; true: the person leaves. */
-static bool sort_keys(struct input *input, const uint8_t *keys, size_t count)
+/* The clock of the session goes on, and so does what else ends it. */
+static void pause_or_go_on(struct watch *watch)
 {
+    if (machine_is_pausing(watch->machine)) {
+        machine_resume(watch->machine);
+        say(&watch->input, "\r\nloam: the guest goes on\r\n");
+    } else {
+        machine_pause(watch->machine);
+        say(&watch->input, "\r\nloam: the guest is paused: Ctrl-a p lets it go on\r\n");
+    }
+}
+
+static void obey(struct watch *watch, enum console_command command)
+{
+    struct input *input = &watch->input;
+
+    switch (command) {
+    case CONSOLE_COMMAND_CLEAR:
+        input->taken = input->count = 0;
+        break;
+    case CONSOLE_COMMAND_PAUSE:
+        pause_or_go_on(watch);
+        break;
+    case CONSOLE_COMMAND_HELP:
+        say(input, "\r\n" CONSOLE_HELP "\r\n");
+        break;
+    default:
+        break;
+    }
+}
+
+/* Keys for the guest are queued, keys for Loam obeyed; true: the person leaves. */
+static bool sort_keys(struct watch *watch, const uint8_t *keys, size_t count)
+{
+    struct input *input = &watch->input;
     enum console_command command = CONSOLE_COMMAND_NONE;
 
     for (size_t used = 0, fresh; used < count && command != CONSOLE_COMMAND_LEAVE;) {
@@ -208,19 +240,15 @@ static bool sort_keys(struct input *input, const uint8_t *keys, size_t count)
 
         used += console_filter(&input->filter, keys + used, count - used, for_guest, &fresh, &command);
         queue(input, for_guest, fresh);
-        if (command == CONSOLE_COMMAND_CLEAR) {
-            input->taken = input->count = 0;
-        }
-        if (command == CONSOLE_COMMAND_HELP) {
-            say(input, "\r\n" CONSOLE_HELP "\r\n");
-        }
+        obey(watch, command);
     }
     return command == CONSOLE_COMMAND_LEAVE;
 }
 
 /* Take what can be read now; true: the person leaves. */
-static bool read_input(struct input *input)
+static bool read_input(struct watch *watch)
 {
+    struct input *input = &watch->input;
     uint8_t bytes[INTAKE_BYTES];
     ssize_t got = intake_take(input->intake, bytes);
 
@@ -235,7 +263,7 @@ static bool read_input(struct input *input)
         return false;
     }
     if (input->is_terminal) {
-        return sort_keys(input, bytes, (size_t)got);
+        return sort_keys(watch, bytes, (size_t)got);
     }
     queue(input, bytes, (size_t)got);
     return false;
@@ -283,7 +311,7 @@ static bool is_over(struct watch *watch, const struct pollfd fds[4], enum sessio
         *end = SESSION_SIGNAL;
         return true;
     }
-    if (fds[3].revents != 0 && read_input(&watch->input)) {
+    if (fds[3].revents != 0 && read_input(watch)) {
         *end = SESSION_LEFT;
         return true;
     }

@@ -55,8 +55,8 @@ struct session_request {
 
 /*
  * Watch a started machine until something ends it, and stop it. A terminal as input is raw while this process is in its
- * foreground, and Ctrl-a x leaves, whatever keys wait for the guest; in the background it is left alone, and taken when
- * it is brought forward. Keys that find no room, because the guest does not read, ring the bell and are dropped; other
+ * foreground, and Ctrl-a x leaves, whatever keys wait for the guest; Ctrl-a p pauses the machine, and lets it go on, while
+ * the timeout counts. In the background the terminal is left alone, and taken when it is brought forward. Keys that find no room, because the guest does not read, ring the bell and are dropped; other
  * input waits.
  */
 LOAM_MUST_USE enum loam_error session_watch(struct session *session, struct machine *machine,

@@ -592,6 +592,27 @@ Test(outside, control_a_x_leaves_whatever_keys_wait, .timeout = 60)
     }
 }
 
+/* A key that comes meanwhile is answered afterwards. */
+Test(outside, control_a_p_pauses_and_goes_on, .timeout = 60)
+{
+    struct pollfd shown;
+
+    MAKE_KERNEL(echoes);
+    job_start(false);
+    job_await_text(">");
+    job_await_raw();
+    shown = (struct pollfd){.fd = job.master, .events = POLLIN};
+    job_type("\001p");
+    job_await_text("the guest is paused: Ctrl-a p lets it go on\r\r\n");
+    job_type("!");
+    cr_expect_eq(poll(&shown, 1, 300), 0, "the guest answers");
+    job_type("\001p");
+    job_await_text("the guest goes on\r\r\n");
+    job_await_text("!");
+    job_type("\n");
+    expect_left();
+}
+
 /* Stopped by a signal that can be seen, or by one that cannot; the shell may have taken the terminal back, or not. */
 static void stop_and_go_on(int number, bool shell_takes_terminal)
 {

@@ -46,6 +46,8 @@ static struct events expected_events(const uint8_t *keys, size_t count)
             note(&events, EVENT_COMMAND + CONSOLE_COMMAND_LEAVE);
         } else if (next == 'c') {
             note(&events, EVENT_COMMAND + CONSOLE_COMMAND_CLEAR);
+        } else if (next == 'p') {
+            note(&events, EVENT_COMMAND + CONSOLE_COMMAND_PAUSE);
         } else if (next == 'h') {
             note(&events, EVENT_COMMAND + CONSOLE_COMMAND_HELP);
         } else if (next == 'a' || next == 0x01) {
@@ -104,7 +106,7 @@ static void check_split(const uint8_t *keys, size_t count, uint32_t split)
 
 Test(console, filter_agrees_with_the_rules_for_all_short_inputs_and_splits)
 {
-    static const uint8_t alphabet[] = {0x01, 'a', 'x', 'c', 'h', 0x00};
+    static const uint8_t alphabet[] = {0x01, 'a', 'x', 'c', 'p', 'h', 0x00};
     enum { LENGTH_MAX = 6, LETTERS = sizeof alphabet };
     uint32_t input_count = 1;
 

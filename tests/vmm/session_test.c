@@ -12,6 +12,7 @@
 #include <pty.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
@@ -43,6 +44,8 @@ struct machine {
     uint32_t looks, looks_wanted; /* it ends by the last of those */
     int look_fd;                  /* takes a byte at each look; -1: none */
     bool may_be_stopped;          /* at the last look, SIGTSTP was left to the system */
+    atomic_bool is_paused;
+    uint32_t pauses, resumes;
 };
 
 static struct machine machine;
@@ -68,6 +71,23 @@ void machine_look(struct machine *self)
     if (self->looks == self->looks_wanted) {
         (void)eventfd_write(self->stop_fd, 1);
     }
+}
+
+void machine_pause(struct machine *self)
+{
+    atomic_store(&self->is_paused, true);
+    self->pauses++;
+}
+
+void machine_resume(struct machine *self)
+{
+    atomic_store(&self->is_paused, false);
+    self->resumes++;
+}
+
+bool machine_is_pausing(const struct machine *self)
+{
+    return atomic_load(&self->is_paused);
 }
 
 size_t machine_serial_input(struct machine *self, const uint8_t *bytes, size_t count)
@@ -717,6 +737,71 @@ Test(session, control_a_h_helps_though_nothing_is_read)
     cr_assert_eq(pthread_create(&thread, NULL, see_help_and_leave, NULL), 0);
     watch(SESSION_LEFT);
     cr_assert_eq(pthread_join(thread, NULL), 0);
+    close_terminal();
+}
+
+static void *pause_go_on_and_leave(void *nothing)
+{
+    type_when_raw("k\001p");
+    await_on_terminal("loam: the guest is paused: Ctrl-a p lets it go on");
+    cr_expect(machine_is_pausing(&machine));
+    type("k\001p");
+    await_on_terminal("loam: the guest goes on");
+    cr_expect_not(machine_is_pausing(&machine));
+    type("\001p\001x");
+    return nothing;
+}
+
+/* Keys reach the guest's line, for it to read when it goes on. */
+Test(session, control_a_p_pauses_and_goes_on)
+{
+    pthread_t thread;
+
+    open_terminal();
+    open_session();
+    cr_assert_eq(pthread_create(&thread, NULL, pause_go_on_and_leave, NULL), 0);
+    watch(SESSION_LEFT);
+    cr_assert_eq(pthread_join(thread, NULL), 0);
+    cr_expect_eq(machine.pauses, 2);
+    cr_expect_eq(machine.resumes, 1);
+    cr_expect_eq(machine.taken_count, 2);
+    cr_expect(machine.is_stopped);
+    close_terminal();
+}
+
+Test(session, its_time_passes_while_the_machine_is_paused)
+{
+    pthread_t thread;
+
+    open_terminal();
+    open_session();
+    request.timeout_milliseconds = 1000;
+    cr_assert_eq(pthread_create(&thread, NULL, type_when_raw, "\001p"), 0);
+    watch(SESSION_TIMEOUT);
+    cr_assert_eq(pthread_join(thread, NULL), 0);
+    cr_expect_eq(machine.pauses, 1);
+    cr_expect_eq(machine.resumes, 0);
+    close_terminal();
+}
+
+static void *pause_and_end_machine(void *nothing)
+{
+    type_when_raw("\001p");
+    await_on_terminal("loam: the guest is paused");
+    end_machine();
+    return nothing;
+}
+
+Test(session, a_paused_machine_that_ends_ends_the_session)
+{
+    pthread_t thread;
+
+    open_terminal();
+    open_session();
+    cr_assert_eq(pthread_create(&thread, NULL, pause_and_end_machine, NULL), 0);
+    watch(SESSION_MACHINE);
+    cr_assert_eq(pthread_join(thread, NULL), 0);
+    cr_expect_eq(machine.pauses, 1);
     close_terminal();
 }
 
