@@ -2,9 +2,9 @@
 #include "vmm/report.h"
 
 #include "loam/version.h"
+#include "vmm/json_text.h"
 #include "vmm/options.h"
 #include "vmm/printable.h"
-#include "vmm/utf8.h"
 
 #include <inttypes.h>
 #include <stdarg.h>
@@ -186,20 +186,6 @@ static void print_check(struct report *report, const struct attest_outcome *outc
 
 /* --- JSON ------------------------------------------------------------------------------------------------------ */
 
-/* A string of others, who need not keep to UTF-8: its key must not vanish for it. */
-static json_t *json_of_text(const char *text)
-{
-    char *repaired = malloc(UTF8_REPAIRED_BYTES(strlen(text)));
-    json_t *string = NULL;
-
-    if (repaired != NULL) {
-        utf8_repair(text, strlen(text), repaired);
-        string = json_string(repaired);
-        free(repaired);
-    }
-    return string;
-}
-
 static json_t *json_of_range(loam_gpa start, uint64_t bytes)
 {
     return json_pack("{sIsI}", "gpa", (json_int_t)start.value, "bytes", (json_int_t)bytes);
@@ -253,7 +239,7 @@ static json_t *json_of_plan(const struct loam_plan *plan)
                               json_pack("{sssIsosIsbso}", "resource", loam_plan_resource_name(check->resource),
                                         "wanted", (json_int_t)check->wanted, "found", json_of_found(check->found),
                                         "unit_bytes", (json_int_t)check->unit_bytes, "short", check->short_fall, "text",
-                                        json_of_text(check->text)));
+                                        json_text(check->text)));
     }
     return json_pack("{sIsssIsIsosIsIsIsIsbsoso}", "bytes", (json_int_t)plan->request.bytes, "pages",
                      plan->pages != LOAM_PAGES_AUTO ? loam_pages_name(plan->pages) : "mixed", "page_bytes",
@@ -261,7 +247,7 @@ static json_t *json_of_plan(const struct loam_plan *plan)
                      "hole_start", (json_int_t)plan->hole_start.value, "metadata_bytes",
                      (json_int_t)plan->metadata_bytes, "table_bytes", (json_int_t)plan->table_bytes, "own_bytes",
                      (json_int_t)plan->own_bytes, "populates", plan->populates, "checks", checks, "passed_over",
-                     json_of_text(plan->passed_over));
+                     json_text(plan->passed_over));
 }
 
 static json_t *json_of_outcome(const struct attest_outcome *outcome)
@@ -269,7 +255,7 @@ static json_t *json_of_outcome(const struct attest_outcome *outcome)
     return json_pack("{sssbsbsIsIsIsIso}", "check", attest_check_name(outcome->check), "guest", outcome->guest_passed,
                      "host", outcome->host_passed, "items", (json_int_t)outcome->result.item_count, "bytes",
                      (json_int_t)outcome->result.bytes, "errors", (json_int_t)outcome->result.error_count,
-                     "nanoseconds", (json_int_t)outcome->nanoseconds, "text", json_of_text(outcome->text));
+                     "nanoseconds", (json_int_t)outcome->nanoseconds, "text", json_text(outcome->text));
 }
 
 /* --- Public ---------------------------------------------------------------------------------------------------- */
@@ -329,7 +315,7 @@ void report_stop(struct report *report, const struct machine_result *result)
         json_object_set_new(report->root, "stop",
                             json_pack("{sssIsIsIso}", "reason", reasons[result->reason], "exit_code",
                                       (json_int_t)result->exit_code, "vcpu", (json_int_t)result->vcpu, "exits",
-                                      (json_int_t)result->exit_count, "report", json_of_text(result->report)));
+                                      (json_int_t)result->exit_count, "report", json_text(result->report)));
     }
 }
 
@@ -344,7 +330,7 @@ void report_failure(struct report *report, const char *format, ...)
     end_progress(report);
     fprintf(stderr, "loam: %s\n", printable_of(text).text);
     if (report->root != NULL) {
-        json_object_set_new(report->root, "error", json_of_text(text));
+        json_object_set_new(report->root, "error", json_text(text));
     }
 }
 
@@ -365,7 +351,7 @@ void report_note(struct report *report, const char *format, ...)
             notes = json_array();
             json_object_set_new(report->root, "notes", notes);
         }
-        json_array_append_new(notes, json_of_text(text));
+        json_array_append_new(notes, json_text(text));
     }
 }
 
@@ -388,7 +374,7 @@ void report_verdict(struct report *report, bool passed, uint32_t passed_count, u
 {
     if (report->root != NULL) {
         json_object_set_new(report->root, "verdict", json_string(passed ? "pass" : "fail"));
-        json_object_set_new(report->root, "reason", json_of_text(reason));
+        json_object_set_new(report->root, "reason", json_text(reason));
         return;
     }
     fprintf(report->out, "%sverdict\n  %s", report->is_terminal ? AGAIN : "",
