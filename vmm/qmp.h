@@ -1,62 +1,36 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * A server of QEMU's machine protocol (QMP; QEMU: docs/interop/qmp-spec.txt): JSON objects, one a line, over UNIX stream
- * sockets. What the commands are is the caller's: a table of names and functions.
+ * sockets. What the commands are is the caller's: a table of names and functions (qmp_call.h, which this includes).
  *
  *     qmp_create -> qmp_listen -> [qmp_fd readable] -> qmp_turn ... -> qmp_destroy
  *
  * Clients are strangers. Each gets the greeting, has to say qmp_capabilities first, and is then served one command at a
- * time, in order; `id` comes back with the reply; what is no JSON, no object, too long (QMP_LINE_BYTES_MAX) or nested too
- * deep is answered by an error, and nothing waits for a client: what it does not read is kept up to QMP_WAITING_BYTES_MAX,
- * and then it is hung up on. Descriptors that come by SCM_RIGHTS belong to the next command that takes one; what nobody
- * takes is closed. Nothing that one client does is seen by another but its effect.
+ * time, in order; `id` comes back with the reply; what is no JSON, no object, too long or nested too deep is answered by
+ * an error, and the rest of its line is passed over. Nothing waits for a client: what it does not read is kept up to
+ * QMP_WAITING_BYTES_MAX, and then it is hung up on, as is one that a reply or an event cannot be kept for: whoever is
+ * connected has missed nothing. Descriptors that come by SCM_RIGHTS are the command's that they come with or before; what
+ * it does not take is closed after it. Nothing that one client does is seen by another but its effect.
  *
- * Threads: qmp_event from any, also from inside a command; all else from one.
+ * What goes out is ASCII, and its lines end with CR LF. Strings of an answer have to be UTF-8: if one is not, the reply
+ * is an error (json_text.h makes them fit).
+ *
+ * Threads: qmp_event from any, also from inside a command; all else from one, and not from inside a command or hung_up.
  */
 #ifndef LOAM_VMM_QMP_H
 #define LOAM_VMM_QMP_H
 
 #include "loam/error.h"
+#include "vmm/qmp_call.h"
+#include "vmm/qmp_limits.h"
 
 #include <jansson.h>
 #include <stddef.h>
 
-#define QMP_CLIENT_MAX        16u        /* at once; another is hung up on */
-#define QMP_LINE_BYTES_MAX    (1u << 20) /* of one command */
-#define QMP_WAITING_BYTES_MAX (4u << 20) /* to one client that does not read */
-#define QMP_DESCRIPTOR_MAX    16u        /* of one client that no command has taken yet; others are closed */
+#define QMP_LISTENER_MAX 4u
 
 /* Opaque. */
 struct qmp;
-
-/* Error classes that clients tell apart. */
-enum qmp_error_class {
-    QMP_GENERIC_ERROR,
-    QMP_COMMAND_NOT_FOUND,
-    QMP_DEVICE_NOT_ACTIVE,
-    QMP_DEVICE_NOT_FOUND,
-    QMP_KVM_MISSING_CAP,
-    QMP_ERROR_CLASS_COUNT
-};
-
-/* One command as it is carried out. */
-struct qmp_call {
-    const json_t *arguments; /* an object; empty if none came. Whose contents nobody has looked at */
-    json_t *answer;          /* for the command to set: the caller's reference becomes the server's; NULL: {} */
-    /* Of a command that fails: which qmp_refuse sets. */
-    bool is_refused;
-    enum qmp_error_class error_class;
-    char error[1024];
-    struct qmp_descriptors *descriptors; /* see qmp_take_descriptor */
-};
-
-/* Carry the command out, or refuse it. It does not wait: what takes long goes on elsewhere and ends in an event. */
-typedef void qmp_command_fn(void *self, struct qmp_call *call);
-
-struct qmp_command {
-    const char *name; /* static */
-    qmp_command_fn *act;
-};
 
 struct qmp_config {
     const struct qmp_command *commands; /* outlives the server; qmp_capabilities is the server's own */
@@ -74,16 +48,23 @@ LOAM_MUST_USE enum loam_error qmp_create(const struct qmp_config *config, struct
 /* Hangs up on all clients; what was written to them and fits their sockets arrives. NULL is allowed. */
 void qmp_destroy(struct qmp *qmp);
 
-/* Serve who connects to fd, a listening socket, which is the server's from here on. LOAM_ERROR_SYSTEM, and fd is closed. */
+/*
+ * Serve who connects to fd, a listening socket, which is the server's from here on, and no longer waits in accept(2).
+ * On failure fd is closed. LOAM_ERROR_INVALID: it is no listening socket; LOAM_ERROR_EXHAUSTED: QMP_LISTENER_MAX are
+ * there; LOAM_ERROR_SYSTEM.
+ */
 LOAM_MUST_USE enum loam_error qmp_listen(struct qmp *qmp, int fd, struct loam_diag *diag);
 
-/* Serve fd, which is connected already. As qmp_listen. */
+/* Serve fd, which is connected already. On failure fd is closed. LOAM_ERROR_EXHAUSTED: QMP_CLIENT_MAX are there; _SYSTEM. */
 LOAM_MUST_USE enum loam_error qmp_serve(struct qmp *qmp, int fd, struct loam_diag *diag);
 
 /* Readable when qmp_turn has something to do; the server's. */
 int qmp_fd(const struct qmp *qmp);
 
-/* Do what there is to do, without waiting: take connections, read, carry out commands, write. */
+/*
+ * Do what there is to do, without waiting: take connections, read, carry out commands, write. Of each client some
+ * kilobytes at most, so that none keeps the caller; if there is more, qmp_fd stays readable.
+ */
 void qmp_turn(struct qmp *qmp);
 
 /*
@@ -91,14 +72,5 @@ void qmp_turn(struct qmp *qmp);
  * NULL: none. From inside a command it goes out before the command's reply.
  */
 void qmp_event(struct qmp *qmp, const char *name, json_t *data);
-
-/* --- For commands ------------------------------------------------------------------------------------------------- */
-
-/* The reply is an error of this class, with this text. */
-void qmp_refuse(struct qmp_call *call, enum qmp_error_class error_class, const char *format, ...)
-    __attribute__((format(printf, 3, 4)));
-
-/* The first descriptor that came with this command or before it, and that nobody has taken; the caller's. -1: none. */
-int qmp_take_descriptor(struct qmp_call *call);
 
 #endif
