@@ -76,10 +76,20 @@ ptrdiff_t virtio_guest_offset(uint64_t gpa, bool write)
     return -1;
 }
 
+void virtio_guest_init_over(struct virtio_guest *guest, struct loam_gpa_map *map)
+{
+    *guest = (struct virtio_guest){.map = map};
+}
+
 void *virtio_guest_at(const struct virtio_guest *guest, uint64_t gpa)
 {
     const ptrdiff_t offset = virtio_guest_offset(gpa, false);
+    void *hva;
 
+    if (guest->arena == NULL) {
+        cr_assert_eq(loam_gpa_map_translate(guest->map, loam_gpa_from_u64(gpa), 1, LOAM_ACCESS_READ, &hva), LOAM_OK);
+        return hva;
+    }
     cr_assert_geq(offset, 0);
     return guest->arena + offset;
 }

@@ -38,12 +38,15 @@
 struct virtio_guest {
     struct loam_gpa_map *map;
     void *map_memory;
-    uint8_t *arena; /* zero where it is a region, GUEST_CANARY elsewhere */
+    uint8_t *arena; /* zero where it is a region, GUEST_CANARY elsewhere; NULL: see virtio_guest_init_over */
     size_t arena_bytes;
 };
 
 void virtio_guest_init(struct virtio_guest *guest);
 void virtio_guest_destroy(struct virtio_guest *guest);
+
+/* A guest whose memory is the test's own, as map has it: for the driver below. There is nothing to destroy. */
+void virtio_guest_init_over(struct virtio_guest *guest, struct loam_gpa_map *map);
 
 /*
  * Where in the arena a guest byte lies, if the guest has that access to it; -1: it has not. Knows nothing of
