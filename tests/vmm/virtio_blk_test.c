@@ -44,6 +44,7 @@ static struct {
     pthread_cond_t changed;
     unsigned counts[CALL_COUNT];
     int errors[CALL_COUNT]; /* of the next such call; 0: none */
+    bool errors_stay;       /* of all that come */
     size_t part_bytes;      /* of one read or write at most; 0: any */
     int allocate_mode;      /* of the last one that went on */
     bool is_closed;
@@ -58,7 +59,7 @@ static bool enter(enum call call)
     pthread_mutex_lock(&host.lock);
     host.counts[call]++;
     error = host.errors[call];
-    host.errors[call] = 0;
+    host.errors[call] = host.errors_stay ? error : 0;
     while (host.is_closed) {
         host.is_held = true;
         pthread_cond_broadcast(&host.changed);
@@ -881,6 +882,56 @@ Test(virtio_blk, a_reset_does_not_wait_for_the_rest_of_a_request)
     waiter_join(&waiter);
     cr_expect_eq(calls(CALL_READ), 1);
     cr_expect_eq(stats().read.failed_count, 1);
+}
+
+static bool is_serving(void)
+{
+    bool serving;
+
+    virtio_mmio_lock(&blk.mmio);
+    serving = blk.worker.is_serving;
+    virtio_mmio_unlock(&blk.mmio);
+    return serving;
+}
+
+static void set_interrupted(enum call call, bool stays)
+{
+    pthread_mutex_lock(&host.lock);
+    host.errors[call] = stays ? EINTR : 0;
+    host.errors_stay = stays;
+    pthread_mutex_unlock(&host.lock);
+}
+
+/* As a file system whose calls signals end, and which gets nowhere. */
+Test(virtio_blk, a_reset_ends_calls_that_are_interrupted_again_and_again)
+{
+    static const struct {
+        enum call call;
+        uint32_t type;
+        uint32_t bytes;
+    } cases[] = {{CALL_READ, VIRTIO_BLK_T_IN, 512},
+                 {CALL_WRITE, VIRTIO_BLK_T_OUT, 512},
+                 {CALL_SYNC, VIRTIO_BLK_T_FLUSH, 0},
+                 {CALL_ALLOCATE, VIRTIO_BLK_T_DISCARD, 16},
+                 {CALL_WRITE, VIRTIO_BLK_T_WRITE_ZEROES, 16}};
+
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const unsigned before = calls(cases[i].call);
+
+        blk.worker.patience_milliseconds = 2000;
+        put_range(0, 0, 8, 0);
+        set_interrupted(cases[i].call, true);
+        (void)send(cases[i].type, 0, DATA, cases[i].bytes);
+        while (calls(cases[i].call) < before + 3) {
+            sched_yield();
+        }
+        reset(&station);
+        cr_expect_not(is_serving(), "case %zu", i);
+        set_interrupted(cases[i].call, false);
+        cr_expect_eq(used_index(), 0);
+        virtio_driver_init(&driver, &guest, SIZE, GUEST_LOW);
+        virtio_station_bring_up(&station, ALL_FEATURES, &driver.config, 1);
+    }
 }
 
 Test(virtio_blk, its_end_drops_a_request)
