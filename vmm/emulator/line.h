@@ -3,8 +3,9 @@
  * QEMU's command line, as libvirt writes it for a machine "microvm", read into what Loam is asked for.
  *
  * Every option, key and value is known and honoured, known and without meaning here (such as -nodefaults), or refused by
- * name in one line: "-device virtio-gpu-device: no such device here: ...". Nothing is opened, mapped or changed. The words
- * may be anybody's: lengths and counts are bounded.
+ * name in one line: "-device virtio-gpu-device: no such device here: ...". README.md lists them, and line_table.c is the
+ * list. Nothing is opened, mapped or changed. The words may be anybody's: lengths and counts are bounded. No descriptor is
+ * named twice, none is 0 to 2, and no /dev/fdset/N serves two.
  *
  * Threads: any.
  */
@@ -16,6 +17,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #define LINE_CHARDEV_MAX 8u
 #define LINE_DISK_MAX    4u
@@ -49,9 +51,10 @@ struct line_disk {
     int fd;        /* of an fdset; -1 */
     char *serial;  /* NULL: none */
     bool read_only;
-    bool direct;   /* cache.direct: O_DIRECT */
-    bool no_flush; /* cache.no-flush */
-    bool discard;  /* discard=unmap */
+    bool direct;        /* cache.direct: O_DIRECT */
+    bool no_flush;      /* cache.no-flush */
+    bool discard;       /* discard=unmap */
+    bool write_through; /* write-cache=off: what is written is on the disk before the guest is told so */
 };
 
 enum line_net_kind { LINE_NET_USER, LINE_NET_TAP };
@@ -83,10 +86,20 @@ struct line {
     char *uuid;         /* "" if not given */
     bool starts_paused; /* -S */
     bool no_shutdown, no_reboot;
-    bool is_incoming;                  /* -incoming defer */
-    struct loam_memory_request memory; /* with bytes, parts, populate, lock, sharing; limits are the caller's */
-    char *memory_path;                 /* memory-backend-file's folder or file; NULL: none. The caller opens it */
-    bool no_merge;                     /* mem-merge=off */
+    bool is_incoming; /* -incoming defer */
+    /*
+     * One backend is the request itself, several are its parts, by nodeid; limits are the caller's. Where no huge pages are
+     * asked for, nor pages= below, memory is of 4 KiB pages: what is set aside in the host's pools is for those that ask
+     * for it. See line_memory_thp. What is not prealloc=on, locked or of huge pages is LAZY: libvirt's mode='ondemand'.
+     */
+    struct loam_memory_request memory;
+    /*
+     * memory-backend-file's folder or file; NULL: none. The caller opens it. Pages are AUTO: those of the file. Sharing is
+     * ANY where nobody else shall see what is in it, as in a file without a name.
+     */
+    char *memory_path;
+    char *memory_paths[LOAM_MEMORY_PART_MAX]; /* of each part instead, if there are parts */
+    bool no_merge;                            /* mem-merge=off */
     uint32_t vcpu_count;
     char *kernel, *initrd, *append; /* NULL: none */
     struct line_fdset fdsets[LINE_FDSET_MAX];
@@ -107,7 +120,7 @@ struct line {
     char *rng_path; /* /dev/urandom, /dev/random ... */
     bool has_panic; /* pvpanic */
     /* --- Loam's own, by <qemu:arg>: -x-loam KEY=VALUE ------------------------------------------------------------ */
-    char *x_pages; /* pages=: as loam run --pages; NULL */
+    char *x_pages; /* pages=: as loam run --pages, and in memory already; NULL */
 };
 
 /*
@@ -117,5 +130,14 @@ struct line {
 LOAM_MUST_USE enum loam_error line_read(int argc, char *const argv[], struct line *line, struct loam_diag *diag);
 
 void line_release(struct line *line);
+
+/*
+ * *thp is line->memory with THP in place of 4 KiB pages where nobody said which: to be planned first, since not every host
+ * gives them. false: nothing would be different, and *thp is zero.
+ */
+bool line_memory_thp(const struct line *line, struct loam_memory_request *thp);
+
+/* What -help prints: a line for each option. false: it could not be written. */
+bool line_print_help(FILE *file);
 
 #endif
