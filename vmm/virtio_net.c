@@ -252,6 +252,13 @@ bool virtio_net_receive(struct virtio_net *net, const void *frame, size_t bytes)
     return is_done;
 }
 
+void virtio_net_lose(struct virtio_net *net)
+{
+    virtio_mmio_lock(&net->mmio);
+    count(&net->counts.received, false, 0);
+    virtio_mmio_unlock(&net->mmio);
+}
+
 void virtio_net_quiesce(struct virtio_net *net)
 {
     virtio_mmio_lock(&net->mmio);

@@ -102,6 +102,9 @@ void virtio_net_connect(struct virtio_net *net, const struct virtio_net_outside 
  */
 LOAM_MUST_USE bool virtio_net_receive(struct virtio_net *net, const void *frame, size_t bytes);
 
+/* A frame for the guest that its bringer lets go is counted as dropped. */
+void virtio_net_lose(struct virtio_net *net);
+
 /*
  * The guest stands still: on return no frame is being written to its memory, and none will be, nor will its interrupt line
  * change by a frame or by the link, until virtio_net_resume. What it sends itself still goes out.

@@ -461,6 +461,8 @@ Test(virtio_net, a_frame_without_a_buffer_waits_outside_for_room)
     cr_assert(receive(60, 2));
     cr_assert_not(receive(60, 3));
     expect_received(2, 120, 0);
+    virtio_net_lose(&guest.net);
+    expect_received(2, 120, 1);
 }
 
 Test(virtio_net, a_frame_without_a_driver_is_dropped)
