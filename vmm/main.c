@@ -18,6 +18,8 @@ static const char usage[] =
     "\n"
     "  run       launch a microVM on carved memory: the self-test, or --kernel FILE\n"
     "  plan      say what a run would take from the host and what falls short; map nothing\n"
+    "  host      say what a host has for guests, by libvirt; set its pools of hugepages\n"
+    "  place     say which of several hosts can hold a guest, by libvirt; run it there\n"
     "  version   print the version\n"
     "  NAME      run the program loam-NAME that lies beside this one\n"
     "\n"
@@ -149,11 +151,11 @@ static int is_program_name(const char *name)
 /* Become loam-NAME, from this program's folder or, in a build, from tools/. Returns only if there is none. */
 static int run_neighbour(char *argv[])
 {
-    static const char *const folders[] = {"", "../tools/"};
+    static const char *const folders[] = {"", "../tools/", "../tools/libvirt/"};
     char self[PATH_MAX] = {0}, path[PATH_MAX + 128];
     ssize_t length = readlink("/proc/self/exe", self, sizeof self - 1);
 
-    for (size_t i = 0; i < 2 && length > 0 && is_program_name(argv[0]); i++) {
+    for (size_t i = 0; i < sizeof folders / sizeof folders[0] && length > 0 && is_program_name(argv[0]); i++) {
         *(strrchr(self, '/') + 1) = '\0';
         snprintf(path, sizeof path, "%s%sloam-%s", self, folders[i], argv[0]);
         execv(path, argv);

@@ -122,17 +122,26 @@ library_needs_libc_alone() {
         grep -v '^ld-linux' | tr '\n' ' ')" 'libc.so.6 '
 }
 
+# The options that a command's help lists.
+options_of() {
+    "$prefix/bin/loam" "$1" --help | grep -oE -- '^ +(-[a-z?], )?--[a-z0-9-]+' | grep -oE -- '--[a-z0-9-]+' |
+        grep -v -e --usage | sort -u
+}
+
 pages_read_without_a_warning() {
-    local page
+    local page command option
     needs man
-    for page in man1/loam.1 man1/loam-run.1 man3/libloam.3; do
+    for page in man1/loam.1 man1/loam-run.1 man1/loam-host.1 man1/loam-place.1 man3/libloam.3; do
         expect "$(man --warnings -E UTF-8 -l "$prefix/share/man/$page" 2>&1 >/dev/null)" ''
     done
-    "$prefix/bin/loam" run --help | grep -oE -- '--[a-z0-9-]+' | sort -u >options
-    while read -r option; do
-        case $option in --help | --usage) continue ;; esac
-        grep -qE -- "(Fl|,) -${option#--}( |$)" "$prefix/share/man/man1/loam-run.1" || { echo "$option has no line"; exit 1; }
-    done <options
+    for command in run host place; do
+        options_of "$command" >options
+        while read -r option; do
+            [ "$option" = --help ] ||
+                grep -qE -- "(Fl|,) -${option#--}( |$)" "$prefix/share/man/man1/loam-$command.1" ||
+                { echo "$command $option has no line"; exit 1; }
+        done <options
+    done
 }
 
 completion_offers() {
@@ -149,9 +158,13 @@ completion_offers() {
     expect "$(complete_line loam run --on-reset = re)" restart
     expect "$(line='loam run --memory size=1G,pa' complete_line loam run --memory size = 1G,pa)" '1G,pages='
     expect "$(line='loam run --memory size=1G,pages=t' complete_line loam run --memory size = 1G,pages = t)" thp
-    "$prefix/bin/loam" run --help | grep -oE -- '--[a-z0-9-]+' | sort -u | grep -v usage >options
-    complete_line loam run -- | tr ' ' '\n' | sort -u >offered
-    diff options offered
+    expect "$(complete_line loam place --pages 2M,t)" 2M,thp
+    expect "$(complete_line loam host res)" reserve
+    for command in run host place; do
+        options_of "$command" >options
+        complete_line loam "$command" -- | tr ' ' '\n' | sort -u >offered
+        diff options offered
+    done
 }
 
 destdir_is_no_part_of_what_is_said() {

@@ -22,11 +22,34 @@ _loam_part() {
     mapfile -t COMPREPLY < <(compgen -P "$front" -W "$words" -- "${last#*=}")
 }
 
+# host and place: WORD BEFORE, and the options of either.
+_loam_host() {
+    local front words=
+
+    case $2 in
+    --pages | -p)
+        front=${1%"${1##*,}"}
+        mapfile -t COMPREPLY < <(compgen -P "$front" -W '2M 1G thp 4K' -- "${1##*,}")
+        return
+        ;;
+    --connect) words='qemu:///system qemu:///session test:///default' ;;
+    --kernel | --initrd | --emulator)
+        mapfile -t COMPREPLY < <(compgen -f -- "$1")
+        return
+        ;;
+    --memory | -m | --vcpus | --timeout | --name | --append) ;;
+    *) [[ ${COMP_WORDS[1]} == host ]] && words="reserve $3" || words=$4 ;;
+    esac
+    mapfile -t COMPREPLY < <(compgen -W "$words" -- "$1")
+}
+
 _loam() {
     local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} words=
     local line=${COMP_LINE:0:COMP_POINT}
     local memory='--lazy --lock --low-limit --memory --node --pages --populate'
     local guest='--cmdline --initrd --kernel --vcpus'
+    local host='--connect --emulator --give-back --json --timeout --help'
+    local place='--append --connect --emulator --initrd --json --kernel --memory --name --node-strict --pages --run'
 
     if [[ $line =~ [[:space:]](--memory|-m)[[:space:]=]+([^[:space:]]*[=,][^[:space:]]*|s[a-z]*)$ ]]; then
         _loam_part "${BASH_REMATCH[2]}"
@@ -36,6 +59,10 @@ _loam() {
         word=
     elif [ "$before" = = ]; then
         before=${COMP_WORDS[COMP_CWORD - 2]}
+    fi
+    if [[ ${COMP_WORDS[1]} == host || ${COMP_WORDS[1]} == place ]]; then
+        _loam_host "$word" "$before" "$host" "$place --timeout --vcpus --help"
+        return
     fi
     case $before in
     --pages | -p) words='1G 2M thp 4K auto' ;;
@@ -47,7 +74,7 @@ _loam() {
     --memory | -m | --low-limit | --node | --vcpus | -c | --cmdline | --timeout | -t) ;;
     *)
         if [ "$COMP_CWORD" -eq 1 ]; then
-            words='run plan version --help'
+            words='run plan host place version --help'
         elif [[ ${COMP_WORDS[1]} == run || ${COMP_WORDS[1]} == plan ]]; then
             words="$memory $guest --json --on-reset --timeout --help"
         fi
