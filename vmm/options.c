@@ -25,6 +25,7 @@ enum {
     KEY_LAZY,
     KEY_NODE,
     KEY_LOCK,
+    KEY_POPULATE_THREADS,
     KEY_SABOTAGE,
 };
 
@@ -42,6 +43,8 @@ static struct argp_option rows[] = {
     {"lazy", KEY_LAZY, NULL, 0, "leave thp and 4K pages to be found on first touch; the host may run out then", 1},
     {"node", KEY_NODE, "N", 0, "take all memory from NUMA node N", 1},
     {"lock", KEY_LOCK, NULL, 0, "populate the guest's memory and lock it, so that it is never swapped", 1},
+    {"populate-threads", KEY_POPULATE_THREADS, "N", 0,
+     "threads that have pages in memory (default: one a processor, at most one for each 64 MiB)", 1},
     {"vcpus", 'c', "N", 0, "virtual processors (default 1)", 2},
     {"kernel", KEY_KERNEL, "FILE", 0, "boot a PVH ELF file or a Linux image instead of the self-test", 2},
     {"initrd", KEY_INITRD, "FILE", 0, "initial RAM disk for the kernel", 2},
@@ -398,6 +401,9 @@ static error_t read_memory_option(int key, char *argument, struct argp_state *st
     case KEY_LOCK:
         memory->lock = true;
         return 0;
+    case KEY_POPULATE_THREADS:
+        memory->thread_count = read_number(state, "populate-threads", argument, 1, LOAM_BACKING_THREAD_MAX);
+        return 0;
     default:
         return ARGP_ERR_UNKNOWN;
     }
@@ -512,6 +518,7 @@ static const char documentation[] =
     "  --lock and --populate: --lock populates anyway\n"
     "  --lazy and --pages: hugepages are reserved all the same\n"
     "  --lazy and --node: touched thp and 4K pages come from the node\n"
+    "  --lazy and --populate-threads: they are for hugepages that are populated all the same\n"
     "  --node and --pages: hugepages are populated, to come from the node\n"
     "  --low-limit and --memory: RAM beyond the limit begins at 4 GiB\n"
     "  --json and --kernel: the console goes to standard error, and into the object\n"

@@ -170,6 +170,8 @@ Test(options, every_value_arrives)
     cr_expect_eq(options.memory.low_limit_bytes, 8 * LOAM_MIB);
     cr_expect_eq(options.vcpu_count, 1024);
     cr_expect(options.json);
+    cr_expect_eq(options.memory.thread_count, 0);
+    cr_expect_eq(options_of(2, "--populate-threads", "256").memory.thread_count, 256);
     options = options_of(3, "--lazy", "--node", "63");
     cr_expect_eq(options.memory.commit, LOAM_COMMIT_LAZY);
     cr_expect_eq(options.memory.node_mask, UINT64_C(1) << 63);
@@ -224,6 +226,7 @@ static const struct {
     {"lazy", {"--lazy"}},
     {"node", {"--node", "0"}},
     {"lock", {"--lock"}},
+    {"populate-threads", {"--populate-threads", "2"}},
     {"vcpus", {"--vcpus", "2"}},
     {"kernel", {"--kernel", "file"}},
     {"initrd", {"--initrd", "file"}},
@@ -238,9 +241,17 @@ enum { OPTION_COUNT = sizeof all_options / sizeof all_options[0] };
 /* What a pair is: refused by name, or explained in the help; all others have nothing to do with each other. */
 static const char *const refused_pairs[][2] = {{"populate", "lazy"}, {"lock", "lazy"}};
 static const char *const explained_pairs[][2] = {
-    {"lock", "populate"},    {"lazy", "pages"},   {"lazy", "node"},        {"node", "pages"},
-    {"low-limit", "memory"}, {"json", "kernel"},  {"timeout", "populate"}, {"timeout", "on-reset"},
-    {"timeout", "memory"},   {"vcpus", "kernel"},
+    {"lock", "populate"},
+    {"lazy", "pages"},
+    {"lazy", "node"},
+    {"node", "pages"},
+    {"low-limit", "memory"},
+    {"json", "kernel"},
+    {"timeout", "populate"},
+    {"timeout", "on-reset"},
+    {"timeout", "memory"},
+    {"vcpus", "kernel"},
+    {"lazy", "populate-threads"},
 };
 static const char *const needs_kernel[] = {"initrd", "cmdline", "on-reset"};
 
@@ -290,6 +301,8 @@ Test(options, values_that_are_none)
         {{"--vcpus", ":"}, "--vcpus :: not a number from 1 to 1024\n"},
         {{"--vcpus", "99999999999999999999"}, "not a number from 1 to 1024\n"},
         {{"--vcpus", ""}, "--vcpus : not a number from 1 to 1024\n"},
+        {{"--populate-threads", "0"}, "--populate-threads 0: not a number from 1 to 256\n"},
+        {{"--populate-threads", "257"}, "--populate-threads 257: not a number from 1 to 256\n"},
         {{"--node", "64"}, "--node 64: not a number from 0 to 63\n"},
         {{"--timeout", ""}, "--timeout : not a number of seconds from 0 to 31536000\n"},
         {{"--timeout", "5s"}, "--timeout 5s: not a number of seconds from 0 to 31536000\n"},
@@ -370,7 +383,7 @@ static unsigned group_of(const char *line)
                                 strchr("= \n", line[strlen(all_options[i].name)]) == NULL)) {
         i++;
     }
-    return i <= 6 ? 1 : i <= 10 ? 2 : 3;
+    return i <= 7 ? 1 : i <= 11 ? 2 : 3;
 }
 
 static bool lists(const char *const pairs[][2], size_t count, const char *a, const char *b)

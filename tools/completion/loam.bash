@@ -46,7 +46,7 @@ _loam_host() {
 _loam() {
     local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} words=
     local line=${COMP_LINE:0:COMP_POINT}
-    local memory='--lazy --lock --low-limit --memory --node --pages --populate'
+    local memory='--lazy --lock --low-limit --memory --node --pages --populate --populate-threads'
     local guest='--cmdline --initrd --kernel --vcpus'
     local host='--connect --emulator --give-back --json --timeout --help'
     local place='--append --connect --emulator --initrd --json --kernel --memory --name --node-strict --pages --run'
@@ -71,7 +71,7 @@ _loam() {
         mapfile -t COMPREPLY < <(compgen -f -- "$word")
         return
         ;;
-    --memory | -m | --low-limit | --node | --vcpus | -c | --cmdline | --timeout | -t) ;;
+    --memory | -m | --low-limit | --node | --vcpus | -c | --cmdline | --populate-threads | --timeout | -t) ;;
     *)
         if [ "$COMP_CWORD" -eq 1 ]; then
             words='run plan host place version --help'
