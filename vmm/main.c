@@ -148,7 +148,7 @@ static int is_program_name(const char *name)
            strlen(name) < 64;
 }
 
-/* Become loam-NAME, from this program's folder or, in a build, from tools/. Returns only if there is none. */
+/* Become loam-NAME, from this program's folder or, in a build, from those below tools/. Returns only if there is none. */
 static int run_neighbour(char *argv[])
 {
     static const char *const folders[] = {"", "../tools/", "../tools/libvirt/"};
