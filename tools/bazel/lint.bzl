@@ -43,6 +43,7 @@ def _lint_impl(ctx):
                     ["-std=c17", "-D_GNU_SOURCE", "-iquote .", "-iquote " + ctx.bin_dir.path, "-Iallocator/include"] +
                     ["-isystem /usr/include/libxml2"] +
                     ["-I" + path for path in include] +
+                    ["-isystem /usr/include/libxml2"] +
                     ["'-D{}'".format(define) for define in ctx.attr.local_defines],
                 ),
             ),
