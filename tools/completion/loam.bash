@@ -71,12 +71,19 @@ _loam() {
         mapfile -t COMPREPLY < <(compgen -f -- "$word")
         return
         ;;
-    --memory | -m | --low-limit | --node | --vcpus | -c | --cmdline | --populate-threads | --timeout | -t) ;;
+    --memory | -m | --low-limit | --node | --vcpus | -c | --cmdline | --populate-threads | --timeout | -t | --connect | --ignore) ;;
     *)
         if [ "$COMP_CWORD" -eq 1 ]; then
             words='run plan host place version --help'
+            words='run plan domain version --help'
         elif [[ ${COMP_WORDS[1]} == run || ${COMP_WORDS[1]} == plan ]]; then
             words="$memory $guest --json --on-reset --timeout --help"
+        elif [ "${COMP_WORDS[1]}" = domain ]; then
+            words='run show --help'
+            if [ "$COMP_CWORD" -gt 2 ]; then
+                words='--connect --ignore --show --help'
+                [[ $word == -* ]] || words= # a file
+            fi
         fi
         ;;
     esac
