@@ -71,7 +71,7 @@ struct xml_walk_refusals {
 
 /* Where something stands: to be refused later. */
 struct xml_walk_place {
-    unsigned line; /* 0: nowhere */
+    unsigned line; /* where its start tag ends; 0: nowhere */
     char path[XML_WALK_PATH_BYTES];
 };
 
