@@ -6,6 +6,7 @@
 #include "tests/integration/launch.h"
 #include "tests/integration/tiny_kernel.h"
 #include "tests/support/control_group.h"
+#include "tests/support/sanitizer.h"
 
 #include <criterion/criterion.h>
 #include <criterion/parameterized.h>
@@ -209,11 +210,13 @@ static void check_memory_limit(char *pages)
 
 Test(limits, small_pages_that_the_plan_accepts_are_not_killed)
 {
+    SKIP_WHERE_A_SANITIZER_RUNS_THE_PROGRAM();
     check_memory_limit("4K");
 }
 
 Test(limits, transparent_huge_pages_that_the_plan_accepts_are_not_killed)
 {
+    SKIP_WHERE_A_SANITIZER_RUNS_THE_PROGRAM();
     check_memory_limit("thp");
 }
 

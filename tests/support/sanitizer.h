@@ -33,6 +33,14 @@
         }                                                                                                              \
     } while (0)
 
+/* First in a case of a program that has little more memory than it says it needs, or whose faults raise signals. */
+#define SKIP_WHERE_A_SANITIZER_RUNS_THE_PROGRAM()                                                                      \
+    do {                                                                                                               \
+        if (SANITIZER_THREADS) {                                                                                       \
+            cr_skip("ThreadSanitizer takes memory of its own, and signals later");                                     \
+        }                                                                                                              \
+    } while (0)
+
 /* First in a case that leaves the process no address space. */
 #define SKIP_WHERE_A_SANITIZER_MAPS()                                                                                  \
     do {                                                                                                               \

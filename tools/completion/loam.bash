@@ -74,8 +74,7 @@ _loam() {
     --memory | -m | --low-limit | --node | --vcpus | -c | --cmdline | --populate-threads | --timeout | -t | --connect | --ignore) ;;
     *)
         if [ "$COMP_CWORD" -eq 1 ]; then
-            words='run plan host place version --help'
-            words='run plan domain version --help'
+            words='run plan domain host place version --help'
         elif [[ ${COMP_WORDS[1]} == run || ${COMP_WORDS[1]} == plan ]]; then
             words="$memory $guest --json --on-reset --timeout --help"
         elif [ "${COMP_WORDS[1]}" = domain ]; then
