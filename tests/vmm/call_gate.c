@@ -7,6 +7,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdlib.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -108,6 +109,7 @@ static bool pass(enum call call, int fd)
 ssize_t __wrap_read(int fd, void *bytes, size_t count);
 ssize_t __wrap_write(int fd, const void *bytes, size_t count);
 int __wrap_poll(struct pollfd *fds, nfds_t count, int timeout);
+int __wrap___poll_chk(struct pollfd *fds, nfds_t count, int timeout, size_t bytes);
 
 ssize_t __wrap_read(int fd, void *bytes, size_t count)
 {
@@ -125,4 +127,13 @@ int __wrap_poll(struct pollfd *fds, nfds_t count, int timeout)
 
     atomic_fetch_add(&vain_polls, ready == 0);
     return ready;
+}
+
+/* What an optimised build may make of it, to check that fds has room for count. */
+int __wrap___poll_chk(struct pollfd *fds, nfds_t count, int timeout, size_t bytes)
+{
+    if (bytes / sizeof *fds < count) {
+        abort();
+    }
+    return __wrap_poll(fds, count, timeout);
 }
