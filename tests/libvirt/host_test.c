@@ -124,9 +124,6 @@ Test(host, loam_leads_there)
                  process.err);
     cr_expect_eq(strncmp(process.out, "host     ", 9), 0, "%s", process.out);
     process_end(&process);
-    cr_expect_eq(command_run(&process, command_loam(), "place", "--memory", "4X", NULL), 2);
-    command_expect_line(&process, "loam place: --memory 4X: not a size");
-    process_end(&process);
 }
 
 /* --- Mistakes --------------------------------------------------------------------------------------------------- */

@@ -93,6 +93,16 @@ Test(place, the_strict_ask_for_one_node)
     process_end(&process);
 }
 
+/* As people call it. */
+Test(place, loam_leads_there)
+{
+    struct process process;
+
+    cr_expect_eq(command_run(&process, command_loam(), "place", "--memory", "4X", NULL), 2);
+    command_expect_line(&process, "loam place: --memory 4X: not a size");
+    process_end(&process);
+}
+
 /* --- Mistakes --------------------------------------------------------------------------------------------------- */
 
 struct mistake {
