@@ -1,15 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "vmm/run.h"
 
-#include "guest/embedded.h"
-#include "vmm/attest.h"
-#include "vmm/boot.h"
-#include "vmm/bus_error.h"
 #include "vmm/console.h"
-#include "vmm/file.h"
-#include "vmm/kvm.h"
+#include "vmm/launch.h"
 #include "vmm/leave.h"
-#include "vmm/machine.h"
 #include "vmm/report.h"
 #include "vmm/sabotage.h"
 #include "vmm/session.h"
@@ -21,13 +15,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#define EXTRA_SLOTS 8 /* for the pieces that read-only ranges cut RAM into */
-
-/* What a run takes beside its guest's memory: a thread a vCPU, one that KVM starts at the first KVM_RUN (Linux 6.14), heap. */
-#define KVM_THREADS   1u
-#define PROGRAM_BYTES (2 * LOAM_MIB)
-#define VCPU_BYTES    (256 * LOAM_KIB)
-
 /* A guest that resets itself so often in a row, so soon after each start, would do it for ever. */
 #define QUICK_RESET_MAX          10u
 #define QUICK_RESET_MILLISECONDS 1000
@@ -38,15 +25,7 @@ struct run {
     struct report report;
     struct session session;
     int64_t started_milliseconds; /* --timeout counts from here */
-    uint32_t slot_limit;          /* 0: unknown */
-    uint32_t vcpu_limit;
-    uint64_t file_bytes; /* of kernel and initrd, which are in memory beside the guest's */
-    struct loam_plan plan;
-    struct loam_memory *memory;
-    struct boot_file kernel, initrd;
-    struct boot_state boot;
-    struct attest *attest; /* NULL with --kernel */
-    struct machine *machine;
+    struct launch launch;
     struct outlet *console;       /* what the guest's serial line is written to */
     struct transcript transcript; /* with JSON */
     FILE *out;                    /* what the report is written to */
@@ -143,7 +122,7 @@ static bool must_end(void *self)
 {
     struct run *run = self;
 
-    if (session_signalled(&run->session) && has_small_pages(&run->plan)) {
+    if (session_signalled(&run->session) && has_small_pages(&run->launch.plan)) {
         leave(finish(run, judge_early_end(run)));
     }
     return session_signalled(&run->session) || is_time_up(run);
@@ -151,32 +130,33 @@ static bool must_end(void *self)
 
 /* --- Preparations: each returns EXIT_CODE_PASS, or has said what is wrong ---------------------------------------- */
 
-static struct loam_memory_request request_of(struct run *run)
+/* One step of the launch; failed is the status that its failure ends with. */
+static int take(struct run *run, enum loam_error (*step)(struct launch *launch, struct loam_diag *diag), int failed)
 {
-    struct loam_memory_request request = run->options->memory;
+    struct loam_diag diag = {0};
+    enum loam_error error = step(&run->launch, &diag);
 
-    request.slot_limit = run->slot_limit;
-    request.extra_slots = EXTRA_SLOTS;
-    /* Nobody but this process has business with the guest's memory, nor has who reads a core dump of it. */
-    request.keep_from_children = true;
-    request.keep_from_dumps = true;
-    request.vcpu_limit = run->vcpu_limit;
-    request.vcpu_count = run->options->vcpu_count;
-    request.extra_threads = run->options->vcpu_count + KVM_THREADS;
-    request.extra_bytes = PROGRAM_BYTES + run->options->vcpu_count * VCPU_BYTES + run->file_bytes;
-    /* Nothing is plugged, and no thread has a cache; who looks at memory is a vCPU, or one of those beside them. */
-    request.block_capacity = 1;
-    request.cache_capacity = 1;
-    request.table_capacity = run->options->vcpu_count + KVM_THREADS + 2;
-    request.cancel = (struct loam_cancel){must_end, run};
-    return request;
+    if (error == LOAM_ERROR_CANCELLED) {
+        return judge_early_end(run);
+    }
+    return error == LOAM_OK ? EXIT_CODE_PASS : fail(run, failed, &diag);
+}
+
+static int check_kvm(struct run *run)
+{
+    return take(run, launch_ask_kvm, EXIT_CODE_HOST);
+}
+
+static int check_files(struct run *run)
+{
+    return take(run, launch_measure, EXIT_CODE_USAGE);
 }
 
 static int make_plan(struct run *run)
 {
-    struct loam_memory_request request = request_of(run);
+    const struct loam_plan *plan = &run->launch.plan;
     struct loam_diag diag = {0};
-    enum loam_error error = loam_plan_make(&request, &run->plan, &diag);
+    enum loam_error error = launch_plan(&run->launch, &diag);
 
     if (error == LOAM_ERROR_CANCELLED) {
         return judge_early_end(run);
@@ -184,9 +164,9 @@ static int make_plan(struct run *run)
     if (error != LOAM_OK) {
         return fail(run, error == LOAM_ERROR_INVALID ? EXIT_CODE_USAGE : EXIT_CODE_HOST, &diag);
     }
-    if (run->plan.short_count > 0) {
-        report_plan(&run->report, &run->plan);
-        report_failure(&run->report, "%s", loam_plan_shortfall(&run->plan)->text);
+    if (plan->short_count > 0) {
+        report_plan(&run->report, plan);
+        report_failure(&run->report, "%s", loam_plan_shortfall(plan)->text);
         return EXIT_CODE_HOST;
     }
     return EXIT_CODE_PASS;
@@ -195,102 +175,31 @@ static int make_plan(struct run *run)
 /* Once there is something to run: a file that is no kernel is told of in one line. */
 static int show_plan(struct run *run)
 {
-    report_plan(&run->report, &run->plan);
+    report_plan(&run->report, &run->launch.plan);
     return EXIT_CODE_PASS;
-}
-
-static enum loam_error ask_kvm(struct run *run, struct loam_diag *diag)
-{
-    struct kvm kvm;
-    enum loam_error error = kvm_open(KVM_DEVICE, &kvm, diag);
-
-    if (error == LOAM_OK) {
-        run->slot_limit = kvm.slot_limit;
-        run->vcpu_limit = kvm.vcpu_recommended;
-        kvm_close(&kvm);
-    }
-    return error;
-}
-
-static int check_kvm(struct run *run)
-{
-    struct loam_diag diag = {0};
-
-    return ask_kvm(run, &diag) == LOAM_OK ? EXIT_CODE_PASS : fail(run, EXIT_CODE_HOST, &diag);
-}
-
-/* The plan counts what the files will take. */
-static enum loam_error measure_files(struct run *run, struct loam_diag *diag)
-{
-    const struct options *options = run->options;
-    uint64_t kernel_bytes = 0, initrd_bytes = 0;
-    enum loam_error error = LOAM_OK;
-
-    if (options->kernel != NULL) {
-        error = file_measure(options->kernel, options->memory.bytes, &kernel_bytes, diag);
-    }
-    if (error == LOAM_OK && options->initrd != NULL) {
-        error = file_measure(options->initrd, options->memory.bytes, &initrd_bytes, diag);
-    }
-    run->file_bytes = kernel_bytes + initrd_bytes;
-    return error;
-}
-
-static int check_files(struct run *run)
-{
-    struct loam_diag diag = {0};
-
-    return measure_files(run, &diag) == LOAM_OK ? EXIT_CODE_PASS : fail(run, EXIT_CODE_USAGE, &diag);
 }
 
 static int read_files(struct run *run)
 {
-    const struct options *options = run->options;
-    const struct loam_cancel cancel = {must_end, run};
-    enum boot_protocol protocol;
-    struct loam_diag diag = {0};
-    enum loam_error error;
-
-    if (options->kernel == NULL) {
-        run->kernel = (struct boot_file){loam_guest_selftest, loam_guest_selftest_bytes, "self-test"};
-        return EXIT_CODE_PASS;
-    }
-    error = file_read(options->kernel, options->memory.bytes, &cancel, &run->kernel, &diag);
-    if (error == LOAM_OK && options->initrd != NULL) {
-        error = file_read(options->initrd, options->memory.bytes, &cancel, &run->initrd, &diag);
-    }
-    if (error == LOAM_OK) {
-        error = boot_detect(&run->kernel, &protocol, &diag);
-    }
-    if (error == LOAM_ERROR_CANCELLED) {
-        return judge_early_end(run);
-    }
-    return error == LOAM_OK ? EXIT_CODE_PASS : fail(run, EXIT_CODE_USAGE, &diag);
+    return take(run, launch_read, EXIT_CODE_USAGE);
 }
 
 static int make_memory(struct run *run)
 {
-    const struct bus_error_end end = {
-        .clean_up = console_restore, .json = run->options->json, .exit_status = EXIT_CODE_BROKEN};
-    struct loam_diag diag = {0};
-    enum loam_error error = loam_memory_create(&run->plan, &run->memory, &diag);
-
-    if (error == LOAM_ERROR_CANCELLED) {
-        return judge_early_end(run);
-    }
-    if (error != LOAM_OK) {
-        return fail(run, EXIT_CODE_HOST, &diag);
-    }
-    bus_error_watch(loam_memory_map(run->memory), &end);
-    return EXIT_CODE_PASS;
+    return take(run, launch_make_memory, EXIT_CODE_HOST);
 }
 
-static void drop_memory(struct run *run)
+static int load(struct run *run)
 {
-    bus_error_forget();
-    loam_memory_destroy(run->memory);
-    run->memory = NULL;
+    return take(run, launch_load, EXIT_CODE_USAGE);
 }
+
+static int make_machine(struct run *run)
+{
+    return take(run, launch_make_machine, EXIT_CODE_HOST);
+}
+
+/* --- While the guest runs ---------------------------------------------------------------------------------------- */
 
 static void check_reported(void *self, enum loam_abi_check check, const struct attest_outcome *outcome)
 {
@@ -304,11 +213,11 @@ static void note_losses(struct run *run)
 {
     size_t length = strlen(run->options->command_line);
 
-    if (length > run->boot.command_line_kept) {
+    if (length > run->launch.boot.command_line_kept) {
         report_note(&run->report,
                     "command line: %zu characters, and this kernel is Linux, which keeps the first %u and drops the "
                     "rest: shorten it",
-                    length, run->boot.command_line_kept);
+                    length, run->launch.boot.command_line_kept);
     }
     if (run->options->vcpu_count > 1) {
         report_note(&run->report,
@@ -316,36 +225,6 @@ static void note_losses(struct run *run)
                     "relies on them uses the first only",
                     run->options->vcpu_count);
     }
-}
-
-static int load_kernel(struct run *run)
-{
-    struct boot_request request = {
-        .kernel = run->kernel, .initrd = run->initrd, .command_line = run->options->command_line};
-    struct loam_diag diag = {0};
-
-    if (boot_load(run->memory, &request, &run->boot, &diag) != LOAM_OK) {
-        return fail(run, EXIT_CODE_USAGE, &diag);
-    }
-    return EXIT_CODE_PASS;
-}
-
-static int load_selftest(struct run *run)
-{
-    struct boot_request request = {.kernel = run->kernel, .module_count = 1};
-    struct loam_diag diag = {0};
-    struct boot_module module;
-
-    if (attest_create(run->memory, check_reported, run, &run->attest, &diag) != LOAM_OK) {
-        return fail(run, EXIT_CODE_USAGE, &diag);
-    }
-    module = attest_module(run->attest);
-    request.modules = &module;
-    if (boot_load(run->memory, &request, &run->boot, &diag) != LOAM_OK ||
-        attest_publish(run->attest, &run->boot, &diag) != LOAM_OK) {
-        return fail(run, EXIT_CODE_USAGE, &diag);
-    }
-    return EXIT_CODE_PASS;
 }
 
 static void write_console(void *self, const uint8_t *bytes, size_t count)
@@ -363,26 +242,7 @@ static void pace_console(void *self)
 {
     struct run *run = self;
 
-    outlet_wait_room(run->console, machine_pause_fd(run->machine));
-}
-
-static int make_machine(struct run *run)
-{
-    struct machine_config config = {.memory = run->memory,
-                                    .vcpu_count = run->options->vcpu_count,
-                                    .boot = &run->boot,
-                                    .serial_output = write_console,
-                                    .serial_pace = pace_console,
-                                    .serial_self = run};
-    struct loam_diag diag = {0};
-    enum loam_error error = machine_create(&config, &run->machine, &diag);
-
-    if (error == LOAM_OK && run->attest != NULL) {
-        error = attest_attach(run->attest, run->machine, &diag);
-    } else if (error == LOAM_OK) {
-        sabotage_strike(SABOTAGE_ATTACH, run->memory, NULL);
-    }
-    return error == LOAM_OK ? EXIT_CODE_PASS : fail(run, EXIT_CODE_HOST, &diag);
+    outlet_wait_room(run->console, machine_pause_fd(run->launch.machine));
 }
 
 /* --- The verdict ------------------------------------------------------------------------------------------------- */
@@ -391,11 +251,11 @@ static int judge_exit(struct run *run, uint32_t code, uint32_t passed)
 {
     int exit_status = options_exit_status(code);
 
-    if (run->attest != NULL && passed == LOAM_ABI_CHECK_COUNT && code == LOAM_ABI_EXIT_PASS) {
+    if (run->launch.attest != NULL && passed == LOAM_ABI_CHECK_COUNT && code == LOAM_ABI_EXIT_PASS) {
         report_verdict(&run->report, true, passed, LOAM_ABI_CHECK_COUNT, "");
         return EXIT_CODE_PASS;
     }
-    if (run->attest != NULL) {
+    if (run->launch.attest != NULL) {
         report_verdict(&run->report, false, passed, LOAM_ABI_CHECK_COUNT, "");
         return EXIT_CODE_GUEST_FAILED;
     }
@@ -421,24 +281,6 @@ static int judge_reset(struct run *run)
     return EXIT_CODE_GUEST_FAILED;
 }
 
-static const char *reason_of(enum machine_stop_reason reason)
-{
-    switch (reason) {
-    case MACHINE_STOP_POWER_OFF:
-        return "the guest turned itself off";
-    case MACHINE_STOP_PANIC:
-        return "the guest has panicked";
-    case MACHINE_STOP_RESET:
-        return "the guest reset itself";
-    case MACHINE_STOP_HALT:
-        return "the guest halted, and has no interrupts to wake it";
-    case MACHINE_STOP_SHUTDOWN:
-        return "the guest ended in a triple fault";
-    default:
-        return "KVM could not go on";
-    }
-}
-
 /* Of a guest of the person's own. */
 static int judge_panic(struct run *run, uint32_t events)
 {
@@ -451,12 +293,12 @@ static int judge_panic(struct run *run, uint32_t events)
 /* Also of a self-test that ended as it never does. */
 static int judge_broken(struct run *run, const struct machine_result *result, uint32_t passed)
 {
-    const char *reason = reason_of(result->reason);
+    const char *reason = launch_stop_text(result->reason);
 
     if (result->cause[0] != '\0') {
         report_failure(&run->report, "%s", result->cause);
     }
-    if (run->attest != NULL) {
+    if (run->launch.attest != NULL) {
         report_verdict(&run->report, false, passed, LOAM_ABI_CHECK_COUNT, reason);
     } else if (result->cause[0] == '\0') {
         report_failure(&run->report, "%s", reason);
@@ -466,13 +308,13 @@ static int judge_broken(struct run *run, const struct machine_result *result, ui
 
 static int judge_machine(struct run *run, const struct machine_result *result)
 {
-    uint32_t passed = run->attest != NULL ? attest_passed_count(run->attest) : 0;
+    uint32_t passed = run->launch.attest != NULL ? attest_passed_count(run->launch.attest) : 0;
 
     report_stop(&run->report, result);
     if (result->reason == MACHINE_STOP_EXIT) {
         return judge_exit(run, result->exit_code, passed);
     }
-    if (run->attest != NULL) {
+    if (run->launch.attest != NULL) {
         return judge_broken(run, result, passed);
     }
     switch (result->reason) {
@@ -518,16 +360,16 @@ static uint64_t left_milliseconds(const struct run *run)
 /* One life of the guest, from its start to the end of its session. */
 static int live(struct run *run, enum session_end *end, struct machine_result *result)
 {
-    struct session_request request = {.input_fd = run->attest != NULL ? -1 : STDIN_FILENO,
+    struct session_request request = {.input_fd = run->launch.attest != NULL ? -1 : STDIN_FILENO,
                                       .timeout_milliseconds = left_milliseconds(run),
                                       .console = run->console};
     struct loam_diag diag = {0};
     int64_t born = now_milliseconds();
-    enum loam_error error = machine_start(run->machine, &diag);
+    enum loam_error error = machine_start(run->launch.machine, &diag);
 
     if (error == LOAM_OK) {
-        error = session_watch(&run->session, run->machine, &request, end, &diag);
-        machine_wait(run->machine, result);
+        error = session_watch(&run->session, run->launch.machine, &request, end, &diag);
+        machine_wait(run->launch.machine, result);
         run->is_cut_short = *end != SESSION_MACHINE;
     }
     run->quick_resets = now_milliseconds() - born < QUICK_RESET_MILLISECONDS ? run->quick_resets + 1 : 0;
@@ -543,12 +385,10 @@ static bool starts_again(const struct run *run, enum session_end end, const stru
 /* Nothing of the guest's former life is left in its memory: it is another. */
 static int start_anew(struct run *run)
 {
-    int (*const steps[])(struct run *) = {make_memory, load_kernel, make_machine};
+    int (*const steps[])(struct run *) = {make_memory, load, make_machine};
     int exit_status = EXIT_CODE_PASS;
 
-    machine_destroy(run->machine);
-    run->machine = NULL;
-    drop_memory(run);
+    launch_end_life(&run->launch);
     for (size_t i = 0; i < sizeof steps / sizeof steps[0] && exit_status == EXIT_CODE_PASS; i++) {
         exit_status = steps[i](run);
     }
@@ -561,7 +401,7 @@ static int go(struct run *run)
     enum session_end end;
     int exit_status;
 
-    if (run->attest == NULL) {
+    if (run->launch.attest == NULL) {
         note_losses(run);
     }
     exit_status = live(run, &end, &result);
@@ -579,13 +419,27 @@ static int go(struct run *run)
 static void release(struct run *run)
 {
     sabotage_end();
-    machine_destroy(run->machine);
-    attest_destroy(run->attest);
-    drop_memory(run);
-    if (run->options->kernel != NULL) {
-        file_release(&run->kernel);
-    }
-    file_release(&run->initrd);
+    launch_release(&run->launch);
+}
+
+static void init_launch(struct run *run)
+{
+    const struct options *options = run->options;
+    const struct launch_config config = {
+        .memory = options->memory,
+        .vcpu_count = options->vcpu_count,
+        .kernel = options->kernel,
+        .initrd = options->initrd,
+        .command_line = options->command_line,
+        .cancel = {must_end, run},
+        .bus_error = {.clean_up = console_restore, .json = options->json, .exit_status = EXIT_CODE_BROKEN},
+        .checked = check_reported,
+        .serial_output = write_console,
+        .serial_pace = pace_console,
+        .self = run,
+    };
+
+    launch_init(&run->launch, &config);
 }
 
 /* With --kernel or JSON, standard output is for the guest or for the object; the other goes to standard error. */
@@ -603,21 +457,14 @@ static void open_report(struct run *run, const struct options *options)
 int run_command(const struct options *options)
 {
     int (*const steps[])(struct run *) = {
-        check_kvm,
-        check_files,
-        make_plan,
-        read_files,
-        show_plan,
-        make_memory,
-        options->kernel != NULL ? load_kernel : load_selftest,
-        make_machine,
-        go,
+        check_kvm, check_files, make_plan, read_files, show_plan, make_memory, load, make_machine, go,
     };
     struct loam_diag diag = {0};
     struct run run = {.session = {.signal_fd = -1}, .started_milliseconds = now_milliseconds()};
     int exit_status = EXIT_CODE_PASS;
 
     open_report(&run, options);
+    init_launch(&run);
     if (options->json) {
         transcript_open(&run.transcript);
     }
@@ -641,9 +488,10 @@ int plan_command(const struct options *options)
 
     plan_options.kernel = NULL; /* standard output is the plan's */
     open_report(&run, &plan_options);
-    (void)!ask_kvm(&run, NULL); /* what it would say is not looked at then */
     run.options = options;
-    (void)!measure_files(&run, NULL); /* a file that is not there takes nothing */
+    init_launch(&run);
+    (void)!launch_ask_kvm(&run.launch, NULL); /* what it would say is not looked at then */
+    (void)!launch_measure(&run.launch, NULL); /* a file that is not there takes nothing */
     exit_status = make_plan(&run);
     if (exit_status == EXIT_CODE_PASS) {
         exit_status = show_plan(&run);

@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "vmm/launch.h"
+
+#include "guest/embedded.h"
+#include "vmm/file.h"
+#include "vmm/kvm.h"
+#include "vmm/sabotage.h"
+
+#define EXTRA_SLOTS 8 /* for the pieces that read-only ranges cut RAM into */
+
+/* What a launch takes beside its guest's memory: a thread a vCPU, one that KVM starts at the first KVM_RUN (Linux 6.14), heap. */
+#define KVM_THREADS   1u
+#define PROGRAM_BYTES (2 * LOAM_MIB)
+#define VCPU_BYTES    (256 * LOAM_KIB)
+
+void launch_init(struct launch *launch, const struct launch_config *config)
+{
+    *launch = (struct launch){.config = *config};
+}
+
+enum loam_error launch_ask_kvm(struct launch *launch, struct loam_diag *diag)
+{
+    struct kvm kvm;
+    enum loam_error error = kvm_open(KVM_DEVICE, &kvm, diag);
+
+    if (error == LOAM_OK) {
+        launch->slot_limit = kvm.slot_limit;
+        launch->vcpu_limit = kvm.vcpu_recommended;
+        kvm_close(&kvm);
+    }
+    return error;
+}
+
+enum loam_error launch_measure(struct launch *launch, struct loam_diag *diag)
+{
+    const struct launch_config *config = &launch->config;
+    uint64_t kernel_bytes = 0, initrd_bytes = 0;
+    enum loam_error error = LOAM_OK;
+
+    if (config->kernel != NULL) {
+        error = file_measure(config->kernel, config->memory.bytes, &kernel_bytes, diag);
+    }
+    if (error == LOAM_OK && config->initrd != NULL) {
+        error = file_measure(config->initrd, config->memory.bytes, &initrd_bytes, diag);
+    }
+    launch->file_bytes = kernel_bytes + initrd_bytes;
+    return error;
+}
+
+static struct loam_memory_request request_of(const struct launch *launch)
+{
+    const struct launch_config *config = &launch->config;
+    struct loam_memory_request request = config->memory;
+
+    request.slot_limit = launch->slot_limit;
+    request.extra_slots = EXTRA_SLOTS;
+    /* Nobody but this process has business with the guest's memory, nor has who reads a core dump of it. */
+    request.keep_from_children = true;
+    request.keep_from_dumps = true;
+    request.vcpu_limit = launch->vcpu_limit;
+    request.vcpu_count = config->vcpu_count;
+    request.extra_threads = config->vcpu_count + KVM_THREADS + config->extra_threads;
+    request.extra_bytes = PROGRAM_BYTES + config->vcpu_count * VCPU_BYTES + launch->file_bytes + config->extra_bytes;
+    /* Nothing is plugged, and no thread has a cache; who looks at memory is a vCPU, or one of those beside them. */
+    request.block_capacity = 1;
+    request.cache_capacity = 1;
+    request.table_capacity = config->vcpu_count + KVM_THREADS + config->extra_readers + 2;
+    request.cancel = config->cancel;
+    return request;
+}
+
+enum loam_error launch_plan(struct launch *launch, struct loam_diag *diag)
+{
+    struct loam_memory_request request = request_of(launch);
+
+    return loam_plan_make(&request, &launch->plan, diag);
+}
+
+enum loam_error launch_read(struct launch *launch, struct loam_diag *diag)
+{
+    const struct launch_config *config = &launch->config;
+    enum boot_protocol protocol;
+    enum loam_error error;
+
+    if (config->kernel == NULL) {
+        launch->kernel = (struct boot_file){loam_guest_selftest, loam_guest_selftest_bytes, "self-test"};
+        return LOAM_OK;
+    }
+    error = file_read(config->kernel, config->memory.bytes, &config->cancel, &launch->kernel, diag);
+    if (error == LOAM_OK && config->initrd != NULL) {
+        error = file_read(config->initrd, config->memory.bytes, &config->cancel, &launch->initrd, diag);
+    }
+    return error == LOAM_OK ? boot_detect(&launch->kernel, &protocol, diag) : error;
+}
+
+enum loam_error launch_make_memory(struct launch *launch, struct loam_diag *diag)
+{
+    enum loam_error error = loam_memory_create(&launch->plan, &launch->memory, diag);
+
+    if (error == LOAM_OK) {
+        bus_error_watch(loam_memory_map(launch->memory), &launch->config.bus_error);
+    }
+    return error;
+}
+
+static enum loam_error load_kernel(struct launch *launch, struct loam_diag *diag)
+{
+    struct boot_request request = {
+        .kernel = launch->kernel, .initrd = launch->initrd, .command_line = launch->config.command_line};
+
+    return boot_load(launch->memory, &request, &launch->boot, diag);
+}
+
+static enum loam_error load_selftest(struct launch *launch, struct loam_diag *diag)
+{
+    struct boot_request request = {.kernel = launch->kernel, .module_count = 1};
+    struct boot_module module;
+    enum loam_error error =
+        attest_create(launch->memory, launch->config.checked, launch->config.self, &launch->attest, diag);
+
+    if (error != LOAM_OK) {
+        return error;
+    }
+    module = attest_module(launch->attest);
+    request.modules = &module;
+    error = boot_load(launch->memory, &request, &launch->boot, diag);
+    return error == LOAM_OK ? attest_publish(launch->attest, &launch->boot, diag) : error;
+}
+
+enum loam_error launch_load(struct launch *launch, struct loam_diag *diag)
+{
+    return launch->config.kernel != NULL ? load_kernel(launch, diag) : load_selftest(launch, diag);
+}
+
+enum loam_error launch_make_machine(struct launch *launch, struct loam_diag *diag)
+{
+    const struct launch_config *config = &launch->config;
+    struct machine_config machine = {.memory = launch->memory,
+                                     .vcpu_count = config->vcpu_count,
+                                     .boot = &launch->boot,
+                                     .without_rng = config->without_rng,
+                                     .serial_output = config->serial_output,
+                                     .serial_pace = config->serial_pace,
+                                     .serial_self = config->self};
+    enum loam_error error = machine_create(&machine, &launch->machine, diag);
+
+    if (error == LOAM_OK && launch->attest != NULL) {
+        error = attest_attach(launch->attest, launch->machine, diag);
+    } else if (error == LOAM_OK) {
+        sabotage_strike(SABOTAGE_ATTACH, launch->memory, NULL);
+    }
+    return error;
+}
+
+const char *launch_stop_text(enum machine_stop_reason reason)
+{
+    switch (reason) {
+    case MACHINE_STOP_EXIT:
+        return "the guest stopped itself";
+    case MACHINE_STOP_POWER_OFF:
+        return "the guest turned itself off";
+    case MACHINE_STOP_PANIC:
+        return "the guest has panicked";
+    case MACHINE_STOP_RESET:
+        return "the guest reset itself";
+    case MACHINE_STOP_HALT:
+        return "the guest halted, and has no interrupts to wake it";
+    case MACHINE_STOP_SHUTDOWN:
+        return "the guest ended in a triple fault";
+    default:
+        return "KVM could not go on";
+    }
+}
+
+void launch_end_life(struct launch *launch)
+{
+    machine_destroy(launch->machine);
+    launch->machine = NULL;
+    attest_destroy(launch->attest);
+    launch->attest = NULL;
+    bus_error_forget();
+    loam_memory_destroy(launch->memory);
+    launch->memory = NULL;
+}
+
+void launch_release(struct launch *launch)
+{
+    launch_end_life(launch);
+    if (launch->config.kernel != NULL) {
+        file_release(&launch->kernel);
+    }
+    file_release(&launch->initrd);
+}

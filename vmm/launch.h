@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * A guest from what it shall have to a machine that can be started, step by step, and back again:
+ *
+ *     launch_ask_kvm -> launch_measure -> launch_plan -> launch_read
+ *                    -> launch_make_memory -> launch_load -> launch_make_machine -> machine_start .. machine_wait
+ *                    -> launch_end_life  [-> launch_make_memory ... : another life, of whose former nothing is left]
+ *                    -> launch_release
+ *
+ * Each step says in its diag what is wrong, and leaves the launch fit for launch_release. Without a kernel it is the
+ * embedded self-test that is launched, with the host's half of it (attest.h).
+ *
+ * Threads: a launch belongs to one at a time.
+ */
+#ifndef LOAM_VMM_LAUNCH_H
+#define LOAM_VMM_LAUNCH_H
+
+#include "loam/error.h"
+#include "loam/memory.h"
+#include "loam/plan.h"
+#include "vmm/attest.h"
+#include "vmm/boot.h"
+#include "vmm/bus_error.h"
+#include "vmm/machine.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* What is launched, and what its caller needs beside it. Strings are the caller's, and outlive the launch. */
+struct launch_config {
+    struct loam_memory_request memory; /* its limits, and what the process takes beside it, are the launch's to add */
+    uint32_t vcpu_count;
+    const char *kernel; /* NULL: the self-test */
+    const char *initrd; /* NULL: none */
+    const char *command_line;
+    bool without_rng;       /* as machine_config */
+    uint32_t extra_threads; /* the caller's, from launch_make_memory on */
+    uint32_t extra_readers; /* of them, who look at guest memory */
+    uint64_t extra_bytes;   /* heap of the caller's */
+    struct loam_cancel cancel;
+    struct bus_error_end bus_error;
+    /* From vCPU threads, with self: as attest_create and machine_config have them. */
+    attest_report_fn *checked;
+    void (*serial_output)(void *self, const uint8_t *bytes, size_t count);
+    void (*serial_pace)(void *self);
+    void *self;
+};
+
+/* Zero members are not there yet. Read by callers; changed by the steps alone. */
+struct launch {
+    struct launch_config config;
+    uint32_t slot_limit; /* 0: unknown */
+    uint32_t vcpu_limit;
+    uint64_t file_bytes; /* of kernel and initrd, which are in memory beside the guest's */
+    struct loam_plan plan;
+    struct loam_memory *memory;
+    struct boot_file kernel, initrd;
+    struct boot_state boot;
+    struct attest *attest; /* NULL with a kernel */
+    struct machine *machine;
+};
+
+void launch_init(struct launch *launch, const struct launch_config *config);
+
+/* What KVM offers: without it the plan does not look at slots and vCPUs. As kvm_open. */
+LOAM_MUST_USE enum loam_error launch_ask_kvm(struct launch *launch, struct loam_diag *diag);
+
+/* What the files will take, which the plan counts. As file_measure. */
+LOAM_MUST_USE enum loam_error launch_measure(struct launch *launch, struct loam_diag *diag);
+
+/* launch->plan. As loam_plan_make: that it falls short is no error here, but launch_make_memory's. */
+LOAM_MUST_USE enum loam_error launch_plan(struct launch *launch, struct loam_diag *diag);
+
+/* The files, and whether they can be booted at all. As file_read and boot_detect. */
+LOAM_MUST_USE enum loam_error launch_read(struct launch *launch, struct loam_diag *diag);
+
+/* As loam_memory_create. A SIGBUS on the memory ends the process from here to launch_end_life. */
+LOAM_MUST_USE enum loam_error launch_make_memory(struct launch *launch, struct loam_diag *diag);
+
+/* The kernel, or the self-test with its promises, into guest memory. As boot_load and attest_create. */
+LOAM_MUST_USE enum loam_error launch_load(struct launch *launch, struct loam_diag *diag);
+
+/* As machine_create; the self-test's doorbell is attached. */
+LOAM_MUST_USE enum loam_error launch_make_machine(struct launch *launch, struct loam_diag *diag);
+
+/* Why a machine stopped, in half a sentence: "the guest ended in a triple fault". */
+const char *launch_stop_text(enum machine_stop_reason reason);
+
+/* Machine and memory are gone; plan and files stay. What is not there is passed over. */
+void launch_end_life(struct launch *launch);
+
+/* Everything is gone. */
+void launch_release(struct launch *launch);
+
+#endif
