@@ -87,15 +87,25 @@ static void await_arrivals(struct crew *crew)
     pthread_mutex_unlock(&crew->lock);
 }
 
+static enum loam_error start_member(struct crew_member *member, uint32_t index, struct loam_diag *diag)
+{
+    struct lasting *threads = member->crew->work.threads;
+    char name[32];
+
+    if (threads != NULL) {
+        lasting_start(threads, index, work_in_rounds, member);
+        return LOAM_OK;
+    }
+    snprintf(name, sizeof name, "vCPU %" PRIu32, index);
+    return kick_start(&member->thread, work_in_rounds, member, name, diag);
+}
+
 enum loam_error crew_start(struct crew *crew, struct loam_diag *diag)
 {
     for (uint32_t i = 0; i < crew->count; i++) {
         struct crew_member *member = &crew->members[i];
-        enum loam_error error;
-        char name[32];
+        enum loam_error error = start_member(member, i, diag);
 
-        snprintf(name, sizeof name, "vCPU %" PRIu32, i);
-        error = kick_start(&member->thread, work_in_rounds, member, name, diag);
         if (error != LOAM_OK) {
             return error;
         }
@@ -105,13 +115,22 @@ enum loam_error crew_start(struct crew *crew, struct loam_diag *diag)
     return LOAM_OK;
 }
 
+static void join_member(struct crew_member *member, uint32_t index)
+{
+    if (member->crew->work.threads != NULL) {
+        lasting_join(member->crew->work.threads, index);
+    } else {
+        kick_join(&member->thread);
+    }
+}
+
 void crew_join(struct crew *crew)
 {
     for (uint32_t i = 0; i < crew->count; i++) {
         struct crew_member *member = &crew->members[i];
 
         if (member->has_thread) {
-            kick_join(&member->thread);
+            join_member(member, i);
             member->has_thread = false;
             member->thread_id = 0;
         }

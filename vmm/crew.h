@@ -16,6 +16,7 @@
 
 #include "loam/error.h"
 #include "vmm/kick.h"
+#include "vmm/lasting.h"
 #include "vmm/park.h"
 
 #include <pthread.h>
@@ -29,6 +30,7 @@ struct crew_work {
     /* Have every call in which the member could wait return at once, or no more. Under the crew's lock. */
     void (*hold)(void *self, uint32_t member, bool is_held);
     void *self;
+    struct lasting *threads; /* as many at least as there are members, who run on them; NULL: on threads of their own */
 };
 
 struct crew_member {

@@ -139,6 +139,7 @@ enum loam_error launch_make_machine(struct launch *launch, struct loam_diag *dia
                                      .vcpu_count = config->vcpu_count,
                                      .boot = &launch->boot,
                                      .without_rng = config->without_rng,
+                                     .threads = config->threads,
                                      .serial_output = config->serial_output,
                                      .serial_pace = config->serial_pace,
                                      .serial_self = config->self};

@@ -21,6 +21,7 @@
 #include "vmm/attest.h"
 #include "vmm/boot.h"
 #include "vmm/bus_error.h"
+#include "vmm/lasting.h"
 #include "vmm/machine.h"
 
 #include <stdbool.h>
@@ -34,10 +35,11 @@ struct launch_config {
     const char *kernel; /* NULL: the self-test */
     const char *initrd; /* NULL: none */
     const char *command_line;
-    bool without_rng;       /* as machine_config */
-    uint32_t extra_threads; /* the caller's, from launch_make_memory on */
-    uint32_t extra_readers; /* of them, who look at guest memory */
-    uint64_t extra_bytes;   /* heap of the caller's */
+    bool without_rng;        /* as machine_config */
+    struct lasting *threads; /* likewise */
+    uint32_t extra_threads;  /* the caller's, from launch_make_memory on */
+    uint32_t extra_readers;  /* of them, who look at guest memory */
+    uint64_t extra_bytes;    /* heap of the caller's */
     struct loam_cancel cancel;
     struct bus_error_end bus_error;
     /* From vCPU threads, with self: as attest_create and machine_config have them. */

@@ -382,6 +382,10 @@ static enum loam_error check_config(const struct machine_config *config, struct 
     if (config->memory == NULL || config->boot == NULL || config->vcpu_count == 0) {
         return loam_fail(diag, LOAM_ERROR_INVALID, "machine: it needs memory, a boot state and at least one vCPU");
     }
+    if (config->threads != NULL && lasting_count(config->threads) < config->vcpu_count) {
+        return loam_fail(diag, LOAM_ERROR_INVALID, "machine: %" PRIu32 " vCPUs, and %" PRIu32 " threads for them",
+                         config->vcpu_count, lasting_count(config->threads));
+    }
     if ((unsigned int)config->boot->protocol >= BOOT_PROTOCOL_COUNT) {
         return loam_fail(diag, LOAM_ERROR_INVALID, "machine: boot protocol %u is none",
                          (unsigned int)config->boot->protocol);
@@ -484,7 +488,7 @@ static enum loam_error add_vcpus(struct machine *machine, uint32_t count, const 
 
 static enum loam_error set_up(struct machine *machine, const struct machine_config *config, struct loam_diag *diag)
 {
-    const struct crew_work work = {run_round, hold_vcpu, machine};
+    const struct crew_work work = {run_round, hold_vcpu, machine, config->threads};
     enum loam_error error = open_vm(machine, diag);
 
     if (error == LOAM_OK) {

@@ -26,6 +26,7 @@
 #include "vmm/boot.h"
 #include "vmm/bus.h"
 #include "vmm/irq.h"
+#include "vmm/lasting.h"
 #include "vmm/virtio_mmio.h"
 
 #include <assert.h>
@@ -54,7 +55,8 @@ struct machine_config {
     struct loam_memory *memory; /* outlives the machine */
     uint32_t vcpu_count;        /* 1 up to what KVM recommends */
     const struct boot_state *boot;
-    bool without_rng; /* else virtio-rng is transport 0 */
+    bool without_rng;        /* else virtio-rng is transport 0 */
+    struct lasting *threads; /* vCPU n runs on the n-th of these; NULL: on one of its own */
     /* Called on a vCPU thread, under the bus's lock, with what the guest writes to COM1: it does not wait. */
     void (*serial_output)(void *self, const uint8_t *bytes, size_t count);
     /*

@@ -75,7 +75,7 @@ static void hold(void *self, uint32_t member, bool is_to_be_held)
 
 static void set_up(void)
 {
-    const struct crew_work work = {go_round, hold, rounds};
+    const struct crew_work work = {go_round, hold, rounds, NULL};
 
     cr_assert_eq(crew_init(&crew, &work, MEMBER_COUNT, &diag), LOAM_OK, "%s", diag.text);
 }
