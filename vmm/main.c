@@ -18,6 +18,7 @@ static const char usage[] =
     "\n"
     "  run       launch a microVM on carved memory: the self-test, or --kernel FILE\n"
     "  plan      say what a run would take from the host and what falls short; map nothing\n"
+    "  domain    run what a libvirt domain describes, from a file or by its name\n"
     "  host      say what a host has for guests, by libvirt; set its pools of hugepages\n"
     "  place     say which of several hosts can hold a guest, by libvirt; run it there\n"
     "  version   print the version\n"
@@ -148,10 +149,10 @@ static int is_program_name(const char *name)
            strlen(name) < 64;
 }
 
-/* Become loam-NAME, from this program's folder or, in a build, from those below tools/. Returns only if there is none. */
+/* Become loam-NAME, from this program's folder or, in a build, from theirs. Returns only if there is none. */
 static int run_neighbour(char *argv[])
 {
-    static const char *const folders[] = {"", "../tools/", "../tools/libvirt/"};
+    static const char *const folders[] = {"", "emulator/", "../tools/", "../tools/libvirt/"};
     char self[PATH_MAX] = {0}, path[PATH_MAX + 128];
     ssize_t length = readlink("/proc/self/exe", self, sizeof self - 1);
 

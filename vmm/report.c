@@ -279,6 +279,11 @@ void report_plan(struct report *report, const struct loam_plan *plan)
     }
 }
 
+json_t *report_plan_json(const struct loam_plan *plan)
+{
+    return json_of_plan(plan);
+}
+
 void report_check(struct report *report, enum loam_abi_check check, const struct attest_outcome *outcome)
 {
     if (report->root != NULL) {

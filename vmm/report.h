@@ -35,6 +35,9 @@ void report_init(struct report *report, bool json, FILE *out, bool is_terminal);
 
 void report_plan(struct report *report, const struct loam_plan *plan);
 
+/* The plan as it is in JSON under "plan": a new reference; NULL: no memory. Any thread. */
+json_t *report_plan_json(const struct loam_plan *plan);
+
 /* For attest: a check begins (outcome NULL), or is done. */
 void report_check(struct report *report, enum loam_abi_check check, const struct attest_outcome *outcome);
 

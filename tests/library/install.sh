@@ -174,6 +174,8 @@ completion_offers() {
 destdir_is_no_part_of_what_is_said() {
     DESTDIR=$work/image "$root/tools/install" --built /opt/loam
     test -x image/opt/loam/bin/loam
+    test -x image/opt/loam/bin/loam-emulator
+    image/opt/loam/bin/loam emulator -version | grep -q '^loam-emulator '
     fails grep -rqI "$work" image
     grep -q '^prefix=/opt/loam$' image/opt/loam/lib/pkgconfig/loam.pc
 }
