@@ -240,7 +240,8 @@ static bool mount_all(const struct libvirtd *daemon)
     }
     while (umount2("/sys/fs/cgroup", MNT_DETACH) == 0) { /* with all that is mounted below it */
     }
-    if (mount("none", "/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755") != 0) {
+    if (mount("none", "/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755") != 0 || mkdir("/run/lock", 0) != 0 ||
+        chmod("/run/lock", 01777) != 0) { /* where whoever opens a console says so */
         return false;
     }
     if (daemon->kind == LIBVIRTD_SESSION) {
