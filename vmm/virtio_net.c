@@ -2,8 +2,8 @@
 /*
  * No chain is kept from one call to the next: a queue may stop at any time, and nothing has to be forgotten.
  *
- * Whoever was told that there is no room is told once when that may have changed: the driver rang for the receive queue, the
- * queue stopped (so that the frame can be dropped), or the guest goes on.
+ * Whoever was told that there is no room is told once when that may have changed: the driver rang for the receive
+ * queue, the queue stopped (so that the frame can be dropped), or the guest goes on.
  */
 #include "vmm/virtio_net.h"
 
@@ -127,7 +127,7 @@ static bool is_running(const struct virtio_net *net)
     return (net->mmio.status & (VIRTIO_STATUS_DRIVER_OK | stopped)) == VIRTIO_STATUS_DRIVER_OK;
 }
 
-/* Into the chain's buffers to write, which may be cut anywhere. Returns the bytes written: none of what does not fit. */
+/* Into the chain's buffers to write, which may be cut anywhere. Returns the bytes written: none if it does not fit. */
 static uint32_t fill(const struct virtqueue_chain *chain, const uint8_t *frame, size_t bytes)
 {
     const struct loam_piece *pieces = chain->pieces + chain->readable_count;

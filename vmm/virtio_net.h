@@ -1,18 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * The network device (virtio 1.2, section 5.1) on a virtio-mmio transport: one receive queue, one transmit queue, and a way
- * outside that somebody else is.
+ * The network device (virtio 1.2, section 5.1) on a virtio-mmio transport: one receive queue, one transmit queue, and a
+ * way outside that somebody else is.
  *
- * It carries single Ethernet frames of VIRTIO_NET_FRAME_BYTES_MIN to VIRTIO_NET_FRAME_BYTES_MAX bytes; others are dropped.
- * Nothing is offloaded, so what a driver writes to a frame's header is not looked at. Receive buffers are not merged: as
- * section 5.1.6.3.1 asks of a driver without offloads, each takes a whole frame. One that is too small comes back with
- * nothing in it, and its frame is dropped. A notification is bounded work: as many chains as the queue has entries.
+ * It carries single Ethernet frames of VIRTIO_NET_FRAME_BYTES_MIN to VIRTIO_NET_FRAME_BYTES_MAX bytes; others are
+ * dropped. Nothing is offloaded, so what a driver writes to a frame's header is not looked at. Receive buffers are not
+ * merged: as section 5.1.6.3.1 asks of a driver without offloads, each takes a whole frame. One that is too small comes
+ * back with nothing in it, and its frame is dropped. A notification is bounded work: as many chains as the queue has
+ * entries.
  *
  *     virtio_net_init -> virtio_net_connect -> { outside.send; virtio_net_receive } -> virtio_net_connect(NULL)
  *                     -> virtio_net_destroy
  *
- * Frames for a guest without a driver that runs are dropped, as by a network card that is switched off; those for a driver
- * that is short of buffers, or for a guest that stands still, stay with whoever brings them until room is called.
+ * Frames for a guest without a driver that runs are dropped, as by a network card that is switched off; those for a
+ * driver that is short of buffers, or for a guest that stands still, stay with whoever brings them until room is
+ * called.
  *
  * Threads: any; all goes by the transport's lock. Lock order as the transport's: who calls in here holds no lock that
  * outside's functions take.
@@ -91,14 +93,14 @@ LOAM_MUST_USE enum loam_error virtio_net_init(struct virtio_net *net, struct loa
 void virtio_net_destroy(struct virtio_net *net);
 
 /*
- * From now on outside is the way outside; it is copied. NULL: there is none, and frames that the guest sends are dropped.
- * On return no function of the one before is being called any more.
+ * From now on outside is the way outside; it is copied. NULL: there is none, and frames that the guest sends are
+ * dropped. On return no function of the one before is being called any more.
  */
 void virtio_net_connect(struct virtio_net *net, const struct virtio_net_outside *outside);
 
 /*
- * A frame for the guest, which is the caller's again on return. true: it is done with, delivered or dropped. false: the guest
- * has no buffer for it now, or stands still: the caller tries again once outside.room is called, or lets it go.
+ * A frame for the guest, which is the caller's again on return. true: it is done with, delivered or dropped. false: the
+ * guest has no buffer for it now, or stands still: the caller tries again once outside.room is called, or lets it go.
  */
 LOAM_MUST_USE bool virtio_net_receive(struct virtio_net *net, const void *frame, size_t bytes);
 
@@ -106,8 +108,8 @@ LOAM_MUST_USE bool virtio_net_receive(struct virtio_net *net, const void *frame,
 void virtio_net_lose(struct virtio_net *net);
 
 /*
- * The guest stands still: on return no frame is being written to its memory, and none will be, nor will its interrupt line
- * change by a frame or by the link, until virtio_net_resume. What it sends itself still goes out.
+ * The guest stands still: on return no frame is being written to its memory, and none will be, nor will its interrupt
+ * line change by a frame or by the link, until virtio_net_resume. What it sends itself still goes out.
  */
 void virtio_net_quiesce(struct virtio_net *net);
 void virtio_net_resume(struct virtio_net *net);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * For tests of the network: a network device on a small guest memory (virtio_guest.h), and a driver for it that keeps to the
- * specification and knows when its interrupt line rises.
+ * For tests of the network: a network device on a small guest memory (virtio_guest.h), and a driver for it that keeps
+ * to the specification and knows when its interrupt line rises.
  *
  *     GUEST_LOW            rings of the receive queue
  *     GUEST_LOW + 0x2000   rings of the transmit queue

@@ -454,7 +454,7 @@ Test(net_tap, nothing_is_lost_on_the_way_in)
     cr_assert_eq(counts().received.dropped_frames, 0);
 }
 
-/* --- Tap interfaces, in a network of the test's own ---------------------------------------------------------------- */
+/* --- Tap interfaces, in a network of the test's own --------------------------------------------------------------- */
 
 static int interface;
 

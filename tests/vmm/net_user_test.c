@@ -392,7 +392,7 @@ Test(net_user, tells_of_itself_when_the_time_has_come)
     }
 }
 
-/* --- Through to the host ------------------------------------------------------------------------------------------- */
+/* --- Through to the host ------------------------------------------------------------------------------------------ */
 
 static int serve_on(int type, uint16_t *port)
 {
@@ -682,7 +682,7 @@ Test(net_user, a_stream_waits_for_a_slow_guest)
     cr_assert_eq(counts().received.dropped_frames, 0);
 }
 
-/* --- Bounds -------------------------------------------------------------------------------------------------------- */
+/* --- Bounds ------------------------------------------------------------------------------------------------------- */
 
 /* Answers that nobody takes. */
 Test(net_user, frames_for_the_guest_are_kept_up_to_a_bound)
@@ -762,7 +762,7 @@ Test(net_user, fragments_are_dropped)
     expect_arp(HOST_ADDRESS);
 }
 
-/* --- Beginnings and ends --------------------------------------------------------------------------------------------- */
+/* --- Beginnings and ends ------------------------------------------------------------------------------------------ */
 
 Test(net_user, leaves_nothing_behind)
 {
@@ -836,7 +836,7 @@ Test(net_user, two_networks_do_not_meet)
     cr_assert_eq(counts().received.frames, 300);
 }
 
-/* --- Hostile --------------------------------------------------------------------------------------------------------- */
+/* --- Hostile ------------------------------------------------------------------------------------------------------ */
 
 /* A frame that is right but for some bytes, in a network that has no way to anywhere. */
 static size_t make_hostile(struct random *random, uint8_t *frame)

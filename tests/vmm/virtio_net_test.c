@@ -749,8 +749,8 @@ Test(virtio_net, hostile_rings_write_nothing_that_the_guest_may_not)
 /* --- Against an oracle ------------------------------------------------------------------------------------------- */
 
 /*
- * A driver that keeps to the specification, with buffers of all kinds in the first two thirds of GUEST_HIGH, and frames both
- * ways. The oracle is a second arena into which it writes what the device should.
+ * A driver that keeps to the specification, with buffers of all kinds in the first two thirds of GUEST_HIGH, and frames
+ * both ways. The oracle is a second arena into which it writes what the device should.
  */
 enum { ORACLE_SEED = 510, ORACLE_ROUNDS = 20000, PART_MAX = 4 };
 

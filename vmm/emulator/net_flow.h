@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * What a frame that a guest sends may cost a network stack that holds a socket for each of the guest's connections, and the
- * fragments of IP packets until they are whole. A guest must not be able to use up either.
+ * What a frame that a guest sends may cost a network stack that holds a socket for each of the guest's connections, and
+ * the fragments of IP packets until they are whole. A guest must not be able to use up either.
  *
  * What cannot be told is called new. Threads: any.
  */

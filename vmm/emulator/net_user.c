@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * Lock order: stack, the transport, lock. The guest's thread, which has the transport locked, only appends to sent; all else is
- * the thread's own.
+ * Lock order: stack, the transport, lock. The guest's thread, which has the transport locked, only appends to sent; all
+ * else is the thread's own.
  *
  *     waiting.count > 0 => the device has refused its first frame, and calls wake once that may have changed
  */
@@ -22,7 +22,7 @@
 #include <unistd.h>
 
 #define NANOSECONDS_A_MILLISECOND 1000000
-#define SOCKET_COUNT_MAX          (NET_USER_SOCKET_MAX + NET_USER_QUEUE_FRAMES) /* one for each frame that is under way */
+#define SOCKET_COUNT_MAX          (NET_USER_SOCKET_MAX + NET_USER_QUEUE_FRAMES) /* one a frame under way */
 #define DESCRIPTOR_MAX            65536 /* above all of them: the kernel gives the lowest that is free */
 #define TIMER_COUNT               4u
 
@@ -137,7 +137,7 @@ static bool send_frame(void *self, const void *frame, size_t bytes)
     return is_taken;
 }
 
-/* --- What the stack calls ------------------------------------------------------------------------------------------ */
+/* --- What the stack calls ----------------------------------------------------------------------------------------- */
 
 /* A frame for the guest. What is dropped is told of as sent, as on a wire. */
 static ssize_t send_packet(const void *frame, size_t bytes, void *self)
@@ -231,7 +231,7 @@ static const SlirpCb callbacks = {
     .notify = notify,
 };
 
-/* --- The thread: with the stack locked ----------------------------------------------------------------------------- */
+/* --- The thread: with the stack locked ---------------------------------------------------------------------------- */
 
 static const struct {
     int slirp;
@@ -375,7 +375,7 @@ static void serve(void *self)
     }
 }
 
-/* --- Public -------------------------------------------------------------------------------------------------------- */
+/* --- Public ------------------------------------------------------------------------------------------------------- */
 
 static struct in_addr ipv4(uint32_t address)
 {
