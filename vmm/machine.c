@@ -112,11 +112,12 @@ static bool claim_stop(struct machine *machine, enum machine_stop_reason reason)
     return atomic_compare_exchange_strong(&machine->reason, &none, (unsigned int)reason);
 }
 
+/* Whoever hears of it finds that no pause begins any more. */
 static void announce_stop(struct machine *machine)
 {
+    crew_end(&machine->crew);
     /* It can only fail when the counter is full, and then it is readable already. */
     (void)eventfd_write(machine->stop_fd, 1);
-    crew_end(&machine->crew);
 }
 
 /* From a vCPU's thread. */
