@@ -167,6 +167,18 @@ static void expect_talk(struct host *host, const char *says, const char *wanted)
 
 /* --- What can be done ------------------------------------------------------------------------------------------- */
 
+/* The self-test, which is there without a kernel, says its verdict on its serial line, and shuts down. */
+static void describe_selftest(const struct host *host, char *xml, size_t bytes)
+{
+    snprintf(xml, bytes,
+             "<domain type='kvm'><name>%s</name><memory unit='MiB'>32</memory><vcpu>1</vcpu><memoryBacking><hugepages>"
+             "<page size='2048' unit='KiB'/></hugepages><source type='memfd'/><access mode='shared'/></memoryBacking>"
+             "<os><type arch='x86_64' machine='microvm'>hvm</type></os><devices><emulator>%s</emulator>"
+             "<controller type='usb' model='none'/><memballoon model='none'/>"
+             "<serial type='file'><source path='%s/home/serial'/></serial></devices></domain>",
+             host->name, host->emulator, host->daemon.folder);
+}
+
 static void describe(const struct host *host, char *xml, size_t bytes)
 {
     snprintf(xml, bytes,
@@ -559,6 +571,124 @@ Test(lifecycle, managers_see_a_running_domain)
     cr_expect_eq(strncmp(json_string_value(json_object_get(view, "console")), "/dev/pts/", 9), 0);
     json_decref(view);
     process_end(&process);
+    go_to(host, ABSENT);
+    end_host(host);
+}
+
+/* --- The self-test ---------------------------------------------------------------------------------------------- */
+
+struct verdict {
+    bool has_stopped;
+    int detail;
+};
+
+static int on_stop(virConnectPtr connection, virDomainPtr domain, int event, int detail, void *opaque)
+{
+    struct verdict *verdict = opaque;
+
+    (void)connection;
+    (void)domain;
+    if (event == VIR_DOMAIN_EVENT_STOPPED) {
+        verdict->has_stopped = true;
+        verdict->detail = detail;
+    }
+    return 0;
+}
+
+static void read_serial(const struct host *host, char *text, size_t bytes)
+{
+    char path[LIBVIRTD_PATH_MAX];
+    FILE *file;
+
+    snprintf(path, sizeof path, "%s/home/serial", host->daemon.folder);
+    file = fopen(path, "r");
+    cr_assert_not_null(file, "%s", path);
+    text[fread(text, 1, bytes - 1, file)] = '\0';
+    fclose(file);
+}
+
+Test(lifecycle, the_self_test_is_a_domain)
+{
+    struct host *host = &hosts[0];
+    struct verdict verdict = {0};
+    char xml[2048], text[65536];
+    virDomainPtr domain;
+    int timer;
+
+    make_host(host, LIBVIRTD_SESSION, "selftest");
+    describe_selftest(host, xml, sizeof xml);
+    cr_assert_geq(virConnectDomainEventRegisterAny(host->connection, NULL, VIR_DOMAIN_EVENT_ID_LIFECYCLE,
+                                                   VIR_DOMAIN_EVENT_CALLBACK(on_stop), &verdict, NULL),
+                  0);
+    timer = virEventAddTimeout(PATIENCE_MILLISECONDS, time_out, host, NULL);
+    domain = virDomainCreateXML(host->connection, xml, 0);
+    cr_assert_not_null(domain, "%s", virGetLastErrorMessage());
+    while (!verdict.has_stopped && !host->has_timed_out) {
+        cr_assert_eq(virEventRunDefaultImpl(), 0);
+    }
+    virEventRemoveTimeout(timer);
+    cr_expect(verdict.has_stopped);
+    cr_expect_eq(verdict.detail, VIR_DOMAIN_EVENT_STOPPED_SHUTDOWN, "the event's detail is %d", verdict.detail);
+    read_serial(host, text, sizeof text);
+    cr_expect_not_null(strstr(text, "8 of 8 checks"), "%s", text);
+    virDomainFree(domain);
+    end_host(host);
+}
+
+/* --- virt-install ----------------------------------------------------------------------------------------------- */
+
+Test(lifecycle, virt_install_makes_one_that_runs)
+{
+    struct host *host = &hosts[0];
+    struct process process;
+    char boot[3 * LIBVIRTD_PATH_MAX];
+
+    if (access("/usr/bin/virt-install", X_OK) != 0) {
+        cr_skip_test("virt-install is not installed");
+    }
+    make_host(host, LIBVIRTD_SESSION, "installed");
+    snprintf(boot, sizeof boot, "kernel=%s,kernel_args=console=ttyS0,emulator=%s", host->kernel, host->emulator);
+    cr_assert_eq(process_run(&process,
+                             (char *[]){"virt-install",
+                                        "--connect",
+                                        host->daemon.uri,
+                                        "--name",
+                                        host->name,
+                                        "--memory",
+                                        "32",
+                                        "--vcpus",
+                                        "1",
+                                        "--import",
+                                        "--disk",
+                                        "none",
+                                        "--osinfo",
+                                        "detect=off,require=off",
+                                        "--noautoconsole",
+                                        "--virt-type",
+                                        "kvm",
+                                        "--machine",
+                                        "microvm",
+                                        "--boot",
+                                        boot,
+                                        "--memorybacking",
+                                        "source.type=memfd,access.mode=shared,hugepages.page0.size=2048,"
+                                        "hugepages.page0.unit=KiB",
+                                        "--graphics",
+                                        "none",
+                                        "--network",
+                                        "none",
+                                        "--controller",
+                                        "usb,model=none",
+                                        "--memballoon",
+                                        "none",
+                                        NULL},
+                             PATIENCE_MILLISECONDS),
+                 0, "%s%s", process.out, process.err);
+    process_end(&process);
+    host->state = RUNNING;
+    await_state(host, RUNNING, "virt-install");
+    expect_talk(host, "", "ready\r\n");
+    step(host, action_named("talk"));
     go_to(host, ABSENT);
     end_host(host);
 }

@@ -73,6 +73,11 @@ static enum loam_error open_all(struct devices *devices, const struct device_new
     return error == LOAM_OK ? make_command_line(devices, diag) : error;
 }
 
+bool devices_has_rng(const struct line *line)
+{
+    return line->rng_id != NULL || line->kernel == NULL;
+}
+
 enum loam_error devices_open(const struct line *line, const struct device_news *news, struct devices **devices,
                              struct loam_diag *diag)
 {
@@ -84,7 +89,7 @@ enum loam_error devices_open(const struct line *line, const struct device_news *
         return loam_fail(diag, LOAM_ERROR_SYSTEM, "devices");
     }
     made->line = line;
-    made->first = line->rng_id != NULL ? 1 : 0;
+    made->first = devices_has_rng(line) ? 1 : 0;
     error = open_all(made, news, diag);
     if (error != LOAM_OK) {
         devices_close(made);

@@ -41,6 +41,9 @@ void devices_close(struct devices *devices);
  */
 const char *devices_command_line(const struct devices *devices);
 
+/* Whether transport 0 is virtio-rng's: one was asked for, or the guest is the self-test, which attests it. */
+bool devices_has_rng(const struct line *line);
+
 /* Threads of their own while they are attached. */
 uint32_t devices_thread_count(const struct devices *devices);
 

@@ -162,7 +162,7 @@ static void init_launch(struct domain *domain, const struct loam_memory_request 
         .kernel = line->kernel,
         .initrd = line->initrd,
         .command_line = devices_command_line(domain->devices),
-        .without_rng = line->rng_id == NULL,
+        .without_rng = !devices_has_rng(line),
         .extra_threads = OWN_THREADS + devices_thread_count(domain->devices),
         .extra_readers = OWN_READERS + devices_thread_count(domain->devices),
         .cancel = {must_end, domain},
