@@ -639,6 +639,7 @@ Test(lifecycle, the_self_test_is_a_domain)
 
 Test(lifecycle, virt_install_makes_one_that_runs)
 {
+    char memory[] = "source.type=memfd,access.mode=shared,hugepages.page0.size=2048,hugepages.page0.unit=KiB";
     struct host *host = &hosts[0];
     struct process process;
     char boot[3 * LIBVIRTD_PATH_MAX];
@@ -671,8 +672,7 @@ Test(lifecycle, virt_install_makes_one_that_runs)
                                         "--boot",
                                         boot,
                                         "--memorybacking",
-                                        "source.type=memfd,access.mode=shared,hugepages.page0.size=2048,"
-                                        "hugepages.page0.unit=KiB",
+                                        memory,
                                         "--graphics",
                                         "none",
                                         "--network",

@@ -41,7 +41,6 @@ def _lint_impl(ctx):
                 options = " ".join(
                     (["-include tools/bazel/lint.h"] if file.basename != "error.c" else []) +
                     ["-std=c17", "-D_GNU_SOURCE", "-iquote .", "-iquote " + ctx.bin_dir.path, "-Iallocator/include"] +
-                    ["-isystem /usr/include/libxml2"] +
                     ["-I" + path for path in include] +
                     ["-isystem /usr/include/libxml2"] +
                     ["'-D{}'".format(define) for define in ctx.attr.local_defines],
