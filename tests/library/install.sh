@@ -131,7 +131,7 @@ options_of() {
 pages_read_without_a_warning() {
     local page command option
     needs man
-    for page in man1/loam.1 man1/loam-run.1 man1/loam-domain.1 man1/loam-host.1 man1/loam-place.1 man3/libloam.3; do
+    for page in man1/loam.1 man1/loam-run.1 man1/loam-emulator.1 man1/loam-domain.1 man1/loam-host.1 man1/loam-place.1 man3/libloam.3; do
         expect "$(man --warnings -E UTF-8 -l "$prefix/share/man/$page" 2>&1 >/dev/null)" ''
     done
     for command in run domain host place; do
