@@ -55,7 +55,7 @@ void emulator_run_end(struct emulator_run *run)
 {
     emulator_run_hang_up(run);
     close_serial(run);
-    if (run->process.pid > 0) {
+    if (run->process.out != NULL) { /* it was started */
         process_end(&run->process);
     }
     json_decref(run->events);

@@ -300,3 +300,14 @@ Test(words, a_refusal_is_one_line_that_a_terminal_survives)
     cr_expect_str_eq(diag.text, "-animal c at: x=\\x1b]0;\\x07 \\xff: no");
     words_release(&words);
 }
+
+/* A line of two such texts still has its end. */
+Test(words, what_is_escaped_is_shown_as_short_as_the_rest)
+{
+    static const char text[] = "\x01\x02\x03\x04\x05\x06\x07\x08\x0b\x0c\x0e\x0f\x10\x11\x12\x13\x14\x15\x16\x17";
+    struct words_shown shown = words_show(text);
+
+    cr_expect_eq(strlen(shown.text), WORDS_SHOWN_BYTES + 3, "%s", shown.text);
+    cr_expect_str_eq(shown.text + WORDS_SHOWN_BYTES, "...");
+    cr_expect_eq(strncmp(shown.text, "\\x01\\x02", 8), 0, "%s", shown.text);
+}

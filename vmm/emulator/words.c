@@ -16,11 +16,16 @@
 
 struct words_shown words_show(const char *text)
 {
-    size_t length = strnlen(text, WORDS_SHOWN_BYTES + 1);
-    bool cut = length > WORDS_SHOWN_BYTES;
+    size_t length = strnlen(text, WORDS_SHOWN_BYTES), end;
+    bool cut = text[length] != '\0';
     struct words_shown shown;
-    size_t end = printable_escape(text, cut ? WORDS_SHOWN_BYTES : length, shown.text);
 
+    /* What has to be escaped is up to four times as long: shown, it is no longer than the rest. */
+    for (end = printable_escape(text, length, shown.text); end > WORDS_SHOWN_BYTES;
+         end = printable_escape(text, length, shown.text)) {
+        length -= (end - WORDS_SHOWN_BYTES + 3) / 4;
+        cut = true;
+    }
     for (char *c = shown.text; *c != '\0'; c++) {
         *c = *c == '\n' || *c == '\t' ? ' ' : *c;
     }

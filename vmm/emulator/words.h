@@ -115,7 +115,7 @@ char *words_duplicate(const char *text);
 
 /* --- Refusals ----------------------------------------------------------------------------------------------------- */
 
-#define WORDS_SHOWN_BYTES 64u /* of a text that is longer, that much is shown */
+#define WORDS_SHOWN_BYTES 64u /* of a text that is longer, escapes included, that much is shown */
 
 /* Somebody's text as a part of one line: short, and nothing in it that a terminal obeys. */
 struct words_shown {
