@@ -31,6 +31,7 @@
 #define START_MILLISECONDS 60000
 #define STOP_MILLISECONDS  20000
 #define LINE_BYTES         1024
+#define OPEN_MAX           8 /* daemons of one test that are ended for it */
 
 /* What the test says to the keeper; the answer is GOOD or BAD. */
 enum order { ORDER_RESTART = 'r', ORDER_KILL = 'k', ORDER_END = 'e', GOOD = 'y', BAD = 'n' };
@@ -96,12 +97,14 @@ static int remove_one(const char *path, const struct stat *status, int kind, str
     (void)status;
     (void)kind;
     (void)where;
-    return remove(path);
+    (void)remove(path);
+    return 0;
 }
 
 static bool remove_tree(const char *folder)
 {
-    return nftw(folder, remove_one, 16, FTW_DEPTH | FTW_PHYS | FTW_MOUNT) == 0;
+    (void)nftw(folder, remove_one, 16, FTW_DEPTH | FTW_PHYS | FTW_MOUNT);
+    return access(folder, F_OK) != 0;
 }
 
 /* --- Its configuration ------------------------------------------------------------------------------------------ */
@@ -435,14 +438,14 @@ static char obey(char order)
     }
 }
 
-/* Until the test says that it is over, or hangs up. */
-static void serve(void)
+/* Until the test says that it is over (true), or hangs up. */
+static bool serve(void)
 {
     for (char order = bring_up() ? GOOD : BAD; order != ORDER_END;) {
         struct pollfd ends[] = {{.fd = keeper.control, .events = POLLIN}, {.fd = keeper.signals, .events = POLLIN}};
 
         if (send(keeper.control, &order, 1, MSG_NOSIGNAL) != 1) {
-            return;
+            return false;
         }
         do {
             reap();
@@ -451,10 +454,11 @@ static void serve(void)
             }
         } while (ends[0].revents == 0);
         if (read(keeper.control, &order, 1) != 1) {
-            return;
+            return false;
         }
         order = order == ORDER_END ? order : obey(order);
     }
+    return true;
 }
 
 static void print_log(const struct libvirtd *daemon)
@@ -495,8 +499,9 @@ static void keep(struct libvirtd *daemon, int control)
     keeper.control = 3;
     keeper.signals = signalfd(-1, &child, SFD_NONBLOCK | SFD_CLOEXEC);
     fcntl(3, F_SETFD, FD_CLOEXEC);
-    serve();
-    (void)take_down(SIGTERM, STOP_MILLISECONDS / 2);
+    if (serve()) {
+        (void)take_down(SIGTERM, STOP_MILLISECONDS / 2);
+    } /* else whoever ran the test may kill this process at any moment: there is no time for farewells */
     last = kill_descendants() && remove_tree(daemon->folder) ? GOOD : BAD;
     (void)send(3, &last, 1, MSG_NOSIGNAL);
     _exit(0);
@@ -549,6 +554,50 @@ static bool give_order(struct libvirtd *daemon, char order)
            await_answer(daemon, START_MILLISECONDS + STOP_MILLISECONDS);
 }
 
+/*
+ * Daemons of this process that were not ended: a check that fails leaves the test without doing so. What runs the tests
+ * may kill whatever outlives them, keepers too, so they are waited for at the process's end.
+ */
+static struct {
+    pid_t process, keeper;
+    int control;
+} open_daemons[OPEN_MAX];
+
+static void end_open_daemons(void)
+{
+    for (size_t i = 0; i < OPEN_MAX; i++) {
+        if (open_daemons[i].process == getpid()) {
+            close(open_daemons[i].control);
+            waitpid(open_daemons[i].keeper, NULL, 0);
+        }
+    }
+}
+
+static void note_open(const struct libvirtd *daemon)
+{
+    static bool is_registered;
+    size_t i = 0;
+
+    while (i < OPEN_MAX && open_daemons[i].process == getpid()) {
+        i++;
+    }
+    if (i < OPEN_MAX) {
+        open_daemons[i].process = getpid();
+        open_daemons[i].keeper = daemon->keeper;
+        open_daemons[i].control = daemon->control;
+    }
+    is_registered = is_registered || atexit(end_open_daemons) == 0;
+}
+
+static void forget_open(const struct libvirtd *daemon)
+{
+    for (size_t i = 0; i < OPEN_MAX; i++) {
+        if (open_daemons[i].keeper == daemon->keeper) {
+            open_daemons[i].process = 0;
+        }
+    }
+}
+
 bool libvirtd_start(struct libvirtd *daemon, enum libvirtd_kind kind, bool listens_on_tcp)
 {
     int ends[2] = {-1, -1};
@@ -566,6 +615,7 @@ bool libvirtd_start(struct libvirtd *daemon, enum libvirtd_kind kind, bool liste
         close(ends[1]);
         daemon->control = ends[0];
         if (daemon->keeper > 0 && await_answer(daemon, START_MILLISECONDS)) {
+            note_open(daemon);
             return true;
         }
         print_log(daemon);
@@ -588,6 +638,7 @@ bool libvirtd_end(struct libvirtd *daemon)
 {
     bool good = true;
 
+    forget_open(daemon);
     if (daemon->keeper > 0) {
         good = give_order(daemon, ORDER_END);
         close(daemon->control); /* should it still be at work, it hears of it */

@@ -6,8 +6,9 @@
  *     libvirtd_lack -> libvirtd_start -> [libvirtd_lend, libvirtd_restart, libvirtd_kill ...] -> libvirtd_end
  *
  * Beside the daemon there is a keeper, a process that the test forks. It adopts whatever the daemon leaves behind,
- * emulators included, and when the test ends or dies (it hangs up) it ends them all, and removes the folder. Mounts are
- * made in a namespace of the daemon's, which ends with it.
+ * emulators included, and when the test ends or dies (it hangs up) it ends them all, and removes the folder. A test that
+ * leaves by a failed check waits for that at its process's end. Mounts are made in a namespace of the daemon's, which ends
+ * with it.
  *
  * A system daemon needs root, and runs its emulators as libvirt-qemu. A session daemon is the caller's; called by root it
  * is nobody's, with the group kvm. Called by root, both see a /dev/kvm of their own that the group kvm may use, no control

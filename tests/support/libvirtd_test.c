@@ -184,3 +184,27 @@ Test(libvirtd, nothing_outlives_a_test_that_is_killed)
     await_end(daemon.keeper);
     check_gone(daemon.folder);
 }
+
+/* As a check that fails leaves: nothing is ended, and the process's end is an ordinary one. */
+Test(libvirtd, nothing_outlives_a_test_that_leaves)
+{
+    struct libvirtd daemon;
+    char folder[sizeof daemon.folder] = "";
+    int ends[2];
+    pid_t pid;
+
+    cr_assert_eq(pipe(ends), 0);
+    if (libvirtd_lack(LIBVIRTD_SESSION) != NULL) {
+        cr_skip_test("%s", libvirtd_lack(LIBVIRTD_SESSION));
+    }
+    pid = fork();
+    if (pid == 0) {
+        if (libvirtd_start(&daemon, LIBVIRTD_SESSION, false)) {
+            (void)!write(ends[1], daemon.folder, sizeof daemon.folder);
+        }
+        exit(0);
+    }
+    cr_expect_eq(waitpid(pid, NULL, 0), pid);
+    cr_assert_eq(read(ends[0], folder, sizeof folder), sizeof folder);
+    check_gone(folder);
+}
