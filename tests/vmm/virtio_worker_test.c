@@ -52,9 +52,10 @@ static void sleep_in_system(void)
     device.is_held = true;
     pthread_cond_broadcast(&device.changed);
     pthread_mutex_unlock(&device.lock);
-    while (!virtio_worker_must_stop(&worker)) {
+    /* Also where the stop comes before the call: it is called back until it has ended. */
+    do {
         device.error = poll(NULL, 0, -1) < 0 ? errno : 0;
-    }
+    } while (!virtio_worker_must_stop(&worker));
 }
 
 static uint32_t serve(void *self, const struct virtio_job *job)
