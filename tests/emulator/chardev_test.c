@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "vmm/emulator/chardev.h"
 
+#include "vmm/intake.h"
 #include "vmm/standard.h"
 
 #include <criterion/criterion.h>
@@ -88,6 +89,18 @@ static void turn(int fd, short events, bool takes_input)
 
     (void)poll(fds, (nfds_t)(1 + count), timeout);
     chardev_turn(chardev, takes_input ? sink : NULL, NULL);
+}
+
+/* How often the owner's loop turns in a fifth of a second. */
+static unsigned int wait_count(bool takes_input)
+{
+    int64_t end = now_milliseconds() + 200;
+    unsigned int count = 0;
+
+    for (; now_milliseconds() < end; count++) {
+        turn(-1, 0, takes_input);
+    }
+    return count;
 }
 
 /* Turn and read from fd until count bytes have come; returns how many did. */
@@ -451,6 +464,39 @@ Test(chardev, a_client_that_hangs_up_is_noticed_while_no_input_is_taken)
         turn(-1, 0, false);
     }
     expect_read(second, "for the second");
+    close(second);
+}
+
+Test(chardev, a_client_that_hangs_up_is_noticed_while_its_input_waits_for_the_guest)
+{
+    char many[INTAKE_BYTES];
+    int first, second;
+
+    memset(many, 'x', sizeof many);
+    received.room = 0;
+    line.path = path;
+    open_kind(LINE_CHARDEV_SOCKET);
+    first = connect_to(path);
+    turn(-1, 0, true);
+    cr_assert_eq(write(first, many, sizeof many), sizeof many);
+    cr_assert_eq(write(first, "last", 4), 4);
+    close(first);
+    for (int i = 0; i < 10; i++) {
+        turn(-1, 0, true);
+    }
+    cr_expect_lt(wait_count(true), 100, "the loop does not rest");
+    received.room = sizeof many;
+    turn(-1, 0, true);
+    received.count = 0;
+    received.room = 0;
+    second = connect_to(path);
+    for (int i = 0; i < 10; i++) {
+        turn(-1, 0, true);
+    }
+    say("for the second");
+    expect_read(second, "for the second");
+    received.room = sizeof received.text;
+    expect_received("last");
     close(second);
 }
 

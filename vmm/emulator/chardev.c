@@ -463,6 +463,14 @@ static bool is_terminal(const struct chardev *chardev)
     return chardev->line->kind == LINE_CHARDEV_PTY;
 }
 
+/* All that the client ever said has been read: while input waits for the guest, no read tells of it. */
+static bool has_said_all(const struct chardev *chardev)
+{
+    char byte;
+
+    return !is_terminal(chardev) && chardev->fd >= 0 && recv(chardev->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+}
+
 /* The client is gone; or nobody has the terminal open any more. */
 static void lose_reader(struct chardev *chardev)
 {
@@ -531,6 +539,9 @@ static void hand_over(struct chardev *chardev, chardev_sink_fn *sink, void *self
     if (has_input(chardev)) {
         chardev->input_taken +=
             sink(self, chardev->input + chardev->input_taken, chardev->input_count - chardev->input_taken);
+    }
+    if (has_input(chardev) && has_said_all(chardev)) {
+        lose_reader(chardev);
     }
 }
 
@@ -620,7 +631,11 @@ size_t chardev_poll(struct chardev *chardev, struct pollfd fds[CHARDEV_POLL_MAX]
         if (chardev->due_milliseconds != 0) {
             lower(timeout_milliseconds, chardev->due_milliseconds - now_milliseconds());
         }
-        fds[count++] = (struct pollfd){.fd = chardev->fd, .events = events_of(chardev, takes_input)};
+        short events = events_of(chardev, takes_input);
+
+        if (events != 0 || !has_input(chardev)) { /* poll(2) would tell of an end at once, and again and again */
+            fds[count++] = (struct pollfd){.fd = chardev->fd, .events = events};
+        }
         fds[count++] = (struct pollfd){.fd = chardev->news_fd, .events = POLLIN};
     } else if (is_terminal(chardev) && chardev->opened_fd < 0) {
         lower(timeout_milliseconds, LOOK_MILLISECONDS);
