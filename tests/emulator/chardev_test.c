@@ -414,6 +414,25 @@ Test(chardev, a_path_that_cannot_be_opened_is_named)
     cr_expect_not_null(strstr(diag.text, "/nonexistent/serial.log"));
 }
 
+Test(chardev, a_pipe_that_nobody_reads_is_refused_and_one_that_is_read_is_written)
+{
+    char got[16] = "";
+    int reader;
+
+    line.path = path;
+    line.kind = LINE_CHARDEV_FILE;
+    cr_assert_eq(mkfifo(path, 0600), 0);
+    cr_expect_eq(chardev_open(&line, &chardev, &diag), LOAM_ERROR_INVALID);
+    cr_expect_not_null(strstr(diag.text, "nobody reads"), "%s", diag.text);
+    reader = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    open_kind(LINE_CHARDEV_FILE);
+    say("read");
+    close_it();
+    cr_expect_eq(read(reader, got, sizeof got - 1), 4);
+    cr_expect_str_eq(got, "read");
+    close(reader);
+}
+
 /* --- Sockets ------------------------------------------------------------------------------------------------------ */
 
 static int connect_to(const char *name)

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -585,6 +586,30 @@ Test(emulator, a_disk_without_its_file_is_refused_by_name)
     unlink(disk_path);
     emulator_run_start(&run, domain_guest_path(), DISK(storage(), FORMAT), NULL);
     expect_refused(disk_path);
+}
+
+Test(emulator, a_pipe_is_no_disk_and_is_not_waited_for)
+{
+    make_disk(0);
+    unlink(disk_path);
+    cr_assert_eq(mkfifo(disk_path, 0600), 0);
+    emulator_run_start(&run, domain_guest_path(),
+                       DISK(storage(), "{\"node-name\":\"disk-format\",\"driver\":\"raw\",\"read-only\":true,"
+                                       "\"file\":\"disk-storage\"}"),
+                       NULL);
+    expect_refused("neither a regular file nor a block device");
+    unlink(disk_path);
+}
+
+Test(emulator, a_number_is_not_written_into_a_pipe_that_nobody_reads)
+{
+    char path[96];
+
+    snprintf(path, sizeof path, "%s/pid", run.folder);
+    cr_assert_eq(mkfifo(path, 0600), 0);
+    emulator_run_start(&run, domain_guest_path(), "-pidfile", path, NULL);
+    expect_refused(path);
+    unlink(path);
 }
 
 /* --- The balloon ------------------------------------------------------------------------------------------------------ */

@@ -262,9 +262,13 @@ static enum loam_error open_file(const struct line_chardev *line, const char *pa
                                  struct loam_diag *diag)
 {
     *fd = path == NULL ? fcntl(inherited, F_DUPFD_CLOEXEC, 3)
-                       : open(path, O_WRONLY | O_CREAT | O_CLOEXEC | (append ? O_APPEND : O_TRUNC), 0600);
+                       : open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NONBLOCK | (append ? O_APPEND : O_TRUNC), 0600);
     if (*fd >= 0) {
         return LOAM_OK;
+    }
+    if (path != NULL && errno == ENXIO) {
+        return loam_fail(diag, LOAM_ERROR_INVALID, "chardev %s: %s: a pipe that nobody reads: start its reader first",
+                         line->id, path);
     }
     return path == NULL ? loam_fail(diag, LOAM_ERROR_SYSTEM, "chardev %s: descriptor %d", line->id, inherited)
                         : loam_fail(diag, LOAM_ERROR_SYSTEM, "chardev %s: %s", line->id, path);

@@ -43,7 +43,7 @@ enum loam_error daemon_begin(struct daemon *daemon, bool forks, const char *pid_
 
 static enum loam_error write_number(const char *path, struct loam_diag *diag)
 {
-    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NONBLOCK, 0644);
     bool is_written = fd >= 0 && dprintf(fd, "%d\n", (int)getpid()) > 0;
     enum loam_error error = is_written ? LOAM_OK : loam_fail(diag, LOAM_ERROR_SYSTEM, "-pidfile %s", path);
 

@@ -140,7 +140,9 @@ static int open_inherited(const struct line_disk *line, int flags)
 
 static enum loam_error open_file(const struct line_disk *line, int *fd, struct loam_diag *diag)
 {
-    int flags = (line->read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY | (line->write_through ? O_DSYNC : 0);
+    /* A pipe is refused later, and not waited for. */
+    int flags =
+        (line->read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY | O_NONBLOCK | (line->write_through ? O_DSYNC : 0);
 
     *fd = line->path == NULL ? open_inherited(line, flags) : open(line->path, flags);
     if (*fd >= 0) {
