@@ -512,6 +512,9 @@ Test(line, refusals_of_devices)
     check_more("-netdev socket,id=n", "-netdev socket,id=n: no such network here: there are user and tap");
     check_more("-device virtio-rng-device,rng=r,id=d",
                "-device virtio-rng-device,id=d: rng=r: there is no -object rng-random of that id");
+    check_more("-object rng-random,id=r,filename=/dev/hwrng -device virtio-rng-device,rng=r,id=d",
+               "-object rng-random,id=r: filename=/dev/hwrng: the kernel's own generator is all there is: give "
+               "/dev/urandom");
     check_more("-object rng-random,id=r,filename=f -device virtio-rng-device,rng=r,id=d,max-bytes=1024,period=1000",
                "-device virtio-rng-device,id=d: max-bytes=1024: no such key here: known are rng and id");
     check_more("-object rng-builtin,id=r",

@@ -117,7 +117,7 @@ struct line {
     char *balloon_id; /* NULL: none */
     bool balloon_deflates_on_oom, balloon_reports_free;
     char *rng_id;   /* NULL: none */
-    char *rng_path; /* /dev/urandom, /dev/random ... */
+    char *rng_path; /* /dev/urandom or /dev/random */
     bool has_panic; /* pvpanic */
     /* --- Loam's own, by <qemu:arg>: -x-loam KEY=VALUE ------------------------------------------------------------ */
     char *x_pages; /* pages=: as loam run --pages, and in memory already; NULL */

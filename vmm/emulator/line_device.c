@@ -70,6 +70,12 @@ static enum loam_error find_only(const struct arguments *arguments, uint32_t typ
                : words_refuse(&(*device)->words, NULL, diag, "there can be one: give one");
 }
 
+/* Of which getrandom(2) is another name. */
+static bool is_kernels_own(const char *path)
+{
+    return strcmp(path, "/dev/urandom") == 0 || strcmp(path, "/dev/random") == 0;
+}
+
 static enum loam_error read_rng(const struct arguments *arguments, struct line *line, struct loam_diag *diag)
 {
     const struct argument *device, *object;
@@ -81,6 +87,10 @@ static enum loam_error read_rng(const struct arguments *arguments, struct line *
     object = arguments_find_by(arguments, "-object", "id", words_get(&device->words, "rng"));
     if (object == NULL || object->type != LINE_OBJECT_RNG_RANDOM) {
         return words_refuse(&device->words, "rng", diag, "there is no -object rng-random of that id");
+    }
+    if (!is_kernels_own(words_get(&object->words, "filename"))) {
+        return words_refuse(&object->words, "filename", diag,
+                            "the kernel's own generator is all there is: give /dev/urandom");
     }
     error = words_copy(&device->words, "id", &line->rng_id, diag);
     return error == LOAM_OK ? words_copy(&object->words, "filename", &line->rng_path, diag) : error;
