@@ -53,7 +53,7 @@ static void start_probe(char *accelerator)
     emulator_run_connect(&run);
 }
 
-/* It ends because it is hung up on, and takes its file along. */
+/* It ends because it is hung up on, and takes its files along. */
 static void end_probe(void)
 {
     struct pollfd ended = {.fd = (int)syscall(SYS_pidfd_open, pid, 0), .events = POLLIN};
@@ -63,6 +63,7 @@ static void end_probe(void)
     cr_expect_eq(poll(&ended, 1, EMULATOR_RUN_MILLISECONDS), 1, "it lives on");
     close(ended.fd);
     cr_expect_eq(access(pid_path, F_OK), -1);
+    cr_expect_eq(access(run.monitor_path, F_OK), -1, "its socket is left behind");
 }
 
 static bool has_name(const json_t *list, const char *name)

@@ -27,6 +27,8 @@ struct emulator {
     struct session session;
     struct fdsets fdsets;
     struct qmp *qmp;
+    const char *qmp_paths[QMP_LISTENER_MAX]; /* of sockets made here */
+    uint32_t qmp_path_count;
     struct domain *domain; /* NULL: a probe */
     struct commands commands;
     bool is_hung_up; /* a probe's last client has gone */
@@ -68,7 +70,19 @@ static enum loam_error serve(struct emulator *emulator, const struct line_charde
         return loam_fail(diag, LOAM_ERROR_INVALID, "-mon: chardev %s: QMP is spoken on sockets only", chardev->id);
     }
     error = chardev_listen(chardev, &fd, diag);
+    if (error == LOAM_OK && chardev->path != NULL) {
+        emulator->qmp_paths[emulator->qmp_path_count++] = chardev->path;
+    }
     return error == LOAM_OK ? qmp_listen(emulator->qmp, fd, diag) : error;
+}
+
+static void close_qmp(struct emulator *emulator)
+{
+    qmp_destroy(emulator->qmp);
+    emulator->qmp = NULL;
+    while (emulator->qmp_path_count > 0) {
+        (void)unlink(emulator->qmp_paths[--emulator->qmp_path_count]);
+    }
 }
 
 static enum loam_error open_qmp(struct emulator *emulator, struct loam_diag *diag)
@@ -152,8 +166,7 @@ static enum loam_error start_domain(struct emulator *emulator, struct loam_diag 
 /* A domain that cannot be released is the kernel's to clear away. */
 static void end_domain(struct emulator *emulator, int exit_status)
 {
-    qmp_destroy(emulator->qmp);
-    emulator->qmp = NULL;
+    close_qmp(emulator);
     if (!domain_destroy(emulator->domain)) {
         (void)standard_finish(-1, READ_MILLISECONDS);
         _exit(exit_status);
@@ -193,7 +206,7 @@ static int run(const struct line *line)
     }
     fdsets_init(&emulator.fdsets, line);
     exit_status = line->is_probe ? run_probe(&emulator) : run_domain(&emulator);
-    qmp_destroy(emulator.qmp);
+    close_qmp(&emulator);
     fdsets_close(&emulator.fdsets);
     daemon_end(&emulator.daemon);
     return exit_status;
