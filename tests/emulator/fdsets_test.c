@@ -3,6 +3,7 @@
 
 #include <criterion/criterion.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -26,7 +27,7 @@ static void set_up(void)
 {
     const struct line line = {.fdset_count = 0};
 
-    fdsets_init(&fdsets, &line);
+    cr_assert_eq(fdsets_init(&fdsets, &line, NULL), LOAM_OK);
 }
 
 static void tear_down(void)
@@ -42,7 +43,7 @@ Test(fdsets, those_of_the_command_line_are_there_and_closed_at_the_end)
     struct line line = {.fdset_count = 1, .fdsets = {{.set = 7, .fd = fd, .opaque = "serial0-source"}}};
     json_t *sets, *expected;
 
-    fdsets_init(&fdsets, &line);
+    cr_assert_eq(fdsets_init(&fdsets, &line, NULL), LOAM_OK);
     cr_expect_eq(fcntl(fd, F_GETFD) & FD_CLOEXEC, FD_CLOEXEC);
     sets = fdsets_json(&fdsets);
     expected = json_pack("[{sis[{siss}]}]", "fdset-id", 7, "fds", "fd", fd, "opaque", "serial0-source");
@@ -51,6 +52,21 @@ Test(fdsets, those_of_the_command_line_are_there_and_closed_at_the_end)
     json_decref(expected);
     fdsets_close(&fdsets);
     cr_expect_not(is_open(fd));
+}
+
+Test(fdsets, what_was_not_inherited_is_refused_and_stays_open)
+{
+    int own = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    struct line line = {.fdset_count = 1, .fdsets = {{.set = 0, .fd = own}}};
+    char expected[32];
+
+    snprintf(expected, sizeof expected, "fd=%d", own);
+    cr_expect_eq(fdsets_init(&fdsets, &line, &diag), LOAM_ERROR_INVALID);
+    cr_expect_not_null(strstr(diag.text, expected), "%s", diag.text);
+    fdsets_close(&fdsets);
+    cr_expect(is_open(own));
+    close(own);
+    cr_expect_eq(fdsets_init(&fdsets, &line, &diag), LOAM_ERROR_INVALID);
 }
 
 Test(fdsets, a_new_set_has_a_number_that_is_free)

@@ -35,17 +35,31 @@ static enum loam_error append(struct fdsets *fdsets, const struct fdsets_entry *
 /* Later ones do not fit only if the command line had more than LINE_FDSET_MAX. */
 static_assert(LINE_FDSET_MAX <= FDSETS_MAX, "all of the command line's have room");
 
-void fdsets_init(struct fdsets *fdsets, const struct line *line)
+/* What came through execve(2) has no FD_CLOEXEC; all that this process has opened has it. */
+static bool is_inherited(int fd)
+{
+    int flags = fcntl(fd, F_GETFD);
+
+    return flags >= 0 && (flags & FD_CLOEXEC) == 0;
+}
+
+enum loam_error fdsets_init(struct fdsets *fdsets, const struct line *line, struct loam_diag *diag)
 {
     *fdsets = (struct fdsets){0};
     for (uint32_t i = 0; i < line->fdset_count; i++) {
         const struct line_fdset *given = &line->fdsets[i];
-        struct fdsets_entry *entry = &fdsets->entries[fdsets->count++];
+        struct fdsets_entry *entry = &fdsets->entries[fdsets->count];
 
+        if (!is_inherited(given->fd)) {
+            return loam_fail(diag, LOAM_ERROR_INVALID, "-add-fd: fd=%d: no such descriptor was inherited: hand it on",
+                             given->fd);
+        }
+        fdsets->count++;
         *entry = (struct fdsets_entry){.fd = given->fd, .set = given->set};
         strncpy(entry->text, given->opaque != NULL ? given->opaque : "", FDSETS_TEXT_BYTES_MAX);
         (void)fcntl(given->fd, F_SETFD, FD_CLOEXEC);
     }
+    return LOAM_OK;
 }
 
 void fdsets_close(struct fdsets *fdsets)

@@ -28,8 +28,11 @@ struct fdsets {
     uint32_t count;
 };
 
-/* With those of the command line, which are the sets' from here on. */
-void fdsets_init(struct fdsets *fdsets, const struct line *line);
+/*
+ * With those of the command line, which are the sets' from here on. LOAM_ERROR_INVALID: one was not inherited; those before
+ * it are the sets' even so.
+ */
+enum loam_error fdsets_init(struct fdsets *fdsets, const struct line *line, struct loam_diag *diag);
 
 void fdsets_close(struct fdsets *fdsets);
 

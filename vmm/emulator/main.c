@@ -204,8 +204,11 @@ static int run(const struct line *line)
     if (daemon_begin(&emulator.daemon, line->daemonize, line->pid_path, &diag) != LOAM_OK) {
         return fail(&diag);
     }
-    fdsets_init(&emulator.fdsets, line);
-    exit_status = line->is_probe ? run_probe(&emulator) : run_domain(&emulator);
+    if (fdsets_init(&emulator.fdsets, line, &diag) != LOAM_OK) {
+        exit_status = fail(&diag);
+    } else {
+        exit_status = line->is_probe ? run_probe(&emulator) : run_domain(&emulator);
+    }
     close_qmp(&emulator);
     fdsets_close(&emulator.fdsets);
     daemon_end(&emulator.daemon);
