@@ -148,6 +148,12 @@ Test(emulator, memory_that_the_host_does_not_have_is_refused_in_words)
     expect_refused("loam-emulator: memory: ");
 }
 
+Test(emulator, processors_that_the_host_does_not_have_are_not_told_of_as_memory)
+{
+    emulator_run_start(&run, domain_guest_path(), "-smp", "1024", NULL);
+    expect_refused("loam-emulator: vcpus: 1024 vCPUs wanted");
+}
+
 Test(emulator, memory_that_is_no_multiple_of_its_page_is_refused_in_words)
 {
     run.memory = "memory-backend-memfd,hugetlb=on,hugetlbsize=1073741824,prealloc=on";

@@ -184,15 +184,19 @@ static enum loam_error about_memory(enum loam_error error, const char *text, str
 
 static enum loam_error plan(struct domain *domain, struct loam_diag *diag)
 {
+    const struct loam_plan_check *shortfall;
     struct loam_diag why = {0};
     enum loam_error error = launch_plan(&domain->launch, &why);
 
     if (error != LOAM_OK) {
         return about_memory(error, why.text, diag);
     }
-    return domain->launch.plan.short_count == 0
-               ? LOAM_OK
-               : about_memory(LOAM_ERROR_EXHAUSTED, loam_plan_shortfall(&domain->launch.plan)->text, diag);
+    if (domain->launch.plan.short_count == 0) {
+        return LOAM_OK;
+    }
+    shortfall = loam_plan_shortfall(&domain->launch.plan);
+    return shortfall->resource == LOAM_PLAN_VCPUS ? loam_fail(diag, LOAM_ERROR_EXHAUSTED, "%s", shortfall->text)
+                                                  : about_memory(LOAM_ERROR_EXHAUSTED, shortfall->text, diag);
 }
 
 static enum loam_error make_memory(struct domain *domain, struct loam_diag *diag)
