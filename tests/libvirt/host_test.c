@@ -137,6 +137,7 @@ ParameterizedTestParameters(host, a_mistake_gets_one_line)
 {
     static struct mistake mistakes[] = {
         {{"fly"}, "fly: not a command"},
+        {{"--connect="}, "--connect: an empty URI"},
         {{"reserve"}, "no pool is named"},
         {{"reserve", "2M@0"}, "2M@0: how many pages? give 2M:COUNT"},
         {{"reserve", "2M:1\033[2J"}, "2M:1\\x1b[2J: not a pool"},

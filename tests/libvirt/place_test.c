@@ -115,6 +115,8 @@ ParameterizedTestParameters(place, a_mistake_gets_one_line)
     static struct mistake mistakes[] = {
         {{"--connect=" TEST_URI}, "--memory SIZE is wanted"},
         {{"-m", "5X"}, "--memory 5X: not a size"},
+        {{"-m", "16M", "--connect="}, "--connect: an empty URI"},
+        {{"-m", "16M", "--run", "--kernel=/k", "--name=a\nb"}, "--name a: not one line"},
         {{"-m", "0"}, "--memory 0: libvirt counts whole MiB"},
         {{"-m", "4K"}, "--memory 4K: libvirt counts whole MiB"},
         {{"-m", "16G", "-p", "2M,5M"}, "--pages 5M: no such kind of page"},

@@ -39,8 +39,8 @@ static enum loam_error check_line(const char *what, const char *text, struct loa
 {
     return text == NULL || is_line(text)
                ? LOAM_OK
-               : loam_fail(diag, LOAM_ERROR_INVALID, "%s %.200s: not one line of UTF-8 of at most %u bytes", what, text,
-                           DOMAIN_XML_TEXT_MAX);
+               : loam_fail(diag, LOAM_ERROR_INVALID, "%s %.*s: not one line of UTF-8 of at most %u bytes", what,
+                           (int)(strcspn(text, "\n") < 200 ? strcspn(text, "\n") : 200), text, DOMAIN_XML_TEXT_MAX);
 }
 
 static enum loam_error check_path(const char *what, const char *path, struct loam_diag *diag)

@@ -97,6 +97,9 @@ static error_t read_option(int key, char *argument, struct argp_state *state)
 
     switch (key) {
     case KEY_CONNECT:
+        if (argument[0] == '\0') {
+            argp_failure(state, STATUS_USAGE, 0, "--connect: an empty URI: give one such as qemu:///system");
+        }
         options->uri = argument;
         return 0;
     case KEY_JSON:

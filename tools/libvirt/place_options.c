@@ -89,7 +89,9 @@ static void read_vcpus(struct argp_state *state, const char *text, struct choose
 
 static void read_uri(struct argp_state *state, const char *uri, struct place_options *options)
 {
-    if (options->uri_count == PLACE_HOST_MAX) {
+    if (uri[0] == '\0') {
+        argp_failure(state, STATUS_USAGE, 0, "--connect: an empty URI: give one such as qemu:///system");
+    } else if (options->uri_count == PLACE_HOST_MAX) {
         argp_failure(state, STATUS_USAGE, 0, "more than %u hosts: ask fewer at once", PLACE_HOST_MAX);
     } else {
         options->uris[options->uri_count++] = uri;
