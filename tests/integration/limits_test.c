@@ -156,6 +156,7 @@ ParameterizedTest(struct process_limit *limit, limits_of_a_process, are_lines_of
 
 Test(limits, no_room_for_threads_is_named)
 {
+    SKIP_WHERE_A_SANITIZER_RUNS_THE_PROGRAM();
     struct process process;
 
     make_group("pids");

@@ -33,11 +33,11 @@
         }                                                                                                              \
     } while (0)
 
-/* First in a case of a program that has little more memory than it says it needs, or whose faults raise signals. */
+/* First in a case of a program that has little more memory or threads than it says, or whose faults raise signals. */
 #define SKIP_WHERE_A_SANITIZER_RUNS_THE_PROGRAM()                                                                      \
     do {                                                                                                               \
-        if (SANITIZER_THREADS) {                                                                                       \
-            cr_skip("ThreadSanitizer takes memory of its own, and signals later");                                     \
+        if (SANITIZER_MAPS) {                                                                                          \
+            cr_skip("the sanitizer takes memory and threads of its own, and signals later");                           \
         }                                                                                                              \
     } while (0)
 
