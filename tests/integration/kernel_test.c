@@ -317,7 +317,7 @@ Test(kernel, breaks_when_its_memory_is_taken_away)
 
 Test(kernel, breaks_when_memory_is_taken_away_that_loam_touches_for_it)
 {
-    SKIP_WHERE_A_SANITIZER_RUNS_THE_PROGRAM();
+    SKIP_WHERE_A_SANITIZER_RUNS_THE_PROGRAM(tear_down);
     MAKE_KERNEL(stores_late);
     lower_the_limit();
 }
@@ -341,7 +341,7 @@ static const char *load_in_group(struct process *process, const char *limit_byte
 /* Its initrd is read into memory that a control group is charged for: 32 MiB, which fit a limit or are refused. */
 Test(kernel, an_initrd_is_planned_for_and_nobody_killed)
 {
-    SKIP_WHERE_A_SANITIZER_RUNS_THE_PROGRAM();
+    SKIP_WHERE_A_SANITIZER_RUNS_THE_PROGRAM(tear_down);
     static const struct {
         const char *limit_bytes;
         int status;

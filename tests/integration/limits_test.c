@@ -156,7 +156,7 @@ ParameterizedTest(struct process_limit *limit, limits_of_a_process, are_lines_of
 
 Test(limits, no_room_for_threads_is_named)
 {
-    SKIP_WHERE_A_SANITIZER_RUNS_THE_PROGRAM();
+    SKIP_WHERE_A_SANITIZER_RUNS_THE_PROGRAM(tear_down);
     struct process process;
 
     make_group("pids");
@@ -211,13 +211,13 @@ static void check_memory_limit(char *pages)
 
 Test(limits, small_pages_that_the_plan_accepts_are_not_killed)
 {
-    SKIP_WHERE_A_SANITIZER_RUNS_THE_PROGRAM();
+    SKIP_WHERE_A_SANITIZER_RUNS_THE_PROGRAM(tear_down);
     check_memory_limit("4K");
 }
 
 Test(limits, transparent_huge_pages_that_the_plan_accepts_are_not_killed)
 {
-    SKIP_WHERE_A_SANITIZER_RUNS_THE_PROGRAM();
+    SKIP_WHERE_A_SANITIZER_RUNS_THE_PROGRAM(tear_down);
     check_memory_limit("thp");
 }
 

@@ -33,10 +33,14 @@
         }                                                                                                              \
     } while (0)
 
-/* First in a case of a program that has little more memory or threads than it says, or whose faults raise signals. */
-#define SKIP_WHERE_A_SANITIZER_RUNS_THE_PROGRAM()                                                                      \
+/*
+ * First in a case of a program that has little more memory or threads than it says, or whose faults raise signals. A case
+ * that is skipped does not tear down by itself.
+ */
+#define SKIP_WHERE_A_SANITIZER_RUNS_THE_PROGRAM(tear_down)                                                             \
     do {                                                                                                               \
         if (SANITIZER_MAPS) {                                                                                          \
+            tear_down();                                                                                               \
             cr_skip("the sanitizer takes memory and threads of its own, and signals later");                           \
         }                                                                                                              \
     } while (0)
