@@ -10,8 +10,10 @@
 #include "vmm/standard.h"
 #include "vmm/transcript.h"
 
+#include <linux/membarrier.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -454,6 +456,15 @@ static void open_report(struct run *run, const struct options *options)
                 isatty(is_guests ? STDERR_FILENO : STDOUT_FILENO));
 }
 
+/*
+ * Frame caches register for barriers of the whole process when memory is made. With a second thread there the kernel waits
+ * for a grace period, some 15 ms; before it, for nothing. Where it is refused, so it will be then, which is seen to there.
+ */
+static void register_barriers(void)
+{
+    (void)syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0);
+}
+
 int run_command(const struct options *options)
 {
     int (*const steps[])(struct run *) = {
@@ -463,6 +474,7 @@ int run_command(const struct options *options)
     struct run run = {.session = {.signal_fd = -1}, .started_milliseconds = now_milliseconds()};
     int exit_status = EXIT_CODE_PASS;
 
+    register_barriers();
     open_report(&run, options);
     init_launch(&run);
     if (options->json) {
