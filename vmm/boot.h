@@ -48,6 +48,7 @@ struct boot_request {
     const char *command_line;          /* NULL: empty */
     const struct boot_module *modules; /* PVH only, before the initrd */
     uint32_t module_count;
+    loam_gpa rsdp; /* ACPI's root pointer, in guest memory already; 0: there are no tables */
 };
 
 /*

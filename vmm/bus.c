@@ -102,6 +102,34 @@ enum loam_error bus_add(struct bus *bus, const struct bus_device *device)
     return error;
 }
 
+/* Under the lock. */
+static void note_missed(struct bus *bus, enum bus_space space, uint64_t address, const struct bus_access *access)
+{
+    struct bus_missed *last = &bus->missed[(bus->missed_count - 1) % BUS_MISSED_MAX];
+
+    bus->unclaimed_count++;
+    if (bus->missed_count == 0 || last->space != space || last->address != address || last->bytes != access->bytes ||
+        last->is_write != access->is_write) {
+        last = &bus->missed[bus->missed_count++ % BUS_MISSED_MAX];
+        *last = (struct bus_missed){space, address, access->bytes, access->is_write, 0, 0};
+    }
+    last->value = access->value;
+    last->count++;
+}
+
+uint32_t bus_missed(struct bus *bus, struct bus_missed missed[BUS_MISSED_MAX])
+{
+    uint32_t count;
+
+    pthread_mutex_lock(&bus->lock);
+    count = bus->missed_count < BUS_MISSED_MAX ? bus->missed_count : BUS_MISSED_MAX;
+    for (uint32_t i = 0; i < count; i++) {
+        missed[i] = bus->missed[(bus->missed_count - 1 - i) % BUS_MISSED_MAX];
+    }
+    pthread_mutex_unlock(&bus->lock);
+    return count;
+}
+
 bool bus_dispatch(struct bus *bus, enum bus_space space, uint64_t address, void *data, uint32_t bytes, bool is_write)
 {
     const bool bytes_valid = bytes <= 8 && loam_is_power_of_two(bytes);
@@ -117,7 +145,7 @@ bool bus_dispatch(struct bus *bus, enum bus_space space, uint64_t address, void 
         access.offset = address - device->base;
         device->access(device->device, &access);
     } else {
-        bus->unclaimed_count++;
+        note_missed(bus, space, address, &access);
     }
     pthread_mutex_unlock(&bus->lock);
     if (!is_write && device != NULL) {

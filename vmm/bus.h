@@ -31,6 +31,17 @@ struct bus_access {
 typedef void bus_access_fn(void *device, struct bus_access *access);
 
 #define BUS_DEVICE_MAX 32
+#define BUS_MISSED_MAX 8 /* places that are remembered: a power of two */
+
+/* A place where nobody answered. */
+struct bus_missed {
+    enum bus_space space;
+    uint64_t address;
+    uint32_t bytes;
+    bool is_write;
+    uint64_t value; /* the last that was written; reads: all ones */
+    uint64_t count; /* of such accesses, one after the other with no other place between */
+};
 
 struct bus_device {
     const char *name; /* static */
@@ -46,6 +57,8 @@ struct bus {
     uint32_t device_count;
     struct bus_device devices[BUS_DEVICE_MAX]; /* ascending by space and base, disjoint */
     uint64_t unclaimed_count;                  /* accesses that no device claimed */
+    uint32_t missed_count;                     /* entries that were begun in missed, from 0 on and round again */
+    struct bus_missed missed[BUS_MISSED_MAX];
 };
 
 void bus_init(struct bus *bus);
@@ -59,5 +72,8 @@ LOAM_MUST_USE enum loam_error bus_add(struct bus *bus, const struct bus_device *
  * the access goes beyond one, reads give all ones and writes are lost, as on a PC. Returns whether a device answered.
  */
 bool bus_dispatch(struct bus *bus, enum bus_space space, uint64_t address, void *data, uint32_t bytes, bool is_write);
+
+/* The last places at which nobody answered, the latest first. Returns how many there are. */
+uint32_t bus_missed(struct bus *bus, struct bus_missed missed[BUS_MISSED_MAX]);
 
 #endif

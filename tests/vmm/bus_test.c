@@ -103,6 +103,28 @@ Test(bus, where_nothing_answers_reads_give_all_ones_and_writes_are_lost)
     cr_assert_eq(bus.unclaimed_count, 3);
 }
 
+Test(bus, remembers_where_nobody_answered)
+{
+    struct bus_missed missed[BUS_MISSED_MAX];
+    uint32_t data = 0x12345678;
+
+    cr_assert_eq(bus_missed(&bus, missed), 0);
+    bus_dispatch(&bus, BUS_PIO, 0xe9, &data, 1, true);
+    bus_dispatch(&bus, BUS_PIO, 0xe9, &data, 1, true);
+    bus_dispatch(&bus, BUS_MMIO, 0xd0000000, &data, 4, false);
+    cr_assert_eq(bus_missed(&bus, missed), 2);
+    cr_expect(missed[0].space == BUS_MMIO && missed[0].address == 0xd0000000 && missed[0].bytes == 4);
+    cr_expect(!missed[0].is_write && missed[0].count == 1);
+    cr_expect(missed[1].space == BUS_PIO && missed[1].address == 0xe9 && missed[1].value == 0x78);
+    cr_expect(missed[1].is_write && missed[1].count == 2);
+    for (uint64_t port = 0; port < 2 * BUS_MISSED_MAX; port++) {
+        bus_dispatch(&bus, BUS_PIO, port, &data, 1, true);
+    }
+    cr_assert_eq(bus_missed(&bus, missed), BUS_MISSED_MAX);
+    cr_expect_eq(missed[0].address, 2 * BUS_MISSED_MAX - 1);
+    cr_expect_eq(missed[BUS_MISSED_MAX - 1].address, BUS_MISSED_MAX);
+}
+
 Test(bus, an_access_beyond_a_devices_end_reaches_nobody)
 {
     struct probe low = {.answer = 1}, high = {.answer = 2};
