@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* The only version there is, and ever will be (KVM API, section 4.1). */
@@ -55,6 +56,22 @@ int kvm_ioctl_number(int fd, unsigned long request, unsigned long argument)
     return result;
 }
 
+/* Whoever joins the group gains nothing where the group may not either. */
+static enum loam_error refuse_rights(const char *device, struct loam_diag *diag)
+{
+    struct stat status;
+
+    if (stat(device, &status) == 0 && (status.st_mode & (S_IRGRP | S_IWGRP)) != (S_IRGRP | S_IWGRP)) {
+        return loam_fail(diag, LOAM_ERROR_NOT_PERMITTED,
+                         "%s: user %u may not read and write it, and nor may its group (mode %04o): as root, chgrp kvm "
+                         "%s && chmod 0660 %s",
+                         device, geteuid(), status.st_mode & 0777u, device, device);
+    }
+    return loam_fail(diag, LOAM_ERROR_NOT_PERMITTED,
+                     "%s: user %u may not read and write it: join its group (usermod -aG kvm $USER, then log in again)",
+                     device, geteuid());
+}
+
 static enum loam_error open_device(const char *device, int *fd, struct loam_diag *diag)
 {
     *fd = open(device, O_RDWR | O_CLOEXEC);
@@ -70,9 +87,7 @@ static enum loam_error open_device(const char *device, int *fd, struct loam_diag
             "%s: not found: load kvm_intel or kvm_amd (modprobe), or enable virtualization in the firmware", device);
     case EACCES:
     case EPERM:
-        return loam_fail(diag, LOAM_ERROR_NOT_PERMITTED,
-                         "%s: no right to read and write it: join its group (usermod -aG kvm $USER, then log in again)",
-                         device);
+        return refuse_rights(device, diag);
     default:
         return loam_fail(diag, LOAM_ERROR_SYSTEM, "%s: cannot be opened", device);
     }

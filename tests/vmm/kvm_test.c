@@ -182,7 +182,7 @@ Test(kvm, says_when_a_device_cannot_be_opened)
  * Without a superuser's rights, which go past a file's mode. Another user's id would not do: where tests run, there may
  * be no other. Exits 0 if the refusal is as it should be.
  */
-static int open_without_rights(const char *path)
+static int open_without_rights(const char *path, const char *mend)
 {
     struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
     struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {{0}};
@@ -195,26 +195,32 @@ static int open_without_rights(const char *path)
     if (kvm_open(path, &kvm, &diag) != LOAM_ERROR_NOT_PERMITTED || kvm.fd != -1) {
         return 3;
     }
-    return strstr(diag.text, "usermod -aG kvm $USER") != NULL && strchr(diag.text, '\n') == NULL ? 0 : 4;
+    return strstr(diag.text, mend) != NULL && strchr(diag.text, '\n') == NULL ? 0 : 4;
 }
 
-Test(kvm, names_what_mends_a_missing_right)
+static void check_missing_right(mode_t mode, const char *mend)
 {
     char path[] = "/tmp/loam-kvm-test-XXXXXX";
     int status, fd = mkstemp(path);
     pid_t child;
 
     cr_assert_geq(fd, 0);
-    cr_assert_eq(fchmod(fd, 0), 0);
+    cr_assert_eq(fchmod(fd, mode), 0);
     close(fd);
     child = fork();
     if (child == 0) {
-        _exit(open_without_rights(path));
+        _exit(open_without_rights(path, mend));
     }
     cr_assert_eq(waitpid(child, &status, 0), child);
     unlink(path);
     cr_assert(WIFEXITED(status));
-    cr_assert_eq(WEXITSTATUS(status), 0, "the child says %d", WEXITSTATUS(status));
+    cr_assert_eq(WEXITSTATUS(status), 0, "mode %04o: the child says %d", mode, WEXITSTATUS(status));
+}
+
+Test(kvm, names_what_mends_a_missing_right)
+{
+    check_missing_right(0060, "usermod -aG kvm $USER");
+    check_missing_right(0, "(mode 0000): as root, chgrp kvm /tmp/loam-kvm-test-");
 }
 
 Test(kvm, refuses_another_version)
