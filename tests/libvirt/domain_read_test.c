@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define ELEMENTS_BYTES 16384
+
 static struct domain domain;
 static struct xml_walk_refusals refusals;
 
@@ -19,7 +21,7 @@ static bool read_text(const char *text)
 /* A domain of these elements. */
 static bool read_elements(const char *elements)
 {
-    char text[16384];
+    char text[ELEMENTS_BYTES + sizeof "<domain type='kvm'></domain>"];
 
     snprintf(text, sizeof text, "<domain type='kvm'>%s</domain>", elements);
     return read_text(text);
@@ -30,7 +32,7 @@ static bool read_elements(const char *elements)
 /* One of these elements beside memory. */
 static bool read_beside(const char *elements)
 {
-    char text[16384];
+    char text[ELEMENTS_BYTES];
 
     snprintf(text, sizeof text, MEMORY "%s", elements);
     return read_elements(text);
