@@ -591,7 +591,7 @@ Test(boot_pvh_load, hands_over_command_line_modules_and_initrd)
     static const struct boot_module modules[2] = {{{0x400000}, 0x1234, "loam-abi"}, {{0x500000}, 0x1000, NULL}};
     uint8_t bytes[ELF_GOOD_BYTES], initrd[5000];
     struct boot_request request = {
-        {bytes, sizeof bytes, "good"}, {initrd, sizeof initrd, "initrd"}, "console=ttyS0 quiet", modules, 2};
+        {bytes, sizeof bytes, "good"}, {initrd, sizeof initrd, "initrd"}, "console=ttyS0 quiet", modules, 2, {0}};
     const struct boot_pvh_module *module;
     struct boot_state state;
     struct loam_diag diag = {0};
@@ -754,7 +754,7 @@ Test(boot_pvh_load, start_info_takes_the_frames_that_it_needs)
     const uint8_t *others = fixture_hva(memory, FIXTURE_LOW_BYTES - LOAM_FRAME_BYTES, LOAM_FRAME_BYTES);
     char line[LOAM_FRAME_BYTES] = {0};
     uint8_t bytes[ELF_GOOD_BYTES];
-    struct boot_request request = {{bytes, sizeof bytes, "good"}, {0}, line, &module, 1};
+    struct boot_request request = {{bytes, sizeof bytes, "good"}, {0}, line, &module, 1, {0}};
     struct fixture_ids before_ids;
 
     elf_builder_good(bytes, true);
