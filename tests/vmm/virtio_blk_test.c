@@ -230,12 +230,17 @@ static uint8_t *at(uint64_t gpa)
     return virtio_guest_at(&guest, gpa);
 }
 
+/* As a guest's processor stores it, word by word: the disk may be at a request before, which has the same header. */
 static void put_header(uint32_t type, uint64_t sector)
 {
     const struct virtio_blk_header header = {.type = type, .sector = sector};
+    uint64_t words[sizeof header / sizeof(uint64_t)];
 
-    memcpy(at(HEADER_GPA), &header, sizeof header);
-    *at(STATUS_GPA) = NO_STATUS;
+    memcpy(words, &header, sizeof words);
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
+        __atomic_store_n((uint64_t *)at(HEADER_GPA) + i, words[i], __ATOMIC_RELAXED);
+    }
+    __atomic_store_n(at(STATUS_GPA), NO_STATUS, __ATOMIC_RELAXED);
 }
 
 /* Header, data, status, rung. */

@@ -31,6 +31,7 @@ static struct {
     uint32_t served[SERVED_MAX]; /* queues, in their order */
     uint32_t served_count;
     bool saw_stop;
+    uint64_t features; /* of the last chain */
     int error;
 } device = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
 
@@ -71,6 +72,7 @@ static uint32_t serve(void *self, const struct virtio_job *job)
     pthread_mutex_lock(&device.lock);
     cr_assert_lt(device.served_count, SERVED_MAX);
     device.served[device.served_count++] = job->queue;
+    device.features = job->features;
     device.saw_stop |= virtio_worker_must_stop(&worker);
     number = (uint8_t)device.served_count;
     pthread_mutex_unlock(&device.lock);
@@ -445,7 +447,9 @@ Test(virtio_worker, the_agreed_features_come_with_the_chain)
     head = add(0, GUEST_HIGH);
     virtio_station_ring(&station, 0);
     expect_used(0, head);
-    cr_expect_eq(worker.job.features, VIRTIO_F_VERSION_1 | 1);
+    pthread_mutex_lock(&device.lock);
+    cr_expect_eq(device.features, VIRTIO_F_VERSION_1 | 1);
+    pthread_mutex_unlock(&device.lock);
 }
 
 static void end(void *self)
