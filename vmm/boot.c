@@ -1,23 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "vmm/boot.h"
 
+#include "vmm/boot_elf.h"
 #include "vmm/boot_file.h"
+#include "vmm/boot_kind.h"
 #include "vmm/boot_linux.h"
+#include "vmm/boot_multiboot.h"
 #include "vmm/boot_pvh.h"
+#include "vmm/boot_vmlinux.h"
 
-#include <elf.h>
 #include <string.h>
 
 #define LINUX_MAGIC        "HdrS"
 #define LINUX_MAGIC_BYTES  4
 #define LINUX_MAGIC_OFFSET 0x202u
-
-static bool is_elf(const struct boot_file *file)
-{
-    unsigned char magic[SELFMAG];
-
-    return boot_file_read(file, 0, magic, sizeof magic) && memcmp(magic, ELFMAG, SELFMAG) == 0;
-}
 
 static bool is_linux(const struct boot_file *file)
 {
@@ -27,66 +23,94 @@ static bool is_linux(const struct boot_file *file)
            memcmp(magic, LINUX_MAGIC, sizeof magic) == 0;
 }
 
-/* What people hand over by mistake. */
-static const struct {
-    const char *bytes;
-    const char *what;
-} known_files[] = {
-    {"\x1f\x8b", "a gzip file: unpack it first"},
-    {"\xfd"
-     "7zXZ",
-     "an xz file: unpack it first"},
-    {"\x28\xb5\x2f\xfd", "a zstd file: unpack it first"},
-    {"MZ", "an EFI program without a Linux header"},
-    {"#!", "a script"},
-    {"QFI\xfb", "a QCOW2 disk image"},
-};
-
 static enum loam_error refuse_unknown(const struct boot_file *file, struct loam_diag *diag)
 {
-    unsigned char head[8] = {0};
-    const char *what = "something else";
+    unsigned char head[4] = {0};
 
     boot_file_read(file, 0, head, file->bytes < sizeof head ? file->bytes : sizeof head);
-    for (size_t i = 0; i < sizeof known_files / sizeof known_files[0]; i++) {
-        if (memcmp(head, known_files[i].bytes, strlen(known_files[i].bytes)) == 0) {
-            what = known_files[i].what;
-        }
-    }
-    if (file->bytes == 0) {
-        what = "an empty file";
-    }
     return boot_file_refuse(file, diag,
-                            "neither an ELF file with a PVH note nor a Linux image, but %s (%zu bytes that start "
+                            "neither an ELF file, a multiboot image nor a Linux image, but %s (%zu bytes that start "
                             "%02x %02x %02x %02x)",
-                            what, file->bytes, head[0], head[1], head[2], head[3]);
+                            boot_kind_of_other(file), file->bytes, head[0], head[1], head[2], head[3]);
 }
 
-enum loam_error boot_detect(const struct boot_file *kernel, enum boot_protocol *protocol, struct loam_diag *diag)
-{
-    struct boot_pvh_image pvh;
-    struct boot_linux_image linux_image;
+/* --- Ways ----------------------------------------------------------------------------------------------------------- */
 
-    *protocol = BOOT_PVH;
-    if (is_elf(kernel)) {
-        return boot_pvh_inspect(kernel, &pvh, diag);
+static enum loam_error detect_multiboot(const struct boot_file *kernel, struct boot_way *way, struct loam_diag *diag)
+{
+    struct boot_multiboot_image image;
+    enum loam_error error = boot_multiboot_inspect(kernel, &image, diag);
+
+    *way = (struct boot_way){BOOT_MULTIBOOT, image.has_addresses ? "multiboot, address fields"
+                                             : image.image.is_64 ? "multiboot, ELF64"
+                                                                 : "multiboot, ELF32"};
+    return error;
+}
+
+static enum loam_error detect_vmlinux(const struct boot_file *kernel, struct boot_way *way, struct loam_diag *diag)
+{
+    struct boot_elf_image image;
+    uint64_t entry;
+
+    *way = (struct boot_way){BOOT_LINUX, "ELF64, 64-bit Linux entry"};
+    return boot_vmlinux_inspect(kernel, &image, &entry, diag);
+}
+
+static enum loam_error detect_linux(const struct boot_file *kernel, struct boot_way *way, struct loam_diag *diag)
+{
+    struct boot_linux_image image;
+    enum loam_error error = boot_linux_inspect(kernel, &image, diag);
+
+    *way = image.is_long ? (struct boot_way){BOOT_LINUX, "Linux image, 64-bit entry"}
+                         : (struct boot_way){BOOT_LINUX_32, "Linux image, 32-bit entry"};
+    return error;
+}
+
+/* A file that is ELF, and well-formed as far as its notes: by the note, if there is one. */
+static enum loam_error detect_elf(const struct boot_file *kernel, struct boot_way *way, struct loam_diag *diag)
+{
+    struct boot_elf_image image;
+    enum loam_error error = boot_elf_inspect(kernel, &image, diag);
+
+    if (error != LOAM_OK) {
+        return error;
+    }
+    if (image.notes.entry != BOOT_NOTES_NO_ENTRY) {
+        *way = (struct boot_way){BOOT_PVH, image.is_64 ? "PVH, ELF64" : "PVH, ELF32"};
+        return boot_pvh_inspect(kernel, &image, diag);
+    }
+    return boot_multiboot_is(kernel) ? detect_multiboot(kernel, way, diag) : detect_vmlinux(kernel, way, diag);
+}
+
+enum loam_error boot_detect(const struct boot_file *kernel, struct boot_way *way, struct loam_diag *diag)
+{
+    *way = (struct boot_way){BOOT_PVH, "none"};
+    if (boot_elf_is(kernel)) {
+        return detect_elf(kernel, way, diag);
     }
     if (is_linux(kernel)) {
-        *protocol = BOOT_LINUX;
-        return boot_linux_inspect(kernel, &linux_image, diag);
+        return detect_linux(kernel, way, diag);
     }
-    return refuse_unknown(kernel, diag);
+    return boot_multiboot_is(kernel) ? detect_multiboot(kernel, way, diag) : refuse_unknown(kernel, diag);
 }
 
 enum loam_error boot_load(struct loam_memory *memory, const struct boot_request *request, struct boot_state *state,
                           struct loam_diag *diag)
 {
+    struct boot_way way;
+    enum loam_error error = boot_detect(&request->kernel, &way, diag);
+
     *state = (struct boot_state){0};
-    if (is_elf(&request->kernel)) {
+    if (error != LOAM_OK) {
+        return error;
+    }
+    switch (way.protocol) {
+    case BOOT_PVH:
         return boot_pvh_load(memory, request, state, diag);
+    case BOOT_MULTIBOOT:
+        return boot_multiboot_load(memory, request, state, diag);
+    default:
+        return boot_elf_is(&request->kernel) ? boot_vmlinux_load(memory, request, state, diag)
+                                             : boot_linux_load(memory, request, state, diag);
     }
-    if (is_linux(&request->kernel)) {
-        return boot_linux_load(memory, request, state, diag);
-    }
-    return refuse_unknown(&request->kernel, diag);
 }

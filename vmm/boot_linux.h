@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * The Linux boot protocol at its 64-bit entry (Documentation/arch/x86/boot.rst): a bzImage, or anything
- * that looks like one, such as memtest86+.
+ * The Linux boot protocol at its 64-bit entry, or at its 32-bit entry where the kernel has no other
+ * (Documentation/arch/x86/boot.rst): a bzImage, or anything that looks like one, such as memtest86+.
  *
  * boot_linux_inspect checks a file without any memory at hand; boot_linux_load carves what it wants, copies
  * it, and hands over boot_params, page tables and descriptors.
  *
- * What is asked of a header: protocol 2.12 or later with XLF_KERNEL_64 and LOADED_HIGH, and fields that
+ * What is asked of a header: protocol 2.10 or later with LOADED_HIGH, and fields that
  * agree with each other and with the file. memtest86+ 6.10 as Debian ships it says: version 2.12,
  * setup_sects 2, relocatable_kernel 0, pref_address and kernel_alignment 1 MiB and 4 KiB, initrd_addr_max 0xffffffff,
  * cmdline_size 255; its syssize is rounded up to whole paragraphs of 16 bytes, so that it ends up
@@ -21,24 +21,15 @@
 #include "loam/memory.h"
 #include "loam/types.h"
 #include "vmm/boot.h"
+#include "vmm/boot_zero_page.h"
 
-#include <asm/bootparam.h>
-#include <assert.h>
 #include <stdbool.h>
-#include <stddef.h>
 #include <stdint.h>
 
-/* The setup header starts here in the file and in boot_params alike, and may grow up to the end of its room. */
-#define BOOT_LINUX_HEADER_OFFSET  0x1f1u
-#define BOOT_LINUX_HEADER_ROOM    (0x290u - BOOT_LINUX_HEADER_OFFSET)
-#define BOOT_LINUX_ENTRY_OFFSET   0x200u /* of the 64-bit entry in the loaded kernel */
-#define BOOT_LINUX_VERSION_MIN    0x020cu
-#define BOOT_LINUX_LOADER_UNKNOWN 0xffu /* type_of_loader for one without a registered number */
-
-static_assert(sizeof(struct boot_params) == 4096, "the zero page");
-static_assert(offsetof(struct boot_params, hdr) == BOOT_LINUX_HEADER_OFFSET, "where the header is in both");
-static_assert(offsetof(struct boot_params, edd_mbr_sig_buffer) == BOOT_LINUX_HEADER_OFFSET + BOOT_LINUX_HEADER_ROOM,
-              "what follows the header's room");
+#define BOOT_LINUX_ENTRY_OFFSET 0x200u /* of the 64-bit entry in the loaded kernel; the 32-bit entry is its beginning */
+#define BOOT_LINUX_VERSION_MIN                                                                                         \
+    0x020au /* from it on a header says where the kernel wants to be, and in how much memory */
+#define BOOT_LINUX_VERSION_64 0x020cu
 
 /*
  * What a file wants.
@@ -54,6 +45,7 @@ struct boot_linux_image {
     uint64_t init_bytes; /* memory that the kernel works in before it has read the memory map */
     uint64_t align_bytes;
     bool relocatable;
+    bool is_long;              /* it has a 64-bit entry, which is taken */
     uint32_t command_line_max; /* characters */
     uint64_t initrd_limit;     /* the initrd ends at or below */
 };
@@ -65,8 +57,7 @@ LOAM_MUST_USE enum loam_error boot_linux_inspect(const struct boot_file *file, s
 /*
  * boot_load for a Linux image. The kernel goes to its preferred address, or, if it is relocatable, to the
  * lowest free place above that: below, it would move itself up over whatever is there. Everything lies
- * below 4 GiB, which the page tables map one to one. Owners: "kernel", "boot parameters", "command line",
- * "page tables", "descriptors", "initrd".
+ * below 4 GiB, which the page tables of the 64-bit entry map one to one. Owners: "kernel", and boot_zero_page's.
  */
 LOAM_MUST_USE enum loam_error boot_linux_load(struct loam_memory *memory, const struct boot_request *request,
                                               struct boot_state *state, struct loam_diag *diag);

@@ -182,7 +182,39 @@ enum loam_error boot_memory_carve_high(struct boot_memory *carved, const struct 
                : error;
 }
 
-/* --- What both loaders place ------------------------------------------------------------------------------------- */
+/* --- As low as may be --------------------------------------------------------------------------------------------- */
+
+enum loam_error boot_memory_carve_above(struct boot_memory *carved, const struct loam_dma_request *request,
+                                        loam_gpa from, struct loam_dma_buffer *buffer, struct loam_diag *diag)
+{
+    const struct loam_frame *frame = loam_memory_frame(carved->memory);
+    uint32_t shift = loam_frame_shift(frame);
+    uint64_t unit = UINT64_C(1) << shift, align = request->align_bytes > unit ? request->align_bytes : unit;
+    struct loam_dma_request there = {
+        .owner = request->owner, .bytes = request->bytes, .flags = request->flags | LOAM_DMA_AT};
+    uint64_t at = loam_align_up(from.value, align);
+    struct loam_frame_range range;
+    enum loam_error error;
+
+    *buffer = (struct loam_dma_buffer){0};
+    while (at < request->limit.value &&
+           loam_frame_next_free(frame, loam_pfn_from_gpa(loam_gpa_from_u64(at), shift), &range) == LOAM_OK) {
+        there.at = loam_gpa_from_u64(loam_align_up(loam_gpa_from_pfn(range.start, shift).value, align));
+        if (loam_fits(there.at.value, request->bytes, request->limit.value)) {
+            error = boot_memory_carve(carved, &there, buffer, NULL);
+            if (error == LOAM_OK) {
+                return LOAM_OK;
+            }
+            if (error == LOAM_ERROR_SYSTEM) {
+                return loam_fail(diag, error, "%s", request->owner);
+            }
+        }
+        at = loam_gpa_from_pfn(loam_pfn_from_u64(range.start.value + range.count_frames), shift).value;
+    }
+    return LOAM_ERROR_EXHAUSTED;
+}
+
+/* --- What all loaders place ------------------------------------------------------------------------------------- */
 
 enum loam_error boot_memory_load_initrd(struct boot_memory *carved, const struct boot_file *initrd, loam_gpa limit,
                                         loam_gpa *start, struct loam_diag *diag)

@@ -56,6 +56,14 @@ LOAM_MUST_USE enum loam_error boot_memory_carve_high(struct boot_memory *carved,
                                                      struct loam_dma_buffer *buffer, struct loam_diag *diag);
 
 /*
+ * The same, as low as there is room at or above from and below the request's limit (not 0). Without LOAM_DMA_AT.
+ * LOAM_ERROR_EXHAUSTED: there is none; diag is left alone.
+ */
+LOAM_MUST_USE enum loam_error boot_memory_carve_above(struct boot_memory *carved,
+                                                      const struct loam_dma_request *request, loam_gpa from,
+                                                      struct loam_dma_buffer *buffer, struct loam_diag *diag);
+
+/*
  * Carve memory for the initrd, ending at or below limit (not 0), and copy it there. *start is where; zero
  * on failure. LOAM_ERROR_INVALID: the file is empty. LOAM_ERROR_EXHAUSTED: it does not fit.
  */

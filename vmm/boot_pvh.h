@@ -17,7 +17,7 @@
 #include "loam/memory.h"
 #include "loam/types.h"
 #include "vmm/boot.h"
-#include "vmm/boot_notes.h"
+#include "vmm/boot_elf.h"
 
 #include <assert.h>
 #include <stddef.h>
@@ -67,38 +67,20 @@ static_assert(sizeof(struct boot_pvh_memory) == 24, "hvm_memmap_table_entry");
 
 /* --- What a file wants -------------------------------------------------------------------------------------------- */
 
-#define BOOT_PVH_SEGMENT_MAX      128u  /* program headers of a file */
 #define BOOT_PVH_MODULE_MAX       16u   /* with the initrd */
 #define BOOT_PVH_COMMAND_LINE_MAX 4095u /* characters */
 
 /* What Linux keeps of it, and drops the rest without a word (arch/x86/include/asm/setup.h: COMMAND_LINE_SIZE). */
 #define BOOT_PVH_LINUX_COMMAND_LINE 2047u
 
-struct boot_pvh_segment {
-    loam_gpa start;
-    uint64_t memory_bytes;
-    uint64_t file_offset;
-    uint64_t file_bytes; /* the rest of memory_bytes is zero */
-};
-
-/*
- * For each segment: memory_bytes > 0, file_bytes <= memory_bytes, loam_gpa_range_valid(start, memory_bytes),
- *   loam_fits(file_offset, file_bytes, file.bytes) || file_bytes == 0
- * segments[i].start + segments[i].memory_bytes <= segments[i + 1].start
- * One of them holds notes.entry, which is below 4 GiB.
- */
-struct boot_pvh_image {
-    uint32_t segment_count; /* 1 to BOOT_PVH_SEGMENT_MAX */
-    struct boot_pvh_segment segments[BOOT_PVH_SEGMENT_MAX];
-    struct boot_notes notes;
-};
+/* A kernel by PVH: one of the segments holds notes.entry, which is below 4 GiB. */
 
 /* Check a file. *image is zero on failure. LOAM_ERROR_INVALID: diag names the field and what is wrong with it. */
-LOAM_MUST_USE enum loam_error boot_pvh_inspect(const struct boot_file *file, struct boot_pvh_image *image,
+LOAM_MUST_USE enum loam_error boot_pvh_inspect(const struct boot_file *file, struct boot_elf_image *image,
                                                struct loam_diag *diag);
 
 /*
- * boot_load for a PVH kernel. The segments are carved for "kernel", the initrd for "initrd" below 4 GiB,
+ * boot_load for a PVH kernel; hvm_start_info names request->rsdp. The segments are carved for "kernel", the initrd for "initrd" below 4 GiB,
  * and hvm_start_info with all that it points to for "pvh boot" below 1 GiB, both as high as may be. state->descriptors is 0: the
  * segment registers of PVH are set by their hidden parts.
  */

@@ -4,6 +4,7 @@
 #include "guest/embedded.h"
 #include "vmm/file.h"
 #include "vmm/kvm.h"
+#include "vmm/kvm_paging.h"
 #include "vmm/sabotage.h"
 
 #define EXTRA_SLOTS 8 /* for the pieces that read-only ranges cut RAM into */
@@ -76,10 +77,25 @@ enum loam_error launch_plan(struct launch *launch, struct loam_diag *diag)
     return loam_plan_make(&request, &launch->plan, diag);
 }
 
+/* A kernel with a 32-bit entry alone pages without long mode. */
+static enum loam_error check_paging(const struct launch *launch, struct loam_diag *diag)
+{
+    bool is_able;
+    enum loam_error error = kvm_paging_ask(&is_able, diag);
+
+    if (error == LOAM_OK && !is_able) {
+        return loam_fail(
+            diag, LOAM_ERROR_NOT_FOUND,
+            "kernel %s: a 32-bit kernel, which pages outside long mode, and this host's KVM, which emulates, "
+            "cannot: take the 64-bit kernel, or a host with VT-x or AMD-V",
+            launch->kernel.name);
+    }
+    return error;
+}
+
 enum loam_error launch_read(struct launch *launch, struct loam_diag *diag)
 {
     const struct launch_config *config = &launch->config;
-    enum boot_protocol protocol;
     enum loam_error error;
 
     if (config->kernel == NULL) {
@@ -90,7 +106,10 @@ enum loam_error launch_read(struct launch *launch, struct loam_diag *diag)
     if (error == LOAM_OK && config->initrd != NULL) {
         error = file_read(config->initrd, config->memory.bytes, &config->cancel, &launch->initrd, diag);
     }
-    return error == LOAM_OK ? boot_detect(&launch->kernel, &protocol, diag) : error;
+    if (error == LOAM_OK) {
+        error = boot_detect(&launch->kernel, &launch->way, diag);
+    }
+    return error == LOAM_OK && launch->way.protocol == BOOT_LINUX_32 ? check_paging(launch, diag) : error;
 }
 
 enum loam_error launch_make_memory(struct launch *launch, struct loam_diag *diag)

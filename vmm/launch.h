@@ -58,6 +58,7 @@ struct launch {
     struct loam_plan plan;
     struct loam_memory *memory;
     struct boot_file kernel, initrd;
+    struct boot_way way; /* how the kernel is booted, once it has been read */
     struct boot_state boot;
     struct attest *attest; /* NULL with a kernel */
     struct machine *machine;
@@ -74,7 +75,10 @@ LOAM_MUST_USE enum loam_error launch_measure(struct launch *launch, struct loam_
 /* launch->plan. As loam_plan_make: that it falls short is no error here, but launch_make_memory's. */
 LOAM_MUST_USE enum loam_error launch_plan(struct launch *launch, struct loam_diag *diag);
 
-/* The files, and whether they can be booted at all. As file_read and boot_detect. */
+/*
+ * The files, and whether they can be booted at all, on this host's KVM. As file_read and boot_detect; LOAM_ERROR_NOT_FOUND: the
+ * kernel needs what this KVM lacks.
+ */
 LOAM_MUST_USE enum loam_error launch_read(struct launch *launch, struct loam_diag *diag);
 
 /* As loam_memory_create. A SIGBUS on the memory ends the process from here to launch_end_life. */

@@ -279,6 +279,16 @@ void report_plan(struct report *report, const struct loam_plan *plan)
     }
 }
 
+void report_way(struct report *report, const char *way)
+{
+    if (report->root != NULL) {
+        json_object_set_new(report->root, "boot", json_string(way));
+    } else {
+        fprintf(report->out, "  kernel    %s\n", way);
+        fflush(report->out);
+    }
+}
+
 json_t *report_plan_json(const struct loam_plan *plan)
 {
     return json_of_plan(plan);

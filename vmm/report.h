@@ -35,6 +35,9 @@ void report_init(struct report *report, bool json, FILE *out, bool is_terminal);
 
 void report_plan(struct report *report, const struct loam_plan *plan);
 
+/* Which way a kernel is booted, as boot_way has it; behind its plan. */
+void report_way(struct report *report, const char *way);
+
 /* The plan as it is in JSON under "plan": a new reference; NULL: no memory. Any thread. */
 json_t *report_plan_json(const struct loam_plan *plan);
 

@@ -178,6 +178,9 @@ static int make_plan(struct run *run)
 static int show_plan(struct run *run)
 {
     report_plan(&run->report, &run->launch.plan);
+    if (run->options->kernel != NULL) {
+        report_way(&run->report, run->launch.way.text);
+    }
     return EXIT_CODE_PASS;
 }
 
@@ -220,6 +223,10 @@ static void note_losses(struct run *run)
                     "command line: %zu characters, and this kernel is Linux, which keeps the first %u and drops the "
                     "rest: shorten it",
                     length, run->launch.boot.command_line_kept);
+    }
+    if (run->launch.boot.wants_video) {
+        report_note(&run->report,
+                    "kernel: it asks for a video mode, and there is no display: its console is the serial line");
     }
     if (run->options->vcpu_count > 1) {
         report_note(&run->report,
@@ -492,6 +499,19 @@ int run_command(const struct options *options)
     return exit_status;
 }
 
+/* The plan stands whatever the kernel is; what cannot be booted is said beside it. */
+static int show_way(struct run *run)
+{
+    struct loam_diag diag = {0};
+
+    if (launch_read(&run->launch, &diag) == LOAM_OK) {
+        return show_plan(run);
+    }
+    report_plan(&run->report, &run->launch.plan);
+    report_note(&run->report, "%s", diag.text);
+    return EXIT_CODE_PASS;
+}
+
 int plan_command(const struct options *options)
 {
     struct options plan_options = *options;
@@ -506,7 +526,7 @@ int plan_command(const struct options *options)
     (void)!launch_measure(&run.launch, NULL); /* a file that is not there takes nothing */
     exit_status = make_plan(&run);
     if (exit_status == EXIT_CODE_PASS) {
-        exit_status = show_plan(&run);
+        exit_status = show_way(&run);
     }
     close_report(&run, exit_status);
     return exit_status;

@@ -6,6 +6,7 @@
 #include "vmm/vcpu.h"
 
 #include "vmm/assist.h"
+#include "vmm/boot_multiboot.h"
 #include "vmm/decode.h"
 
 #include <assert.h>
@@ -294,10 +295,18 @@ static struct kvm_segment task_segment(void)
 void vcpu_boot_regs(const struct boot_state *boot, struct kvm_regs *regs)
 {
     *regs = (struct kvm_regs){.rip = boot->entry, .rflags = RFLAGS_FIXED};
-    if (boot->protocol == BOOT_LINUX) {
+    switch (boot->protocol) {
+    case BOOT_LINUX:
+    case BOOT_LINUX_32:
         regs->rsi = boot->parameters.value;
-    } else {
+        break;
+    case BOOT_MULTIBOOT:
+        regs->rax = BOOT_MULTIBOOT_MAGIC;
         regs->rbx = boot->parameters.value;
+        break;
+    default:
+        regs->rbx = boot->parameters.value;
+        break;
     }
 }
 

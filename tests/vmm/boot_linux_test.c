@@ -141,7 +141,7 @@ static const struct fixture_case hostile[] = {
     {"no magic", "HdrS", {{FIELD(header), 0x53726449}}, 0},
     {"no boot flag", "boot_flag", {{FIELD(boot_flag), 0x55aa}}, 0},
     {"version 0", "version", {{FIELD(version), 0}}, 0},
-    {"version 2.11", "version", {{FIELD(version), 0x20b}}, 0},
+    {"version 2.09", "version", {{FIELD(version), 0x209}}, 0},
     {"no jump", "jump", {{0x200, 1, 0xe9}}, 0},
     {"header of no bytes", "jump", {{JUMP_END, 0}}, 0},
     {"header that ends within init_size", "jump", {{JUMP_END, 0x263 - 0x202}}, 0},
@@ -151,7 +151,6 @@ static const struct fixture_case hostile[] = {
      "version: boot protocol 2.03",
      {{FIELD(version), 0x203}, {JUMP_END, 0x20}},
      0},
-    {"no 64-bit entry", "XLF_KERNEL_64: it is a 32-bit kernel: take the 64-bit one", {{FIELD(xloadflags), 0xfe}}, 0},
     {"zImage", "LOADED_HIGH", {{FIELD(loadflags), 0xfe}}, 0},
     {"setup code of 255 sectors", "setup_sects", {{FIELD(setup_sects), 255}}, 0},
     {"setup code that fills the file", "setup_sects", {{FIELD(setup_sects), 2}}, SETUP_BYTES},
@@ -470,6 +469,30 @@ static struct boot_state load(const struct boot_request *request)
     check_descriptors(&state);
     check_owners(&state);
     return state;
+}
+
+/* A kernel without a 64-bit entry: entered at its beginning, by a flat segment of 32 bits, without page tables. */
+Test(boot_linux_load, a_32_bit_kernel_has_its_own_entry)
+{
+    static const struct fixture_poke pokes[] = {{FIELD(xloadflags), 0xfe}, {FIELD(version), 0x20b}};
+
+    for (size_t i = 0; i < sizeof pokes / sizeof pokes[0]; i++) {
+        uint8_t image[IMAGE_BYTES];
+        struct boot_request request = {.kernel = {image, sizeof image, "test.bin"}};
+        struct boot_state state;
+        struct loam_diag diag = {0};
+        const uint64_t *descriptors;
+
+        build_image(image);
+        fixture_poke(image, &pokes[i]);
+        cr_assert_eq(boot_load(memory, &request, &state, &diag), LOAM_OK, "%s", diag.text);
+        cr_expect_eq(state.protocol, BOOT_LINUX_32);
+        cr_expect_eq(state.entry, state.image_start.value);
+        cr_expect_eq(state.page_tables.value, 0);
+        cr_assert_eq(state.descriptor_count, 6);
+        descriptors = fixture_hva(memory, state.descriptors.value, 48);
+        cr_expect_eq(descriptors[2], UINT64_C(0x00cf9b000000ffff));
+    }
 }
 
 static void check_kernel(const struct boot_state *state, const uint8_t *file)
