@@ -75,6 +75,7 @@ const struct sandbox_rule sandbox_rules[] = {
     {"fcntl", BOTH, ANY, "whether a descriptor waits"},
     {"poll", BOTH, ANY, "signals, the end of the machine, keys, a reader that is slow"},
     {"ppoll", BOTH, ANY, "likewise"},
+    {"signalfd4", REST, ANY, "which signals end the run"},
     {"eventfd2", REST, ANY, "how threads of a device are called"},
     {"timerfd_create", REST, ANY, "clocks of devices"},
     {"timerfd_settime", BOTH, ANY, "likewise"},
@@ -82,7 +83,9 @@ const struct sandbox_rule sandbox_rules[] = {
     {"ioctl", REST, REQUEST(TCSETS), "the terminal is raw while the guest has it, and afterwards as it was"},
     {"ioctl", REST, REQUEST(TCSETSW), "likewise"},
     {"ioctl", REST, REQUEST(TCSETSF), "likewise"},
-    {"ioctl", REST, REQUEST(TIOCGPGRP), "whether this process is in the foreground"},
+    {"getpgrp", REST, ANY, "whether this process is in the foreground"},
+    {"getpgid", REST, ANY, "likewise"},
+    {"ioctl", REST, REQUEST(TIOCGPGRP), "likewise"},
     {"ioctl", REST, REQUEST(TIOCGWINSZ), "streams of the C library"},
 
     /* What a report reads: Landlock leaves /proc and /sys alone to be read. */
@@ -90,6 +93,8 @@ const struct sandbox_rule sandbox_rules[] = {
      "limits of the host, to explain memory that is missing"},
     {"readlink", BOTH, ANY, "likewise"},
     {"readlinkat", BOTH, ANY, "likewise"},
+    {"getuid", BOTH, ANY, "whose limits they are"},
+    {"geteuid", BOTH, ANY, "likewise"},
     {"getdents64", BOTH, ANY, "nodes and pools of hugepages"},
 
     /* A debugger's socket, which listens since before the guest began. */
@@ -154,8 +159,6 @@ const struct sandbox_rule sandbox_rules[] = {
     {"access", ANEW, ANY, "what the host has"},
     {"faccessat", ANEW, ANY, "likewise"},
     {"sysinfo", ANEW, ANY, "how much memory it has"},
-    {"getuid", ANEW, ANY, "whose limits count"},
-    {"geteuid", ANEW, ANY, "likewise"},
     {"clone", ANEW, ARGUMENT(0, CLONE_THREAD, 0), "small pages are given back by a process that is left behind"},
     {"wait4", ANEW, ANY, "likewise"},
     {"setsid", ANEW, ANY, "likewise"},
@@ -177,9 +180,7 @@ const struct sandbox_rule sandbox_rules[] = {
     {"stat", TOOLS, ANY, "the report"},
     {"lstat", TOOLS, ANY, "likewise"},
     {"unlink", TOOLS, ANY, "likewise"},
-    {"getdents64", TOOLS, ANY, "threads of the process"},
     {"getppid", TOOLS, ANY, "the search for leaks"},
-    {"geteuid", TOOLS, ANY, "the report"},
     {"sysinfo", TOOLS, ANY, "how much memory there is"},
     {"getrusage", TOOLS, ANY, "likewise"},
     {"getrlimit", TOOLS, ANY, "likewise"},
