@@ -42,6 +42,7 @@ struct launch_config {
     uint64_t extra_bytes;    /* heap of the caller's */
     struct loam_cancel cancel;
     struct bus_error_end bus_error;
+    enum loam_error (*vcpu_begins)(struct loam_diag *diag); /* as machine_config has it */
     /* From vCPU threads, with self: as attest_create and machine_config have them. */
     attest_report_fn *checked;
     void (*serial_output)(void *self, const uint8_t *bytes, size_t count);

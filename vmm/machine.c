@@ -62,6 +62,7 @@ struct machine {
     struct loam_slots *slots; /* NULL: none were made yet */
     struct bus bus;
     struct serial serial;
+    enum loam_error (*vcpu_begins)(struct loam_diag *diag);
     void (*serial_output)(void *self, const uint8_t *bytes, size_t count);
     void (*serial_pace)(void *self);
     void *serial_self;
@@ -89,6 +90,9 @@ static_assert(sizeof((struct machine *)0)->cause == sizeof((struct machine_resul
 
 /* Which vCPU this thread runs: for devices, which are told of an access but not by whom. */
 static _Thread_local uint32_t current_vcpu;
+
+/* Whether this thread has been told that it runs vCPUs. */
+static _Thread_local bool has_begun;
 
 /* Whether the guest has written to COM1 in the exit that this thread carries out. */
 static _Thread_local bool has_output;
@@ -182,6 +186,15 @@ static void stop_at_rest(struct machine *machine, const struct vcpu *vcpu)
     }
 }
 
+static void stop_broken(struct machine *machine, uint32_t vcpu, const struct loam_diag *diag)
+{
+    if (claim_stop(machine, MACHINE_STOP_BROKEN)) {
+        machine->stop_vcpu = vcpu;
+        snprintf(machine->report, sizeof machine->report, "vCPU %" PRIu32 ": %s\n", vcpu, diag->text);
+        announce_stop(machine);
+    }
+}
+
 /* --- Devices of the machine itself ---------------------------------------------------------------------------- */
 
 static void set_irq(void *self, unsigned int number, bool level)
@@ -250,13 +263,7 @@ static void keyboard_data_access(void *self, struct bus_access *access)
 
 static void pit_failed(void *self, const struct loam_diag *diag)
 {
-    struct machine *machine = self;
-
-    if (claim_stop(machine, MACHINE_STOP_BROKEN)) {
-        machine->stop_vcpu = current_vcpu;
-        snprintf(machine->report, sizeof machine->report, "vCPU %" PRIu32 ": %s\n", current_vcpu, diag->text);
-        announce_stop(machine);
-    }
+    stop_broken(self, current_vcpu, diag);
 }
 
 static enum loam_error add_rng(struct machine *machine, struct loam_diag *diag)
@@ -347,11 +354,22 @@ static void pace(struct machine *machine)
     has_output = has_output && crew_is_pausing(&machine->crew);
 }
 
+static void begin(struct machine *machine, uint32_t index)
+{
+    struct loam_diag diag = {0};
+
+    if (!has_begun && machine->vcpu_begins != NULL && machine->vcpu_begins(&diag) != LOAM_OK) {
+        stop_broken(machine, index, &diag);
+    }
+    has_begun = true;
+}
+
 static bool run_round(void *self, uint32_t index)
 {
     struct machine *machine = self;
     struct vcpu *vcpu = &machine->vcpus[index];
 
+    begin(machine, index);
     if (is_stopping(machine)) {
         return false;
     }
@@ -522,6 +540,7 @@ static struct machine *make_empty(const struct machine_config *config, const str
         machine->map = loam_memory_map(config->memory);
         machine->has_interrupts = !config->boot->without_interrupts || config->vcpu_count > 1;
         bus_init(&machine->bus);
+        machine->vcpu_begins = config->vcpu_begins;
         machine->serial_output = config->serial_output;
         machine->serial_pace = config->serial_pace;
         machine->serial_self = config->serial_self;

@@ -57,6 +57,8 @@ struct machine_config {
     const struct boot_state *boot;
     bool without_rng;        /* else virtio-rng is transport 0 */
     struct lasting *threads; /* vCPU n runs on the n-th of these; NULL: on one of its own */
+    /* On each vCPU's thread before its first instruction, once a thread. Failure ends the run. NULL: nothing to do. */
+    enum loam_error (*vcpu_begins)(struct loam_diag *diag);
     /* Called on a vCPU thread, under the bus's lock, with what the guest writes to COM1: it does not wait. */
     void (*serial_output)(void *self, const uint8_t *bytes, size_t count);
     /*

@@ -10,6 +10,7 @@
 
 #define MEMORY_DEFAULT_BYTES    (256 * LOAM_MIB)
 #define VCPU_MAX                1024u
+#define ID_MAX                  (UINT32_MAX - 1) /* the last stands for none */
 #define TIMEOUT_MAX_SECONDS     (365.0 * 24 * 3600)
 #define TIMEOUT_DEFAULT_SECONDS 60u /* of the self-test, and so much more for each GiB: */
 #define TIMEOUT_GIB_SECONDS     30u
@@ -20,6 +21,9 @@ enum {
     KEY_INITRD,
     KEY_CMDLINE,
     KEY_ON_RESET,
+    KEY_NO_SANDBOX,
+    KEY_UID,
+    KEY_GID,
     KEY_JSON,
     KEY_POPULATE,
     KEY_LAZY,
@@ -57,6 +61,10 @@ static struct argp_option rows[] = {
      "a kernel that resets itself: fail (status 1; the default), pass (status 0), or restart on fresh memory, until it "
      "has reset itself 10 times in a row within a second of its start",
      3},
+    {"uid", KEY_UID, "N", 0, "become user N, and nobody again, before the guest starts", 3},
+    {"gid", KEY_GID, "N", 0, "become group N, and of no other group, before the guest starts", 3},
+    {"no-sandbox", KEY_NO_SANDBOX, NULL, 0,
+     "keep every right of this process while the guest runs: no filter of system calls, no Landlock", 3},
     {"json", KEY_JSON, NULL, 0, "print one JSON object instead of text", 3},
     {NULL, 0, NULL, 0, NULL, 0},
     {NULL, 0, NULL, 0, NULL, 0},
@@ -421,6 +429,7 @@ static const struct rule {
     {KEY_LOCK, KEY_LAZY, false, "what is locked is populated"},
     {KEY_INITRD, KEY_KERNEL, true, "it is loaded beside one"},
     {KEY_CMDLINE, KEY_KERNEL, true, "it is for one"},
+    {KEY_UID, KEY_GID, true, "a group of root's would stay"},
     {KEY_ON_RESET, KEY_KERNEL, true, "the self-test never resets itself"},
 };
 
@@ -434,7 +443,8 @@ static void check_rules(struct argp_state *state, const struct reading *reading)
             continue;
         }
         if (rule->needs) {
-            argp_failure(state, EXIT_CODE_USAGE, 0, "--%s goes with --%s FILE only: %s", option, other, rule->why);
+            argp_failure(state, EXIT_CODE_USAGE, 0, "--%s goes with --%s %s only: %s", option, other,
+                         rows[row_of(rule->other)].arg, rule->why);
         } else {
             argp_failure(state, EXIT_CODE_USAGE, 0, "--%s and --%s contradict each other (%s): give one of them",
                          option, other, rule->why);
@@ -480,6 +490,17 @@ static error_t read_option(int key, char *argument, struct argp_state *state)
         return 0;
     case KEY_ON_RESET:
         options->on_reset = read_on_reset(state, argument);
+        return 0;
+    case KEY_UID:
+        options->privilege.has_uid = true;
+        options->privilege.uid = read_number(state, "uid", argument, 0, ID_MAX);
+        return 0;
+    case KEY_GID:
+        options->privilege.has_gid = true;
+        options->privilege.gid = read_number(state, "gid", argument, 0, ID_MAX);
+        return 0;
+    case KEY_NO_SANDBOX:
+        options->without_sandbox = true;
         return 0;
     case KEY_JSON:
         options->json = true;

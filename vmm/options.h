@@ -4,6 +4,7 @@
 #define LOAM_VMM_OPTIONS_H
 
 #include "loam/plan.h"
+#include "vmm/privilege.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -35,6 +36,8 @@ struct options {
     const char *command_line;      /* "" unless given */
     uint64_t timeout_milliseconds; /* 0: none */
     enum on_reset on_reset;
+    bool without_sandbox;
+    struct privilege privilege; /* what becomes of the process before the guest starts */
     bool json;
 };
 

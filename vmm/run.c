@@ -4,8 +4,10 @@
 #include "vmm/console.h"
 #include "vmm/launch.h"
 #include "vmm/leave.h"
+#include "vmm/privilege.h"
 #include "vmm/report.h"
 #include "vmm/sabotage.h"
+#include "vmm/sandbox.h"
 #include "vmm/session.h"
 #include "vmm/standard.h"
 #include "vmm/transcript.h"
@@ -202,6 +204,25 @@ static int load(struct run *run)
 static int make_machine(struct run *run)
 {
     return take(run, launch_make_machine, EXIT_CODE_HOST);
+}
+
+/* All that is needed is open: what is given up now is given up for every life of the guest. */
+static int confine(struct run *run)
+{
+    const struct options *options = run->options;
+    struct loam_diag diag = {0};
+    enum loam_error error = privilege_drop(&options->privilege, &diag);
+
+    if (error == LOAM_OK && options->without_sandbox) {
+        report_note(
+            &run->report,
+            "--no-sandbox: a guest that takes over this process has its user's rights (user %u): files, network, "
+            "other programs",
+            geteuid());
+    } else if (error == LOAM_OK) {
+        error = sandbox_enter(options->on_reset == ON_RESET_RESTART, &diag);
+    }
+    return error == LOAM_OK ? EXIT_CODE_PASS : fail(run, EXIT_CODE_HOST, &diag);
 }
 
 /* --- While the guest runs ---------------------------------------------------------------------------------------- */
@@ -443,6 +464,7 @@ static void init_launch(struct run *run)
         .cancel = {must_end, run},
         .bus_error = {.clean_up = console_restore, .json = options->json, .exit_status = EXIT_CODE_BROKEN},
         .checked = check_reported,
+        .vcpu_begins = options->without_sandbox ? NULL : sandbox_enter_vcpu,
         .serial_output = write_console,
         .serial_pace = pace_console,
         .self = run,
@@ -475,7 +497,7 @@ static void register_barriers(void)
 int run_command(const struct options *options)
 {
     int (*const steps[])(struct run *) = {
-        check_kvm, check_files, make_plan, read_files, show_plan, make_memory, load, make_machine, go,
+        check_kvm, check_files, make_plan, read_files, show_plan, make_memory, load, make_machine, confine, go,
     };
     struct loam_diag diag = {0};
     struct run run = {.session = {.signal_fd = -1}, .started_milliseconds = now_milliseconds()};

@@ -10,6 +10,7 @@
 #include "tests/support/sanitizer.h"
 
 #include <criterion/criterion.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -672,4 +673,101 @@ Test(outside, whatever_ends_it_the_terminal_is_restored, .timeout = 120)
         cr_expect_not(is_raw(), "left raw by signal %d", numbers[i]);
         job_close();
     }
+}
+
+/* --- The sandbox -------------------------------------------------------------------------------------------------- */
+
+/* Of each thread of the running process, in /proc: a line "NAME:\tVALUE". -1: there is none. */
+static long status_of(const char *thread, const char *name)
+{
+    char path[128], line[256];
+    long value = -1;
+    FILE *file;
+
+    snprintf(path, sizeof path, "/proc/%d/task/%s/status", process.pid, thread);
+    file = fopen(path, "re");
+    while (file != NULL && fgets(line, sizeof line, file) != NULL) {
+        if (strncmp(line, name, strlen(name)) == 0 && line[strlen(name)] == ':') {
+            value = strtol(line + strlen(name) + 1, NULL, 10);
+        }
+    }
+    if (file != NULL) {
+        fclose(file);
+    }
+    return value;
+}
+
+struct threads {
+    uint32_t count;
+    uint32_t filters[3]; /* threads that have so many, 2 or more */
+    uint32_t unprivileged;
+};
+
+static struct threads count_threads(uid_t uid)
+{
+    struct threads threads = {.count = 0};
+    char path[64];
+    const struct dirent *entry;
+    DIR *tasks;
+
+    snprintf(path, sizeof path, "/proc/%d/task", process.pid);
+    tasks = opendir(path);
+    cr_assert_not_null(tasks);
+    while ((entry = readdir(tasks)) != NULL) {
+        long filters = entry->d_name[0] != '.' ? status_of(entry->d_name, "Seccomp_filters") : -1;
+
+        if (entry->d_name[0] != '.') {
+            threads.count++;
+            threads.filters[filters < 0 ? 0 : filters > 2 ? 2 : filters]++;
+            threads.unprivileged += status_of(entry->d_name, "Uid") == (long)uid;
+        }
+    }
+    closedir(tasks);
+    return threads;
+}
+
+Test(outside, every_thread_is_in_the_sandbox)
+{
+    struct threads threads;
+
+    MAKE_KERNEL(never_reads);
+    START(-1, -1, -1, WITH_KERNEL, "--vcpus", "2");
+    cr_assert(process_expect(&process, "L"));
+    threads = count_threads(geteuid());
+    cr_expect_gt(threads.count, 3);
+    cr_expect_geq(threads.filters[2], 2, "%u threads have two filters: both vCPUs, and what KVM starts for them",
+                  threads.filters[2]);
+    cr_expect_eq(threads.filters[0], 0, "%u threads of %u have none", threads.filters[0], threads.count);
+    kill(process.pid, SIGTERM);
+    expect_end(128 + SIGTERM, "stopped by signal 15");
+}
+
+Test(outside, without_the_sandbox_is_said)
+{
+    struct threads threads;
+
+    MAKE_KERNEL(never_reads);
+    START(-1, -1, -1, WITH_KERNEL, "--no-sandbox");
+    cr_assert(process_expect(&process, "L"));
+    threads = count_threads(geteuid());
+    cr_expect_eq(threads.filters[0], threads.count);
+    kill(process.pid, SIGTERM);
+    expect_end(128 + SIGTERM, "--no-sandbox: a guest that takes over this process has its user's rights");
+}
+
+Test(outside, root_is_dropped)
+{
+    struct threads threads;
+
+    need_root();
+    MAKE_KERNEL(never_reads);
+    START(-1, -1, -1, WITH_KERNEL, "--uid", "65534", "--gid", "65534");
+    cr_assert(process_expect(&process, "L"));
+    threads = count_threads(65534);
+    cr_expect_eq(threads.unprivileged, threads.count);
+    kill(process.pid, SIGTERM);
+    expect_end(128 + SIGTERM, "stopped by signal 15");
+    cr_assert(
+        process_start(&process, (char *[]){loam_path(), WITH_KERNEL, "--uid", "65534", NULL}, LIMIT_MILLISECONDS));
+    expect_end(2, "--uid goes with --gid N only: a group of root's would stay");
 }
