@@ -26,6 +26,27 @@ packages() {
         >&2 || lacks "packages: ${missing[*]} could not be installed: see the lines above"
 }
 
+# unpacked NAME: where the files of that Debian package lie, unpacked in a cache and not installed. Packages that only name
+# another, as linux-image-cloud-amd64 does, are followed.
+unpacked() {
+    local name=$1 cache=${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/loam/packages folder work named
+    named=$(apt-cache depends --no-recommends "$name" 2>/dev/null | sed -n 's/^ *Depends: \(linux-image-[0-9].*\)/\1/p')
+    name=${named:-$name}
+    folder=$cache/$name
+    if [ ! -d "$folder" ]; then
+        mkdir -p "$cache"
+        work=$(mktemp --directory "$cache/.new-XXXXXX")
+        echo "packages: unpacking $name in $folder" >&2
+        (cd "$work" && apt-get download --quiet "$name" >/dev/null && dpkg-deb --extract "$name"_*.deb files) >&2 || {
+            rm -rf "$work"
+            lacks "packages: $name could not be had: see the lines above"
+        }
+        mv -T "$work/files" "$folder" 2>/dev/null || true # another was faster
+        rm -rf "$work"
+    fi
+    echo "$folder"
+}
+
 # Debian's bazel is a launcher that looks for bazel-VERSION as .bazelversion names it, but its package has only bazel-4.
 bazel_found() {
     local version
