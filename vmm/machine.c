@@ -20,11 +20,13 @@
 #include "vmm/decode.h"
 #include "vmm/guest_clock.h"
 #include "vmm/kvm.h"
+#include "vmm/lookout.h"
 #include "vmm/lost_memory.h"
 #include "vmm/lost_reason.h"
 #include "vmm/pit.h"
 #include "vmm/power.h"
 #include "vmm/pvpanic.h"
+#include "vmm/rest.h"
 #include "vmm/serial.h"
 #include "vmm/vcpu.h"
 #include "vmm/virtio_mmio.h"
@@ -37,6 +39,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <time.h>
 #include <unistd.h>
 
 /*
@@ -71,11 +74,12 @@ struct machine {
     struct virtio_rng rng;
     struct guest_clock clock;
     struct crew crew;
+    struct lookout lookout;
     bool has_interrupts;   /* irqchip and PIT */
     bool has_virtio_range; /* in the map */
     bool has_rng;
-    atomic_uint reason;    /* enum machine_stop_reason */
-    atomic_bool is_pacing; /* a vCPU waits for the reader of its output, and is not to be woken for a look */
+    atomic_uint reason;       /* enum machine_stop_reason */
+    atomic_uint pacing_count; /* vCPUs that wait for the reader of their output, and are not to be woken for a look */
     uint32_t exit_code;
     uint32_t stop_vcpu;
     char cause[640];
@@ -92,9 +96,6 @@ static _Thread_local uint32_t current_vcpu;
 
 /* Whether the guest has written to COM1 in the exit that this thread carries out. */
 static _Thread_local bool has_output;
-
-#define REST_FORMAT                                                                                                    \
-    "is halted for good: HLT with interrupts off, at 0x%" PRIx64 " (the next instruction): nothing can wake it"
 
 /* --- The end of a run ----------------------------------------------------------------------------------------- */
 
@@ -164,20 +165,6 @@ static void stop_with_report(struct machine *machine, enum machine_stop_reason r
         machine->stop_vcpu = vcpu->index;
         describe_cause(machine, vcpu, lost);
         vcpu_describe(vcpu, machine->map, machine->report, sizeof machine->report);
-        announce_stop(machine);
-    }
-}
-
-/*
- * From the vCPU's thread. With no other vCPU nothing wakes it: it takes no interrupts, and devices here raise no NMI.
- */
-static void stop_at_rest(struct machine *machine, const struct vcpu *vcpu)
-{
-    uint64_t rip;
-
-    if (machine->vcpu_count == 1 && vcpu_rests_for_good(vcpu, &rip) && claim_stop(machine, MACHINE_STOP_HALT)) {
-        machine->stop_vcpu = vcpu->index;
-        snprintf(machine->cause, sizeof machine->cause, "the guest " REST_FORMAT, rip);
         announce_stop(machine);
     }
 }
@@ -315,8 +302,6 @@ static void settle(struct machine *machine, struct vcpu *vcpu, enum vcpu_event e
     case VCPU_INTERRUPTED:
         if (crew_is_pausing(&machine->crew)) {
             crew_rest(&machine->crew);
-        } else {
-            stop_at_rest(machine, vcpu);
         }
         break;
     case VCPU_SHUTDOWN:
@@ -340,9 +325,9 @@ static void settle(struct machine *machine, struct vcpu *vcpu, enum vcpu_event e
 static void pace(struct machine *machine)
 {
     if (has_output && machine->serial_pace != NULL) {
-        atomic_store(&machine->is_pacing, true);
+        atomic_fetch_add(&machine->pacing_count, 1);
         machine->serial_pace(machine->serial_self);
-        atomic_store(&machine->is_pacing, false);
+        atomic_fetch_sub(&machine->pacing_count, 1);
     }
     has_output = has_output && crew_is_pausing(&machine->crew);
 }
@@ -722,25 +707,55 @@ int machine_pause_fd(const struct machine *machine)
 
 /* --- The end ---------------------------------------------------------------------------------------------------- */
 
-void machine_look(struct machine *machine)
+static int64_t now_milliseconds(void)
 {
-    if (machine->vcpu_count == 1 && !atomic_load(&machine->is_pacing)) {
-        crew_kick(&machine->crew, 0);
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* With every vCPU parked, as rest.h wants it; the guest's clocks go on, for this takes no longer than an exit of each. */
+static void look(struct machine *machine)
+{
+    struct rest rest;
+
+    if (atomic_load(&machine->pacing_count) > 0 || !crew_pause(&machine->crew)) {
+        return;
     }
+    if (rest_is_for_good(machine->vm_fd, machine->vcpus, machine->vcpu_count, &rest) &&
+        claim_stop(machine, MACHINE_STOP_HALT)) {
+        machine->stop_vcpu = rest.vcpu;
+        strcpy(machine->cause, "the guest ");
+        rest_describe(&rest, machine->cause + strlen(machine->cause), sizeof machine->cause - strlen(machine->cause));
+        announce_stop(machine);
+    }
+    crew_resume(&machine->crew);
+}
+
+int machine_look(struct machine *machine)
+{
+    int64_t now = now_milliseconds();
+
+    if (!machine->has_interrupts || is_stopping(machine) || crew_is_pausing(&machine->crew)) {
+        return LOOKOUT_MAX_MILLISECONDS;
+    }
+    if (lookout_is_due(&machine->lookout, now) &&
+        lookout_turn(&machine->lookout, now, crew_taken_nanoseconds(&machine->crew))) {
+        look(machine);
+    }
+    return lookout_wait_milliseconds(&machine->lookout, now);
 }
 
 /* Of a machine that was asked to stop: that it would never have ended by itself. */
 static void describe_rest(const struct machine *machine, char *text, size_t bytes)
 {
-    uint64_t rip, last = 0;
+    struct rest rest;
 
-    for (uint32_t i = 0; i < machine->vcpu_count; i++) {
-        if (!vcpu_rests_for_good(&machine->vcpus[i], &rip)) {
-            return;
-        }
-        last = rip != 0 ? rip : last;
+    if (machine->has_interrupts && rest_is_for_good(machine->vm_fd, machine->vcpus, machine->vcpu_count, &rest)) {
+        snprintf(text, bytes, "it ");
+        rest_describe(&rest, text + strlen(text), bytes - strlen(text));
     }
-    snprintf(text, bytes, "it " REST_FORMAT, last);
 }
 
 void machine_wait(struct machine *machine, struct machine_result *result)

@@ -371,6 +371,12 @@ Test(emulator, a_triple_fault_is_a_crash_and_is_explained)
     expect_crash("t", "loam-emulator: the guest ended in a triple fault\n");
 }
 
+/* Nobody asks for it: the emulator looks by itself. */
+Test(emulator, a_guest_that_is_halted_for_good_has_crashed)
+{
+    expect_crash("h", "loam-emulator: the guest is halted for good: HLT with interrupts off, at 0x");
+}
+
 Test(emulator, a_panic_can_end_the_process)
 {
     emulator_run_guest(&run, NULL, NULL);

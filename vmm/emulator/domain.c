@@ -62,6 +62,7 @@ struct domain {
     struct loam_diag renew_diag;
     int64_t born_milliseconds;
     uint32_t quick_resets; /* in a row */
+    int64_t next_look;     /* when machine_look wants to be called again */
 };
 
 static const char *const state_names[DOMAIN_STATE_COUNT] = {
@@ -611,6 +612,22 @@ static bool takes_serial(const struct domain *domain, uint32_t index)
            !domain->has_ended;
 }
 
+/* The machine runs, and is the owner's. */
+static bool is_to_be_looked_at(const struct domain *domain)
+{
+    return domain->state == DOMAIN_RUNNING && !domain->is_renewing && !domain->has_ended;
+}
+
+static void await_look(const struct domain *domain, int *timeout_milliseconds)
+{
+    int64_t left = domain->next_look - now_milliseconds();
+
+    left = left < 0 ? 0 : left;
+    if (is_to_be_looked_at(domain) && (*timeout_milliseconds < 0 || left < *timeout_milliseconds)) {
+        *timeout_milliseconds = (int)left;
+    }
+}
+
 size_t domain_poll(struct domain *domain, struct pollfd fds[DOMAIN_POLL_MAX], int *timeout_milliseconds)
 {
     size_t count = 0;
@@ -626,6 +643,7 @@ size_t domain_poll(struct domain *domain, struct pollfd fds[DOMAIN_POLL_MAX], in
             count += chardev_poll(domain->chardevs[i], fds + count, takes_serial(domain, i), timeout_milliseconds);
         }
     }
+    await_look(domain, timeout_milliseconds);
     return count;
 }
 
@@ -648,6 +666,9 @@ void domain_turn(struct domain *domain)
         if (domain->chardevs[i] != NULL) {
             chardev_turn(domain->chardevs[i], takes_serial(domain, i) ? take_serial : NULL, domain);
         }
+    }
+    if (is_to_be_looked_at(domain)) {
+        domain->next_look = now_milliseconds() + machine_look(domain->launch.machine);
     }
 }
 
