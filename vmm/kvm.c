@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "vmm/kvm.h"
 
+#include <cpuid.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/ioctl.h>
@@ -12,6 +13,9 @@
 /* KVM API, section 4.4: what KVM_CAP_NR_VCPUS and KVM_CAP_NR_MEMSLOTS mean where they are not answered. */
 #define VCPU_COUNT_DEFAULT 4u
 #define SLOT_COUNT_DEFAULT 32u
+
+#define CPUID_1_ECX_VMX        (1u << 5)
+#define CPUID_80000001_ECX_SVM (1u << 2)
 
 struct capability {
     unsigned long number;
@@ -53,6 +57,15 @@ int kvm_ioctl_number(int fd, unsigned long request, unsigned long argument)
         result = ioctl(fd, request, argument);
     } while (result < 0 && errno == EINTR);
     return result;
+}
+
+bool kvm_emulates(void)
+{
+    unsigned eax, ebx, ecx, edx;
+    bool has_vtx = __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & CPUID_1_ECX_VMX) != 0;
+    bool has_svm = __get_cpuid(0x80000001, &eax, &ebx, &ecx, &edx) != 0 && (ecx & CPUID_80000001_ECX_SVM) != 0;
+
+    return !has_vtx && !has_svm;
 }
 
 static enum loam_error open_device(const char *device, int *fd, struct loam_diag *diag)

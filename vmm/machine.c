@@ -28,6 +28,7 @@
 #include "vmm/pvpanic.h"
 #include "vmm/rest.h"
 #include "vmm/serial.h"
+#include "vmm/stand.h"
 #include "vmm/vcpu.h"
 #include "vmm/virtio_mmio.h"
 #include "vmm/virtio_rng.h"
@@ -774,6 +775,19 @@ void machine_wait(struct machine *machine, struct machine_result *result)
     for (uint32_t i = 0; i < machine->vcpu_count; i++) {
         result->exit_count += machine->vcpus[i].exit_count;
     }
+}
+
+uint32_t machine_vcpu_count(const struct machine *machine)
+{
+    return machine->vcpu_count;
+}
+
+void machine_stand(const struct machine *machine, uint32_t vcpu, struct stand *stand)
+{
+    const struct loam_gpa_view *view = loam_gpa_map_acquire(machine->map);
+
+    stand_ask(&machine->vcpus[vcpu], view, stand);
+    loam_gpa_map_release(machine->map, view);
 }
 
 size_t machine_serial_input(struct machine *machine, const uint8_t *bytes, size_t count)

@@ -48,6 +48,8 @@
 #define MACHINE_VIRTIO_BYTES  0x1000ul
 #define MACHINE_VIRTIO_MAX    8u
 
+struct stand; /* stand.h */
+
 /* Opaque. */
 struct machine;
 
@@ -168,6 +170,11 @@ int machine_look(struct machine *machine);
 
 /* Wait for the vCPU threads to end, and say why. */
 void machine_wait(struct machine *machine, struct machine_result *result);
+
+uint32_t machine_vcpu_count(const struct machine *machine);
+
+/* Where a vCPU stands, after machine_wait. */
+void machine_stand(const struct machine *machine, uint32_t vcpu, struct stand *stand);
 
 /* Hand bytes to COM1's receiver; returns how many it took. */
 size_t machine_serial_input(struct machine *machine, const uint8_t *bytes, size_t count);

@@ -6,6 +6,7 @@
 #include "vmm/emulator/domain.h"
 
 #include "guest/abi.h"
+#include "vmm/account.h"
 #include "vmm/emulator/memory_files.h"
 #include "vmm/kick.h"
 #include "vmm/lasting.h"
@@ -424,10 +425,17 @@ static void judge_exit(struct domain *domain, const struct machine_result *resul
 
 static void judge_crash(struct domain *domain, const struct machine_result *result)
 {
+    struct account account;
+    char end[1024];
+
     if (result->report[0] != '\0') {
         fprintf(stderr, "%s\n", printable_of(result->report).text);
     }
-    say("%s", result->cause[0] != '\0' ? result->cause : launch_stop_text(result->reason));
+    account_make(domain->launch.machine, result, &domain->launch.plan, &domain->launch.kernel, &account);
+    account_print(&account, stderr);
+    account_end(&account, result->cause[0] != '\0' ? result->cause : launch_stop_text(result->reason), end, sizeof end);
+    account_release(&account);
+    say("%s", end);
     panic(domain, result->reason == MACHINE_STOP_BROKEN ? DOMAIN_BROKEN : DOMAIN_PANICKED);
 }
 
