@@ -195,18 +195,24 @@ static void consider(struct search *search, const Elf64_Sym *symbol)
     }
 }
 
-/* Up to SYMBOLS_NAME_BYTES - 1 bytes of the name, as much of it as the file has. */
+/* false: the name ends there, or the file does. */
+static bool read_character(const struct search *search, uint64_t at, char *c)
+{
+    uint64_t offset;
+
+    return loam_fits(at, 1, search->names.sh_size) && !__builtin_add_overflow(search->names.sh_offset, at, &offset) &&
+           boot_file_read(search->elf->file, offset, c, 1) && *c != '\0';
+}
+
 static void read_name(const struct search *search, char name[SYMBOLS_NAME_BYTES])
 {
-    uint64_t at = search->found.st_name, offset;
     uint32_t length = 0;
+    char c;
 
-    for (char c; length<SYMBOLS_NAME_BYTES - 1; name[length++] = c> ' ' && c < 0x7f ? c : '?') {
-        if (!loam_fits(at + length, 1, search->names.sh_size) ||
-            __builtin_add_overflow(search->names.sh_offset, at + length, &offset) ||
-            !boot_file_read(search->elf->file, offset, &c, 1) || c == '\0') {
-            break;
-        }
+    while (length < SYMBOLS_NAME_BYTES - 1 && read_character(search, (uint64_t)search->found.st_name + length, &c)) {
+        bool is_printable = c > ' ' && c < 0x7f;
+
+        name[length++] = is_printable ? c : '?';
     }
     name[length] = '\0';
 }

@@ -125,6 +125,10 @@ Test(account, tells_of_a_vcpu_that_was_reset)
     make();
     check_vcpu(0, "vCPU 0 was reset: this processor keeps nothing of a guest that ends in a triple fault");
     cr_expect_str_empty(account.advice);
+    result.vcpu = 1;
+    make();
+    check_vcpu(0, "vCPU 0 stood at 0xfffffff0, in real mode without paging");
+    result.vcpu = 0;
     result.reason = MACHINE_STOP_REQUESTED;
     make();
     check_vcpu(0, "vCPU 0 stood at 0xfffffff0, in real mode without paging");

@@ -237,15 +237,12 @@ Test(session, ended_before_its_time_it_says_how_much_is_left)
 /* Again and again, without any event: a guest may come to rest at any time. As soon as the machine wants it. */
 Test(session, ends_when_a_look_ends_the_machine)
 {
-    int64_t before = now_milliseconds();
-
     open_session();
-    machine.looks_wanted = 3;
-    machine.look_milliseconds = 30;
+    machine.looks_wanted = 300;
+    machine.look_milliseconds = 1;
     request.timeout_milliseconds = 100000; /* more than this test has */
     watch(SESSION_MACHINE);
-    cr_expect_eq(machine.looks, 3);
-    cr_expect_geq(now_milliseconds() - before, MACHINE_LOOK_MILLISECONDS + 2 * 30 - 1);
+    cr_expect_eq(machine.looks, 300);
     cr_expect(machine.may_be_stopped, "a session without a terminal leaves SIGTSTP to the system");
 }
 

@@ -162,4 +162,7 @@ Test(stand, tells_how_it_came_to_a_bad_end)
     vcpu.run_errno = EFAULT;
     stand_ask(&vcpu, NULL, &stand);
     cr_expect(!stand.is_triple_fault && !stand.lacks_instruction, "the exit is an old one");
+    run.exit_reason = KVM_EXIT_SHUTDOWN;
+    stand_ask(&vcpu, NULL, &stand);
+    cr_expect(!stand.is_triple_fault && !stand.lacks_instruction, "the exit is an old one");
 }
