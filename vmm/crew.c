@@ -199,6 +199,15 @@ void crew_rest(struct crew *crew)
     park_rest(&crew->park);
 }
 
+void crew_kick(struct crew *crew, uint32_t member)
+{
+    pthread_mutex_lock(&crew->lock);
+    if (crew->members[member].is_working) {
+        pthread_kill(crew->members[member].self, KICK_SIGNAL);
+    }
+    pthread_mutex_unlock(&crew->lock);
+}
+
 uint64_t crew_taken_nanoseconds(struct crew *crew)
 {
     uint64_t taken = 0;

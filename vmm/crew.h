@@ -84,6 +84,9 @@ int crew_pause_fd(const struct crew *crew);
 /* In a round, where the member may be parked: rest as long as there is a pause. */
 void crew_rest(struct crew *crew);
 
+/* One kick, which finds a member in its call or does nothing. */
+void crew_kick(struct crew *crew, uint32_t member);
+
 /* Processor time that the members who are there have taken, which stands still while all of them wait. */
 uint64_t crew_taken_nanoseconds(struct crew *crew);
 

@@ -716,6 +716,13 @@ static int64_t now_milliseconds(void)
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
+/* No vCPU is in KVM_RUN. */
+static bool is_at_rest(const struct machine *machine, struct rest *rest)
+{
+    return machine->has_interrupts && rest_has_quiet_lines(machine->vm_fd) &&
+           rest_is_for_good(machine->vcpus, machine->vcpu_count, rest);
+}
+
 /* With every vCPU parked, as rest.h wants it; the guest's clocks go on, for this takes no longer than an exit of each. */
 static void look(struct machine *machine)
 {
@@ -724,8 +731,7 @@ static void look(struct machine *machine)
     if (atomic_load(&machine->pacing_count) > 0 || !crew_pause(&machine->crew)) {
         return;
     }
-    if (rest_is_for_good(machine->vm_fd, machine->vcpus, machine->vcpu_count, &rest) &&
-        claim_stop(machine, MACHINE_STOP_HALT)) {
+    if (is_at_rest(machine, &rest) && claim_stop(machine, MACHINE_STOP_HALT)) {
         machine->stop_vcpu = rest.vcpu;
         strcpy(machine->cause, "the guest ");
         rest_describe(&rest, machine->cause + strlen(machine->cause), sizeof machine->cause - strlen(machine->cause));
@@ -753,7 +759,7 @@ static void describe_rest(const struct machine *machine, char *text, size_t byte
 {
     struct rest rest;
 
-    if (machine->has_interrupts && rest_is_for_good(machine->vm_fd, machine->vcpus, machine->vcpu_count, &rest)) {
+    if (is_at_rest(machine, &rest)) {
         snprintf(text, bytes, "it ");
         rest_describe(&rest, text + strlen(text), bytes - strlen(text));
     }

@@ -45,7 +45,7 @@ static bool has_quiet_vectors(int vcpu_fd)
     return true;
 }
 
-static bool has_quiet_lines(int vm_fd)
+bool rest_has_quiet_lines(int vm_fd)
 {
     struct kvm_irqchip chip = {.chip_id = KVM_IRQCHIP_IOAPIC};
 
@@ -103,7 +103,7 @@ static bool add(const struct vcpu *vcpu, struct rest *rest)
     return true;
 }
 
-bool rest_is_for_good(int vm_fd, const struct vcpu *vcpus, uint32_t count, struct rest *rest)
+bool rest_is_for_good(const struct vcpu *vcpus, uint32_t count, struct rest *rest)
 {
     *rest = (struct rest){.halted_count = 0};
     for (uint32_t i = 0; i < count; i++) {
@@ -111,10 +111,6 @@ bool rest_is_for_good(int vm_fd, const struct vcpu *vcpus, uint32_t count, struc
             *rest = (struct rest){.halted_count = 0};
             return false;
         }
-    }
-    if (!has_quiet_lines(vm_fd)) {
-        *rest = (struct rest){.halted_count = 0};
-        return false;
     }
     return true;
 }

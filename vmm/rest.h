@@ -33,8 +33,14 @@ struct rest {
     uint64_t rip;
 };
 
-/* Whether the count vCPUs of the VM, 1 or more, rest for good; *rest is zero if not. The VM's controllers are in the kernel. */
-bool rest_is_for_good(int vm_fd, const struct vcpu *vcpus, uint32_t count, struct rest *rest);
+/*
+ * Whether no line of the VM's I/O APIC, which is in the kernel, is set to be delivered as more than an interrupt: then devices
+ * wake nobody who has them off.
+ */
+bool rest_has_quiet_lines(int vm_fd);
+
+/* Whether the count vCPUs of a VM whose lines are quiet, 1 or more, rest for good; *rest is zero if not. */
+bool rest_is_for_good(const struct vcpu *vcpus, uint32_t count, struct rest *rest);
 
 /* "is halted for good: ..." of a guest that does. As snprintf. */
 void rest_describe(const struct rest *rest, char *text, size_t bytes);

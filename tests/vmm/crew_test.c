@@ -231,6 +231,25 @@ Test(crew, ends_members_that_wait)
     }
 }
 
+Test(crew, kicks_one_out_of_its_call)
+{
+    atomic_store(&waits, true);
+    start();
+    while (atomic_load(&rounds[1]) == 0) {
+        sched_yield();
+    }
+    for (uint32_t i = 0; i < 20; i++) {
+        uint32_t before = atomic_load(&rounds[1]);
+
+        while (atomic_load(&rounds[1]) == before) {
+            crew_kick(&crew, 1);
+            sched_yield();
+        }
+    }
+    end();
+    crew_kick(&crew, 1);
+}
+
 /* Who waits takes none; who goes round does, and his clock is the crew's. */
 Test(crew, tells_the_time_that_its_members_take)
 {
