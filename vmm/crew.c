@@ -8,6 +8,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 #include <unistd.h>
 
 enum loam_error crew_init(struct crew *crew, const struct crew_work *work, uint32_t count, struct loam_diag *diag)
@@ -205,6 +206,24 @@ void crew_kick(struct crew *crew, uint32_t member)
         pthread_kill(crew->members[member].self, KICK_SIGNAL);
     }
     pthread_mutex_unlock(&crew->lock);
+}
+
+uint64_t crew_taken_nanoseconds(struct crew *crew)
+{
+    uint64_t taken = 0;
+
+    pthread_mutex_lock(&crew->lock);
+    for (uint32_t i = 0; i < crew->count; i++) {
+        struct timespec time;
+        clockid_t clock;
+
+        if (crew->members[i].is_working && pthread_getcpuclockid(crew->members[i].self, &clock) == 0 &&
+            clock_gettime(clock, &time) == 0) {
+            taken += (uint64_t)time.tv_sec * UINT64_C(1000000000) + (uint64_t)time.tv_nsec;
+        }
+    }
+    pthread_mutex_unlock(&crew->lock);
+    return taken;
 }
 
 pid_t crew_thread(const struct crew *crew, uint32_t member)

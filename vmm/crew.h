@@ -87,6 +87,9 @@ void crew_rest(struct crew *crew);
 /* One kick, which finds a member in its call or does nothing. */
 void crew_kick(struct crew *crew, uint32_t member);
 
+/* Processor time that the members who are there have taken, which stands still while all of them wait. */
+uint64_t crew_taken_nanoseconds(struct crew *crew);
+
 /* As gettid(2) gives it; 0: it was not started, or has been joined. */
 pid_t crew_thread(const struct crew *crew, uint32_t member);
 

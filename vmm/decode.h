@@ -45,6 +45,12 @@ const char *decode_entry_failure(uint64_t reason);
 /* Why KVM_RUN fails with that errno, and what to do about it. Static. */
 const char *decode_run_error(int run_errno);
 
+/*
+ * Of an emulation failure: the instruction's bytes, if KVM says them (KVM API, section 5, emulation_failure). Returns how
+ * many; 0: it does not.
+ */
+uint32_t decode_failed_bytes(const struct kvm_run *run, uint8_t bytes[DECODE_AFTER_BYTES]);
+
 /* The linear address of the next instruction. */
 uint64_t decode_linear_rip(const struct kvm_regs *regs, const struct kvm_sregs *sregs);
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "vmm/kvm.h"
 
+#include <cpuid.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/ioctl.h>
@@ -13,6 +14,9 @@
 /* KVM API, section 4.4: what KVM_CAP_NR_VCPUS and KVM_CAP_NR_MEMSLOTS mean where they are not answered. */
 #define VCPU_COUNT_DEFAULT 4u
 #define SLOT_COUNT_DEFAULT 32u
+
+#define CPUID_1_ECX_VMX        (1u << 5)
+#define CPUID_80000001_ECX_SVM (1u << 2)
 
 struct capability {
     unsigned long number;
@@ -70,6 +74,15 @@ static enum loam_error refuse_rights(const char *device, struct loam_diag *diag)
     return loam_fail(diag, LOAM_ERROR_NOT_PERMITTED,
                      "%s: user %u may not read and write it: join its group (usermod -aG kvm $USER, then log in again)",
                      device, geteuid());
+}
+
+bool kvm_emulates(void)
+{
+    unsigned eax, ebx, ecx, edx;
+    bool has_vtx = __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & CPUID_1_ECX_VMX) != 0;
+    bool has_svm = __get_cpuid(0x80000001, &eax, &ebx, &ecx, &edx) != 0 && (ecx & CPUID_80000001_ECX_SVM) != 0;
+
+    return !has_vtx && !has_svm;
 }
 
 static enum loam_error open_device(const char *device, int *fd, struct loam_diag *diag)

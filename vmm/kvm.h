@@ -60,6 +60,12 @@ void kvm_close(struct kvm *kvm);
 /* A new VM, close-on-exec; *vm_fd is -1 on failure. LOAM_ERROR_SYSTEM, LOAM_ERROR_NOT_PERMITTED. */
 LOAM_MUST_USE enum loam_error kvm_create_vm(const struct kvm *kvm, int *vm_fd, struct loam_diag *diag);
 
+/*
+ * Whether the processor shows neither VT-x nor SVM: then a KVM that is there has no hardware to run guests on, and emulates
+ * their instructions one by one. (Intel SDM volume 2A, CPUID, leaf 1; AMD manual volume 3, Fn8000_0001.)
+ */
+bool kvm_emulates(void);
+
 /* ioctl(2), once more when a signal interrupted it: not for KVM_RUN. -1 with errno set on failure. */
 int kvm_ioctl(int fd, unsigned long request, void *argument);
 

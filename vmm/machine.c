@@ -20,12 +20,15 @@
 #include "vmm/decode.h"
 #include "vmm/guest_clock.h"
 #include "vmm/kvm.h"
+#include "vmm/lookout.h"
 #include "vmm/lost_memory.h"
 #include "vmm/lost_reason.h"
 #include "vmm/pit.h"
 #include "vmm/power.h"
 #include "vmm/pvpanic.h"
+#include "vmm/rest.h"
 #include "vmm/serial.h"
+#include "vmm/stand.h"
 #include "vmm/vcpu.h"
 #include "vmm/virtio_mmio.h"
 #include "vmm/virtio_rng.h"
@@ -37,6 +40,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <time.h>
 #include <unistd.h>
 
 /*
@@ -72,11 +76,12 @@ struct machine {
     struct virtio_rng rng;
     struct guest_clock clock;
     struct crew crew;
+    struct lookout lookout;
     bool has_interrupts;   /* irqchip and PIT */
     bool has_virtio_range; /* in the map */
     bool has_rng;
-    atomic_uint reason;    /* enum machine_stop_reason */
-    atomic_bool is_pacing; /* a vCPU waits for the reader of its output, and is not to be woken for a look */
+    atomic_uint reason;       /* enum machine_stop_reason */
+    atomic_uint pacing_count; /* vCPUs that wait for the reader of their output, and are not to be woken for a look */
     uint32_t exit_code;
     uint32_t stop_vcpu;
     char cause[640];
@@ -96,9 +101,6 @@ static _Thread_local bool has_begun;
 
 /* Whether the guest has written to COM1 in the exit that this thread carries out. */
 static _Thread_local bool has_output;
-
-#define REST_FORMAT                                                                                                    \
-    "is halted for good: HLT with interrupts off, at 0x%" PRIx64 " (the next instruction): nothing can wake it"
 
 /* --- The end of a run ----------------------------------------------------------------------------------------- */
 
@@ -168,20 +170,6 @@ static void stop_with_report(struct machine *machine, enum machine_stop_reason r
         machine->stop_vcpu = vcpu->index;
         describe_cause(machine, vcpu, lost);
         vcpu_describe(vcpu, machine->map, machine->report, sizeof machine->report);
-        announce_stop(machine);
-    }
-}
-
-/*
- * From the vCPU's thread. With no other vCPU nothing wakes it: it takes no interrupts, and devices here raise no NMI.
- */
-static void stop_at_rest(struct machine *machine, const struct vcpu *vcpu)
-{
-    uint64_t rip;
-
-    if (machine->vcpu_count == 1 && vcpu_rests_for_good(vcpu, &rip) && claim_stop(machine, MACHINE_STOP_HALT)) {
-        machine->stop_vcpu = vcpu->index;
-        snprintf(machine->cause, sizeof machine->cause, "the guest " REST_FORMAT, rip);
         announce_stop(machine);
     }
 }
@@ -322,8 +310,6 @@ static void settle(struct machine *machine, struct vcpu *vcpu, enum vcpu_event e
     case VCPU_INTERRUPTED:
         if (crew_is_pausing(&machine->crew)) {
             crew_rest(&machine->crew);
-        } else {
-            stop_at_rest(machine, vcpu);
         }
         break;
     case VCPU_SHUTDOWN:
@@ -347,9 +333,9 @@ static void settle(struct machine *machine, struct vcpu *vcpu, enum vcpu_event e
 static void pace(struct machine *machine)
 {
     if (has_output && machine->serial_pace != NULL) {
-        atomic_store(&machine->is_pacing, true);
+        atomic_fetch_add(&machine->pacing_count, 1);
         machine->serial_pace(machine->serial_self);
-        atomic_store(&machine->is_pacing, false);
+        atomic_fetch_sub(&machine->pacing_count, 1);
     }
     has_output = has_output && crew_is_pausing(&machine->crew);
 }
@@ -741,25 +727,61 @@ int machine_pause_fd(const struct machine *machine)
 
 /* --- The end ---------------------------------------------------------------------------------------------------- */
 
-void machine_look(struct machine *machine)
+static int64_t now_milliseconds(void)
 {
-    if (machine->vcpu_count == 1 && !atomic_load(&machine->is_pacing)) {
-        crew_kick(&machine->crew, 0);
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* No vCPU is in KVM_RUN. */
+static bool is_at_rest(const struct machine *machine, struct rest *rest)
+{
+    return machine->has_interrupts && rest_has_quiet_lines(machine->vm_fd) &&
+           rest_is_for_good(machine->vcpus, machine->vcpu_count, rest);
+}
+
+/* With every vCPU parked, as rest.h wants it; the guest's clocks go on, for this takes no longer than an exit of each. */
+static void look(struct machine *machine)
+{
+    struct rest rest;
+
+    if (atomic_load(&machine->pacing_count) > 0 || !crew_pause(&machine->crew)) {
+        return;
     }
+    if (is_at_rest(machine, &rest) && claim_stop(machine, MACHINE_STOP_HALT)) {
+        machine->stop_vcpu = rest.vcpu;
+        strcpy(machine->cause, "the guest ");
+        rest_describe(&rest, machine->cause + strlen(machine->cause), sizeof machine->cause - strlen(machine->cause));
+        announce_stop(machine);
+    }
+    crew_resume(&machine->crew);
+}
+
+int machine_look(struct machine *machine)
+{
+    int64_t now = now_milliseconds();
+
+    if (!machine->has_interrupts || is_stopping(machine) || crew_is_pausing(&machine->crew)) {
+        return LOOKOUT_MAX_MILLISECONDS;
+    }
+    if (lookout_is_due(&machine->lookout, now) &&
+        lookout_turn(&machine->lookout, now, crew_taken_nanoseconds(&machine->crew))) {
+        look(machine);
+    }
+    return lookout_wait_milliseconds(&machine->lookout, now);
 }
 
 /* Of a machine that was asked to stop: that it would never have ended by itself. */
 static void describe_rest(const struct machine *machine, char *text, size_t bytes)
 {
-    uint64_t rip, last = 0;
+    struct rest rest;
 
-    for (uint32_t i = 0; i < machine->vcpu_count; i++) {
-        if (!vcpu_rests_for_good(&machine->vcpus[i], &rip)) {
-            return;
-        }
-        last = rip != 0 ? rip : last;
+    if (is_at_rest(machine, &rest)) {
+        snprintf(text, bytes, "it ");
+        rest_describe(&rest, text + strlen(text), bytes - strlen(text));
     }
-    snprintf(text, bytes, "it " REST_FORMAT, last);
 }
 
 void machine_wait(struct machine *machine, struct machine_result *result)
@@ -778,6 +800,19 @@ void machine_wait(struct machine *machine, struct machine_result *result)
     for (uint32_t i = 0; i < machine->vcpu_count; i++) {
         result->exit_count += machine->vcpus[i].exit_count;
     }
+}
+
+uint32_t machine_vcpu_count(const struct machine *machine)
+{
+    return machine->vcpu_count;
+}
+
+void machine_stand(const struct machine *machine, uint32_t vcpu, struct stand *stand)
+{
+    const struct loam_gpa_view *view = loam_gpa_map_acquire(machine->map);
+
+    stand_ask(&machine->vcpus[vcpu], view, stand);
+    loam_gpa_map_release(machine->map, view);
 }
 
 size_t machine_serial_input(struct machine *machine, const uint8_t *bytes, size_t count)

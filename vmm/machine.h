@@ -48,6 +48,8 @@
 #define MACHINE_VIRTIO_BYTES  0x1000ul
 #define MACHINE_VIRTIO_MAX    8u
 
+struct stand; /* stand.h */
+
 /* Opaque. */
 struct machine;
 
@@ -76,7 +78,7 @@ enum machine_stop_reason {
     MACHINE_STOP_POWER_OFF, /* the guest entered ACPI's S5 */
     MACHINE_STOP_PANIC,     /* the guest said that it has panicked: exit_code is what it wrote */
     MACHINE_STOP_RESET,     /* the guest asked for a reset: i8042 or reset control register */
-    MACHINE_STOP_HALT,      /* HLT, and nothing can end it: no interrupts, or they are off (see machine_look) */
+    MACHINE_STOP_HALT,      /* it can never go on: no interrupts, or they are off on every vCPU (see machine_look) */
     MACHINE_STOP_SHUTDOWN,  /* triple fault */
     MACHINE_STOP_BROKEN,    /* KVM cannot go on */
     MACHINE_STOP_REQUESTED, /* machine_stop */
@@ -159,13 +161,22 @@ int machine_pause_fd(const struct machine *machine);
 bool machine_press_power(struct machine *machine);
 
 /*
- * Look whether anything can still wake the guest's only vCPU, which KVM itself does not tell of; if nothing can, the run
- * ends with MACHINE_STOP_HALT. A look costs the guest one exit, may miss once, and is no more than asked for here.
+ * Look whether anything can still wake the guest, which KVM itself does not tell of; if nothing can, the run ends with
+ * MACHINE_STOP_HALT. To be called again and again while the guest runs, first after MACHINE_LOOK_MILLISECONDS and then after as
+ * many as it returns: most calls ask for clocks alone, and vCPUs are called out of the guest only where they have been
+ * asleep (lookout.h), so that a guest that halts for good ends some 40 ms later, and one that runs is not disturbed.
+ * Called earlier, it does nothing. Where nobody calls it, such a guest goes on for ever.
  */
-void machine_look(struct machine *machine);
+#define MACHINE_LOOK_MILLISECONDS 20
+int machine_look(struct machine *machine);
 
 /* Wait for the vCPU threads to end, and say why. */
 void machine_wait(struct machine *machine, struct machine_result *result);
+
+uint32_t machine_vcpu_count(const struct machine *machine);
+
+/* Where a vCPU stands, after machine_wait. */
+void machine_stand(const struct machine *machine, uint32_t vcpu, struct stand *stand);
 
 /* Hand bytes to COM1's receiver; returns how many it took. */
 size_t machine_serial_input(struct machine *machine, const uint8_t *bytes, size_t count);

@@ -334,6 +334,64 @@ void report_stop(struct report *report, const struct machine_result *result)
     }
 }
 
+/* Beyond what a reader's number may hold: addresses and values of 64 bits. */
+static json_t *json_hex(uint64_t value)
+{
+    return json_sprintf("0x%" PRIx64, value);
+}
+
+static json_t *json_or_null(const char *text)
+{
+    return text[0] != '\0' ? json_text(text) : json_null();
+}
+
+static json_t *json_of_vcpu(const struct account_vcpu *vcpu, uint32_t index)
+{
+    const struct stand *stand = &vcpu->stand;
+    json_t *object = json_pack("{sIss}", "vcpu", (json_int_t)index, "state", account_activity_name(stand->activity));
+    char place[ACCOUNT_LINE_BYTES];
+
+    if (stand->activity == STAND_UNKNOWN || stand->activity == STAND_UNSTARTED || stand_is_reset(stand)) {
+        return object;
+    }
+    account_place(vcpu, place, sizeof place);
+    json_object_set_new(object, "rip", json_hex(stand->rip));
+    json_object_set_new(object, "symbol", json_or_null(place));
+    json_object_set_new(object, "instruction", json_or_null(vcpu->instruction.text));
+    json_object_set_new(object, "mode", json_string(account_mode_name(stand->mode)));
+    json_object_set_new(object, "paging", json_string(account_paging_name(stand->paging)));
+    return object;
+}
+
+static json_t *json_of_missed(const struct bus_missed *missed)
+{
+    return json_pack("{sssosIsbsosI}", "space", missed->space == BUS_PIO ? "port" : "memory", "address",
+                     json_hex(missed->address), "bytes", (json_int_t)missed->bytes, "write", missed->is_write, "value",
+                     missed->is_write ? json_hex(missed->value) : json_null(), "count", (json_int_t)missed->count);
+}
+
+void report_account(struct report *report, const struct account *account)
+{
+    json_t *stop = json_object_get(report->root, "stop"), *vcpus, *missed;
+
+    end_progress(report);
+    account_print(account, stderr);
+    if (stop == NULL) {
+        return;
+    }
+    vcpus = json_array();
+    missed = json_array();
+    for (uint32_t i = 0; i < account->vcpu_count; i++) {
+        json_array_append_new(vcpus, json_of_vcpu(&account->vcpus[i], i));
+    }
+    for (uint32_t i = 0; i < account->missed_count; i++) {
+        json_array_append_new(missed, json_of_missed(&account->missed[i]));
+    }
+    json_object_set_new(stop, "vcpus", vcpus);
+    json_object_set_new(stop, "missed", missed);
+    json_object_set_new(stop, "advice", json_or_null(account->advice));
+}
+
 void report_failure(struct report *report, const char *format, ...)
 {
     char text[1024];

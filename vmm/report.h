@@ -13,6 +13,7 @@
 
 #include "loam/error.h"
 #include "loam/memory.h"
+#include "vmm/account.h"
 #include "vmm/attest.h"
 #include "vmm/machine.h"
 #include "vmm/transcript.h"
@@ -46,6 +47,9 @@ void report_check(struct report *report, enum loam_abi_check check, const struct
 
 /* How the run ended; a machine that broke is described in full. */
 void report_stop(struct report *report, const struct machine_result *result);
+
+/* After it: where the vCPUs stood, on standard error; in JSON, in "stop". */
+void report_account(struct report *report, const struct account *account);
 
 /* One line on standard error, "loam: ...": why nothing can go on. In JSON, also "error". */
 LOAM_PRINTF(2, 3)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "vmm/run.h"
 
+#include "vmm/account.h"
 #include "vmm/console.h"
 #include "vmm/launch.h"
 #include "vmm/leave.h"
@@ -320,20 +321,60 @@ static int judge_panic(struct run *run, uint32_t events)
     return EXIT_CODE_GUEST_FAILED;
 }
 
+/* Where the vCPUs stood, of a run that did not end as it should. The caller releases the account. */
+static void give_account(struct run *run, const struct machine_result *result, struct account *account)
+{
+    account_make(run->launch.machine, result, &run->launch.plan, &run->launch.kernel, account);
+    report_account(&run->report, account);
+}
+
 /* Also of a self-test that ended as it never does. */
 static int judge_broken(struct run *run, const struct machine_result *result, uint32_t passed)
 {
     const char *reason = launch_stop_text(result->reason);
+    struct account account;
+    char end[1024];
 
-    if (result->cause[0] != '\0') {
-        report_failure(&run->report, "%s", result->cause);
+    give_account(run, result, &account);
+    account_end(&account, result->cause[0] != '\0' ? result->cause : reason, end, sizeof end);
+    if (run->launch.attest == NULL || strcmp(end, reason) != 0) {
+        report_failure(&run->report, "%s", end);
     }
     if (run->launch.attest != NULL) {
         report_verdict(&run->report, false, passed, LOAM_ABI_CHECK_COUNT, reason);
-    } else if (result->cause[0] == '\0') {
-        report_failure(&run->report, "%s", reason);
     }
+    account_release(&account);
     return EXIT_CODE_BROKEN;
+}
+
+static int judge_timeout(struct run *run, const struct machine_result *result)
+{
+    struct account account;
+    char end[1024];
+
+    report_stop(&run->report, result);
+    give_account(run, result, &account);
+    if (result->cause[0] != '\0') {
+        account_end(&account, result->cause, end, sizeof end);
+    } else {
+        snprintf(end, sizeof end, "%s",
+                 account.advice[0] != '\0' ? account.advice : "give it more with --timeout SECONDS");
+    }
+    report_failure(&run->report, "the guest did not end within %.3g s: %s",
+                   (double)run->options->timeout_milliseconds / 1000, end);
+    account_release(&account);
+    return EXIT_CODE_BROKEN;
+}
+
+static int judge_signal(struct run *run, const struct machine_result *result)
+{
+    struct account account;
+
+    report_stop(&run->report, result);
+    give_account(run, result, &account);
+    report_failure(&run->report, "stopped by signal %d", run->session.signal_number);
+    account_release(&account);
+    return 128 + run->session.signal_number;
 }
 
 static int judge_machine(struct run *run, const struct machine_result *result)
@@ -365,13 +406,9 @@ static int judge(struct run *run, enum session_end end, const struct machine_res
     case SESSION_MACHINE:
         return judge_machine(run, result);
     case SESSION_TIMEOUT:
-        report_failure(&run->report, "the guest did not end within %.3g s: %s",
-                       (double)run->options->timeout_milliseconds / 1000,
-                       result->cause[0] != '\0' ? result->cause : "give it more with --timeout SECONDS");
-        return EXIT_CODE_BROKEN;
+        return judge_timeout(run, result);
     case SESSION_SIGNAL:
-        report_failure(&run->report, "stopped by signal %d", run->session.signal_number);
-        return 128 + run->session.signal_number;
+        return judge_signal(run, result);
     case SESSION_LEFT:
     default:
         return EXIT_CODE_PASS;

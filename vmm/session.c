@@ -10,9 +10,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#define RETRY_MILLISECONDS 5 /* until the guest's receiver is asked again whether it has room */
-#define LOOK_MILLISECONDS                                                                                              \
-    250 /* until a terminal in the background, and a guest that may be halted, is looked at again */
+#define RETRY_MILLISECONDS 5   /* until the guest's receiver is asked again whether it has room */
+#define LOOK_MILLISECONDS  250 /* until a terminal in the background is looked at again */
 
 /* What was typed and the serial line has not taken yet: bytes [taken, count). */
 struct input {
@@ -32,7 +31,7 @@ struct watch {
     struct session *session;
     struct machine *machine;
     struct input input;
-    int64_t next_look;
+    int64_t next_look; /* when machine_look wants to be called again */
 };
 
 /* --- Signals ---------------------------------------------------------------------------------------------------- */
@@ -283,9 +282,13 @@ static int wait_milliseconds(const struct watch *watch)
 {
     const struct input *input = &watch->input;
     int64_t left = session_left_milliseconds(watch->session);
+    int64_t until_look = watch->next_look - now_milliseconds();
 
     if (left < 0 || left > LOOK_MILLISECONDS) {
         left = LOOK_MILLISECONDS;
+    }
+    if (until_look < left) {
+        left = until_look < 0 ? 0 : until_look;
     }
     return input->count > 0 && left > RETRY_MILLISECONDS ? RETRY_MILLISECONDS : (int)left;
 }
@@ -295,8 +298,7 @@ static void look(struct watch *watch)
     int64_t now = now_milliseconds();
 
     if (now >= watch->next_look) {
-        watch->next_look = now + LOOK_MILLISECONDS;
-        machine_look(watch->machine);
+        watch->next_look = now + machine_look(watch->machine);
     }
 }
 
@@ -374,7 +376,7 @@ enum loam_error session_watch(struct session *session, struct machine *machine, 
 {
     struct watch watch = {.session = session,
                           .machine = machine,
-                          .next_look = now_milliseconds() + LOOK_MILLISECONDS,
+                          .next_look = now_milliseconds() + MACHINE_LOOK_MILLISECONDS,
                           .input = {.fd = request->input_fd, .job_fd = -1, .outlet = request->console}};
     enum loam_error error = LOAM_OK;
     bool has_intake = false;

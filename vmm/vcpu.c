@@ -41,7 +41,6 @@ static_assert(offsetof(struct vcpu_cpuid, entries) == sizeof(struct kvm_cpuid2),
 #define EFER_LME (UINT64_C(1) << 8)
 #define EFER_LMA (UINT64_C(1) << 10)
 
-#define RFLAGS_IF    (UINT64_C(1) << 9)
 #define RFLAGS_FIXED UINT64_C(2) /* bit 1 is always set, all others clear: no interrupts */
 
 /* The GDT of boot_state. */
@@ -599,22 +598,6 @@ bool vcpu_find_lost(const struct vcpu *vcpu, const struct loam_gpa_view *view, s
         snprintf(lost->how, sizeof lost->how, "where cr3 points");
     }
     return lost->is_known;
-}
-
-bool vcpu_rests_for_good(const struct vcpu *vcpu, uint64_t *rip)
-{
-    struct kvm_mp_state state;
-    struct kvm_regs regs;
-
-    *rip = 0;
-    if (kvm_ioctl(vcpu->fd, KVM_GET_MP_STATE, &state) < 0 || kvm_ioctl(vcpu->fd, KVM_GET_REGS, &regs) < 0) {
-        return false;
-    }
-    if (state.mp_state == KVM_MP_STATE_UNINITIALIZED || state.mp_state == KVM_MP_STATE_INIT_RECEIVED) {
-        return true;
-    }
-    *rip = regs.rip;
-    return state.mp_state == KVM_MP_STATE_HALTED && (regs.rflags & RFLAGS_IF) == 0;
 }
 
 void vcpu_request_exit(struct vcpu *vcpu)

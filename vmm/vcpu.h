@@ -132,12 +132,6 @@ void vcpu_withdraw_exit(struct vcpu *vcpu);
  */
 bool vcpu_find_lost(const struct vcpu *vcpu, const struct loam_gpa_view *view, struct lost_memory *lost);
 
-/*
- * Whether nothing can wake a vCPU that has stopped running: it was never started (*rip is 0), or it is halted with
- * interrupts off, and its next instruction is at *rip. Its own thread, or none.
- */
-bool vcpu_rests_for_good(const struct vcpu *vcpu, uint64_t *rip);
-
 /* What the last exit means, in several lines; as decode_exit. map says where the code lies. */
 size_t vcpu_describe(const struct vcpu *vcpu, struct loam_gpa_map *map, char *text, size_t bytes);
 

@@ -6,6 +6,7 @@
  *     e   exit port, code 0           x   exit port, code 3
  *     r   reset (i8042)               p   panic (port 0x505)
  *     t   triple fault                b   what comes after it, up to a line's end, is said back
+ *     h   halt for good
  *
  * It begins by saying its command line, and whether its memory is as it should be in a new life. Its balloon, if it has
  * one, is as large as it is wanted.
@@ -171,6 +172,13 @@ static void fault(void)
     __asm__ volatile("lidt %0\n\tud2" : : "m"(none));
 }
 
+static void halt(void)
+{
+    for (;;) {
+        __asm__ volatile("cli\n\thlt");
+    }
+}
+
 static void obey(uint8_t command)
 {
     switch (command) {
@@ -184,6 +192,9 @@ static void obey(uint8_t command)
         break;
     case 'e':
         platform_exit(LOAM_ABI_EXIT_PASS);
+    case 'h':
+        halt();
+        break;
     case 'x':
         platform_exit(3);
     case 'o':

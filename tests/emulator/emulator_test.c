@@ -368,7 +368,18 @@ Test(emulator, a_guest_that_stops_itself_with_a_code_has_crashed)
 
 Test(emulator, a_triple_fault_is_a_crash_and_is_explained)
 {
-    expect_crash("t", "loam-emulator: the guest ended in a triple fault\n");
+    expect_crash("t", "loam-emulator: the guest ended in a triple fault");
+}
+
+/* Nobody asks for it: the emulator looks by itself. */
+Test(emulator, a_guest_that_is_halted_for_good_has_crashed)
+{
+    expect_crash("h", "loam-emulator: the guest is halted for good: HLT with interrupts off, at 0x");
+}
+
+Test(emulator, a_crash_is_told_with_where_the_guest_stood)
+{
+    expect_crash("h", "vCPU 0 was halted with interrupts off at 0x");
 }
 
 Test(emulator, a_panic_can_end_the_process)

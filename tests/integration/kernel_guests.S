@@ -55,10 +55,50 @@ guest code_298
     exit_with (256 + 42)
 end_guest code_298
 
+/* Writes to two ports at which nobody is, as others' test kernels do to end. */
 guest halts
     say 'L'
+    movb $0x2a, %al
+    outb %al, $0xe9
+    outb %al, $0xe9
+    movw $0x501, %dx
+    outw %ax, %dx
     cli
 end_guest halts
+
+/* What software seldom emulates; and the processor has no leave to carry it out either (CR4.OSXSAVE). */
+guest restores
+    movl $GUEST_SCRAP, %edi
+    xrstor (%edi)
+    exit_with 0
+end_guest restores
+
+/* Code where no memory is. */
+guest leaps
+    movl $0xe0000000, %eax
+    jmp *%eax
+end_guest leaps
+
+/* Paging of 4 MiB pages outside long mode; code 0 if there is such. The table is one page of zeros but for one row. */
+guest legacy_paging
+    movl $GUEST_SCRAP, %ebx
+    movl $0x00000083, (%ebx)
+    movl %ebx, %cr3
+    movl %cr4, %eax
+    orl $0x10, %eax
+    movl %eax, %cr4
+    movl %cr0, %eax
+    orl $0x80000000, %eax
+    movl %eax, %cr0
+    exit_with 0
+end_guest legacy_paging
+
+/* Uses RAM that a guest of 16 MiB does not have, says L, and waits. */
+guest reaches_far
+    movl $1, GUEST_FAR
+    say 'L'
+    sti
+end_guest reaches_far
 
 /* No IDT: an exception has no handler, nor has the double fault that follows. */
 guest triple_fault

@@ -5,8 +5,10 @@
 #include "tests/integration/tiny_kernel.h"
 #include "tests/support/control_group.h"
 #include "tests/support/sanitizer.h"
+#include "vmm/kvm.h"
 
 #include <criterion/criterion.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +24,10 @@ GUEST(code_2);
 GUEST(code_42);
 GUEST(code_298);
 GUEST(halts);
+GUEST(restores);
+GUEST(leaps);
+GUEST(legacy_paging);
+GUEST(reaches_far);
 GUEST(triple_fault);
 GUEST(turns_off);
 GUEST(panics);
@@ -111,12 +117,26 @@ static void check_end(int status, const char *says, char *const arguments[])
 
 #define CHECK_END(status, says, ...) check_end(status, says, (char *[]){__VA_ARGS__ __VA_OPT__(, ) NULL})
 
-static json_t *run_json(int status)
+/* All that is said last, up to its end; arguments NULL: none. */
+static void check_last_line(const char *what, int status, const char *says, char *const arguments[])
+{
+    static char *none[] = {NULL};
+    struct process process;
+    size_t length = strlen(says);
+
+    cr_expect_eq(run(&process, arguments != NULL ? arguments : none), status, "%s: status %d: %s", what, process.status,
+                 process.err);
+    cr_expect(process.err_bytes >= length && strcmp(process.err + process.err_bytes - length, says) == 0,
+              "%s: wanted last:\n%s\nfound:\n%s", what, says, process.err);
+    process_end(&process);
+}
+
+static json_t *run_json_with(int status, char *const arguments[])
 {
     struct process process;
     json_t *root;
 
-    cr_expect_eq(RUN(&process, "--json"), status, "status %d wanted, %d found: %s", status, process.status,
+    cr_expect_eq(run(&process, arguments), status, "status %d wanted, %d found: %s", status, process.status,
                  process.err);
     root = json_loads(process.out, 0, NULL);
     cr_assert_not_null(root, "%s", process.out);
@@ -124,6 +144,11 @@ static json_t *run_json(int status)
     cr_expect_null(json_object_get(root, "verdict"), "there is none but on the self-test");
     process_end(&process);
     return root;
+}
+
+static json_t *run_json(int status)
+{
+    return run_json_with(status, (char *[]){"--json", NULL});
 }
 
 /* --- How a guest ends --------------------------------------------------------------------------------------------- */
@@ -197,6 +222,23 @@ Test(kernel, that_is_halted_for_good_is_told_of_at_once)
 {
     MAKE_KERNEL(halts);
     CHECK_END(4, "loam: the guest is halted for good: HLT with interrupts off, at 0x");
+    check_last_line("halted for good", 4,
+                    "vCPU 0 was halted with interrupts off at 0x200015 (guest+0x15), in protected mode without paging\n"
+                    "nobody answered at port 0x501 (a write of 2 bytes: 0x2a), port 0xe9 (2 writes of 1 byte, the last "
+                    "0x2a)\nloam: the guest is halted for good: HLT with interrupts off, at 0x200015 (the next "
+                    "instruction): nothing can wake it\n",
+                    NULL);
+}
+
+Test(kernel, that_is_halted_for_good_is_told_of_though_it_has_another_processor)
+{
+    MAKE_KERNEL(halts);
+    check_last_line(
+        "halted for good", 4,
+        "\nvCPU 1 was never started\nnobody answered at port 0x501 (a write of 2 bytes: 0x2a), port 0xe9 (2 "
+        "writes of 1 byte, the last 0x2a)\nloam: the guest is halted for good: HLT with interrupts off on 1 "
+        "of its vCPUs, and 1 never started: nothing can wake it\n",
+        (char *[]){"--vcpus", "2", NULL});
 }
 
 Test(kernel, a_triple_fault_is_told)
@@ -204,9 +246,102 @@ Test(kernel, a_triple_fault_is_told)
     json_t *root;
 
     MAKE_KERNEL(triple_fault);
-    CHECK_END(4, "loam: the guest ended in a triple fault\n");
+    CHECK_END(4, "loam: the guest ended in a triple fault");
     root = run_json(4);
     cr_expect_str_eq(json_string_value(json_object_get(json_object_get(root, "stop"), "reason")), "shutdown");
+    json_decref(root);
+    if (kvm_emulates()) {
+        check_last_line(
+            "a triple fault", 4,
+            "\nvCPU 0 stood at 0x200000 (guest+0x0), ud2, in protected mode without paging\nloam: the guest "
+            "ended in a triple fault: an exception came at UD2, and the guest has no handlers yet: its IDT "
+            "is empty\n",
+            NULL);
+    }
+}
+
+/* With hardware virtualization it is a fault like any other, or none. */
+Test(kernel, that_turns_paging_on_outside_long_mode_is_told_where_that_is_not)
+{
+    MAKE_KERNEL(legacy_paging);
+    if (!kvm_emulates()) {
+        CHECK_END(0, NULL);
+        return;
+    }
+    check_last_line(
+        "paging", 4,
+        "(guest+0x1f), mov cr0, eax, in protected mode without paging\nloam: the guest ended in a triple "
+        "fault: it turned paging on outside long mode, which this KVM, without hardware virtualization under "
+        "it, does not have: use a 64-bit guest, or a host with VT-x or AMD-V\n",
+        NULL);
+}
+
+Test(kernel, that_needs_an_instruction_which_kvm_lacks_is_told_how_to_do_without)
+{
+    MAKE_KERNEL(restores);
+    if (!kvm_emulates()) {
+        CHECK_END(4, "loam: the guest ended in a triple fault");
+        return;
+    }
+    check_last_line("XRSTOR", 4,
+                    "\nvCPU 0 stood at 0x200005 (guest+0x5), xrstor ptr [edi], in protected mode without "
+                    "paging\nloam: KVM could not go on: its emulator lacks XRSTOR: a Linux kernel leaves it out with "
+                    "noxsave on its command line\n",
+                    NULL);
+}
+
+Test(kernel, that_leaves_its_code_is_told_where_it_went)
+{
+    MAKE_KERNEL(leaps);
+    check_last_line("no code", 4,
+                    "\nvCPU 0 stood at 0xe0000000, in protected mode without paging\nloam: KVM could not go on: the "
+                    "guest went to 0xe0000000, where there is no code\n",
+                    NULL);
+}
+
+/* A signal and a time limit end it where it waits. */
+Test(kernel, that_is_stopped_is_told_where_it_stood)
+{
+    const json_t *stop, *vcpu, *missed;
+    char *argv[12 + ARGUMENT_MAX];
+    struct process process;
+    json_t *root;
+
+    MAKE_KERNEL(reaches_far);
+    fill_argv(argv, (char *[]){NULL});
+    cr_assert(process_start(&process, argv, LIMIT_MILLISECONDS));
+    cr_assert(process_expect(&process, "L"), "%s", process.err);
+    kill(process.pid, SIGTERM);
+    cr_expect_eq(process_wait(&process), 128 + SIGTERM, "status %d: %s", process.status, process.err);
+    cr_expect_not_null(strstr(process.err, "\nvCPU 0 "), "%s", process.err);
+    cr_expect_not_null(strstr(process.err, " (guest+0x"), "%s", process.err);
+    cr_expect_not_null(strstr(process.err, "\nnobody answered at address 0x2000000 (a write of 4 bytes: 0x1)\nloam: "
+                                           "stopped by signal 15\n"),
+                       "%s", process.err);
+    process_end(&process);
+    check_last_line(
+        "the time limit", 4,
+        "\nvCPU 0 waited for an interrupt at 0x200013 (guest+0x13), in protected mode without "
+        "paging\nnobody answered at address 0x2000000 (a write of 4 bytes: 0x1)\nloam: the guest did not end "
+        "within 1 s: it reached for 0x2000000, where no RAM is: if it needs some there, raise --memory to "
+        "64M\n",
+        (char *[]){"--timeout", "1", NULL});
+    root = run_json_with(4, (char *[]){"--json", "--timeout", "1", NULL});
+    stop = json_object_get(root, "stop");
+    cr_expect_str_eq(json_string_value(json_object_get(stop, "reason")), "requested");
+    vcpu = json_array_get(json_object_get(stop, "vcpus"), 0);
+    cr_expect_str_eq(json_string_value(json_object_get(vcpu, "state")), "waiting");
+    cr_expect_str_eq(json_string_value(json_object_get(vcpu, "rip")), "0x200013");
+    cr_expect_str_eq(json_string_value(json_object_get(vcpu, "symbol")), "guest+0x13");
+    cr_expect_str_eq(json_string_value(json_object_get(vcpu, "mode")), "protected");
+    cr_expect_str_eq(json_string_value(json_object_get(vcpu, "paging")), "none");
+    missed = json_array_get(json_object_get(stop, "missed"), 0);
+    cr_expect_str_eq(json_string_value(json_object_get(missed, "space")), "memory");
+    cr_expect_str_eq(json_string_value(json_object_get(missed, "address")), "0x2000000");
+    cr_expect_eq(json_integer_value(json_object_get(missed, "bytes")), 4);
+    cr_expect(json_is_true(json_object_get(missed, "write")));
+    cr_expect_str_eq(json_string_value(json_object_get(missed, "value")), "0x1");
+    cr_expect_eq(json_integer_value(json_object_get(missed, "count")), 1);
     json_decref(root);
 }
 

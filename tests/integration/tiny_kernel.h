@@ -8,7 +8,7 @@
 
 /*
  * Write to path a kernel whose code, 4 KiB at most, lies at GUEST_BASE (kernel_guests.h) and is entered at its beginning;
- * system is what its Xen note calls it. A failure fails the test.
+ * system is what its Xen note calls it. Its symbol table has all of the code as the function "guest". A failure fails the test.
  */
 void tiny_kernel_write(const char *path, const char *system, const uint8_t *code, const uint8_t *end);
 

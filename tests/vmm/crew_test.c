@@ -250,6 +250,30 @@ Test(crew, kicks_one_out_of_its_call)
     crew_kick(&crew, 1);
 }
 
+/* Who waits takes none; who goes round does, and his clock is the crew's. */
+Test(crew, tells_the_time_that_its_members_take)
+{
+    uint64_t before, after = 0;
+
+    cr_assert_eq(crew_taken_nanoseconds(&crew), 0);
+    atomic_store(&waits, true);
+    start();
+    do {
+        before = after;
+        cr_assert_eq(usleep(20000), 0); /* for all of them to have gone to sleep: of time, not for anything to happen */
+        after = crew_taken_nanoseconds(&crew);
+    } while (after != before);
+    cr_assert_gt(after, 0);
+    atomic_store(&waits, false);
+    cr_assert(crew_pause(&crew));
+    crew_resume(&crew);
+    while (crew_taken_nanoseconds(&crew) < after + 1000000) {
+        sched_yield();
+    }
+    end();
+    cr_assert_eq(crew_taken_nanoseconds(&crew), 0);
+}
+
 /* The one that could not be started is not waited for, and those that were are joined. */
 Test(crew, says_that_a_thread_cannot_be_had)
 {

@@ -80,6 +80,86 @@ size_t elf_builder_note(uint8_t *at, const char *name, uint32_t type, const void
     return (descriptor_offset + descriptor_bytes + align - 1) / align * align;
 }
 
+/* Returns its bytes. */
+static size_t put_symbol(uint8_t *at, bool is_64, const struct elf_builder_symbol *symbol, uint32_t name)
+{
+    Elf64_Sym wide = {.st_name = name,
+                      .st_info = (uint8_t)ELF64_ST_INFO(symbol->binding, symbol->type),
+                      .st_shndx = symbol->section,
+                      .st_value = symbol->value,
+                      .st_size = symbol->size};
+    Elf32_Sym narrow = {.st_name = name,
+                        .st_value = (Elf32_Addr)symbol->value,
+                        .st_size = (Elf32_Word)symbol->size,
+                        .st_info = wide.st_info,
+                        .st_shndx = symbol->section};
+
+    memcpy(at, is_64 ? (const void *)&wide : (const void *)&narrow, is_64 ? sizeof wide : sizeof narrow);
+    return is_64 ? sizeof wide : sizeof narrow;
+}
+
+static size_t put_section(uint8_t *at, bool is_64, const Elf64_Shdr *wide)
+{
+    Elf32_Shdr narrow = {.sh_type = wide->sh_type,
+                         .sh_flags = (Elf32_Word)wide->sh_flags,
+                         .sh_addr = (Elf32_Addr)wide->sh_addr,
+                         .sh_offset = (Elf32_Off)wide->sh_offset,
+                         .sh_size = (Elf32_Word)wide->sh_size,
+                         .sh_link = wide->sh_link};
+
+    memcpy(at, is_64 ? (const void *)wide : (const void *)&narrow, is_64 ? sizeof *wide : sizeof narrow);
+    return is_64 ? sizeof *wide : sizeof narrow;
+}
+
+static void name_sections(uint8_t *file, bool is_64, size_t offset)
+{
+    Elf64_Ehdr wide;
+    Elf32_Ehdr narrow;
+
+    memcpy(&wide, file, sizeof wide);
+    memcpy(&narrow, file, sizeof narrow);
+    wide.e_shoff = offset;
+    narrow.e_shoff = (Elf32_Off)offset;
+    wide.e_shnum = narrow.e_shnum = ELF_BUILDER_SECTIONS;
+    wide.e_shentsize = sizeof(Elf64_Shdr);
+    narrow.e_shentsize = sizeof(Elf32_Shdr);
+    memcpy(file, is_64 ? (const void *)&wide : (const void *)&narrow, is_64 ? sizeof wide : sizeof narrow);
+}
+
+size_t elf_builder_symbols(uint8_t *file, size_t at, bool is_64, uint64_t code, uint64_t code_bytes,
+                           const struct elf_builder_symbol *symbols, uint32_t count)
+{
+    Elf64_Shdr sections[ELF_BUILDER_SECTIONS] = {
+        [ELF_BUILDER_CODE] = {.sh_type = SHT_PROGBITS,
+                              .sh_flags = SHF_ALLOC | SHF_EXECINSTR,
+                              .sh_addr = code,
+                              .sh_size = code_bytes},
+        [ELF_BUILDER_SYMBOLS] = {.sh_type = SHT_SYMTAB, .sh_offset = at, .sh_link = ELF_BUILDER_NAMES},
+        [ELF_BUILDER_NAMES] = {.sh_type = SHT_STRTAB},
+    };
+    const struct elf_builder_symbol none = {.name = ""};
+    uint32_t name = 1;
+
+    at += put_symbol(file + at, is_64, &none, 0);
+    for (uint32_t i = 0; i < count; i++) {
+        at += put_symbol(file + at, is_64, &symbols[i], name);
+        name += (uint32_t)strlen(symbols[i].name) + 1;
+    }
+    sections[ELF_BUILDER_SYMBOLS].sh_size = at - sections[ELF_BUILDER_SYMBOLS].sh_offset;
+    sections[ELF_BUILDER_NAMES].sh_offset = at;
+    sections[ELF_BUILDER_NAMES].sh_size = name;
+    file[at++] = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        memcpy(file + at, symbols[i].name, strlen(symbols[i].name) + 1);
+        at += strlen(symbols[i].name) + 1;
+    }
+    name_sections(file, is_64, at);
+    for (uint32_t i = 0; i < ELF_BUILDER_SECTIONS; i++) {
+        at += put_section(file + at, is_64, &sections[i]);
+    }
+    return at;
+}
+
 void elf_builder_good(uint8_t file[ELF_GOOD_BYTES], bool is_64)
 {
     static const struct elf_builder_segment segments[ELF_GOOD_INDEX_COUNT] = {

@@ -25,6 +25,24 @@ size_t elf_builder_headers(uint8_t *file, bool is_64, const struct elf_builder_s
 size_t elf_builder_note(uint8_t *at, const char *name, uint32_t type, const void *descriptor, uint32_t descriptor_bytes,
                         size_t align);
 
+struct elf_builder_symbol {
+    const char *name;
+    uint64_t value;
+    uint64_t size;
+    uint8_t type, binding; /* STT_, STB_ */
+    uint16_t section;      /* ELF_BUILDER_CODE for what lies in the code */
+};
+
+/* Sections: none, the code, symbols and names; further ones have numbers from ELF_BUILDER_SECTIONS on. */
+enum { ELF_BUILDER_CODE = 1, ELF_BUILDER_SYMBOLS, ELF_BUILDER_NAMES, ELF_BUILDER_SECTIONS };
+
+/*
+ * Write symbols, names and section headers to file + at, and name them in the ELF header that is there; code lies at
+ * [code, code + code_bytes). Returns where the file ends then: 4 KiB behind at at most.
+ */
+size_t elf_builder_symbols(uint8_t *file, size_t at, bool is_64, uint64_t code, uint64_t code_bytes,
+                           const struct elf_builder_symbol *symbols, uint32_t count);
+
 /*
  * The good file: text and data share a frame and lie out of order in the table, data has a tail of zeros, a
  * third segment is nothing but zeros, and an unrelated note comes before the Xen one.

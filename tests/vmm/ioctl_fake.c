@@ -10,7 +10,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-static uint32_t count;
+static atomic_uint count;
 static uint32_t fail_index = UINT32_MAX;
 static int fail_error;
 static unsigned long failed_request, failed_argument;
@@ -23,7 +23,7 @@ static void (*run_hook)(void);
 
 void ioctl_fake_reset(void)
 {
-    count = 0;
+    atomic_store(&count, 0);
     fail_index = UINT32_MAX;
     failed_request = failed_argument = 0;
     atomic_store(&runs_to_fail, 0);
@@ -33,7 +33,7 @@ void ioctl_fake_reset(void)
 
 uint32_t ioctl_fake_count(void)
 {
-    return count;
+    return atomic_load(&count);
 }
 
 void ioctl_fake_fail(uint32_t index, int error)
@@ -108,7 +108,7 @@ int ioctl(int fd, unsigned long request, ...)
         return -1;
     }
     if (is_counted(request)) {
-        if (count++ == fail_index) {
+        if (atomic_fetch_add(&count, 1) == fail_index) {
             failed_request = request;
             failed_argument = argument;
             errno = fail_error;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * ioctl(2) as a test wants it: it stands before the C library's, counts KVM's requests, and fails or answers any chosen
- * one; all else goes to the system. For one thread.
+ * one; all else goes to the system. For one thread, but for the count and the running vCPUs' requests.
  */
 #ifndef LOAM_TESTS_VMM_IOCTL_FAKE_H
 #define LOAM_TESTS_VMM_IOCTL_FAKE_H

@@ -355,6 +355,35 @@ guest woken
     .code32
 end_guest woken
 
+/* Wakes the second processor as well, and halts with interrupts off. */
+guest both_halt
+    say '!'
+    movl $0xfee00000, %ebx
+    movl $(1 << 24), 0x310(%ebx)
+    movl $0x4500, 0x300(%ebx)
+    movl $(1 << 24), 0x310(%ebx)
+    movl $(0x4600 | START_PAGE >> 12), 0x300(%ebx)
+    cli
+1:  hlt
+    jmp 1b
+end_guest both_halt
+
+/* What the second processor does then: it says a character and halts, and by an NMI it exits with 0x66. */
+guest sleeper
+    .code16
+    cli
+    xorw %ax, %ax
+    movw %ax, %ds
+    movw $(2f - guest_sleeper), 8
+    movw $(START_PAGE >> 4), 10
+    say '2'
+1:  hlt
+    jmp 1b
+2:  movb $0x66, %al
+    exit_al
+    .code32
+end_guest sleeper
+
 /* Sets up the 8259s and an IDT; line 0 exits with 0x20, line 4 with 0x24. */
     .macro interrupts guest
     movl $(GUEST_BASE + 0x2000), %esp
@@ -407,6 +436,47 @@ guest interrupt
     hlt
     jmp 1b
 end_guest interrupt
+
+/* Waits for the serial line's interrupt; by that the second processor, which has been started before, gets an NMI. */
+guest alarm
+    interrupts guest_alarm
+    movl $AT(guest_alarm, 2f), %eax
+    movl $0x24, %ecx
+    call 4b
+    movl $0xfee00000, %ebx
+    movl $(1 << 24), 0x310(%ebx)
+    movl $0x4500, 0x300(%ebx)
+    movl $(1 << 24), 0x310(%ebx)
+    movl $(0x4600 | START_PAGE >> 12), 0x300(%ebx)
+1:  sti
+    hlt
+    jmp 1b
+2:  movl $0xfee00000, %ebx
+    movl $(1 << 24), 0x310(%ebx)
+    movl $0x4400, 0x300(%ebx)
+    cli
+3:  hlt
+    jmp 3b
+end_guest alarm
+
+/* Halts with interrupts off, and exits with 0x22 by the NMI that the serial line's interrupt is, through the I/O APIC. */
+guest line_nmi
+    interrupts guest_line_nmi
+    movl $AT(guest_line_nmi, 2f), %eax
+    movl $2, %ecx
+    call 4b
+    movl $0xfec00000, %ebx
+    movl $0x19, (%ebx)
+    movl $0, 0x10(%ebx)
+    movl $0x18, (%ebx)
+    movl $0x400, 0x10(%ebx)
+    say '!'
+    cli
+1:  hlt
+    jmp 1b
+2:  movb $0x22, %al
+    exit_al
+end_guest line_nmi
 
 /* Channel 0 every 1,193 ticks: a thousand times a second. */
 guest timer

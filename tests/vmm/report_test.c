@@ -308,6 +308,55 @@ Test(report, what_is_said_is_there_at_once)
     cr_expect_eq(text[bytes - 1], '\n');
 }
 
+/* Beside what report_stop says. */
+Test(report, json_of_an_account_whole)
+{
+    struct machine_result stop = {.reason = MACHINE_STOP_BROKEN};
+    struct account_vcpu vcpus[3] = {
+        {.stand = {.activity = STAND_RUNNING,
+                   .mode = STAND_LONG,
+                   .paging = STAND_PAGING_4,
+                   .rip = UINT64_C(0xffffffff81000010)},
+         .place = {.name = "start", .offset = 0x10},
+         .instruction = {.name = "clac", .text = "clac", .bytes = 3}},
+        {.stand = {.activity = STAND_HALTED, .mode = STAND_REAL, .rip = 0x8000}},
+        {.stand = {.activity = STAND_UNSTARTED}},
+    };
+    struct account account = {.vcpu_count = 3,
+                              .vcpus = vcpus,
+                              .missed_count = 2,
+                              .missed = {{BUS_PIO, 0xe9, 1, true, 0x21, 3}, {BUS_MMIO, 0xfed00000, 4, false, 0, 1}},
+                              .advice = "do without it"};
+    struct report report;
+    json_t *root, *wanted, *found;
+
+    report_init(&report, true, out, false);
+    report_stop(&report, &stop);
+    report_account(&report, &account);
+    report_finish(&report, 4);
+    root = json_loads(text, 0, NULL);
+    cr_assert_not_null(root, "%s", text);
+    found = json_object_get(root, "stop");
+    wanted = json_loads("{\"vcpus\": [{\"vcpu\": 0, \"state\": \"running\", \"rip\": \"0xffffffff81000010\", "
+                        "\"symbol\": \"start+0x10\","
+                        "\"instruction\": \"clac\", \"mode\": \"long\", \"paging\": \"4-level\"},"
+                        "{\"vcpu\": 1, \"state\": \"halted\", \"rip\": \"0x8000\", \"symbol\": null, \"instruction\": "
+                        "null, \"mode\": \"real\", \"paging\": \"none\"},"
+                        "{\"vcpu\": 2, \"state\": \"unstarted\"}],"
+                        "\"missed\": [{\"space\": \"port\", \"address\": \"0xe9\", \"bytes\": 1, \"write\": true, "
+                        "\"value\": \"0x21\", \"count\": 3},"
+                        "{\"space\": \"memory\", \"address\": \"0xfed00000\", \"bytes\": 4, \"write\": false, "
+                        "\"value\": null, \"count\": 1}],"
+                        "\"advice\": \"do without it\"}",
+                        0, NULL);
+    cr_assert_not_null(wanted);
+    cr_expect(json_equal(json_object_get(found, "vcpus"), json_object_get(wanted, "vcpus")), "%s", text);
+    cr_expect(json_equal(json_object_get(found, "missed"), json_object_get(wanted, "missed")), "%s", text);
+    cr_expect(json_equal(json_object_get(found, "advice"), json_object_get(wanted, "advice")), "%s", text);
+    json_decref(wanted);
+    json_decref(root);
+}
+
 Test(report, json_of_a_plan_whole)
 {
     struct loam_plan plan = make_plan(256 * LOAM_MIB);

@@ -42,6 +42,7 @@ struct machine {
     size_t taken_count;
     bool is_stopped;
     uint32_t looks, looks_wanted; /* it ends by the last of those */
+    int look_milliseconds;        /* from one look to the next */
     int look_fd;                  /* takes a byte at each look; -1: none */
     bool may_be_stopped;          /* at the last look, SIGTSTP was left to the system */
     atomic_bool is_paused;
@@ -60,7 +61,7 @@ void machine_stop(struct machine *self)
     self->is_stopped = true;
 }
 
-void machine_look(struct machine *self)
+int machine_look(struct machine *self)
 {
     sigset_t mask;
 
@@ -71,6 +72,7 @@ void machine_look(struct machine *self)
     if (self->looks == self->looks_wanted) {
         (void)eventfd_write(self->stop_fd, 1);
     }
+    return self->look_milliseconds;
 }
 
 void machine_pause(struct machine *self)
@@ -145,8 +147,11 @@ static void set_up(void)
         signal(numbers[i], SIG_DFL);
     }
     call_gate_reset();
-    machine = (struct machine){
-        .stop_fd = eventfd(0, EFD_CLOEXEC), .lock = PTHREAD_MUTEX_INITIALIZER, .room = 1 << 16, .look_fd = -1};
+    machine = (struct machine){.stop_fd = eventfd(0, EFD_CLOEXEC),
+                               .lock = PTHREAD_MUTEX_INITIALIZER,
+                               .room = 1 << 16,
+                               .look_milliseconds = 250,
+                               .look_fd = -1};
     session = (struct session){.signal_fd = -1};
     request = (struct session_request){.input_fd = -1};
     descriptors_before = count_descriptors();
@@ -229,14 +234,15 @@ Test(session, ended_before_its_time_it_says_how_much_is_left)
     cr_expect_leq(session.deadline, after + 100000);
 }
 
-/* Again and again, without any event: a guest may come to rest at any time. */
+/* Again and again, without any event: a guest may come to rest at any time. As soon as the machine wants it. */
 Test(session, ends_when_a_look_ends_the_machine)
 {
     open_session();
-    machine.looks_wanted = 3;
+    machine.looks_wanted = 300;
+    machine.look_milliseconds = 1;
     request.timeout_milliseconds = 100000; /* more than this test has */
     watch(SESSION_MACHINE);
-    cr_expect_eq(machine.looks, 3);
+    cr_expect_eq(machine.looks, 300);
     cr_expect(machine.may_be_stopped, "a session without a terminal leaves SIGTSTP to the system");
 }
 
@@ -495,7 +501,7 @@ Test(session, after_the_end_of_input_it_rests_from_look_to_look)
     close_input_pipe();
 }
 
-/* Every 250 ms, though a byte that waits for room is offered more often. */
+/* Though a byte that waits for room is offered more often. */
 Test(session, looks_are_apart_though_input_waits)
 {
     int64_t before = now_milliseconds();
@@ -506,7 +512,7 @@ Test(session, looks_are_apart_though_input_waits)
     cr_assert_eq(write(input_writer, "k", 1), 1);
     machine.looks_wanted = 3;
     watch(SESSION_MACHINE);
-    cr_expect_geq(now_milliseconds() - before, 740);
+    cr_expect_geq(now_milliseconds() - before, 510);
     close_input_pipe();
 }
 

@@ -6,6 +6,7 @@
 #include "vmm/emulator/domain.h"
 
 #include "guest/abi.h"
+#include "vmm/account.h"
 #include "vmm/emulator/memory_files.h"
 #include "vmm/kick.h"
 #include "vmm/lasting.h"
@@ -62,6 +63,7 @@ struct domain {
     struct loam_diag renew_diag;
     int64_t born_milliseconds;
     uint32_t quick_resets; /* in a row */
+    int64_t next_look;     /* when machine_look wants to be called again */
 };
 
 static const char *const state_names[DOMAIN_STATE_COUNT] = {
@@ -423,10 +425,17 @@ static void judge_exit(struct domain *domain, const struct machine_result *resul
 
 static void judge_crash(struct domain *domain, const struct machine_result *result)
 {
+    struct account account;
+    char end[1024];
+
     if (result->report[0] != '\0') {
         fprintf(stderr, "%s\n", printable_of(result->report).text);
     }
-    say("%s", result->cause[0] != '\0' ? result->cause : launch_stop_text(result->reason));
+    account_make(domain->launch.machine, result, &domain->launch.plan, &domain->launch.kernel, &account);
+    account_print(&account, stderr);
+    account_end(&account, result->cause[0] != '\0' ? result->cause : launch_stop_text(result->reason), end, sizeof end);
+    account_release(&account);
+    say("%s", end);
     panic(domain, result->reason == MACHINE_STOP_BROKEN ? DOMAIN_BROKEN : DOMAIN_PANICKED);
 }
 
@@ -611,6 +620,22 @@ static bool takes_serial(const struct domain *domain, uint32_t index)
            !domain->has_ended;
 }
 
+/* The machine runs, and is the owner's. */
+static bool is_to_be_looked_at(const struct domain *domain)
+{
+    return domain->state == DOMAIN_RUNNING && !domain->is_renewing && !domain->has_ended;
+}
+
+static void await_look(const struct domain *domain, int *timeout_milliseconds)
+{
+    int64_t left = domain->next_look - now_milliseconds();
+
+    left = left < 0 ? 0 : left;
+    if (is_to_be_looked_at(domain) && (*timeout_milliseconds < 0 || left < *timeout_milliseconds)) {
+        *timeout_milliseconds = (int)left;
+    }
+}
+
 size_t domain_poll(struct domain *domain, struct pollfd fds[DOMAIN_POLL_MAX], int *timeout_milliseconds)
 {
     size_t count = 0;
@@ -626,6 +651,7 @@ size_t domain_poll(struct domain *domain, struct pollfd fds[DOMAIN_POLL_MAX], in
             count += chardev_poll(domain->chardevs[i], fds + count, takes_serial(domain, i), timeout_milliseconds);
         }
     }
+    await_look(domain, timeout_milliseconds);
     return count;
 }
 
@@ -648,6 +674,9 @@ void domain_turn(struct domain *domain)
         if (domain->chardevs[i] != NULL) {
             chardev_turn(domain->chardevs[i], takes_serial(domain, i) ? take_serial : NULL, domain);
         }
+    }
+    if (is_to_be_looked_at(domain)) {
+        domain->next_look = now_milliseconds() + machine_look(domain->launch.machine);
     }
 }
 
