@@ -429,7 +429,6 @@ static const struct rule {
     {KEY_LOCK, KEY_LAZY, false, "what is locked is populated"},
     {KEY_INITRD, KEY_KERNEL, true, "it is loaded beside one"},
     {KEY_CMDLINE, KEY_KERNEL, true, "it is for one"},
-    {KEY_UID, KEY_GID, true, "a group of root's would stay"},
     {KEY_ON_RESET, KEY_KERNEL, true, "the self-test never resets itself"},
 };
 
@@ -443,12 +442,20 @@ static void check_rules(struct argp_state *state, const struct reading *reading)
             continue;
         }
         if (rule->needs) {
-            argp_failure(state, EXIT_CODE_USAGE, 0, "--%s goes with --%s %s only: %s", option, other,
-                         rows[row_of(rule->other)].arg, rule->why);
+            argp_failure(state, EXIT_CODE_USAGE, 0, "--%s goes with --%s FILE only: %s", option, other, rule->why);
         } else {
             argp_failure(state, EXIT_CODE_USAGE, 0, "--%s and --%s contradict each other (%s): give one of them",
                          option, other, rule->why);
         }
+    }
+}
+
+/* A group of root's is not left to who is root no more. */
+static void finish_privilege(struct privilege *privilege)
+{
+    if (privilege->has_uid && !privilege->has_gid) {
+        privilege->has_gid = true;
+        privilege->gid = privilege->uid;
     }
 }
 
@@ -458,6 +465,7 @@ static void finish_options(struct argp_state *state, const struct reading *readi
 
     check_rules(state, reading);
     finish_parts(state, reading);
+    finish_privilege(&options->privilege);
     if (options->timeout_milliseconds == UINT64_MAX) {
         uint64_t gib = options->memory.bytes / LOAM_GIB;
 
@@ -548,6 +556,7 @@ static const char documentation[] =
     "  --timeout and Ctrl-a p: it counts while the guest is paused\n"
     "  --timeout and --memory: without it, more memory is given more time\n"
     "  --vcpus and --kernel: no table tells a kernel of more than one\n"
+    "  --uid and --gid: without --gid the group has the user's number\n"
     "  --initrd and --memory: the file is in memory beside the guest's, and planned for\n"
     "Parts of memory: --memory size=SIZE,..., once for each, up to 8, in place of --memory SIZE, --pages, --node, "
     "--populate, --lazy and --lock. LIST is 0, 0-1 or 0+2; WHICH is strict (from these nodes alone; the default), "

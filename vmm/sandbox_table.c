@@ -112,6 +112,7 @@ const struct sandbox_rule sandbox_rules[] = {
     {"brk", BOTH, ANY, "likewise"},
     {"madvise", BOTH, ANY, "stacks that end, pages given back"},
     {"mincore", BOTH, ANY, "which memory is missing"},
+    {"sysinfo", BOTH, ANY, "qsort(3) asks how much memory there is"},
     {"membarrier", BOTH, ANY, "readers of the map, and caches of frames"},
 
     /* Threads, who are this process's own. */
@@ -158,7 +159,6 @@ const struct sandbox_rule sandbox_rules[] = {
     {"fstatfs", ANEW, ANY, "likewise"},
     {"access", ANEW, ANY, "what the host has"},
     {"faccessat", ANEW, ANY, "likewise"},
-    {"sysinfo", ANEW, ANY, "how much memory it has"},
     {"clone", ANEW, ARGUMENT(0, CLONE_THREAD, 0), "small pages are given back by a process that is left behind"},
     {"wait4", ANEW, ANY, "likewise"},
     {"setsid", ANEW, ANY, "likewise"},
@@ -181,7 +181,6 @@ const struct sandbox_rule sandbox_rules[] = {
     {"lstat", TOOLS, ANY, "likewise"},
     {"unlink", TOOLS, ANY, "likewise"},
     {"getppid", TOOLS, ANY, "the search for leaks"},
-    {"sysinfo", TOOLS, ANY, "how much memory there is"},
     {"getrusage", TOOLS, ANY, "likewise"},
     {"getrlimit", TOOLS, ANY, "likewise"},
     {"setrlimit", TOOLS, ANY, "likewise"},

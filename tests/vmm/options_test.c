@@ -215,6 +215,18 @@ Test(options, memory_in_parts)
     cr_expect_eq(options.memory.parts[0].node_mask, UINT64_C(1) << 63);
 }
 
+Test(options, a_user_has_a_group)
+{
+    struct options options = options_of(2, "--uid", "5");
+
+    cr_expect(options.privilege.has_uid && options.privilege.uid == 5);
+    cr_expect(options.privilege.has_gid && options.privilege.gid == 5);
+    options = options_of(4, "--gid", "6", "--uid", "5");
+    cr_expect(options.privilege.uid == 5 && options.privilege.gid == 6);
+    options = options_of(2, "--gid", "6");
+    cr_expect(!options.privilege.has_uid && options.privilege.has_gid);
+}
+
 static const struct {
     const char *name;
     char *words[2]; /* the second NULL: it takes none */
@@ -233,6 +245,9 @@ static const struct {
     {"cmdline", {"--cmdline", "text"}},
     {"timeout", {"--timeout", "5"}},
     {"on-reset", {"--on-reset", "pass"}},
+    {"uid", {"--uid", "5"}},
+    {"gid", {"--gid", "6"}},
+    {"no-sandbox", {"--no-sandbox"}},
     {"json", {"--json"}},
 };
 
@@ -252,6 +267,7 @@ static const char *const explained_pairs[][2] = {
     {"timeout", "memory"},
     {"vcpus", "kernel"},
     {"lazy", "populate-threads"},
+    {"uid", "gid"},
 };
 static const char *const needs_kernel[] = {"initrd", "cmdline", "on-reset"};
 
