@@ -79,6 +79,14 @@ GUEST(triple_fault);
 GUEST(no_code);
 GUEST(rare_instruction);
 GUEST(reset);
+GUEST(flush_keyboard);
+GUEST(isa_exit_byte);
+GUEST(isa_exit_word);
+GUEST(isa_exit_long);
+GUEST(power_off);
+GUEST(debug_console);
+GUEST(clock);
+GUEST(fw_cfg);
 GUEST(reset_control);
 GUEST(wake);
 GUEST(woken);
@@ -229,6 +237,55 @@ static void run_to_exit(uint32_t exit_code)
     cr_assert_eq(result.exit_code, exit_code, "0x%" PRIx32 " wanted, 0x%" PRIx32 " found", exit_code, result.exit_code);
 }
 
+/* --- What else is at a PC's ports --------------------------------------------------------------------------------- */
+
+Test(machine, hands_on_what_is_said_at_the_debug_console_in_its_place)
+{
+    LOAD(debug_console);
+    run_to_exit(0);
+    cr_assert_str_eq(output, "This is it.");
+}
+
+static int of_bcd(uint8_t value)
+{
+    return value / 16 * 10 + value % 16;
+}
+
+Test(machine, tells_the_hosts_time_in_utc)
+{
+    const uint8_t *found = LOAD(clock) + (BUFFERS - GUEST_BASE);
+    const time_t before = time(NULL) - 1; /* the coarse clock of time(2) may be behind */
+    struct tm tm;
+    time_t told;
+
+    config.without_rng = true;
+    run_to_exit(0);
+    tm = (struct tm){.tm_sec = of_bcd(found[0]),
+                     .tm_min = of_bcd(found[1]),
+                     .tm_hour = of_bcd(found[2]),
+                     .tm_mday = of_bcd(found[3]),
+                     .tm_mon = of_bcd(found[4]) - 1,
+                     .tm_year = of_bcd(found[6]) * 100 + of_bcd(found[5]) - 1900};
+    told = timegm(&tm);
+    cr_expect(before <= told && told <= time(NULL) + 1, "%ld, and it was %ld", (long)told, (long)before);
+    cr_expect_eq(found[7], 0x02);
+    cr_expect_eq(found[8], 0x80);
+    cr_expect_eq(found[9] | found[10] << 8, 7 * 1024, "KiB from 1 MiB on");
+    cr_expect_eq(found[11], 0);
+}
+
+Test(machine, tells_ram_and_processors_as_qemu_does)
+{
+    const uint8_t *found = LOAD(fw_cfg) + (BUFFERS - GUEST_BASE);
+    uint64_t ram_bytes;
+
+    run_to_exit(0);
+    cr_expect_arr_eq(found, "QEMU", 4);
+    memcpy(&ram_bytes, found + 4, sizeof ram_bytes);
+    cr_expect_eq(ram_bytes, RAM_BYTES);
+    cr_expect_eq(found[12] | found[13] << 8, 1);
+}
+
 /* --- Ends ------------------------------------------------------------------------------------------------------ */
 
 Test(machine, stops_with_the_byte_written_to_the_exit_port)
@@ -273,6 +330,37 @@ Test(machine, resets_through_the_keyboard_controller)
 {
     LOAD(reset);
     run(MACHINE_STOP_RESET);
+}
+
+Test(machine, stops_with_what_is_written_where_qemu_has_its_exit_port)
+{
+    LOAD(isa_exit_byte);
+    run_to_exit(0x78);
+}
+
+Test(machine, stops_with_the_word_written_where_qemu_has_its_exit_port)
+{
+    LOAD(isa_exit_word);
+    run_to_exit(0x5678);
+}
+
+Test(machine, stops_with_the_long_word_written_where_qemu_has_its_exit_port)
+{
+    LOAD(isa_exit_long);
+    run_to_exit(0x12345678);
+}
+
+Test(machine, turns_itself_off_without_a_look_at_tables)
+{
+    LOAD(power_off);
+    run(MACHINE_STOP_POWER_OFF);
+}
+
+/* Linux gives up once it has read 16 bytes and there is another. */
+Test(machine, has_a_keyboard_controller_that_no_driver_waits_for)
+{
+    LOAD(flush_keyboard);
+    run_to_exit(17);
 }
 
 /* As Linux does it: which kind of reset first, and that reads back as nothing asked; then the reset. */
