@@ -358,6 +358,7 @@ guest isa_exit_\name
     outb %al, %dx
     movw $0x501, %dx
     \instruction \register, %dx
+    movb $1, %al
     exit_al
 end_guest isa_exit_\name
     .endm
