@@ -10,7 +10,8 @@
  * request (KVM API, section 5, KVM_EXIT_IO): a vCPU whose KVM_RUN was interrupted has nothing left to complete, and that
  * is where it is parked.
  *
- * Lock order: the bus, then the crew's; a device asks for the end from inside an access.
+ * Lock order: a device's on the bus (bus.h), then the device's own or that of output, then the crew's: a device asks for
+ * the end from inside an access. No two of the bus's are held at once.
  */
 #include "vmm/machine.h"
 
@@ -32,6 +33,7 @@
 #include "vmm/virtio_rng.h"
 
 #include <inttypes.h>
+#include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -61,6 +63,7 @@ struct machine {
     struct loam_slots *slots; /* NULL: none were made yet */
     struct bus bus;
     struct serial serial;
+    pthread_mutex_t output_lock; /* serial and debug console are devices each for itself, and have one output */
     void (*serial_output)(void *self, const uint8_t *bytes, size_t count);
     void (*serial_pace)(void *self);
     void *serial_self;
@@ -199,7 +202,9 @@ static void keep_output(void *self, const uint8_t *bytes, size_t count)
 
     has_output = true;
     if (machine->serial_output != NULL) {
+        pthread_mutex_lock(&machine->output_lock);
         machine->serial_output(machine->serial_self, bytes, count);
+        pthread_mutex_unlock(&machine->output_lock);
     }
 }
 
@@ -523,6 +528,7 @@ static struct machine *make_empty(const struct machine_config *config, const str
         machine->map = loam_memory_map(config->memory);
         machine->has_interrupts = !config->boot->without_interrupts || config->vcpu_count > 1;
         bus_init(&machine->bus);
+        pthread_mutex_init(&machine->output_lock, NULL);
         machine->serial_output = config->serial_output;
         machine->serial_pace = config->serial_pace;
         machine->serial_self = config->serial_self;
@@ -609,6 +615,7 @@ void machine_destroy(struct machine *machine)
     }
     serial_destroy(&machine->serial);
     power_destroy(&machine->power);
+    pthread_mutex_destroy(&machine->output_lock);
     bus_destroy(&machine->bus);
     release_range(machine);
     if (machine->stop_fd >= 0) {
@@ -662,8 +669,10 @@ pid_t machine_vcpu_thread(const struct machine *machine, uint32_t vcpu)
 
 enum loam_error machine_start(struct machine *machine, struct loam_diag *diag)
 {
-    enum loam_error error = crew_start(&machine->crew, diag);
+    enum loam_error error;
 
+    bus_seal(&machine->bus);
+    error = crew_start(&machine->crew, diag);
     if (error != LOAM_OK) {
         machine_stop(machine);
         crew_join(&machine->crew);

@@ -57,7 +57,10 @@ struct machine_config {
     const struct boot_state *boot;
     bool without_rng;        /* else virtio-rng is transport 0 */
     struct lasting *threads; /* vCPU n runs on the n-th of these; NULL: on one of its own */
-    /* Called on a vCPU thread, under the bus's lock, with what the guest writes to COM1: it does not wait. */
+    /*
+     * Called on vCPU threads, one at a time, under a device's lock and one of output, with what the guest writes to
+     * COM1 and to the debug console: it does not wait.
+     */
     void (*serial_output)(void *self, const uint8_t *bytes, size_t count);
     /*
      * Called on a vCPU thread after an exit with output, with no lock held, before the guest goes on: the place to wait

@@ -463,6 +463,29 @@ guest woken
     .code32
 end_guest woken
 
+/* Wakes the second processor, as above, and reads from the test device. */
+guest wake_and_read
+    movl $0xfee00000, %ebx
+    movl $(1 << 24), 0x310(%ebx)
+    movl $0x4500, 0x300(%ebx)
+    movl $(1 << 24), 0x310(%ebx)
+    movl $(0x4600 | START_PAGE >> 12), 0x300(%ebx)
+    movl TEST_DEVICE, %eax
+    exit_al
+end_guest wake_and_read
+
+/* The second processor waits for its page's last byte, then says something and exits. */
+guest woken_to_go
+    .code16
+1:  pause
+    cmpb $0, %cs:0xfff
+    je 1b
+    say '!'
+    movb $0x55, %al
+    exit_al
+    .code32
+end_guest woken_to_go
+
 /* Sets up the 8259s and an IDT; line 0 exits with 0x20, line 4 with 0x24. */
     .macro interrupts guest
     movl $(GUEST_BASE + 0x2000), %esp

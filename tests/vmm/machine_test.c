@@ -2,9 +2,11 @@
 /* Whole guests, each of a few instructions (machine_guests.S), on real memory and real KVM. */
 #include "vmm/machine.h"
 
+#include "tests/support/waiter.h"
 #include "tests/vmm/ioctl_fake.h"
 #include "tests/vmm/machine_guests.h"
 #include "tests/vmm/random.h"
+#include "vmm/debug_console.h"
 #include "vmm/kvm.h"
 #include "vmm/vcpu.h"
 #include "vmm/virtio_rng.h"
@@ -90,6 +92,8 @@ GUEST(fw_cfg);
 GUEST(reset_control);
 GUEST(wake);
 GUEST(woken);
+GUEST(wake_and_read);
+GUEST(woken_to_go);
 GUEST(interrupt);
 GUEST(timer);
 GUEST(count);
@@ -651,6 +655,94 @@ Test(machine, starts_the_second_vcpu_when_the_first_says_so)
     memcpy(carve(START_PAGE, 4096), guest_woken, (size_t)(guest_woken_end - guest_woken));
     run_to_exit(0x55);
     cr_assert_eq(result.vcpu, 1);
+}
+
+static sem_t was_entered, may_leave;
+
+static void wait_in_access(void *device, struct bus_access *access)
+{
+    (void)device;
+    access->value = 0;
+    sem_post(&was_entered);
+    sem_wait(&may_leave);
+}
+
+/* The first vCPU waits in a device; the second speaks and ends the run, at two others, before that one lets go. */
+Test(machine, a_device_that_waits_holds_up_no_other)
+{
+    const struct bus_device device = {"waits", BUS_MMIO, TEST_DEVICE, 4096, wait_in_access, NULL};
+    volatile uint8_t *start_page;
+    bool has_ended;
+
+    if (!has_vcpus(2)) {
+        cr_skip("KVM recommends one vCPU");
+    }
+    sem_init(&was_entered, 0, 0);
+    sem_init(&may_leave, 0, 0);
+    config.vcpu_count = 2;
+    LOAD(wake_and_read);
+    start_page = carve(START_PAGE, 4096);
+    memcpy((uint8_t *)start_page, guest_woken_to_go, (size_t)(guest_woken_to_go_end - guest_woken_to_go));
+    create();
+    cr_assert_eq(bus_add(machine_bus(machine), &device), LOAM_OK);
+    start();
+    sem_wait(&was_entered);
+    start_page[4095] = 1;
+    has_ended = is_stop_readable(10000);
+    sem_post(&may_leave);
+    cr_assert(has_ended, "the second vCPU waits for the first one's device");
+    finish(MACHINE_STOP_EXIT);
+    cr_expect_eq(result.exit_code, 0x55);
+    cr_expect_eq(result.vcpu, 1);
+    cr_expect_str_eq(output, "!");
+}
+
+static void wait_in_output(void *self, const uint8_t *bytes, size_t count)
+{
+    keep_output(self, bytes, count);
+    sem_post(&was_entered);
+    sem_wait(&may_leave);
+}
+
+/* self: the port */
+static void say_at(void *self)
+{
+    uint8_t byte = 'L';
+
+    cr_assert(bus_dispatch(machine_bus(machine), BUS_PIO, (uintptr_t)self, &byte, 1, true));
+}
+
+/* They are devices each for itself, and whoever hears them hears one at a time. */
+Test(machine, the_debug_console_waits_for_the_serial_lines_output)
+{
+    struct waiter first, second;
+
+    sem_init(&was_entered, 0, 0);
+    sem_init(&may_leave, 0, 0);
+    config.serial_output = wait_in_output;
+    create();
+    waiter_start(&first, say_at, (void *)(uintptr_t)MACHINE_SERIAL_PORT);
+    sem_wait(&was_entered);
+    waiter_start(&second, say_at, (void *)(uintptr_t)DEBUG_CONSOLE_PORT);
+    cr_expect(waiter_sleeps(&second));
+    cr_expect_str_eq(output, "L");
+    sem_post(&may_leave);
+    sem_post(&may_leave);
+    waiter_join(&first);
+    waiter_join(&second);
+    cr_expect_str_eq(output, "LL");
+}
+
+Test(machine, has_no_place_for_devices_once_it_runs)
+{
+    const struct bus_device device = {"late", BUS_MMIO, TEST_DEVICE, 4096, wait_in_access, NULL};
+
+    LOAD(loop);
+    create();
+    start();
+    cr_expect_eq(bus_add(machine_bus(machine), &device), LOAM_ERROR_BUSY);
+    machine_stop(machine);
+    finish(MACHINE_STOP_REQUESTED);
 }
 
 /* --- The serial line -------------------------------------------------------------------------------------------- */
