@@ -3,6 +3,8 @@
  * Invariants
  *   - check order_index of LOAM_ABI_ORDER is the next to begin, or has begun if is_running.
  *   - finished[c] implies that outcomes[c] is final.
+ *   - while vCPUs run, all of attest from the logs on is under lock: the doorbell and the probed ranges are devices each
+ *     for itself, and a check reads the logs.
  */
 #include "vmm/attest.h"
 
@@ -10,6 +12,7 @@
 #include "vmm/sabotage.h"
 
 #include <inttypes.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,6 +25,7 @@ static const uint32_t order[LOAM_ABI_CHECK_COUNT] = LOAM_ABI_ORDER;
 
 /* Accesses that reached the host in a range where they must. */
 struct probe_log {
+    pthread_mutex_t *lock; /* attest's */
     const struct loam_abi_range *range;
     uint64_t read_count;
     uint64_t write_count;
@@ -32,6 +36,7 @@ struct attest {
     attest_report_fn *report;
     void *self;
     struct promises promises;
+    pthread_mutex_t lock;
     struct probe_log readonly_log, hole_logs[2];
     uint32_t hole_count;
     uint32_t order_index;
@@ -293,15 +298,10 @@ static void finish(struct attest *attest, enum loam_abi_check check)
 
 /* Events out of order, and values that are no event, are the guest's own loss: what it leaves out has failed.
  */
-static void doorbell(void *device, struct bus_access *access)
+static void take_event(struct attest *attest, uint32_t event, uint32_t check)
 {
-    struct attest *attest = device;
-    uint32_t event = (uint32_t)(access->value >> 8), check = access->value & 0xff;
     bool is_next = attest->order_index < LOAM_ABI_CHECK_COUNT && check == order[attest->order_index];
 
-    if (!access->is_write || access->bytes != 4 || access->offset != 0) {
-        return;
-    }
     if (event == LOAM_ABI_EVENT_BEGIN && is_next && !attest->is_running) {
         attest->is_running = true;
         attest->begun_nanoseconds = now_nanoseconds();
@@ -315,6 +315,17 @@ static void doorbell(void *device, struct bus_access *access)
     }
 }
 
+static void doorbell(void *device, struct bus_access *access)
+{
+    struct attest *attest = device;
+
+    if (access->is_write && access->bytes == 4 && access->offset == 0) {
+        pthread_mutex_lock(&attest->lock);
+        take_event(attest, (uint32_t)(access->value >> 8), access->value & 0xff);
+        pthread_mutex_unlock(&attest->lock);
+    }
+}
+
 /* Answers reads of a hole with its pattern; counts what arrives. A read-only range's reads never come here.
  */
 static void probe(void *device, struct bus_access *access)
@@ -323,6 +334,7 @@ static void probe(void *device, struct bus_access *access)
     uint64_t gpa = log->range->start + access->offset, step = log->range->bytes / LOAM_ABI_PROBE_COUNT & ~UINT64_C(7);
     bool is_right = access->bytes == 8 && access->offset % step == 0;
 
+    pthread_mutex_lock(log->lock);
     if (access->is_write) {
         is_right = is_right && access->value == LOAM_ABI_PROBE_VALUE;
         log->write_count++;
@@ -331,6 +343,7 @@ static void probe(void *device, struct bus_access *access)
         log->read_count++;
     }
     log->wrong_count += !is_right;
+    pthread_mutex_unlock(log->lock);
 }
 
 /* --- Public -------------------------------------------------------------------------------------------------- */
@@ -352,6 +365,7 @@ enum loam_error attest_create(struct loam_memory *memory, attest_report_fn *repo
         free(attest);
         return error;
     }
+    pthread_mutex_init(&attest->lock, NULL);
     *created = attest;
     return LOAM_OK;
 }
@@ -361,6 +375,7 @@ void attest_destroy(struct attest *attest)
     if (attest != NULL) {
         sabotage_end();
         promises_release(&attest->promises);
+        pthread_mutex_destroy(&attest->lock);
         free(attest);
     }
 }
@@ -375,12 +390,13 @@ enum loam_error attest_publish(struct attest *attest, const struct boot_state *b
     return promises_publish(&attest->promises, boot, diag);
 }
 
-static enum loam_error attach_log(struct machine *machine, struct probe_log *log, const char *name,
-                                  const struct loam_abi_range *range)
+static enum loam_error attach_log(struct attest *attest, struct machine *machine, struct probe_log *log,
+                                  const char *name, const struct loam_abi_range *range)
 {
     struct bus_device device = {
         .name = name, .space = BUS_MMIO, .base = range->start, .bytes = range->bytes, .access = probe, .device = log};
 
+    log->lock = &attest->lock;
     log->range = range;
     return bus_add(machine_bus(machine), &device);
 }
@@ -399,9 +415,9 @@ enum loam_error attest_attach(struct attest *attest, struct machine *machine, st
         const struct loam_abi_range *range = &attest->promises.listed.ranges[i];
 
         if (range->kind == LOAM_ABI_KIND_READONLY) {
-            error = attach_log(machine, &attest->readonly_log, "self-test read-only", range);
+            error = attach_log(attest, machine, &attest->readonly_log, "self-test read-only", range);
         } else if (range->kind == LOAM_ABI_KIND_HOLE) {
-            error = attach_log(machine, &attest->hole_logs[attest->hole_count++], "self-test hole", range);
+            error = attach_log(attest, machine, &attest->hole_logs[attest->hole_count++], "self-test hole", range);
         }
     }
     if (error != LOAM_OK) {

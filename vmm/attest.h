@@ -14,7 +14,7 @@
  * if both say so; whatever the guest leaves out has failed.
  *
  * Threads: create, publish, attach, passed_count and destroy from the machine's creator; the rest happens on
- * vCPU threads, one at a time under the bus's lock. attest outlives the machine, and the memory outlives
+ * vCPU threads, one at a time under attest's lock. attest outlives the machine, and the memory outlives
  * attest.
  */
 #ifndef LOAM_VMM_ATTEST_H

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * devices[0 .. device_count) ascends by space, then by base, and no two of them overlap: the only candidate for an
- * address is the last device that does not begin after it.
+ * entries[0 .. entry_count) ascends by space, then by base, and no two of them overlap: the only candidate for an
+ * address is the last device that does not begin after it. locks[0 .. lock_count) are made.
+ *
+ * Lock order: a device's, then whatever the device takes. That of unclaimed is taken alone.
  */
 #include "vmm/bus.h"
 
@@ -25,12 +27,12 @@ static bool begins_after(const struct bus_device *device, enum bus_space space, 
 static uint32_t rank(const struct bus *bus, enum bus_space space, uint64_t address)
 {
     uint32_t low = 0;
-    uint32_t high = bus->device_count;
+    uint32_t high = bus->entry_count;
 
     while (low < high) {
         uint32_t middle = low + (high - low) / 2;
 
-        if (begins_after(&bus->devices[middle], space, address)) {
+        if (begins_after(&bus->entries[middle].device, space, address)) {
             high = middle;
         } else {
             low = middle + 1;
@@ -40,7 +42,7 @@ static uint32_t rank(const struct bus *bus, enum bus_space space, uint64_t addre
 }
 
 /* The device that answers for all of [address, address + bytes); NULL: none. */
-static const struct bus_device *find(const struct bus *bus, enum bus_space space, uint64_t address, uint32_t bytes)
+static const struct bus_entry *find(const struct bus *bus, enum bus_space space, uint64_t address, uint32_t bytes)
 {
     uint32_t index = rank(bus, space, address);
     const struct bus_device *device;
@@ -48,8 +50,9 @@ static const struct bus_device *find(const struct bus *bus, enum bus_space space
     if (index == 0) {
         return NULL;
     }
-    device = &bus->devices[index - 1];
-    return device->space == space && loam_fits(address - device->base, bytes, device->bytes) ? device : NULL;
+    device = &bus->entries[index - 1].device;
+    return device->space == space && loam_fits(address - device->base, bytes, device->bytes) ? &bus->entries[index - 1]
+                                                                                             : NULL;
 }
 
 static bool device_valid(const struct bus_device *device)
@@ -61,97 +64,122 @@ static bool device_valid(const struct bus_device *device)
 /* Whether device meets the neighbours that it would have at index. */
 static bool overlaps(const struct bus *bus, const struct bus_device *device, uint32_t index)
 {
-    const struct bus_device *before = index > 0 ? &bus->devices[index - 1] : NULL;
-    const struct bus_device *after = index < bus->device_count ? &bus->devices[index] : NULL;
+    const struct bus_device *before = index > 0 ? &bus->entries[index - 1].device : NULL;
+    const struct bus_device *after = index < bus->entry_count ? &bus->entries[index].device : NULL;
 
     return (before != NULL && before->space == device->space && device->base - before->base < before->bytes) ||
            (after != NULL && after->space == device->space && after->base - device->base < device->bytes);
 }
 
+/* The lock of what was added with the same device, or one of its own. */
+static uint32_t lock_for(struct bus *bus, const void *device)
+{
+    for (uint32_t i = 0; i < bus->entry_count; i++) {
+        if (bus->entries[i].device.device == device) {
+            return bus->entries[i].lock;
+        }
+    }
+    pthread_mutex_init(&bus->locks[bus->lock_count].mutex, NULL);
+    return bus->lock_count++;
+}
+
 void bus_init(struct bus *bus)
 {
-    *bus = (struct bus){.device_count = 0};
-    pthread_mutex_init(&bus->lock, NULL);
+    *bus = (struct bus){.entry_count = 0};
+    pthread_mutex_init(&bus->unclaimed.lock, NULL);
 }
 
 void bus_destroy(struct bus *bus)
 {
-    pthread_mutex_destroy(&bus->lock);
+    for (uint32_t i = 0; i < bus->lock_count; i++) {
+        pthread_mutex_destroy(&bus->locks[i].mutex);
+    }
+    pthread_mutex_destroy(&bus->unclaimed.lock);
 }
 
 enum loam_error bus_add(struct bus *bus, const struct bus_device *device)
 {
-    enum loam_error error = LOAM_OK;
+    struct bus_entry entry;
     uint32_t index;
 
     if (!device_valid(device)) {
         return LOAM_ERROR_INVALID;
     }
-    pthread_mutex_lock(&bus->lock);
+    if (bus->is_sealed) {
+        return LOAM_ERROR_BUSY;
+    }
     index = rank(bus, device->space, device->base);
     if (overlaps(bus, device, index)) {
-        error = LOAM_ERROR_OVERLAP;
-    } else if (bus->device_count == BUS_DEVICE_MAX) {
-        error = LOAM_ERROR_EXHAUSTED;
-    } else {
-        memmove(&bus->devices[index + 1], &bus->devices[index], (bus->device_count - index) * sizeof bus->devices[0]);
-        bus->devices[index] = *device;
-        bus->device_count++;
+        return LOAM_ERROR_OVERLAP;
     }
-    pthread_mutex_unlock(&bus->lock);
-    return error;
+    if (bus->entry_count == BUS_DEVICE_MAX) {
+        return LOAM_ERROR_EXHAUSTED;
+    }
+    entry = (struct bus_entry){.device = *device, .lock = lock_for(bus, device->device)};
+    memmove(&bus->entries[index + 1], &bus->entries[index], (bus->entry_count - index) * sizeof bus->entries[0]);
+    bus->entries[index] = entry;
+    bus->entry_count++;
+    return LOAM_OK;
 }
 
-/* Under the lock. */
-static void note_missed(struct bus *bus, enum bus_space space, uint64_t address, const struct bus_access *access)
+void bus_seal(struct bus *bus)
 {
-    struct bus_missed *last = &bus->missed[(bus->missed_count - 1) % BUS_MISSED_MAX];
+    bus->is_sealed = true;
+}
 
-    bus->unclaimed_count++;
-    if (bus->missed_count == 0 || last->space != space || last->address != address || last->bytes != access->bytes ||
-        last->is_write != access->is_write) {
-        last = &bus->missed[bus->missed_count++ % BUS_MISSED_MAX];
+static void note_missed(struct bus_unclaimed *unclaimed, enum bus_space space, uint64_t address,
+                        const struct bus_access *access)
+{
+    struct bus_missed *last;
+
+    pthread_mutex_lock(&unclaimed->lock);
+    last = &unclaimed->missed[(unclaimed->missed_count - 1) % BUS_MISSED_MAX];
+    unclaimed->count++;
+    if (unclaimed->missed_count == 0 || last->space != space || last->address != address ||
+        last->bytes != access->bytes || last->is_write != access->is_write) {
+        last = &unclaimed->missed[unclaimed->missed_count++ % BUS_MISSED_MAX];
         *last = (struct bus_missed){space, address, access->bytes, access->is_write, 0, 0};
     }
     last->value = access->value;
     last->count++;
+    pthread_mutex_unlock(&unclaimed->lock);
 }
 
 uint32_t bus_missed(struct bus *bus, struct bus_missed missed[BUS_MISSED_MAX])
 {
+    struct bus_unclaimed *unclaimed = &bus->unclaimed;
     uint32_t count;
 
-    pthread_mutex_lock(&bus->lock);
-    count = bus->missed_count < BUS_MISSED_MAX ? bus->missed_count : BUS_MISSED_MAX;
+    pthread_mutex_lock(&unclaimed->lock);
+    count = unclaimed->missed_count < BUS_MISSED_MAX ? unclaimed->missed_count : BUS_MISSED_MAX;
     for (uint32_t i = 0; i < count; i++) {
-        missed[i] = bus->missed[(bus->missed_count - 1 - i) % BUS_MISSED_MAX];
+        missed[i] = unclaimed->missed[(unclaimed->missed_count - 1 - i) % BUS_MISSED_MAX];
     }
-    pthread_mutex_unlock(&bus->lock);
+    pthread_mutex_unlock(&unclaimed->lock);
     return count;
 }
 
 bool bus_dispatch(struct bus *bus, enum bus_space space, uint64_t address, void *data, uint32_t bytes, bool is_write)
 {
     const bool bytes_valid = bytes <= 8 && loam_is_power_of_two(bytes);
+    const struct bus_entry *entry = bytes_valid ? find(bus, space, address, bytes) : NULL;
     struct bus_access access = {.bytes = bytes, .is_write = is_write, .value = is_write ? 0 : UINT64_MAX};
-    const struct bus_device *device;
 
     if (is_write && bytes_valid) {
         memcpy(&access.value, data, bytes);
     }
-    pthread_mutex_lock(&bus->lock);
-    device = bytes_valid ? find(bus, space, address, bytes) : NULL;
-    if (device != NULL) {
-        access.offset = address - device->base;
-        device->access(device->device, &access);
+    if (entry != NULL) {
+        access.offset = address - entry->device.base;
+        pthread_mutex_lock(&bus->locks[entry->lock].mutex);
+        entry->device.access(entry->device.device, &access);
+        pthread_mutex_unlock(&bus->locks[entry->lock].mutex);
     } else {
-        note_missed(bus, space, address, &access);
+        note_missed(&bus->unclaimed, space, address, &access);
     }
-    pthread_mutex_unlock(&bus->lock);
-    if (!is_write && device != NULL) {
+    if (!is_write && entry != NULL) {
         memcpy(data, &access.value, bytes);
     } else if (!is_write) {
         memset(data, 0xff, bytes);
     }
-    return device != NULL;
+    return entry != NULL;
 }

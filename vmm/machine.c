@@ -10,7 +10,8 @@
  * request (KVM API, section 5, KVM_EXIT_IO): a vCPU whose KVM_RUN was interrupted has nothing left to complete, and that
  * is where it is parked.
  *
- * Lock order: the bus, then the crew's; a device asks for the end from inside an access.
+ * Lock order: a device's on the bus (bus.h), then the device's own or that of output, then the crew's: a device asks for
+ * the end from inside an access. No two of the bus's are held at once.
  */
 #include "vmm/machine.h"
 
@@ -24,6 +25,7 @@
 #include "vmm/lost_memory.h"
 #include "vmm/lost_reason.h"
 #include "vmm/pit.h"
+#include "vmm/platform.h"
 #include "vmm/power.h"
 #include "vmm/pvpanic.h"
 #include "vmm/rest.h"
@@ -34,6 +36,7 @@
 #include "vmm/virtio_rng.h"
 
 #include <inttypes.h>
+#include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -51,8 +54,6 @@
 #define TSS_ADDRESS          UINT64_C(0xfffbd000)
 
 #define EXIT_PORT_BYTES         4u
-#define KEYBOARD_DATA_PORT      0x60u
-#define KEYBOARD_PULSE_RESET    0xfeu /* i8042: pulse output line 0, which is wired to the processor's reset */
 #define RESET_CONTROL_PROCESSOR 0x04u
 
 static_assert(MACHINE_VIRTIO_BYTES == VIRTIO_MMIO_BYTES, "a transport fills its range");
@@ -67,12 +68,14 @@ struct machine {
     struct bus bus;
     struct serial serial;
     enum loam_error (*vcpu_begins)(struct loam_diag *diag);
+    pthread_mutex_t output_lock; /* serial and debug console are devices each for itself, and have one output */
     void (*serial_output)(void *self, const uint8_t *bytes, size_t count);
     void (*serial_pace)(void *self);
     void *serial_self;
     struct pit pit;
     struct power power;
     struct pvpanic pvpanic;
+    struct platform platform;
     struct virtio_rng rng;
     struct guest_clock clock;
     struct crew crew;
@@ -200,7 +203,9 @@ static void keep_output(void *self, const uint8_t *bytes, size_t count)
 
     has_output = true;
     if (machine->serial_output != NULL) {
+        pthread_mutex_lock(&machine->output_lock);
         machine->serial_output(machine->serial_self, bytes, count);
+        pthread_mutex_unlock(&machine->output_lock);
     }
 }
 
@@ -211,14 +216,9 @@ static void exit_access(void *self, struct bus_access *access)
     }
 }
 
-/* A keyboard controller without a keyboard: never busy, nothing to read. */
-static void keyboard_access(void *self, struct bus_access *access)
+static void reset(void *self)
 {
-    if (!access->is_write) {
-        access->value = 0;
-    } else if ((access->value & 0xff) == KEYBOARD_PULSE_RESET) {
-        stop_here(self, MACHINE_STOP_RESET, 0);
-    }
+    stop_here(self, MACHINE_STOP_RESET, 0);
 }
 
 /* The chipset's reset control register: bit 2 resets, whatever kind of reset the others ask for. */
@@ -227,7 +227,7 @@ static void reset_control_access(void *self, struct bus_access *access)
     if (!access->is_write) {
         access->value = 0;
     } else if ((access->value & RESET_CONTROL_PROCESSOR) != 0) {
-        stop_here(self, MACHINE_STOP_RESET, 0);
+        reset(self);
     }
 }
 
@@ -239,14 +239,6 @@ static void power_off(void *self)
 static void panicked(void *self, uint8_t events)
 {
     stop_here(self, MACHINE_STOP_PANIC, events);
-}
-
-static void keyboard_data_access(void *self, struct bus_access *access)
-{
-    (void)self;
-    if (!access->is_write) {
-        access->value = 0;
-    }
 }
 
 static void pit_failed(void *self, const struct loam_diag *diag)
@@ -272,13 +264,24 @@ static enum loam_error add_device(struct machine *machine, const struct bus_devi
                             : loam_fail(diag, error, "bus: no place for %s at 0x%" PRIx64, device->name, device->base);
 }
 
-static enum loam_error add_devices(struct machine *machine, bool has_rng, struct loam_diag *diag)
+static enum loam_error add_platform(struct machine *machine, uint32_t vcpu_count, struct loam_diag *diag)
+{
+    const struct platform_config config = {.plan = loam_memory_plan(machine->memory),
+                                           .vcpu_count = vcpu_count,
+                                           .reset = reset,
+                                           .output = keep_output,
+                                           .self = machine};
+
+    platform_init(&machine->platform, &config);
+    return platform_add(&machine->platform, &machine->bus, diag);
+}
+
+static enum loam_error add_devices(struct machine *machine, const struct machine_config *config, struct loam_diag *diag)
 {
     const struct bus_device devices[] = {
         {"serial", BUS_PIO, MACHINE_SERIAL_PORT, SERIAL_BYTES, serial_access, &machine->serial},
         {"exit", BUS_PIO, MACHINE_EXIT_PORT, EXIT_PORT_BYTES, exit_access, machine},
-        {"i8042 data", BUS_PIO, KEYBOARD_DATA_PORT, 1, keyboard_data_access, machine},
-        {"i8042", BUS_PIO, MACHINE_KEYBOARD_PORT, 1, keyboard_access, machine},
+        {"isa exit", BUS_PIO, MACHINE_ISA_EXIT_PORT, EXIT_PORT_BYTES, exit_access, machine},
         {"reset control", BUS_PIO, MACHINE_RESET_PORT, 1, reset_control_access, machine},
         {"power", BUS_PIO, MACHINE_POWER_PORT, POWER_BYTES, power_access, &machine->power},
         {"pvpanic", BUS_PIO, MACHINE_PANIC_PORT, PVPANIC_BYTES, pvpanic_access, &machine->pvpanic},
@@ -293,7 +296,10 @@ static enum loam_error add_devices(struct machine *machine, bool has_rng, struct
     for (size_t i = 0; error == LOAM_OK && i < count; i++) {
         error = add_device(machine, &devices[i], diag);
     }
-    return error == LOAM_OK && has_rng ? add_rng(machine, diag) : error;
+    if (error == LOAM_OK) {
+        error = add_platform(machine, config->vcpu_count, diag);
+    }
+    return error == LOAM_OK && !config->without_rng ? add_rng(machine, diag) : error;
 }
 
 /* --- A vCPU's rounds ------------------------------------------------------------------------------------------ */
@@ -503,7 +509,7 @@ static enum loam_error set_up(struct machine *machine, const struct machine_conf
         error = furnish_vm(machine, diag);
     }
     if (error == LOAM_OK) {
-        error = add_devices(machine, !config->without_rng, diag);
+        error = add_devices(machine, config, diag);
     }
     if (error == LOAM_OK) {
         error = add_vcpus(machine, config->vcpu_count, config->boot, diag);
@@ -527,6 +533,7 @@ static struct machine *make_empty(const struct machine_config *config, const str
         machine->has_interrupts = !config->boot->without_interrupts || config->vcpu_count > 1;
         bus_init(&machine->bus);
         machine->vcpu_begins = config->vcpu_begins;
+        pthread_mutex_init(&machine->output_lock, NULL);
         machine->serial_output = config->serial_output;
         machine->serial_pace = config->serial_pace;
         machine->serial_self = config->serial_self;
@@ -613,6 +620,7 @@ void machine_destroy(struct machine *machine)
     }
     serial_destroy(&machine->serial);
     power_destroy(&machine->power);
+    pthread_mutex_destroy(&machine->output_lock);
     bus_destroy(&machine->bus);
     release_range(machine);
     if (machine->stop_fd >= 0) {
@@ -666,8 +674,10 @@ pid_t machine_vcpu_thread(const struct machine *machine, uint32_t vcpu)
 
 enum loam_error machine_start(struct machine *machine, struct loam_diag *diag)
 {
-    enum loam_error error = crew_start(&machine->crew, diag);
+    enum loam_error error;
 
+    bus_seal(&machine->bus);
+    error = crew_start(&machine->crew, diag);
     if (error != LOAM_OK) {
         machine_stop(machine);
         crew_join(&machine->crew);

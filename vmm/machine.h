@@ -35,11 +35,11 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-/* Where things are: the map of an x86-64 PC as far as this machine has it. */
+/* Where things are: the map of an x86-64 PC as far as this machine has it; platform.h has more. */
 #define MACHINE_SERIAL_PORT   0x3f8u
 #define MACHINE_SERIAL_IRQ    4u
 #define MACHINE_EXIT_PORT     0xf4u  /* as QEMU's isa-debug-exit,iobase=0xf4,iosize=4 */
-#define MACHINE_KEYBOARD_PORT 0x64u  /* i8042 command port: 0xfe is a reset */
+#define MACHINE_ISA_EXIT_PORT 0x501u /* the same where that device is by default */
 #define MACHINE_RESET_PORT    0xcf9u /* reset control register: a 1 in bit 2 is a reset */
 #define MACHINE_PANIC_PORT    0x505u /* as QEMU's pvpanic: reads say what is understood, a write is what happened */
 #define MACHINE_POWER_PORT    0x600u /* ACPI's PM1a event and control registers: power.h */
@@ -61,7 +61,10 @@ struct machine_config {
     struct lasting *threads; /* vCPU n runs on the n-th of these; NULL: on one of its own */
     /* On each vCPU's thread before its first instruction, once a thread. Failure ends the run. NULL: nothing to do. */
     enum loam_error (*vcpu_begins)(struct loam_diag *diag);
-    /* Called on a vCPU thread, under the bus's lock, with what the guest writes to COM1: it does not wait. */
+    /*
+     * Called on vCPU threads, one at a time, under a device's lock and one of output, with what the guest writes to
+     * COM1 and to the debug console: it does not wait.
+     */
     void (*serial_output)(void *self, const uint8_t *bytes, size_t count);
     /*
      * Called on a vCPU thread after an exit with output, with no lock held, before the guest goes on: the place to wait
@@ -74,7 +77,7 @@ struct machine_config {
 
 enum machine_stop_reason {
     MACHINE_STOP_NONE,
-    MACHINE_STOP_EXIT,      /* the guest wrote exit_code to the exit port */
+    MACHINE_STOP_EXIT,      /* the guest wrote exit_code to an exit port */
     MACHINE_STOP_POWER_OFF, /* the guest entered ACPI's S5 */
     MACHINE_STOP_PANIC,     /* the guest said that it has panicked: exit_code is what it wrote */
     MACHINE_STOP_RESET,     /* the guest asked for a reset: i8042 or reset control register */

@@ -568,9 +568,8 @@ static const char documentation[] =
     "FILE is.\n\n"
     "Exit status: 0 pass, or a kernel that turned itself off; 1 the guest failed: a check, a reset of its own, a "
     "panic, or a code without a status of its own; 2 usage; 3 the host lacks something, or what was printed could not "
-    "be written; 4 KVM or the guest broke; 5 to 123 the code that the guest of --kernel wrote to the exit port 0xf4, "
-    "if "
-    "it is one of these (others, but 0, are status 1); 128+N stopped by signal N.";
+    "be written; 4 KVM or the guest broke; 5 to 123 the code that the guest of --kernel wrote to the exit port 0xf4 "
+    "or 0x501, if it is one of these (others, but 0, are status 1); 128+N stopped by signal N.";
 
 void options_read(int argc, char *argv[], struct options *options)
 {

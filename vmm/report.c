@@ -147,6 +147,10 @@ static void print_plan(struct report *report, const struct loam_plan *plan)
         }
         fputc('\n', report->out);
     }
+    fprintf(report->out,
+            "  legacy    [0x%09lx, 0x%09lx)  %s of low RAM, reserved: a PC has its screen and ROMs there\n",
+            LOAM_LEGACY_START_BYTES, LOAM_LEGACY_END_BYTES,
+            amount_of(LOAM_LEGACY_END_BYTES - LOAM_LEGACY_START_BYTES).text);
     fprintf(report->out, "  hole      [0x%09" PRIx64 ", 0x%09" PRIx64 ")  for devices\n", plan->hole_start.value,
             (uint64_t)LOAM_DMA32_END_BYTES);
     fprintf(report->out, "  metadata  %s of host memory, beside %s for page tables and %s for the process, at most\n",
@@ -227,7 +231,7 @@ static json_t *json_of_found(uint64_t found)
 
 static json_t *json_of_plan(const struct loam_plan *plan)
 {
-    json_t *parts = json_array(), *checks = json_array();
+    json_t *parts = json_array(), *reserved = json_array(), *checks = json_array();
 
     for (uint32_t i = 0; i < plan->part_count; i++) {
         json_array_append_new(parts, json_of_part(plan, &plan->parts[i]));
@@ -241,10 +245,12 @@ static json_t *json_of_plan(const struct loam_plan *plan)
                                         "unit_bytes", (json_int_t)check->unit_bytes, "short", check->short_fall, "text",
                                         json_text(check->text)));
     }
-    return json_pack("{sIsssIsIsosIsIsIsIsbsoso}", "bytes", (json_int_t)plan->request.bytes, "pages",
+    json_array_append_new(reserved, json_of_range(loam_gpa_from_u64(LOAM_LEGACY_START_BYTES),
+                                                  LOAM_LEGACY_END_BYTES - LOAM_LEGACY_START_BYTES));
+    return json_pack("{sIsssIsIsososIsIsIsIsbsoso}", "bytes", (json_int_t)plan->request.bytes, "pages",
                      plan->pages != LOAM_PAGES_AUTO ? loam_pages_name(plan->pages) : "mixed", "page_bytes",
                      (json_int_t)plan->page_bytes, "page_count", (json_int_t)plan->backing_page_count, "parts", parts,
-                     "hole_start", (json_int_t)plan->hole_start.value, "metadata_bytes",
+                     "reserved", reserved, "hole_start", (json_int_t)plan->hole_start.value, "metadata_bytes",
                      (json_int_t)plan->metadata_bytes, "table_bytes", (json_int_t)plan->table_bytes, "own_bytes",
                      (json_int_t)plan->own_bytes, "populates", plan->populates, "checks", checks, "passed_over",
                      json_text(plan->passed_over));

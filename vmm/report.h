@@ -6,7 +6,7 @@
  * control groups, what a kernel says of itself) is shown as printable.h says, in JSON too.
  *
  * Threads: one at a time. The machine's creator calls before machine_start and after machine_wait; checks come from
- * vCPU threads, under the bus's lock.
+ * vCPU threads, under attest's lock.
  */
 #ifndef LOAM_VMM_REPORT_H
 #define LOAM_VMM_REPORT_H

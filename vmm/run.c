@@ -5,6 +5,7 @@
 #include "vmm/console.h"
 #include "vmm/launch.h"
 #include "vmm/leave.h"
+#include "vmm/panic_line.h"
 #include "vmm/privilege.h"
 #include "vmm/report.h"
 #include "vmm/sabotage.h"
@@ -33,6 +34,7 @@ struct run {
     struct launch launch;
     struct outlet *console;       /* what the guest's serial line is written to */
     struct transcript transcript; /* with JSON */
+    struct panic_line panic_line; /* of this life */
     FILE *out;                    /* what the report is written to */
     bool is_cut_short;            /* the run was ended from outside: nobody waits for long any more */
     uint32_t quick_resets;        /* in a row */
@@ -265,6 +267,7 @@ static void write_console(void *self, const uint8_t *bytes, size_t count)
     if (run->options->json) {
         transcript_add(&run->transcript, bytes, count);
     }
+    panic_line_add(&run->panic_line, bytes, count);
     outlet_append(run->console, bytes, count);
 }
 
@@ -296,16 +299,25 @@ static int judge_exit(struct run *run, uint32_t code, uint32_t passed)
     return exit_status;
 }
 
+/* What its console told of a panic is said, whether the reset is a failure or not. */
 static int judge_reset(struct run *run)
 {
+    const char *panic = panic_line_text(&run->panic_line);
+    const char *lead = panic[0] != '\0' ? ", and its console says: " : "";
+
     if (run->options->on_reset == ON_RESET_PASS) {
+        if (panic[0] != '\0') {
+            report_note(&run->report, "the guest reset itself, which is to pass (--on-reset)%s%s", lead, panic);
+        }
         return EXIT_CODE_PASS;
     }
     if (run->options->on_reset == ON_RESET_RESTART) {
         report_failure(&run->report,
                        "the guest reset itself %u times in a row, each within %g s of its start: it is not started "
-                       "again",
-                       run->quick_resets, QUICK_RESET_MILLISECONDS / 1000.0);
+                       "again%s%s",
+                       run->quick_resets, QUICK_RESET_MILLISECONDS / 1000.0, lead, panic);
+    } else if (panic[0] != '\0') {
+        report_failure(&run->report, "the guest has panicked and reset itself: %s", panic);
     } else {
         report_failure(&run->report, "the guest reset itself: a failure, unless it is meant to: --on-reset pass");
     }
@@ -315,9 +327,10 @@ static int judge_reset(struct run *run)
 /* Of a guest of the person's own. */
 static int judge_panic(struct run *run, uint32_t events)
 {
-    report_failure(&run->report,
-                   "the guest has panicked, as it said by writing 0x%x to port 0x%x: its console says why", events,
-                   MACHINE_PANIC_PORT);
+    const char *panic = panic_line_text(&run->panic_line);
+
+    report_failure(&run->report, "the guest has panicked, as it said by writing 0x%x to port 0x%x: %s", events,
+                   MACHINE_PANIC_PORT, panic[0] != '\0' ? panic : "its console says why");
     return EXIT_CODE_GUEST_FAILED;
 }
 
@@ -456,6 +469,7 @@ static int start_anew(struct run *run)
     int exit_status = EXIT_CODE_PASS;
 
     launch_end_life(&run->launch);
+    run->panic_line = (struct panic_line){0};
     for (size_t i = 0; i < sizeof steps / sizeof steps[0] && exit_status == EXIT_CODE_PASS; i++) {
         exit_status = steps[i](run);
     }

@@ -10,7 +10,7 @@
  *
  * Threads: each transport has a lock. virtio_mmio_access and virtio_mmio_notify take it and call the device's
  * functions under it; a device that works on threads of its own takes it with virtio_mmio_lock. Calls that
- * say "locked" want it held. Lock order: the bus, a transport, the interrupt controller. The register at
+ * say "locked" want it held. Lock order: the device's on the bus, a transport, the interrupt controller. The register at
  * VIRTIO_MMIO_QUEUE_NOTIFY has no effect but virtio_mmio_notify, so an ioeventfd may stand in for it; an
  * irqfd may stand behind the interrupt line.
  */

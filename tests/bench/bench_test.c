@@ -43,6 +43,7 @@ Test(bench, list_names_the_cases_and_runs_none)
         "frame.batch ",
         "frame.dma32.fresh ",
         "frame.dma32.worst ",
+        "bus.threads2 ",
         "frame.threads2 ",
         "frame.threads2.remote ",
         "frame.init.8g ",

@@ -121,6 +121,30 @@ guest reset
     reset
 end_guest reset
 
+/* Says in the words of Linux that it has panicked. */
+    .macro say_panic guest
+    cld
+    movl $(GUEST_BASE + 7f - guest_\guest), %esi
+    movl $(8f - 7f), %ecx
+    movw $SERIAL_PORT, %dx
+    rep outsb
+    jmp 8f
+7:  .ascii "Oops\n[    0.5] Kernel panic - not syncing: Attempted to kill init!\r\nCPU: 0\n"
+8:
+    .endm
+
+guest panics_and_resets
+    say_panic panics_and_resets
+    reset
+end_guest panics_and_resets
+
+guest panics_aloud
+    say_panic panics_aloud
+    movw $0x505, %dx
+    movb $1, %al
+    outb %al, %dx
+end_guest panics_aloud
+
 /* Says L; code 9 if a former life's word is still in RAM; else leaves one there and resets. */
 guest forgets
     say 'L'
@@ -168,11 +192,13 @@ guest stores_late
     exit_with 0
 end_guest stores_late
 
-/* Says a byte that is no text, and a word that is. */
+/* Says a byte that is no text, and a word that is, of which the middle at the debug console. */
 guest says
     say 0xff
     say 'h'
-    say 'i'
+    movb $'e', %al
+    outb %al, $0xe9
+    say 'y'
     exit_with 0
 end_guest says
 

@@ -31,6 +31,8 @@ GUEST(reaches_far);
 GUEST(triple_fault);
 GUEST(turns_off);
 GUEST(panics);
+GUEST(panics_aloud);
+GUEST(panics_and_resets);
 GUEST(reset);
 GUEST(forgets);
 GUEST(waits);
@@ -201,6 +203,30 @@ Test(kernel, that_panics_has_failed)
     root = run_json(1);
     cr_expect_str_eq(json_string_value(json_object_get(json_object_get(root, "stop"), "reason")), "panic");
     cr_expect_eq(json_integer_value(json_object_get(json_object_get(root, "stop"), "exit_code")), 1);
+    json_decref(root);
+}
+
+#define PANIC "Kernel panic - not syncing: Attempted to kill init!\n"
+
+Test(kernel, that_panics_is_told_of_with_its_own_reason)
+{
+    MAKE_KERNEL(panics_aloud);
+    CHECK_END(1, "loam: the guest has panicked, as it said by writing 0x1 to port 0x505: " PANIC);
+    CHECK_END(1, PANIC, "--on-reset", "pass");
+}
+
+/* As Linux with panic=-1, and without pvpanic. */
+Test(kernel, that_panics_and_resets_is_told_from_one_that_resets)
+{
+    json_t *root;
+
+    MAKE_KERNEL(panics_and_resets);
+    CHECK_END(1, "loam: the guest has panicked and reset itself: " PANIC);
+    CHECK_END(1, "it is not started again, and its console says: " PANIC, "--on-reset", "restart");
+    CHECK_END(0, "loam: the guest reset itself, which is to pass (--on-reset), and its console says: " PANIC,
+              "--on-reset", "pass");
+    root = run_json(1);
+    cr_expect_str_eq(json_string_value(json_object_get(json_object_get(root, "stop"), "reason")), "reset");
     json_decref(root);
 }
 
@@ -517,8 +543,8 @@ Test(kernel, json_has_what_the_guest_said)
     MAKE_KERNEL(says);
     root = run_json(0);
     serial = json_object_get(root, "serial");
-    cr_expect_str_eq(json_string_value(json_object_get(serial, "text")), "\xef\xbf\xbdhi");
-    cr_expect_eq(json_integer_value(json_object_get(serial, "bytes")), 3);
+    cr_expect_str_eq(json_string_value(json_object_get(serial, "text")), "\xef\xbf\xbdhey");
+    cr_expect_eq(json_integer_value(json_object_get(serial, "bytes")), 4);
     cr_expect_eq(json_integer_value(json_object_get(serial, "lost_bytes")), 0);
     json_decref(root);
 }

@@ -8,10 +8,12 @@
 #include "guest/embedded.h"
 
 #include "tests/support/heap.h"
+#include "tests/support/waiter.h"
 #include "vmm/sabotage.h"
 
 #include <criterion/criterion.h>
 #include <inttypes.h>
+#include <semaphore.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -57,6 +59,10 @@ void sabotage_end(void)
 
 /* --- The host's half, with a machine -------------------------------------------------------------------------- */
 
+/* Where a report waits, if a test says so. */
+static bool is_report_held;
+static sem_t report_came, report_may_return;
+
 static void count_report(void *self, enum loam_abi_check check, const struct attest_outcome *outcome)
 {
     static const uint32_t order[] = LOAM_ABI_ORDER;
@@ -66,6 +72,10 @@ static void count_report(void *self, enum loam_abi_check check, const struct att
     cr_expect(outcome == NULL || outcome->check == check);
     begun_count += outcome == NULL;
     done_count += outcome != NULL;
+    if (is_report_held) {
+        sem_post(&report_came);
+        sem_wait(&report_may_return);
+    }
 }
 
 static void drop_output(void *self, const uint8_t *bytes, size_t count)
@@ -289,6 +299,43 @@ Test(attest, probes_of_wrong_width_value_or_place_are_counted_wrong)
     cr_expect_not(attest_outcome(attest, LOAM_ABI_CHECK_READONLY)->host_passed);
     cr_expect_not_null(strstr(attest_outcome(attest, LOAM_ABI_CHECK_READONLY)->text, "8 of them wrong"), "%s",
                        attest_outcome(attest, LOAM_ABI_CHECK_READONLY)->text);
+}
+
+static void ring_first(void *self)
+{
+    (void)self;
+    ring(LOAM_ABI_EVENT_BEGIN, order[0]);
+}
+
+static void probe_first(void *self)
+{
+    const struct loam_abi_table *table = self;
+    uint64_t value = LOAM_ABI_PROBE_VALUE;
+
+    for (uint32_t i = 0; i < table->range_count; i++) {
+        if (table->ranges[i].kind == LOAM_ABI_KIND_HOLE || table->ranges[i].kind == LOAM_ABI_KIND_READONLY) {
+            bus_dispatch(machine_bus(machine), BUS_MMIO, table->ranges[i].start, &value, 8, true);
+            return;
+        }
+    }
+}
+
+/* They are devices each for itself on the bus, and a check reads what was probed. */
+Test(attest, a_probe_waits_for_a_check)
+{
+    struct waiter bell, probe;
+
+    sem_init(&report_came, 0, 0);
+    sem_init(&report_may_return, 0, 0);
+    is_report_held = true;
+    waiter_start(&bell, ring_first, NULL);
+    sem_wait(&report_came);
+    waiter_start(&probe, probe_first, guest_table());
+    cr_expect(waiter_sleeps(&probe));
+    sem_post(&report_may_return);
+    waiter_join(&bell);
+    waiter_join(&probe);
+    cr_expect_eq(begun_count, 1);
 }
 
 /* --- A guest that does all of it ------------------------------------------------------------------------------ */

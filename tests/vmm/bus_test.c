@@ -7,6 +7,8 @@
 
 #include <criterion/criterion.h>
 #include <inttypes.h>
+#include <semaphore.h>
+#include <stdint.h>
 #include <string.h>
 
 /* A device that notes the last access and answers with a value of its own. */
@@ -45,7 +47,7 @@ static void tear_down(void)
     bus_destroy(&bus);
 }
 
-TestSuite(bus, .init = set_up, .fini = tear_down);
+TestSuite(bus, .init = set_up, .fini = tear_down, .timeout = 60); /* a lock that is taken twice would hang */
 
 Test(bus, hands_an_access_to_the_device_with_its_offset)
 {
@@ -67,7 +69,7 @@ Test(bus, hands_an_access_to_the_device_with_its_offset)
     cr_assert_eq(probe.seen.bytes, 2);
     cr_assert_eq(probe.seen.value, 0x0708);
     cr_assert_eq(data, UINT64_C(0x0102030405060708), "a write leaves its data alone");
-    cr_assert_eq(bus.unclaimed_count, 0);
+    cr_assert_eq(bus.unclaimed.count, 0);
 }
 
 Test(bus, a_read_writes_its_own_bytes_only)
@@ -100,7 +102,7 @@ Test(bus, where_nothing_answers_reads_give_all_ones_and_writes_are_lost)
     cr_assert_eq(data[0], 0, "a write leaves its data alone");
     cr_assert_not(bus_dispatch(&bus, BUS_MMIO, 0x100, data, 4, true), "the spaces are apart");
     cr_assert_eq(probe.count, 0);
-    cr_assert_eq(bus.unclaimed_count, 3);
+    cr_assert_eq(bus.unclaimed.count, 3);
 }
 
 Test(bus, remembers_where_nobody_answered)
@@ -171,7 +173,7 @@ Test(bus, refuses_ranges_that_are_none)
     cr_assert_eq(add(&probe, BUS_MMIO, UINT64_MAX, UINT64_MAX), LOAM_ERROR_INVALID);
     cr_assert_eq(add(&probe, BUS_SPACE_COUNT, 0, 1), LOAM_ERROR_INVALID);
     cr_assert_eq(bus_add(&bus, &(struct bus_device){.space = BUS_PIO, .bytes = 1}), LOAM_ERROR_INVALID);
-    cr_assert_eq(bus.device_count, 0);
+    cr_assert_eq(bus.entry_count, 0);
 }
 
 Test(bus, refuses_overlaps_and_a_device_too_many)
@@ -188,7 +190,7 @@ Test(bus, refuses_overlaps_and_a_device_too_many)
         cr_assert_eq(add(&probe, BUS_PIO, 0x100 + 8 * i, 8), LOAM_OK);
     }
     cr_assert_eq(add(&probe, BUS_PIO, 0x4000, 8), LOAM_ERROR_EXHAUSTED);
-    cr_assert_eq(bus.device_count, BUS_DEVICE_MAX);
+    cr_assert_eq(bus.entry_count, BUS_DEVICE_MAX);
 }
 
 Test(bus, refuses_widths_that_no_processor_has)
@@ -211,37 +213,144 @@ Test(bus, refuses_widths_that_no_processor_has)
     }
 }
 
-static void access_any(void *self)
+Test(bus, is_not_added_to_once_it_is_sealed)
+{
+    struct probe probe = {.answer = 0};
+    uint8_t data = 0;
+
+    cr_assert_eq(add(&probe, BUS_PIO, 0x100, 1), LOAM_OK);
+    bus_seal(&bus);
+    cr_expect_eq(add(&probe, BUS_PIO, 0x200, 1), LOAM_ERROR_BUSY);
+    cr_expect(bus_dispatch(&bus, BUS_PIO, 0x100, &data, 1, true));
+    cr_expect_not(bus_dispatch(&bus, BUS_PIO, 0x200, &data, 1, true));
+}
+
+/* --- Several at once -------------------------------------------------------------------------------------------- */
+
+/* A device in whose access a thread waits until the test lets it go on. */
+struct gate {
+    sem_t entered, open;
+    uint32_t count;
+};
+
+static void gate_access(void *device, struct bus_access *access)
+{
+    struct gate *gate = device;
+
+    gate->count++;
+    access->value = gate->count;
+    sem_post(&gate->entered);
+    sem_wait(&gate->open);
+}
+
+static void add_gate(struct gate *gate, uint64_t port)
+{
+    const struct bus_device device = {"gate", BUS_PIO, port, 1, gate_access, gate};
+
+    cr_assert_eq(bus_add(&bus, &device), LOAM_OK);
+}
+
+static void make_gate(struct gate *gate)
+{
+    gate->count = 0;
+    sem_init(&gate->entered, 0, 0);
+    sem_init(&gate->open, 0, 0);
+}
+
+/* self: the port */
+static void read_port(void *self)
 {
     uint8_t data = 0;
 
-    (void)self;
-    bus_dispatch(&bus, BUS_PIO, 0x100, &data, 1, true);
+    cr_assert(bus_dispatch(&bus, BUS_PIO, (uintptr_t)self, &data, 1, false));
 }
 
-static void add_any(void *self)
+/* While a device waits, every other answers, and so does nobody. */
+Test(bus, a_device_that_waits_holds_up_no_other)
 {
-    cr_assert_eq(add(self, BUS_PIO, 0x200, 1), LOAM_OK);
+    struct gate gate;
+    struct probe probe = {.answer = 0x42};
+    struct bus_missed missed[BUS_MISSED_MAX];
+    struct waiter waiter;
+    uint8_t data = 0;
+
+    make_gate(&gate);
+    add_gate(&gate, 0x100);
+    cr_assert_eq(add(&probe, BUS_PIO, 0x101, 1), LOAM_OK);
+    cr_assert_eq(add(&probe, BUS_MMIO, 0x100, 1), LOAM_OK);
+    waiter_start(&waiter, read_port, (void *)0x100);
+    sem_wait(&gate.entered);
+    cr_expect(bus_dispatch(&bus, BUS_PIO, 0x101, &data, 1, false));
+    cr_expect_eq(data, 0x42);
+    cr_expect(bus_dispatch(&bus, BUS_MMIO, 0x100, &data, 1, true));
+    cr_expect_not(bus_dispatch(&bus, BUS_PIO, 0x102, &data, 1, false));
+    cr_expect_eq(bus_missed(&bus, missed), 1);
+    sem_post(&gate.open);
+    waiter_join(&waiter);
+    cr_expect_eq(probe.count, 2);
 }
 
-/* A device sees one access at a time, and the table of devices changes under none. */
-Test(bus, accesses_and_additions_wait_for_each_other)
+/* A device sees one access at a time, at whichever of its places they come. */
+Test(bus, accesses_to_one_device_wait_for_each_other)
 {
-    static void (*const calls[])(void *self) = {access_any, add_any};
-    struct probe probe = {.answer = 0};
+    const uintptr_t ports[] = {0x100, 0x200};
+    struct gate gate;
+    struct waiter first, second;
 
-    cr_assert_eq(add(&probe, BUS_PIO, 0x100, 1), LOAM_OK);
-    for (uint32_t i = 0; i < sizeof calls / sizeof calls[0]; i++) {
-        struct waiter waiter;
-
-        pthread_mutex_lock(&bus.lock);
-        waiter_start(&waiter, calls[i], &probe);
-        cr_expect(waiter_sleeps(&waiter), "call %u does not wait", i);
-        pthread_mutex_unlock(&bus.lock);
-        waiter_join(&waiter);
+    make_gate(&gate);
+    add_gate(&gate, 0x100);
+    add_gate(&gate, 0x200);
+    for (uint32_t i = 0; i < 4; i++) {
+        waiter_start(&first, read_port, (void *)ports[i % 2]);
+        sem_wait(&gate.entered);
+        waiter_start(&second, read_port, (void *)ports[i / 2]);
+        cr_expect(waiter_sleeps(&second));
+        cr_expect_eq(gate.count, 2 * i + 1);
+        sem_post(&gate.open);
+        sem_post(&gate.open);
+        waiter_join(&first);
+        waiter_join(&second);
+        sem_wait(&gate.entered);
     }
-    cr_expect_eq(probe.count, 1);
-    cr_expect_eq(bus.device_count, 2);
+}
+
+#define CROWD_ACCESSES 20000u
+
+/* Two devices at two places each, nobody at another, from threads that begin at one of them each. */
+static void crowd(void *self)
+{
+    for (uint32_t i = 0; i < CROWD_ACCESSES; i++) {
+        const uint64_t port = 0x100 + ((uintptr_t)self + i) % 5;
+        uint8_t data = 0;
+
+        cr_assert_eq(bus_dispatch(&bus, BUS_PIO, port, &data, 1, i % 2 == 0), port != 0x104);
+    }
+}
+
+/* No access is lost, and under ThreadSanitizer none meets another. */
+Test(bus, counts_right_with_many_threads)
+{
+    enum { THREADS = 4 };
+    struct probe probes[2] = {{.answer = 1}, {.answer = 2}};
+    struct bus_missed missed[BUS_MISSED_MAX];
+    struct waiter waiters[THREADS];
+
+    for (uint64_t i = 0; i < 4; i++) {
+        cr_assert_eq(add(&probes[i % 2], BUS_PIO, 0x100 + i, 1), LOAM_OK);
+    }
+    bus_seal(&bus);
+    for (uintptr_t i = 0; i < THREADS; i++) {
+        waiter_start(&waiters[i], crowd, (void *)i);
+    }
+    for (uint32_t i = 0; i < 1000; i++) {
+        cr_assert_leq(bus_missed(&bus, missed), BUS_MISSED_MAX);
+    }
+    for (uint32_t i = 0; i < THREADS; i++) {
+        waiter_join(&waiters[i]);
+    }
+    cr_expect_eq(probes[0].count, THREADS * CROWD_ACCESSES * 2 / 5);
+    cr_expect_eq(probes[1].count, THREADS * CROWD_ACCESSES * 2 / 5);
+    cr_expect_eq(bus.unclaimed.count, THREADS * CROWD_ACCESSES / 5);
 }
 
 /* Against an oracle that owns each address by itself. */

@@ -325,17 +325,125 @@ guest reset_control
 1:  jmp 1b
 end_guest reset_control
 
+/* As Linux resets: the controller takes commands, and then a pulse of the line. */
 guest reset
-    movb $0x60, %al
-    outb %al, $0x60
     inb $0x64, %al
-    testb %al, %al
+    testb $2, %al
     movb $1, %al
     jnz 1f
     movb $0xfe, %al
     outb %al, $0x64
 1:  exit_al
 end_guest reset
+
+/* As Linux flushes a keyboard controller, up to its patience: exits with the bytes that it read. */
+guest flush_keyboard
+    xorl %ecx, %ecx
+1:  inb $0x64, %al
+    testb $1, %al
+    jz 2f
+    inb $0x60, %al
+    incl %ecx
+    cmpl $17, %ecx
+    jne 1b
+2:  movl %ecx, %eax
+    exit_al
+end_guest flush_keyboard
+
+/* The port where QEMU's isa-debug-exit is by default: one byte beside it, which is nothing, then what the name says. */
+    .macro isa_exit name, instruction, register
+guest isa_exit_\name
+    movl $0x12345678, %eax
+    movw $0x502, %dx
+    outb %al, %dx
+    movw $0x501, %dx
+    \instruction \register, %dx
+    movb $1, %al
+    exit_al
+end_guest isa_exit_\name
+    .endm
+
+    isa_exit byte, outb, %al
+    isa_exit word, outw, %ax
+    isa_exit long, outl, %eax
+
+/* By the value that QEMU's machines of PCs take, with nothing looked at before. */
+guest power_off
+    movw $0x604, %dx
+    movw $0x2000, %ax
+    outw %ax, %dx
+    movb $1, %al
+    exit_al
+end_guest power_off
+
+/* Looks whether somebody hears, and speaks: a byte, then the rest at once. */
+guest debug_console
+    inb $0xe9, %al
+    cmpb $0xe9, %al
+    movb $1, %al
+    jne 1f
+    movb $'T', %al
+    outb %al, $0xe9
+    cld
+    movl $AT(guest_debug_console, 2f), %esi
+    movl $(3f - 2f), %ecx
+    movw $0xe9, %dx
+    rep outsb
+    say '.'
+    movb $0, %al
+1:  exit_al
+2:  .ascii "his is it"
+3:
+end_guest debug_console
+
+/* Waits until no update is near, and copies registers of the clock to BUFFERS, then again the first. */
+guest clock
+    cld
+1:  movb $0x0a, %al
+    outb %al, $0x70
+    inb $0x71, %al
+    testb $0x80, %al
+    jnz 1b
+    movl $AT(guest_clock, 4f), %esi
+    movl $BUFFERS, %edi
+    movl $(5f - 4f), %ecx
+2:  lodsb
+    outb %al, $0x70
+    inb $0x71, %al
+    stosb
+    loop 2b
+    cmpb BUFFERS, %al
+    jne 1b
+    movb $0, %al
+    exit_al
+4:  .byte 0x00, 0x02, 0x04, 0x07, 0x08, 0x09, 0x32, 0x0b, 0x0d, 0x30, 0x31, 0x5f, 0x00
+5:
+end_guest clock
+
+/* As kvm-unit-tests ask QEMU's configuration device: signature, RAM and processors, copied to BUFFERS. */
+guest fw_cfg
+    movl $(GUEST_BASE + 0x2000), %esp
+    cld
+    movl $BUFFERS, %edi
+    movl $4, %ecx
+    xorl %eax, %eax
+    call 1f
+    movl $8, %ecx
+    movl $3, %eax
+    call 1f
+    movl $2, %ecx
+    movl $5, %eax
+    call 1f
+    movb $0, %al
+    exit_al
+1:  movw $0x510, %dx
+    outw %ax, %dx
+    incw %dx
+2:  inb %dx, %al
+    stosb
+    loop 2b
+    ret
+end_guest fw_cfg
 
 /* Wakes the second processor, which starts at START_PAGE in real mode, and waits. */
 guest wake
@@ -383,6 +491,29 @@ guest sleeper
     exit_al
     .code32
 end_guest sleeper
+
+/* Wakes the second processor, as above, and reads from the test device. */
+guest wake_and_read
+    movl $0xfee00000, %ebx
+    movl $(1 << 24), 0x310(%ebx)
+    movl $0x4500, 0x300(%ebx)
+    movl $(1 << 24), 0x310(%ebx)
+    movl $(0x4600 | START_PAGE >> 12), 0x300(%ebx)
+    movl TEST_DEVICE, %eax
+    exit_al
+end_guest wake_and_read
+
+/* The second processor waits for its page's last byte, then says something and exits. */
+guest woken_to_go
+    .code16
+1:  pause
+    cmpb $0, %cs:0xfff
+    je 1b
+    say '!'
+    movb $0x55, %al
+    exit_al
+    .code32
+end_guest woken_to_go
 
 /* Sets up the 8259s and an IDT; line 0 exits with 0x20, line 4 with 0x24. */
     .macro interrupts guest

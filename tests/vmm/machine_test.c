@@ -2,9 +2,11 @@
 /* Whole guests, each of a few instructions (machine_guests.S), on real memory and real KVM. */
 #include "vmm/machine.h"
 
+#include "tests/support/waiter.h"
 #include "tests/vmm/ioctl_fake.h"
 #include "tests/vmm/machine_guests.h"
 #include "tests/vmm/random.h"
+#include "vmm/debug_console.h"
 #include "vmm/kvm.h"
 #include "vmm/stand.h"
 #include "vmm/vcpu.h"
@@ -80,6 +82,14 @@ GUEST(triple_fault);
 GUEST(no_code);
 GUEST(rare_instruction);
 GUEST(reset);
+GUEST(flush_keyboard);
+GUEST(isa_exit_byte);
+GUEST(isa_exit_word);
+GUEST(isa_exit_long);
+GUEST(power_off);
+GUEST(debug_console);
+GUEST(clock);
+GUEST(fw_cfg);
 GUEST(reset_control);
 GUEST(both_halt);
 GUEST(sleeper);
@@ -87,6 +97,8 @@ GUEST(alarm);
 GUEST(line_nmi);
 GUEST(wake);
 GUEST(woken);
+GUEST(wake_and_read);
+GUEST(woken_to_go);
 GUEST(interrupt);
 GUEST(timer);
 GUEST(count);
@@ -234,6 +246,55 @@ static void run_to_exit(uint32_t exit_code)
     cr_assert_eq(result.exit_code, exit_code, "0x%" PRIx32 " wanted, 0x%" PRIx32 " found", exit_code, result.exit_code);
 }
 
+/* --- What else is at a PC's ports --------------------------------------------------------------------------------- */
+
+Test(machine, hands_on_what_is_said_at_the_debug_console_in_its_place)
+{
+    LOAD(debug_console);
+    run_to_exit(0);
+    cr_assert_str_eq(output, "This is it.");
+}
+
+static int of_bcd(uint8_t value)
+{
+    return value / 16 * 10 + value % 16;
+}
+
+Test(machine, tells_the_hosts_time_in_utc)
+{
+    const uint8_t *found = LOAD(clock) + (BUFFERS - GUEST_BASE);
+    const time_t before = time(NULL) - 1; /* the coarse clock of time(2) may be behind */
+    struct tm tm;
+    time_t told;
+
+    config.without_rng = true;
+    run_to_exit(0);
+    tm = (struct tm){.tm_sec = of_bcd(found[0]),
+                     .tm_min = of_bcd(found[1]),
+                     .tm_hour = of_bcd(found[2]),
+                     .tm_mday = of_bcd(found[3]),
+                     .tm_mon = of_bcd(found[4]) - 1,
+                     .tm_year = of_bcd(found[6]) * 100 + of_bcd(found[5]) - 1900};
+    told = timegm(&tm);
+    cr_expect(before <= told && told <= time(NULL) + 1, "%ld, and it was %ld", (long)told, (long)before);
+    cr_expect_eq(found[7], 0x02);
+    cr_expect_eq(found[8], 0x80);
+    cr_expect_eq(found[9] | found[10] << 8, 7 * 1024, "KiB from 1 MiB on");
+    cr_expect_eq(found[11], 0);
+}
+
+Test(machine, tells_ram_and_processors_as_qemu_does)
+{
+    const uint8_t *found = LOAD(fw_cfg) + (BUFFERS - GUEST_BASE);
+    uint64_t ram_bytes;
+
+    run_to_exit(0);
+    cr_expect_arr_eq(found, "QEMU", 4);
+    memcpy(&ram_bytes, found + 4, sizeof ram_bytes);
+    cr_expect_eq(ram_bytes, RAM_BYTES);
+    cr_expect_eq(found[12] | found[13] << 8, 1);
+}
+
 /* --- Ends ------------------------------------------------------------------------------------------------------ */
 
 Test(machine, stops_with_the_byte_written_to_the_exit_port)
@@ -278,6 +339,37 @@ Test(machine, resets_through_the_keyboard_controller)
 {
     LOAD(reset);
     run(MACHINE_STOP_RESET);
+}
+
+Test(machine, stops_with_what_is_written_where_qemu_has_its_exit_port)
+{
+    LOAD(isa_exit_byte);
+    run_to_exit(0x78);
+}
+
+Test(machine, stops_with_the_word_written_where_qemu_has_its_exit_port)
+{
+    LOAD(isa_exit_word);
+    run_to_exit(0x5678);
+}
+
+Test(machine, stops_with_the_long_word_written_where_qemu_has_its_exit_port)
+{
+    LOAD(isa_exit_long);
+    run_to_exit(0x12345678);
+}
+
+Test(machine, turns_itself_off_without_a_look_at_tables)
+{
+    LOAD(power_off);
+    run(MACHINE_STOP_POWER_OFF);
+}
+
+/* Linux gives up once it has read 16 bytes and there is another. */
+Test(machine, has_a_keyboard_controller_that_no_driver_waits_for)
+{
+    LOAD(flush_keyboard);
+    run_to_exit(17);
 }
 
 /* As Linux does it: which kind of reset first, and that reads back as nothing asked; then the reset. */
@@ -648,6 +740,94 @@ Test(machine, starts_the_second_vcpu_when_the_first_says_so)
     memcpy(carve(START_PAGE, 4096), guest_woken, (size_t)(guest_woken_end - guest_woken));
     run_to_exit(0x55);
     cr_assert_eq(result.vcpu, 1);
+}
+
+static sem_t was_entered, may_leave;
+
+static void wait_in_access(void *device, struct bus_access *access)
+{
+    (void)device;
+    access->value = 0;
+    sem_post(&was_entered);
+    sem_wait(&may_leave);
+}
+
+/* The first vCPU waits in a device; the second speaks and ends the run, at two others, before that one lets go. */
+Test(machine, a_device_that_waits_holds_up_no_other)
+{
+    const struct bus_device device = {"waits", BUS_MMIO, TEST_DEVICE, 4096, wait_in_access, NULL};
+    volatile uint8_t *start_page;
+    bool has_ended;
+
+    if (!has_vcpus(2)) {
+        cr_skip("KVM recommends one vCPU");
+    }
+    sem_init(&was_entered, 0, 0);
+    sem_init(&may_leave, 0, 0);
+    config.vcpu_count = 2;
+    LOAD(wake_and_read);
+    start_page = carve(START_PAGE, 4096);
+    memcpy((uint8_t *)start_page, guest_woken_to_go, (size_t)(guest_woken_to_go_end - guest_woken_to_go));
+    create();
+    cr_assert_eq(bus_add(machine_bus(machine), &device), LOAM_OK);
+    start();
+    sem_wait(&was_entered);
+    start_page[4095] = 1;
+    has_ended = is_stop_readable(10000);
+    sem_post(&may_leave);
+    cr_assert(has_ended, "the second vCPU waits for the first one's device");
+    finish(MACHINE_STOP_EXIT);
+    cr_expect_eq(result.exit_code, 0x55);
+    cr_expect_eq(result.vcpu, 1);
+    cr_expect_str_eq(output, "!");
+}
+
+static void wait_in_output(void *self, const uint8_t *bytes, size_t count)
+{
+    keep_output(self, bytes, count);
+    sem_post(&was_entered);
+    sem_wait(&may_leave);
+}
+
+/* self: the port */
+static void say_at(void *self)
+{
+    uint8_t byte = 'L';
+
+    cr_assert(bus_dispatch(machine_bus(machine), BUS_PIO, (uintptr_t)self, &byte, 1, true));
+}
+
+/* They are devices each for itself, and whoever hears them hears one at a time. */
+Test(machine, the_debug_console_waits_for_the_serial_lines_output)
+{
+    struct waiter first, second;
+
+    sem_init(&was_entered, 0, 0);
+    sem_init(&may_leave, 0, 0);
+    config.serial_output = wait_in_output;
+    create();
+    waiter_start(&first, say_at, (void *)(uintptr_t)MACHINE_SERIAL_PORT);
+    sem_wait(&was_entered);
+    waiter_start(&second, say_at, (void *)(uintptr_t)DEBUG_CONSOLE_PORT);
+    cr_expect(waiter_sleeps(&second));
+    cr_expect_str_eq(output, "L");
+    sem_post(&may_leave);
+    sem_post(&may_leave);
+    waiter_join(&first);
+    waiter_join(&second);
+    cr_expect_str_eq(output, "LL");
+}
+
+Test(machine, has_no_place_for_devices_once_it_runs)
+{
+    const struct bus_device device = {"late", BUS_MMIO, TEST_DEVICE, 4096, wait_in_access, NULL};
+
+    LOAD(loop);
+    create();
+    start();
+    cr_expect_eq(bus_add(machine_bus(machine), &device), LOAM_ERROR_BUSY);
+    machine_stop(machine);
+    finish(MACHINE_STOP_REQUESTED);
 }
 
 /* --- The serial line -------------------------------------------------------------------------------------------- */

@@ -98,16 +98,19 @@ Test(report, plan_in_parts_as_text)
     report_init(&report, false, out, false);
     report_plan(&report, &plan);
     fflush(out);
-    cr_expect_not_null(strstr(text,
-                              "  memory    2.2 GiB in 2 parts\n"
-                              "  part 1    256 MiB as 65536 x 4 KiB pages, found on first touch, private\n"
-                              "  part 2    2 GiB as 2 x 1 GiB hugepages, populated when mapped, strict on node 0+2, "
-                              "locked\n"
-                              "  low RAM   [0x000000000, 0x040000000)  1 GiB, part 2\n"
-                              "  low RAM   [0x040000000, 0x050000000)  256 MiB, part 1\n"
-                              "  high RAM  [0x100000000, 0x140000000)  1 GiB, part 2\n"
-                              "  hole      [0x050000000, 0x100000000)  for devices\n"),
-                       "%s", text);
+    cr_expect_not_null(
+        strstr(
+            text,
+            "  memory    2.2 GiB in 2 parts\n"
+            "  part 1    256 MiB as 65536 x 4 KiB pages, found on first touch, private\n"
+            "  part 2    2 GiB as 2 x 1 GiB hugepages, populated when mapped, strict on node 0+2, "
+            "locked\n"
+            "  low RAM   [0x000000000, 0x040000000)  1 GiB, part 2\n"
+            "  low RAM   [0x040000000, 0x050000000)  256 MiB, part 1\n"
+            "  high RAM  [0x100000000, 0x140000000)  1 GiB, part 2\n"
+            "  legacy    [0x0000a0000, 0x000100000)  384 KiB of low RAM, reserved: a PC has its screen and ROMs there\n"
+            "  hole      [0x050000000, 0x100000000)  for devices\n"),
+        "%s", text);
 }
 
 Test(report, plan_in_parts_as_json)
@@ -383,6 +386,7 @@ Test(report, json_of_a_plan_whole)
     cr_assert_not_null(root, "%s", text);
     wanted = json_loads("{\"bytes\": 268435456, \"pages\": \"2M\", \"page_bytes\": 2097152, \"page_count\": 128,"
                         "\"parts\": [{\"gpa\": 0, \"bytes\": 268435456}, {\"gpa\": 4294967296, \"bytes\": 1048576}],"
+                        "\"reserved\": [{\"gpa\": 655360, \"bytes\": 393216}],"
                         "\"hole_start\": 268435456, \"metadata_bytes\": 1, \"table_bytes\": 2, \"own_bytes\": 3,"
                         "\"populates\": true, \"passed_over\": \"\", \"checks\": ["
                         "{\"resource\": \"pool\", \"wanted\": 128, \"found\": null, \"unit_bytes\": 2097152,"
@@ -467,6 +471,7 @@ static void report_run(struct report *report, bool passed)
     "plan\n"                                                                                                           \
     "  memory    256 MiB as 128 x 2 MiB hugepages, reserved when mapped\n"                                             \
     "  low RAM   [0x000000000, 0x010000000)  256 MiB\n"                                                                \
+    "  legacy    [0x0000a0000, 0x000100000)  384 KiB of low RAM, reserved: a PC has its screen and ROMs there\n"       \
     "  hole      [0x010000000, 0x100000000)  for devices\n"                                                            \
     "  metadata  61.2 KiB of host memory, beside 1.5 MiB for page tables and 3 MiB for the process, at most\n"         \
     "  ok        pool: \"quoted\"\n"
