@@ -102,6 +102,13 @@ enum loam_error bus_add(struct bus *bus, const struct bus_device *device)
     return error;
 }
 
+const char *bus_device_name(const struct bus *bus, enum bus_space space, uint64_t address, uint32_t bytes)
+{
+    const struct bus_device *device = find(bus, space, address, bytes);
+
+    return device != NULL ? device->name : NULL;
+}
+
 /* Under the lock. */
 static void note_missed(struct bus *bus, enum bus_space space, uint64_t address, const struct bus_access *access)
 {

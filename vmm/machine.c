@@ -487,6 +487,14 @@ static enum loam_error add_vcpus(struct machine *machine, uint32_t count, const 
     return error == LOAM_OK ? vcpu_boot(&machine->vcpus[0], boot, machine->has_interrupts, diag) : error;
 }
 
+static void attach_trace(struct machine *machine, struct trace *trace)
+{
+    for (uint32_t i = 0; trace != NULL && i < machine->vcpu_count; i++) {
+        machine->vcpus[i].trace = trace_lane(trace, i);
+        machine->vcpus[i].trace_stop_fd = crew_pause_fd(&machine->crew);
+    }
+}
+
 static enum loam_error set_up(struct machine *machine, const struct machine_config *config, struct loam_diag *diag)
 {
     const struct crew_work work = {run_round, hold_vcpu, machine, config->threads};
@@ -506,6 +514,9 @@ static enum loam_error set_up(struct machine *machine, const struct machine_conf
     }
     if (error == LOAM_OK) {
         error = crew_init(&machine->crew, &work, config->vcpu_count, diag);
+    }
+    if (error == LOAM_OK) {
+        attach_trace(machine, config->trace);
     }
     return error;
 }

@@ -27,6 +27,7 @@
 #include "vmm/bus.h"
 #include "vmm/irq.h"
 #include "vmm/lasting.h"
+#include "vmm/trace.h"
 #include "vmm/virtio_mmio.h"
 
 #include <assert.h>
@@ -57,6 +58,7 @@ struct machine_config {
     const struct boot_state *boot;
     bool without_rng;        /* else virtio-rng is transport 0 */
     struct lasting *threads; /* vCPU n runs on the n-th of these; NULL: on one of its own */
+    struct trace *trace;     /* each exit is told there, in lane n of vCPU n; it outlives the machine; NULL: none is */
     /* Called on a vCPU thread, under the bus's lock, with what the guest writes to COM1: it does not wait. */
     void (*serial_output)(void *self, const uint8_t *bytes, size_t count);
     /*

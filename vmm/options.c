@@ -20,6 +20,7 @@ enum {
     KEY_INITRD,
     KEY_CMDLINE,
     KEY_ON_RESET,
+    KEY_TRACE,
     KEY_JSON,
     KEY_POPULATE,
     KEY_LAZY,
@@ -57,6 +58,7 @@ static struct argp_option rows[] = {
      "a kernel that resets itself: fail (status 1; the default), pass (status 0), or restart on fresh memory, until it "
      "has reset itself 10 times in a row within a second of its start",
      3},
+    {"trace", KEY_TRACE, "FILE", 0, "write a line of JSON for each exit of each virtual processor", 3},
     {"json", KEY_JSON, NULL, 0, "print one JSON object instead of text", 3},
     {NULL, 0, NULL, 0, NULL, 0},
     {NULL, 0, NULL, 0, NULL, 0},
@@ -149,6 +151,16 @@ static uint64_t read_milliseconds(struct argp_state *state, const char *text)
                      TIMEOUT_MAX_SECONDS);
     }
     return seconds > 0 && seconds < 0.001 ? 1 : (uint64_t)(seconds * 1000);
+}
+
+/* Standard output is the guest's or the report's. */
+static const char *read_trace(struct argp_state *state, const char *text)
+{
+    if (strcmp(text, "-") == 0 || text[0] == '\0') {
+        argp_failure(state, EXIT_CODE_USAGE, 0, "--trace %s: give the name of a file, or of a FIFO that somebody reads",
+                     text);
+    }
+    return text;
 }
 
 static bool parse_pages(const char *text, enum loam_pages *pages)
@@ -481,6 +493,9 @@ static error_t read_option(int key, char *argument, struct argp_state *state)
     case KEY_ON_RESET:
         options->on_reset = read_on_reset(state, argument);
         return 0;
+    case KEY_TRACE:
+        options->trace = read_trace(state, argument);
+        return 0;
     case KEY_JSON:
         options->json = true;
         return 0;
@@ -526,6 +541,7 @@ static const char documentation[] =
     "  --timeout and --on-reset: it counts all lives of the guest together\n"
     "  --timeout and Ctrl-a p: it counts while the guest is paused\n"
     "  --timeout and --memory: without it, more memory is given more time\n"
+    "  --trace and --timeout: the guest waits for a disk that is too slow, and the time counts\n"
     "  --vcpus and --kernel: no table tells a kernel of more than one\n"
     "  --initrd and --memory: the file is in memory beside the guest's, and planned for\n"
     "Parts of memory: --memory size=SIZE,..., once for each, up to 8, in place of --memory SIZE, --pages, --node, "

@@ -35,6 +35,7 @@ struct options {
     const char *command_line;      /* "" unless given */
     uint64_t timeout_milliseconds; /* 0: none */
     enum on_reset on_reset;
+    const char *trace; /* NULL: none */
     bool json;
 };
 

@@ -8,6 +8,7 @@
 #include "vmm/sabotage.h"
 #include "vmm/session.h"
 #include "vmm/standard.h"
+#include "vmm/trace.h"
 #include "vmm/transcript.h"
 
 #include <linux/membarrier.h>
@@ -28,6 +29,7 @@ struct run {
     struct session session;
     int64_t started_milliseconds; /* --timeout counts from here */
     struct launch launch;
+    struct trace *trace;          /* NULL: none */
     struct outlet *console;       /* what the guest's serial line is written to */
     struct transcript transcript; /* with JSON */
     FILE *out;                    /* what the report is written to */
@@ -82,9 +84,22 @@ static int hand_over(struct run *run, int exit_status)
     return session_signalled(&run->session) ? 128 + run->session.signal_number : EXIT_CODE_HOST;
 }
 
+/* What waits for its reader at the end waits no longer than hand_over does; a trace that lacks its end is no pass. */
+static int finish_trace(struct run *run, int exit_status)
+{
+    int64_t patience = run->is_cut_short ? 0 : session_left_milliseconds(&run->session);
+    struct loam_diag diag = {0};
+
+    if (run->trace == NULL || trace_finish(run->trace, session_fd(&run->session), patience, &diag) == LOAM_OK) {
+        return exit_status;
+    }
+    return exit_status > 128 ? exit_status : fail(run, EXIT_CODE_HOST, &diag);
+}
+
 /* All that is to be read of a run, told; returns its exit status. */
 static int finish(struct run *run, int exit_status)
 {
+    exit_status = finish_trace(run, exit_status);
     report_serial(&run->report, &run->transcript);
     transcript_close(&run->transcript);
     close_report(run, exit_status);
@@ -184,6 +199,21 @@ static int show_plan(struct run *run)
 static int read_files(struct run *run)
 {
     return take(run, launch_read, EXIT_CODE_USAGE);
+}
+
+static int open_trace(struct run *run)
+{
+    const struct options *options = run->options;
+    struct loam_diag diag = {0};
+
+    if (options->trace == NULL) {
+        return EXIT_CODE_PASS;
+    }
+    if (trace_open(options->trace, options->vcpu_count, standard_err(), &run->trace, &diag) != LOAM_OK) {
+        return fail(run, EXIT_CODE_USAGE, &diag);
+    }
+    run->launch.config.trace = run->trace;
+    return EXIT_CODE_PASS;
 }
 
 static int make_memory(struct run *run)
@@ -433,6 +463,8 @@ static void init_launch(struct run *run)
         .kernel = options->kernel,
         .initrd = options->initrd,
         .command_line = options->command_line,
+        .extra_threads = options->trace != NULL ? 1 : 0,
+        .extra_bytes = options->trace != NULL ? TRACE_BYTES + options->vcpu_count * (uint64_t)TRACE_LANE_BYTES : 0,
         .cancel = {must_end, run},
         .bus_error = {.clean_up = console_restore, .json = options->json, .exit_status = EXIT_CODE_BROKEN},
         .checked = check_reported,
@@ -468,7 +500,7 @@ static void register_barriers(void)
 int run_command(const struct options *options)
 {
     int (*const steps[])(struct run *) = {
-        check_kvm, check_files, make_plan, read_files, show_plan, make_memory, load, make_machine, go,
+        check_kvm, check_files, make_plan, read_files, open_trace, show_plan, make_memory, load, make_machine, go,
     };
     struct loam_diag diag = {0};
     struct run run = {.session = {.signal_fd = -1}, .started_milliseconds = now_milliseconds()};
@@ -488,6 +520,7 @@ int run_command(const struct options *options)
     }
     release(&run);
     exit_status = finish(&run, exit_status);
+    trace_close(run.trace);
     session_close(&run.session);
     return exit_status;
 }

@@ -503,28 +503,106 @@ static enum vcpu_event memory_fault(struct vcpu *vcpu)
     return VCPU_LOST_MEMORY;
 }
 
-enum vcpu_event vcpu_run(struct vcpu *vcpu, struct bus *bus, struct loam_gpa_map *map)
+static enum vcpu_event carry_out(struct vcpu *vcpu, struct bus *bus, struct loam_gpa_map *map, bool *is_assisted)
+{
+    *is_assisted = assist_instruction(vcpu->fd, vcpu->run, map);
+    return *is_assisted ? VCPU_RAN : vcpu_dispatch(vcpu->run, vcpu->run_bytes, bus, map, &vcpu->lost);
+}
+
+/* --- Told to a trace ---------------------------------------------------------------------------------------------- */
+
+/* What an assist has done besides. */
+static void ask_for_exception(const struct vcpu *vcpu, struct trace_exit *exit)
+{
+    struct kvm_vcpu_events events;
+
+    if (kvm_ioctl(vcpu->fd, KVM_GET_VCPU_EVENTS, &events) == 0 &&
+        (events.exception.injected != 0 || events.exception.pending != 0)) {
+        exit->assist = TRACE_ASSIST_RAISED;
+        exit->vector = events.exception.nr;
+    }
+}
+
+/* Of an exit that has been carried out. */
+static void tell(const struct vcpu *vcpu, const struct bus *bus, struct trace_exit *exit)
+{
+    const uint8_t *data;
+
+    trace_exit_read(exit, vcpu->run, vcpu->run_bytes, &data);
+    if (exit->reason == KVM_EXIT_IO) {
+        exit->device = bus_device_name(bus, BUS_PIO, exit->place, exit->size);
+    } else if (exit->reason == KVM_EXIT_MMIO) {
+        exit->device = bus_device_name(bus, BUS_MMIO, exit->place, part_bytes(exit->size));
+    }
+    trace_add(vcpu->trace, exit, data);
+}
+
+static enum vcpu_event carry_out_traced(struct vcpu *vcpu, struct bus *bus, struct loam_gpa_map *map)
+{
+    struct trace_exit exit = {.nanoseconds = trace_now(vcpu->trace)};
+    bool is_error = vcpu->run->exit_reason == KVM_EXIT_INTERNAL_ERROR;
+    struct kvm_regs regs;
+    enum vcpu_event event;
+    bool is_assisted;
+
+    if (is_error && kvm_ioctl(vcpu->fd, KVM_GET_REGS, &regs) == 0) {
+        exit.rip = regs.rip;
+    }
+    event = carry_out(vcpu, bus, map, &is_assisted);
+    if (is_error) {
+        exit.assist = is_assisted ? TRACE_ASSIST_DONE : TRACE_ASSIST_REFUSED;
+    }
+    if (is_assisted) {
+        ask_for_exception(vcpu, &exit);
+    }
+    tell(vcpu, bus, &exit);
+    return event;
+}
+
+static void tell_failure(const struct vcpu *vcpu)
+{
+    if (vcpu->trace != NULL) {
+        const struct trace_exit exit = {.nanoseconds = trace_now(vcpu->trace), .error = vcpu->run_errno};
+
+        trace_add(vcpu->trace, &exit, NULL);
+    }
+}
+
+/* --- The run loop ------------------------------------------------------------------------------------------------- */
+
+/* is_traced is a constant: without a trace there is nothing of it. */
+static inline enum vcpu_event enter(struct vcpu *vcpu, struct bus *bus, struct loam_gpa_map *map, const bool is_traced)
 {
     int result = ioctl(vcpu->fd, KVM_RUN, 0);
+    bool is_assisted;
 
     vcpu->run_errno = result < 0 ? errno : 0;
     switch (vcpu->run_errno) {
     case 0:
         vcpu->stalls = 0;
         vcpu->exit_count++;
-        return assist_instruction(vcpu->fd, vcpu->run, map)
-                   ? VCPU_RAN
-                   : vcpu_dispatch(vcpu->run, vcpu->run_bytes, bus, map, &vcpu->lost);
+        return is_traced ? carry_out_traced(vcpu, bus, map) : carry_out(vcpu, bus, map, &is_assisted);
     case EINTR:
         return VCPU_INTERRUPTED;
     case EAGAIN:
         return try_again(vcpu);
     case EFAULT:
     case EHWPOISON:
+        tell_failure(vcpu);
         return memory_fault(vcpu);
     default:
+        tell_failure(vcpu);
         return VCPU_BROKEN;
     }
+}
+
+enum vcpu_event vcpu_run(struct vcpu *vcpu, struct bus *bus, struct loam_gpa_map *map)
+{
+    if (__builtin_expect(vcpu->trace != NULL, false)) {
+        trace_await_room(vcpu->trace, vcpu->trace_stop_fd);
+        return enter(vcpu, bus, map, true);
+    }
+    return enter(vcpu, bus, map, false);
 }
 
 /* --- What came to a bad end ------------------------------------------------------------------------------------- */

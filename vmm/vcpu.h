@@ -18,6 +18,7 @@
 #include "vmm/bus.h"
 #include "vmm/kvm.h"
 #include "vmm/lost_memory.h"
+#include "vmm/trace.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -39,11 +40,13 @@ struct vcpu {
     uint32_t index; /* and APIC id */
     struct kvm_run *run;
     size_t run_bytes;
-    bool has_memory_fault;   /* as struct kvm */
-    int run_errno;           /* of the last KVM_RUN: 0 if it returned an exit */
-    uint32_t stalls;         /* KVM_RUN failed so often with EAGAIN, without an exit between */
-    struct lost_memory lost; /* after VCPU_LOST_MEMORY */
-    uint64_t exit_count;     /* that reached this VMM */
+    bool has_memory_fault;    /* as struct kvm */
+    int run_errno;            /* of the last KVM_RUN: 0 if it returned an exit */
+    uint32_t stalls;          /* KVM_RUN failed so often with EAGAIN, without an exit between */
+    struct lost_memory lost;  /* after VCPU_LOST_MEMORY */
+    uint64_t exit_count;      /* that reached this VMM */
+    struct trace_lane *trace; /* the caller's, set after creation: each exit is told there; NULL: none is */
+    int trace_stop_fd;        /* with trace: what is readable when its writer is not to be waited for */
 };
 
 /* What has come of one entry into the guest. */

@@ -131,6 +131,12 @@ Test(options, a_reset_without_a_kernel_ends_with_2, .exit_code = EXIT_CODE_USAGE
     options_of(2, "--on-reset", "fail");
 }
 
+Test(options, where_exits_are_told)
+{
+    cr_expect_null(options_of(0).trace);
+    cr_expect_str_eq(options_of(2, "--trace", "./-").trace, "./-");
+}
+
 /* The statuses that mean something else, and those of signals, are never a guest's. */
 Test(options, a_guests_code_as_exit_status)
 {
@@ -233,6 +239,7 @@ static const struct {
     {"cmdline", {"--cmdline", "text"}},
     {"timeout", {"--timeout", "5"}},
     {"on-reset", {"--on-reset", "pass"}},
+    {"trace", {"--trace", "file"}},
     {"json", {"--json"}},
 };
 
@@ -241,17 +248,9 @@ enum { OPTION_COUNT = sizeof all_options / sizeof all_options[0] };
 /* What a pair is: refused by name, or explained in the help; all others have nothing to do with each other. */
 static const char *const refused_pairs[][2] = {{"populate", "lazy"}, {"lock", "lazy"}};
 static const char *const explained_pairs[][2] = {
-    {"lock", "populate"},
-    {"lazy", "pages"},
-    {"lazy", "node"},
-    {"node", "pages"},
-    {"low-limit", "memory"},
-    {"json", "kernel"},
-    {"timeout", "populate"},
-    {"timeout", "on-reset"},
-    {"timeout", "memory"},
-    {"vcpus", "kernel"},
-    {"lazy", "populate-threads"},
+    {"lock", "populate"},    {"lazy", "pages"},    {"lazy", "node"},        {"node", "pages"},
+    {"low-limit", "memory"}, {"json", "kernel"},   {"timeout", "populate"}, {"timeout", "on-reset"},
+    {"timeout", "memory"},   {"trace", "timeout"}, {"vcpus", "kernel"},     {"lazy", "populate-threads"},
 };
 static const char *const needs_kernel[] = {"initrd", "cmdline", "on-reset"};
 
@@ -317,6 +316,8 @@ Test(options, values_that_are_none)
         {{"--lock", "--lazy"},
          "--lock and --lazy contradict each other (what is locked is populated): give one of them\n"},
         {{"--on-reset", "fail"}, "--on-reset goes with --kernel FILE only: the self-test never resets itself\n"},
+        {{"--trace", "-"}, "--trace -: give the name of a file, or of a FIFO that somebody reads\n"},
+        {{"--trace", ""}, "--trace : give the name of a file, or of a FIFO that somebody reads\n"},
         {{"file", NULL}, "file: not an option\n"},
         {{"--memory", NULL}, "requires an argument\n"},
         {{"--node", NULL}, "requires an argument\n"},
