@@ -10,7 +10,7 @@
  * request (KVM API, section 5, KVM_EXIT_IO): a vCPU whose KVM_RUN was interrupted has nothing left to complete, and that
  * is where it is parked.
  *
- * Lock order: the bus, then the crew's; a device asks for the end from inside an access.
+ * Lock order: the bus, then the crew's, which a pause takes too; a device asks for the end from inside an access.
  */
 #include "vmm/machine.h"
 
@@ -31,6 +31,8 @@
 #include "vmm/virtio_rng.h"
 
 #include <inttypes.h>
+#include <poll.h>
+#include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -71,8 +73,10 @@ struct machine {
     struct virtio_rng rng;
     struct guest_clock clock;
     struct crew crew;
-    bool has_interrupts;   /* irqchip and PIT */
-    bool has_virtio_range; /* in the map */
+    pthread_mutex_t pausing;          /* pauses begin and end one after the other; before the crew's */
+    struct machine_debugger debugger; /* stopped NULL: none */
+    bool has_interrupts;              /* irqchip and PIT */
+    bool has_virtio_range;            /* in the map */
     bool has_rng;
     atomic_uint reason;    /* enum machine_stop_reason */
     atomic_bool is_pacing; /* a vCPU waits for the reader of its output, and is not to be woken for a look */
@@ -326,6 +330,7 @@ static void settle(struct machine *machine, struct vcpu *vcpu, enum vcpu_event e
         stop_with_report(machine, MACHINE_STOP_BROKEN, vcpu, &vcpu->lost);
         break;
     case VCPU_BROKEN:
+    case VCPU_DEBUG:
         stop_with_report(machine, MACHINE_STOP_BROKEN, vcpu, NULL);
         break;
     default:
@@ -347,6 +352,36 @@ static void pace(struct machine *machine)
     has_output = has_output && crew_is_pausing(&machine->crew);
 }
 
+/* What a debugger is to see does not come to pass before it lets the vCPU go on. */
+static enum vcpu_event show(struct machine *machine, struct vcpu *vcpu, enum vcpu_event event)
+{
+    const struct machine_debugger *debugger = &machine->debugger;
+    bool is_end = event == VCPU_SHUTDOWN || event == VCPU_BROKEN || event == VCPU_LOST_MEMORY || event == VCPU_HALTED;
+
+    if (debugger->stopped == NULL || (event != VCPU_DEBUG && !is_end)) {
+        return event;
+    }
+    if (debugger->stopped(debugger->self, vcpu, is_end)) {
+        vcpu->is_held = true;
+        vcpu->left = is_end ? event : VCPU_RAN;
+        return VCPU_RAN;
+    }
+    return event == VCPU_DEBUG ? vcpu_pass_debug(vcpu, &machine->bus, machine->map) : event;
+}
+
+/* A debugger has the vCPU, or has left something behind that was to come of it. */
+static void hold_back(struct machine *machine, struct vcpu *vcpu)
+{
+    struct pollfd pause = {.fd = crew_pause_fd(&machine->crew), .events = POLLIN};
+
+    if (vcpu->is_held) {
+        (void)poll(&pause, 1, -1);
+        crew_rest(&machine->crew);
+    } else {
+        settle(machine, vcpu, vcpu->left);
+    }
+}
+
 static bool run_round(void *self, uint32_t index)
 {
     struct machine *machine = self;
@@ -355,12 +390,16 @@ static bool run_round(void *self, uint32_t index)
     if (is_stopping(machine)) {
         return false;
     }
+    if (__builtin_expect(vcpu->is_held || vcpu->left != VCPU_RAN, false)) {
+        hold_back(machine, vcpu);
+        return true;
+    }
     /* This vCPU may hear of a pause before the pause has come to it: from then on it does not enter the guest. */
     if (crew_is_pausing(&machine->crew)) {
         vcpu_request_exit(vcpu);
     }
     current_vcpu = index;
-    settle(machine, vcpu, vcpu_run(vcpu, &machine->bus, machine->map));
+    settle(machine, vcpu, show(machine, vcpu, vcpu_run(vcpu, &machine->bus, machine->map)));
     pace(machine);
     return true;
 }
@@ -490,8 +529,7 @@ static enum loam_error add_vcpus(struct machine *machine, uint32_t count, const 
 static void attach_trace(struct machine *machine, struct trace *trace)
 {
     for (uint32_t i = 0; trace != NULL && i < machine->vcpu_count; i++) {
-        machine->vcpus[i].trace = trace_lane(trace, i);
-        machine->vcpus[i].trace_stop_fd = crew_pause_fd(&machine->crew);
+        vcpu_set_trace(&machine->vcpus[i], trace_lane(trace, i), crew_pause_fd(&machine->crew));
     }
 }
 
@@ -533,6 +571,7 @@ static struct machine *make_empty(const struct machine_config *config, const str
         machine->map = loam_memory_map(config->memory);
         machine->has_interrupts = !config->boot->without_interrupts || config->vcpu_count > 1;
         bus_init(&machine->bus);
+        pthread_mutex_init(&machine->pausing, NULL);
         machine->serial_output = config->serial_output;
         machine->serial_pace = config->serial_pace;
         machine->serial_self = config->serial_self;
@@ -620,6 +659,7 @@ void machine_destroy(struct machine *machine)
     serial_destroy(&machine->serial);
     power_destroy(&machine->power);
     bus_destroy(&machine->bus);
+    pthread_mutex_destroy(&machine->pausing);
     release_range(machine);
     if (machine->stop_fd >= 0) {
         close(machine->stop_fd);
@@ -663,6 +703,21 @@ enum loam_error machine_add_virtio(struct machine *machine, unsigned int transpo
     return add_device(machine, &device, diag);
 }
 
+void machine_set_debugger(struct machine *machine, const struct machine_debugger *debugger)
+{
+    machine->debugger = *debugger;
+}
+
+struct vcpu *machine_vcpu(struct machine *machine, uint32_t index)
+{
+    return &machine->vcpus[index];
+}
+
+uint32_t machine_vcpu_count(const struct machine *machine)
+{
+    return machine->vcpu_count;
+}
+
 pid_t machine_vcpu_thread(const struct machine *machine, uint32_t vcpu)
 {
     return crew_thread(&machine->crew, vcpu);
@@ -702,23 +757,31 @@ bool machine_press_power(struct machine *machine)
 
 void machine_pause(struct machine *machine)
 {
+    pthread_mutex_lock(&machine->pausing);
     if (crew_pause(&machine->crew)) {
         pit_hold(&machine->pit);
         guest_clock_hold(&machine->clock, machine->vm_fd);
     }
+    pthread_mutex_unlock(&machine->pausing);
 }
 
-void machine_resume(struct machine *machine)
+static void let_go_on(struct machine *machine)
 {
-    if (!crew_is_pausing(&machine->crew)) {
-        return;
-    }
     guest_clock_go_on(&machine->clock, machine->vm_fd);
     for (uint32_t i = 0; i < machine->vcpu_count; i++) {
         guest_clock_go_on_vcpu(&machine->clock, machine->vcpus[i].fd);
     }
     pit_go_on(&machine->pit);
     crew_resume(&machine->crew);
+}
+
+void machine_resume(struct machine *machine)
+{
+    pthread_mutex_lock(&machine->pausing);
+    if (crew_is_pausing(&machine->crew)) {
+        let_go_on(machine);
+    }
+    pthread_mutex_unlock(&machine->pausing);
 }
 
 bool machine_is_pausing(const struct machine *machine)

@@ -15,8 +15,8 @@
  * interrupts or breaks; the caller calls machine_stop) makes machine_stop_fd readable; the first reason counts. A guest
  * can stop itself, but cannot stop, corrupt or slow the host.
  *
- * Threads: machine_stop, machine_press_power and machine_serial_input from any; all else from the creating thread, or from
- * others one after the other.
+ * Threads: machine_stop, machine_press_power, machine_serial_input, machine_pause and machine_resume from any; all else
+ * from the creating thread, or from others one after the other.
  */
 #ifndef LOAM_VMM_MACHINE_H
 #define LOAM_VMM_MACHINE_H
@@ -51,6 +51,19 @@
 
 /* Opaque. */
 struct machine;
+
+struct vcpu;
+
+/* Who looks into a guest while it runs. */
+struct machine_debugger {
+    /*
+     * vcpu has met what may be a debugger's (VCPU_DEBUG), or with is_end what is about to end the run; called on its thread with
+     * no lock held. true: it is held from now on (struct vcpu, is_held) until that is taken back during a pause, which is the
+     * debugger's to make; then it goes on, or ends the run.
+     */
+    bool (*stopped)(void *self, struct vcpu *vcpu, bool is_end);
+    void *self;
+};
 
 struct machine_config {
     struct loam_memory *memory; /* outlives the machine */
@@ -126,6 +139,16 @@ unsigned int machine_virtio_irq(unsigned int transport);
 LOAM_MUST_USE enum loam_error machine_add_virtio(struct machine *machine, unsigned int transport, const char *name,
                                                  struct virtio_mmio *mmio, struct loam_diag *diag);
 
+/* From now on, before machine_start; *debugger is copied. */
+void machine_set_debugger(struct machine *machine, const struct machine_debugger *debugger);
+
+/*
+ * vCPU index, below machine_vcpu_count: for a debugger, to be asked and changed while the machine is paused, or before
+ * machine_start. The machine's.
+ */
+struct vcpu *machine_vcpu(struct machine *machine, uint32_t index);
+uint32_t machine_vcpu_count(const struct machine *machine);
+
 /* Start the vCPU threads. After machine_pause they are made, and stand before their first instruction. */
 LOAM_MUST_USE enum loam_error machine_start(struct machine *machine, struct loam_diag *diag);
 
@@ -143,7 +166,7 @@ void machine_stop(struct machine *machine);
  */
 void machine_pause(struct machine *machine);
 
-/* Let them go on. No effect on one that is not paused. */
+/* Let them go on, but for those that a debugger holds. No effect on one that is not paused. */
 void machine_resume(struct machine *machine);
 
 /* From machine_pause to machine_resume; for serial_pace, from any thread. */

@@ -36,6 +36,7 @@ struct options {
     uint64_t timeout_milliseconds; /* 0: none */
     enum on_reset on_reset;
     const char *trace; /* NULL: none */
+    const char *gdb;   /* where a debugger comes to; NULL: none does */
     bool json;
 };
 
