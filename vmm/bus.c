@@ -122,6 +122,13 @@ enum loam_error bus_add(struct bus *bus, const struct bus_device *device)
     return LOAM_OK;
 }
 
+const char *bus_device_name(const struct bus *bus, enum bus_space space, uint64_t address, uint32_t bytes)
+{
+    const struct bus_entry *entry = find(bus, space, address, bytes);
+
+    return entry != NULL ? entry->device.name : NULL;
+}
+
 void bus_seal(struct bus *bus)
 {
     bus->is_sealed = true;

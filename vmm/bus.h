@@ -110,6 +110,12 @@ void bus_seal(struct bus *bus);
  */
 bool bus_dispatch(struct bus *bus, enum bus_space space, uint64_t address, void *data, uint32_t bytes, bool is_write);
 
+/*
+ * The name of the device that answers for all of [address, address + bytes); NULL: none. Once the first vCPU runs, when no
+ * device is added any more. Any thread, and no lock is taken.
+ */
+const char *bus_device_name(const struct bus *bus, enum bus_space space, uint64_t address, uint32_t bytes);
+
 /* The last places at which nobody answered, the latest first. Returns how many there are. */
 uint32_t bus_missed(struct bus *bus, struct bus_missed missed[BUS_MISSED_MAX]);
 

@@ -160,6 +160,7 @@ enum loam_error launch_make_machine(struct launch *launch, struct loam_diag *dia
                                      .without_rng = config->without_rng,
                                      .threads = config->threads,
                                      .vcpu_begins = config->vcpu_begins,
+                                     .trace = config->trace,
                                      .serial_output = config->serial_output,
                                      .serial_pace = config->serial_pace,
                                      .serial_self = config->self};

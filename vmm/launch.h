@@ -37,6 +37,7 @@ struct launch_config {
     const char *command_line;
     bool without_rng;        /* as machine_config */
     struct lasting *threads; /* likewise */
+    struct trace *trace;     /* likewise */
     uint32_t extra_threads;  /* the caller's, from launch_make_memory on */
     uint32_t extra_readers;  /* of them, who look at guest memory */
     uint64_t extra_bytes;    /* heap of the caller's */

@@ -36,6 +36,7 @@
 #include "vmm/virtio_rng.h"
 
 #include <inttypes.h>
+#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
@@ -80,8 +81,10 @@ struct machine {
     struct guest_clock clock;
     struct crew crew;
     struct lookout lookout;
-    bool has_interrupts;   /* irqchip and PIT */
-    bool has_virtio_range; /* in the map */
+    pthread_mutex_t pausing;          /* pauses begin and end one after the other; before the crew's */
+    struct machine_debugger debugger; /* stopped NULL: none */
+    bool has_interrupts;              /* irqchip and PIT */
+    bool has_virtio_range;            /* in the map */
     bool has_rng;
     atomic_uint reason;       /* enum machine_stop_reason */
     atomic_uint pacing_count; /* vCPUs that wait for the reader of their output, and are not to be woken for a look */
@@ -325,6 +328,7 @@ static void settle(struct machine *machine, struct vcpu *vcpu, enum vcpu_event e
         stop_with_report(machine, MACHINE_STOP_BROKEN, vcpu, &vcpu->lost);
         break;
     case VCPU_BROKEN:
+    case VCPU_DEBUG:
         stop_with_report(machine, MACHINE_STOP_BROKEN, vcpu, NULL);
         break;
     default:
@@ -346,6 +350,36 @@ static void pace(struct machine *machine)
     has_output = has_output && crew_is_pausing(&machine->crew);
 }
 
+/* What a debugger is to see does not come to pass before it lets the vCPU go on. */
+static enum vcpu_event show(struct machine *machine, struct vcpu *vcpu, enum vcpu_event event)
+{
+    const struct machine_debugger *debugger = &machine->debugger;
+    bool is_end = event == VCPU_SHUTDOWN || event == VCPU_BROKEN || event == VCPU_LOST_MEMORY || event == VCPU_HALTED;
+
+    if (debugger->stopped == NULL || (event != VCPU_DEBUG && !is_end)) {
+        return event;
+    }
+    if (debugger->stopped(debugger->self, vcpu, is_end)) {
+        vcpu->is_held = true;
+        vcpu->left = is_end ? event : VCPU_RAN;
+        return VCPU_RAN;
+    }
+    return event == VCPU_DEBUG ? vcpu_pass_debug(vcpu, &machine->bus, machine->map) : event;
+}
+
+/* A debugger has the vCPU, or has left something behind that was to come of it. */
+static void hold_back(struct machine *machine, struct vcpu *vcpu)
+{
+    struct pollfd pause = {.fd = crew_pause_fd(&machine->crew), .events = POLLIN};
+
+    if (vcpu->is_held) {
+        (void)poll(&pause, 1, -1);
+        crew_rest(&machine->crew);
+    } else {
+        settle(machine, vcpu, vcpu->left);
+    }
+}
+
 static void begin(struct machine *machine, uint32_t index)
 {
     struct loam_diag diag = {0};
@@ -365,12 +399,16 @@ static bool run_round(void *self, uint32_t index)
     if (is_stopping(machine)) {
         return false;
     }
+    if (__builtin_expect(vcpu->is_held || vcpu->left != VCPU_RAN, false)) {
+        hold_back(machine, vcpu);
+        return true;
+    }
     /* This vCPU may hear of a pause before the pause has come to it: from then on it does not enter the guest. */
     if (crew_is_pausing(&machine->crew)) {
         vcpu_request_exit(vcpu);
     }
     current_vcpu = index;
-    settle(machine, vcpu, vcpu_run(vcpu, &machine->bus, machine->map));
+    settle(machine, vcpu, show(machine, vcpu, vcpu_run(vcpu, &machine->bus, machine->map)));
     pace(machine);
     return true;
 }
@@ -497,6 +535,13 @@ static enum loam_error add_vcpus(struct machine *machine, uint32_t count, const 
     return error == LOAM_OK ? vcpu_boot(&machine->vcpus[0], boot, machine->has_interrupts, diag) : error;
 }
 
+static void attach_trace(struct machine *machine, struct trace *trace)
+{
+    for (uint32_t i = 0; trace != NULL && i < machine->vcpu_count; i++) {
+        vcpu_set_trace(&machine->vcpus[i], trace_lane(trace, i), crew_pause_fd(&machine->crew));
+    }
+}
+
 static enum loam_error set_up(struct machine *machine, const struct machine_config *config, struct loam_diag *diag)
 {
     const struct crew_work work = {run_round, hold_vcpu, machine, config->threads};
@@ -517,6 +562,9 @@ static enum loam_error set_up(struct machine *machine, const struct machine_conf
     if (error == LOAM_OK) {
         error = crew_init(&machine->crew, &work, config->vcpu_count, diag);
     }
+    if (error == LOAM_OK) {
+        attach_trace(machine, config->trace);
+    }
     return error;
 }
 
@@ -534,6 +582,7 @@ static struct machine *make_empty(const struct machine_config *config, const str
         bus_init(&machine->bus);
         machine->vcpu_begins = config->vcpu_begins;
         pthread_mutex_init(&machine->output_lock, NULL);
+        pthread_mutex_init(&machine->pausing, NULL);
         machine->serial_output = config->serial_output;
         machine->serial_pace = config->serial_pace;
         machine->serial_self = config->serial_self;
@@ -622,6 +671,7 @@ void machine_destroy(struct machine *machine)
     power_destroy(&machine->power);
     pthread_mutex_destroy(&machine->output_lock);
     bus_destroy(&machine->bus);
+    pthread_mutex_destroy(&machine->pausing);
     release_range(machine);
     if (machine->stop_fd >= 0) {
         close(machine->stop_fd);
@@ -665,6 +715,21 @@ enum loam_error machine_add_virtio(struct machine *machine, unsigned int transpo
     return add_device(machine, &device, diag);
 }
 
+void machine_set_debugger(struct machine *machine, const struct machine_debugger *debugger)
+{
+    machine->debugger = *debugger;
+}
+
+struct vcpu *machine_vcpu(struct machine *machine, uint32_t index)
+{
+    return &machine->vcpus[index];
+}
+
+uint32_t machine_vcpu_count(const struct machine *machine)
+{
+    return machine->vcpu_count;
+}
+
 pid_t machine_vcpu_thread(const struct machine *machine, uint32_t vcpu)
 {
     return crew_thread(&machine->crew, vcpu);
@@ -706,23 +771,31 @@ bool machine_press_power(struct machine *machine)
 
 void machine_pause(struct machine *machine)
 {
+    pthread_mutex_lock(&machine->pausing);
     if (crew_pause(&machine->crew)) {
         pit_hold(&machine->pit);
         guest_clock_hold(&machine->clock, machine->vm_fd);
     }
+    pthread_mutex_unlock(&machine->pausing);
 }
 
-void machine_resume(struct machine *machine)
+static void let_go_on(struct machine *machine)
 {
-    if (!crew_is_pausing(&machine->crew)) {
-        return;
-    }
     guest_clock_go_on(&machine->clock, machine->vm_fd);
     for (uint32_t i = 0; i < machine->vcpu_count; i++) {
         guest_clock_go_on_vcpu(&machine->clock, machine->vcpus[i].fd);
     }
     pit_go_on(&machine->pit);
     crew_resume(&machine->crew);
+}
+
+void machine_resume(struct machine *machine)
+{
+    pthread_mutex_lock(&machine->pausing);
+    if (crew_is_pausing(&machine->crew)) {
+        let_go_on(machine);
+    }
+    pthread_mutex_unlock(&machine->pausing);
 }
 
 bool machine_is_pausing(const struct machine *machine)
@@ -810,11 +883,6 @@ void machine_wait(struct machine *machine, struct machine_result *result)
     for (uint32_t i = 0; i < machine->vcpu_count; i++) {
         result->exit_count += machine->vcpus[i].exit_count;
     }
-}
-
-uint32_t machine_vcpu_count(const struct machine *machine)
-{
-    return machine->vcpu_count;
 }
 
 void machine_stand(const struct machine *machine, uint32_t vcpu, struct stand *stand)

@@ -15,8 +15,8 @@
  * interrupts or breaks; the caller calls machine_stop) makes machine_stop_fd readable; the first reason counts. A guest
  * can stop itself, but cannot stop, corrupt or slow the host.
  *
- * Threads: machine_stop, machine_press_power and machine_serial_input from any; all else from the creating thread, or from
- * others one after the other.
+ * Threads: machine_stop, machine_press_power, machine_serial_input, machine_pause and machine_resume from any; all else
+ * from the creating thread, or from others one after the other.
  */
 #ifndef LOAM_VMM_MACHINE_H
 #define LOAM_VMM_MACHINE_H
@@ -27,6 +27,7 @@
 #include "vmm/bus.h"
 #include "vmm/irq.h"
 #include "vmm/lasting.h"
+#include "vmm/trace.h"
 #include "vmm/virtio_mmio.h"
 
 #include <assert.h>
@@ -53,12 +54,26 @@ struct stand; /* stand.h */
 /* Opaque. */
 struct machine;
 
+struct vcpu;
+
+/* Who looks into a guest while it runs. */
+struct machine_debugger {
+    /*
+     * vcpu has met what may be a debugger's (VCPU_DEBUG), or with is_end what is about to end the run; called on its thread with
+     * no lock held. true: it is held from now on (struct vcpu, is_held) until that is taken back during a pause, which is the
+     * debugger's to make; then it goes on, or ends the run.
+     */
+    bool (*stopped)(void *self, struct vcpu *vcpu, bool is_end);
+    void *self;
+};
+
 struct machine_config {
     struct loam_memory *memory; /* outlives the machine */
     uint32_t vcpu_count;        /* 1 up to what KVM recommends */
     const struct boot_state *boot;
     bool without_rng;        /* else virtio-rng is transport 0 */
     struct lasting *threads; /* vCPU n runs on the n-th of these; NULL: on one of its own */
+    struct trace *trace;     /* each exit is told there, in lane n of vCPU n; it outlives the machine; NULL: none is */
     /* On each vCPU's thread before its first instruction, once a thread. Failure ends the run. NULL: nothing to do. */
     enum loam_error (*vcpu_begins)(struct loam_diag *diag);
     /*
@@ -131,6 +146,16 @@ unsigned int machine_virtio_irq(unsigned int transport);
 LOAM_MUST_USE enum loam_error machine_add_virtio(struct machine *machine, unsigned int transport, const char *name,
                                                  struct virtio_mmio *mmio, struct loam_diag *diag);
 
+/* From now on, before machine_start; *debugger is copied. */
+void machine_set_debugger(struct machine *machine, const struct machine_debugger *debugger);
+
+/*
+ * vCPU index, below machine_vcpu_count: for a debugger, to be asked and changed while the machine is paused, or before
+ * machine_start. The machine's.
+ */
+struct vcpu *machine_vcpu(struct machine *machine, uint32_t index);
+uint32_t machine_vcpu_count(const struct machine *machine);
+
 /* Start the vCPU threads. After machine_pause they are made, and stand before their first instruction. */
 LOAM_MUST_USE enum loam_error machine_start(struct machine *machine, struct loam_diag *diag);
 
@@ -148,7 +173,7 @@ void machine_stop(struct machine *machine);
  */
 void machine_pause(struct machine *machine);
 
-/* Let them go on. No effect on one that is not paused. */
+/* Let them go on, but for those that a debugger holds. No effect on one that is not paused. */
 void machine_resume(struct machine *machine);
 
 /* From machine_pause to machine_resume; for serial_pace, from any thread. */
@@ -175,8 +200,6 @@ int machine_look(struct machine *machine);
 
 /* Wait for the vCPU threads to end, and say why. */
 void machine_wait(struct machine *machine, struct machine_result *result);
-
-uint32_t machine_vcpu_count(const struct machine *machine);
 
 /* Where a vCPU stands, after machine_wait. */
 void machine_stand(const struct machine *machine, uint32_t vcpu, struct stand *stand);

@@ -24,6 +24,8 @@ enum {
     KEY_NO_SANDBOX,
     KEY_UID,
     KEY_GID,
+    KEY_TRACE,
+    KEY_GDB,
     KEY_JSON,
     KEY_POPULATE,
     KEY_LAZY,
@@ -54,8 +56,8 @@ static struct argp_option rows[] = {
     {"initrd", KEY_INITRD, "FILE", 0, "initial RAM disk for the kernel", 2},
     {"cmdline", KEY_CMDLINE, "TEXT", 0, "command line for the kernel", 2},
     {"timeout", 't', "SECONDS", 0,
-     "stop so long after the start, populating included; 0: never (default: never with --kernel, else 60 and 30 for "
-     "each GiB)",
+     "stop so long after the start, populating included; 0: never (default: never with --kernel or --gdb, else 60 and "
+     "30 for each GiB)",
      3},
     {"on-reset", KEY_ON_RESET, "WHAT", 0,
      "a kernel that resets itself: fail (status 1; the default), pass (status 0), or restart on fresh memory, until it "
@@ -65,6 +67,9 @@ static struct argp_option rows[] = {
     {"gid", KEY_GID, "N", 0, "become group N, and of no other group, before the guest starts", 3},
     {"no-sandbox", KEY_NO_SANDBOX, NULL, 0,
      "keep every right of this process while the guest runs: no filter of system calls, no Landlock", 3},
+    {"trace", KEY_TRACE, "FILE", 0, "write a line of JSON for each exit of each virtual processor", 3},
+    {"gdb", KEY_GDB, "PORT|PATH", 0,
+     "wait for a debugger at a port of 127.0.0.1, or at a socket that is made at PATH, before the guest begins", 3},
     {"json", KEY_JSON, NULL, 0, "print one JSON object instead of text", 3},
     {NULL, 0, NULL, 0, NULL, 0},
     {NULL, 0, NULL, 0, NULL, 0},
@@ -157,6 +162,16 @@ static uint64_t read_milliseconds(struct argp_state *state, const char *text)
                      TIMEOUT_MAX_SECONDS);
     }
     return seconds > 0 && seconds < 0.001 ? 1 : (uint64_t)(seconds * 1000);
+}
+
+/* Standard output is the guest's or the report's. */
+static const char *read_trace(struct argp_state *state, const char *text)
+{
+    if (strcmp(text, "-") == 0 || text[0] == '\0') {
+        argp_failure(state, EXIT_CODE_USAGE, 0, "--trace %s: give the name of a file, or of a FIFO that somebody reads",
+                     text);
+    }
+    return text;
 }
 
 static bool parse_pages(const char *text, enum loam_pages *pages)
@@ -464,13 +479,19 @@ static void finish_options(struct argp_state *state, const struct reading *readi
     struct options *options = reading->options;
 
     check_rules(state, reading);
+    if (options->gdb != NULL && options->on_reset == ON_RESET_RESTART) {
+        argp_failure(state, EXIT_CODE_USAGE, 0,
+                     "--gdb and --on-reset restart contradict each other (the debugger would lose its guest): give one "
+                     "of them");
+    }
     finish_parts(state, reading);
     finish_privilege(&options->privilege);
     if (options->timeout_milliseconds == UINT64_MAX) {
         uint64_t gib = options->memory.bytes / LOAM_GIB;
 
-        options->timeout_milliseconds =
-            options->kernel != NULL ? 0 : (TIMEOUT_DEFAULT_SECONDS + TIMEOUT_GIB_SECONDS * gib) * 1000;
+        options->timeout_milliseconds = options->kernel != NULL || options->gdb != NULL
+                                            ? 0
+                                            : (TIMEOUT_DEFAULT_SECONDS + TIMEOUT_GIB_SECONDS * gib) * 1000;
     }
 }
 
@@ -509,6 +530,12 @@ static error_t read_option(int key, char *argument, struct argp_state *state)
         return 0;
     case KEY_NO_SANDBOX:
         options->without_sandbox = true;
+        return 0;
+    case KEY_TRACE:
+        options->trace = read_trace(state, argument);
+        return 0;
+    case KEY_GDB:
+        options->gdb = argument;
         return 0;
     case KEY_JSON:
         options->json = true;
@@ -553,8 +580,11 @@ static const char documentation[] =
     "  --json and --kernel: the console goes to standard error, and into the object\n"
     "  --timeout and --populate: populating counts, and may be all there is time for\n"
     "  --timeout and --on-reset: it counts all lives of the guest together\n"
+    "  --timeout and --gdb: it counts while the guest waits for the debugger, too\n"
+    "  --gdb and --on-reset: restart would take the debugger's guest away, and is refused\n"
     "  --timeout and Ctrl-a p: it counts while the guest is paused\n"
     "  --timeout and --memory: without it, more memory is given more time\n"
+    "  --trace and --timeout: the guest waits for a disk that is too slow, and the time counts\n"
     "  --vcpus and --kernel: no table tells a kernel of more than one\n"
     "  --uid and --gid: without --gid the group has the user's number\n"
     "  --initrd and --memory: the file is in memory beside the guest's, and planned for\n"

@@ -3,6 +3,7 @@
 
 #include "vmm/account.h"
 #include "vmm/console.h"
+#include "vmm/gdb.h"
 #include "vmm/launch.h"
 #include "vmm/leave.h"
 #include "vmm/panic_line.h"
@@ -12,6 +13,7 @@
 #include "vmm/sandbox.h"
 #include "vmm/session.h"
 #include "vmm/standard.h"
+#include "vmm/trace.h"
 #include "vmm/transcript.h"
 
 #include <linux/membarrier.h>
@@ -32,6 +34,8 @@ struct run {
     struct session session;
     int64_t started_milliseconds; /* --timeout counts from here */
     struct launch launch;
+    struct trace *trace;          /* NULL: none */
+    struct gdb *gdb;              /* NULL: none */
     struct outlet *console;       /* what the guest's serial line is written to */
     struct transcript transcript; /* with JSON */
     struct panic_line panic_line; /* of this life */
@@ -87,9 +91,22 @@ static int hand_over(struct run *run, int exit_status)
     return session_signalled(&run->session) ? 128 + run->session.signal_number : EXIT_CODE_HOST;
 }
 
+/* What waits for its reader at the end waits no longer than hand_over does; a trace that lacks its end is no pass. */
+static int finish_trace(struct run *run, int exit_status)
+{
+    int64_t patience = run->is_cut_short ? 0 : session_left_milliseconds(&run->session);
+    struct loam_diag diag = {0};
+
+    if (run->trace == NULL || trace_finish(run->trace, session_fd(&run->session), patience, &diag) == LOAM_OK) {
+        return exit_status;
+    }
+    return exit_status > 128 ? exit_status : fail(run, EXIT_CODE_HOST, &diag);
+}
+
 /* All that is to be read of a run, told; returns its exit status. */
 static int finish(struct run *run, int exit_status)
 {
+    exit_status = finish_trace(run, exit_status);
     report_serial(&run->report, &run->transcript);
     transcript_close(&run->transcript);
     close_report(run, exit_status);
@@ -194,6 +211,33 @@ static int read_files(struct run *run)
     return take(run, launch_read, EXIT_CODE_USAGE);
 }
 
+static int open_trace(struct run *run)
+{
+    const struct options *options = run->options;
+    struct loam_diag diag = {0};
+
+    if (options->trace == NULL) {
+        return EXIT_CODE_PASS;
+    }
+    if (trace_open(options->trace, options->vcpu_count, standard_err(), &run->trace, &diag) != LOAM_OK) {
+        return fail(run, EXIT_CODE_USAGE, &diag);
+    }
+    run->launch.config.trace = run->trace;
+    return EXIT_CODE_PASS;
+}
+
+static int open_gdb(struct run *run)
+{
+    const struct options *options = run->options;
+    struct loam_diag diag = {0};
+
+    if (options->gdb == NULL ||
+        gdb_open(options->gdb, options->vcpu_count, standard_err(), &run->gdb, &diag) == LOAM_OK) {
+        return EXIT_CODE_PASS;
+    }
+    return fail(run, EXIT_CODE_USAGE, &diag);
+}
+
 static int make_memory(struct run *run)
 {
     return take(run, launch_make_memory, EXIT_CODE_HOST);
@@ -206,7 +250,12 @@ static int load(struct run *run)
 
 static int make_machine(struct run *run)
 {
-    return take(run, launch_make_machine, EXIT_CODE_HOST);
+    int exit_status = take(run, launch_make_machine, EXIT_CODE_HOST);
+
+    if (exit_status == EXIT_CODE_PASS && run->gdb != NULL) {
+        gdb_begin(run->gdb, run->launch.machine, loam_memory_map(run->launch.memory));
+    }
+    return exit_status;
 }
 
 /* All that is needed is open: what is given up now is given up for every life of the guest. */
@@ -390,11 +439,24 @@ static int judge_signal(struct run *run, const struct machine_result *result)
     return 128 + run->session.signal_number;
 }
 
+/* As a person who leaves by Ctrl-a x; but a self-test that was not seen to its end has not passed. */
+static int judge_killed(struct run *run, uint32_t passed)
+{
+    if (run->launch.attest == NULL) {
+        return EXIT_CODE_PASS;
+    }
+    report_verdict(&run->report, false, passed, LOAM_ABI_CHECK_COUNT, "the debugger ended it");
+    return EXIT_CODE_BROKEN;
+}
+
 static int judge_machine(struct run *run, const struct machine_result *result)
 {
     uint32_t passed = run->launch.attest != NULL ? attest_passed_count(run->launch.attest) : 0;
 
     report_stop(&run->report, result);
+    if (result->reason == MACHINE_STOP_REQUESTED && gdb_was_killed(run->gdb)) {
+        return judge_killed(run, passed);
+    }
     if (result->reason == MACHINE_STOP_EXIT) {
         return judge_exit(run, result->exit_code, passed);
     }
@@ -442,11 +504,15 @@ static int live(struct run *run, enum session_end *end, struct machine_result *r
 {
     struct session_request request = {.input_fd = run->launch.attest != NULL ? -1 : STDIN_FILENO,
                                       .timeout_milliseconds = left_milliseconds(run),
+                                      .is_debugged = run->gdb != NULL,
                                       .console = run->console};
     struct loam_diag diag = {0};
     int64_t born = now_milliseconds();
     enum loam_error error = machine_start(run->launch.machine, &diag);
 
+    if (error == LOAM_OK && run->gdb != NULL) {
+        error = gdb_start(run->gdb, &diag);
+    }
     if (error == LOAM_OK) {
         error = session_watch(&run->session, run->launch.machine, &request, end, &diag);
         machine_wait(run->launch.machine, result);
@@ -492,7 +558,11 @@ static int go(struct run *run)
             exit_status = live(run, &end, &result);
         }
     }
-    return exit_status == EXIT_CODE_PASS ? judge(run, end, &result) : exit_status;
+    exit_status = exit_status == EXIT_CODE_PASS ? judge(run, end, &result) : exit_status;
+    if (run->gdb != NULL) {
+        gdb_end(run->gdb, exit_status);
+    }
+    return exit_status;
 }
 
 /* --- Commands ---------------------------------------------------------------------------------------------------- */
@@ -500,7 +570,15 @@ static int go(struct run *run)
 static void release(struct run *run)
 {
     sabotage_end();
+    gdb_close(run->gdb); /* which has the machine */
     launch_release(&run->launch);
+}
+
+static uint64_t extra_bytes(const struct options *options)
+{
+    uint64_t trace = TRACE_BYTES + options->vcpu_count * (uint64_t)TRACE_LANE_BYTES;
+
+    return (options->trace != NULL ? trace : 0) + (options->gdb != NULL ? GDB_BYTES : 0);
 }
 
 static void init_launch(struct run *run)
@@ -512,6 +590,9 @@ static void init_launch(struct run *run)
         .kernel = options->kernel,
         .initrd = options->initrd,
         .command_line = options->command_line,
+        .extra_threads = (options->trace != NULL ? 1u : 0) + (options->gdb != NULL ? 1u : 0),
+        .extra_readers = options->gdb != NULL,
+        .extra_bytes = extra_bytes(options),
         .cancel = {must_end, run},
         .bus_error = {.clean_up = console_restore, .json = options->json, .exit_status = EXIT_CODE_BROKEN},
         .checked = check_reported,
@@ -548,7 +629,8 @@ static void register_barriers(void)
 int run_command(const struct options *options)
 {
     int (*const steps[])(struct run *) = {
-        check_kvm, check_files, make_plan, read_files, show_plan, make_memory, load, make_machine, confine, go,
+        check_kvm, check_files, make_plan, read_files,   open_trace, open_gdb,
+        show_plan, make_memory, load,      make_machine, confine,    go,
     };
     struct loam_diag diag = {0};
     struct run run = {.session = {.signal_fd = -1}, .started_milliseconds = now_milliseconds()};
@@ -568,6 +650,7 @@ int run_command(const struct options *options)
     }
     release(&run);
     exit_status = finish(&run, exit_status);
+    trace_close(run.trace);
     session_close(&run.session);
     return exit_status;
 }

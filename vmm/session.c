@@ -30,6 +30,7 @@ struct input {
 struct watch {
     struct session *session;
     struct machine *machine;
+    bool is_debugged;
     struct input input;
     int64_t next_look; /* when machine_look wants to be called again */
 };
@@ -200,7 +201,9 @@ static void queue(struct input *input, const uint8_t *bytes, size_t count)
 /* The clock of the session goes on, and so does what else ends it. */
 static void pause_or_go_on(struct watch *watch)
 {
-    if (machine_is_pausing(watch->machine)) {
+    if (watch->is_debugged) {
+        say(&watch->input, "\r\nloam: the debugger pauses the guest, and lets it go on\r\n");
+    } else if (machine_is_pausing(watch->machine)) {
         machine_resume(watch->machine);
         say(&watch->input, "\r\nloam: the guest goes on\r\n");
     } else {
@@ -376,6 +379,7 @@ enum loam_error session_watch(struct session *session, struct machine *machine, 
 {
     struct watch watch = {.session = session,
                           .machine = machine,
+                          .is_debugged = request->is_debugged,
                           .next_look = now_milliseconds() + MACHINE_LOOK_MILLISECONDS,
                           .input = {.fd = request->input_fd, .job_fd = -1, .outlet = request->console}};
     enum loam_error error = LOAM_OK;

@@ -50,6 +50,7 @@ int session_fd(const struct session *session);
 struct session_request {
     int input_fd;                  /* feeds the guest's serial line; -1: none */
     uint64_t timeout_milliseconds; /* 0: none */
+    bool is_debugged;              /* a debugger pauses the machine: Ctrl-a p does not */
     struct outlet *console;        /* where the person at the terminal is told of the keys; NULL: nowhere */
 };
 

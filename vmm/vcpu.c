@@ -19,6 +19,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#define OPCODE_INT3 0xccu
+
 /* The longest access of one instruction, by a vector register: it may reach into the next page. */
 #define ACCESS_BYTES_MAX 64u
 
@@ -465,6 +467,8 @@ enum vcpu_event vcpu_dispatch(struct kvm_run *run, size_t run_bytes, struct bus 
         return VCPU_SHUTDOWN;
     case KVM_EXIT_SYSTEM_EVENT:
         return system_event(run);
+    case KVM_EXIT_DEBUG:
+        return VCPU_DEBUG;
     case KVM_EXIT_INTR:
     case KVM_EXIT_NMI:
     case KVM_EXIT_IRQ_WINDOW_OPEN:
@@ -511,28 +515,193 @@ static enum vcpu_event memory_fault(struct vcpu *vcpu)
     return VCPU_LOST_MEMORY;
 }
 
-enum vcpu_event vcpu_run(struct vcpu *vcpu, struct bus *bus, struct loam_gpa_map *map)
+static enum vcpu_event carry_out(struct vcpu *vcpu, struct bus *bus, struct loam_gpa_map *map, bool *is_assisted)
+{
+    *is_assisted = assist_instruction(vcpu->fd, vcpu->run, map);
+    return *is_assisted ? VCPU_RAN : vcpu_dispatch(vcpu->run, vcpu->run_bytes, bus, map, &vcpu->lost);
+}
+
+/* --- Told to a trace ---------------------------------------------------------------------------------------------- */
+
+/* What an assist has done besides. */
+static void ask_for_exception(const struct vcpu *vcpu, struct trace_exit *exit)
+{
+    struct kvm_vcpu_events events;
+
+    if (kvm_ioctl(vcpu->fd, KVM_GET_VCPU_EVENTS, &events) == 0 &&
+        (events.exception.injected != 0 || events.exception.pending != 0)) {
+        exit->assist = TRACE_ASSIST_RAISED;
+        exit->vector = events.exception.nr;
+    }
+}
+
+/* Of an exit that has been carried out. */
+static void tell(const struct vcpu *vcpu, const struct bus *bus, struct trace_exit *exit)
+{
+    const uint8_t *data;
+
+    trace_exit_read(exit, vcpu->run, vcpu->run_bytes, &data);
+    if (exit->reason == KVM_EXIT_IO) {
+        exit->device = bus_device_name(bus, BUS_PIO, exit->place, exit->size);
+    } else if (exit->reason == KVM_EXIT_MMIO) {
+        exit->device = bus_device_name(bus, BUS_MMIO, exit->place, part_bytes(exit->size));
+    }
+    trace_add(vcpu->trace, exit, data);
+}
+
+static enum vcpu_event carry_out_told(struct vcpu *vcpu, struct bus *bus, struct loam_gpa_map *map, bool *is_assisted)
+{
+    struct trace_exit exit = {.nanoseconds = trace_now(vcpu->trace)};
+    bool is_error = vcpu->run->exit_reason == KVM_EXIT_INTERNAL_ERROR;
+    struct kvm_regs regs;
+    enum vcpu_event event;
+
+    if (is_error && kvm_ioctl(vcpu->fd, KVM_GET_REGS, &regs) == 0) {
+        exit.rip = regs.rip;
+    }
+    event = carry_out(vcpu, bus, map, is_assisted);
+    if (is_error) {
+        exit.assist = *is_assisted ? TRACE_ASSIST_DONE : TRACE_ASSIST_REFUSED;
+    }
+    if (*is_assisted) {
+        ask_for_exception(vcpu, &exit);
+    }
+    tell(vcpu, bus, &exit);
+    return event;
+}
+
+static void tell_failure(const struct vcpu *vcpu)
+{
+    if (vcpu->trace != NULL) {
+        const struct trace_exit exit = {.nanoseconds = trace_now(vcpu->trace), .error = vcpu->run_errno};
+
+        trace_add(vcpu->trace, &exit, NULL);
+    }
+}
+
+/* --- Shown to a debugger ------------------------------------------------------------------------------------------ */
+
+static bool is_int3(const struct kvm_run *run)
+{
+    return run->exit_reason == KVM_EXIT_INTERNAL_ERROR && run->internal.suberror == KVM_INTERNAL_ERROR_EMULATION &&
+           run->emulation_failure.ndata >= 3 &&
+           (run->emulation_failure.flags & KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES) != 0 &&
+           run->emulation_failure.insn_size > 0 && run->emulation_failure.insn_bytes[0] == OPCODE_INT3;
+}
+
+static void tell_shown(const struct vcpu *vcpu, const struct bus *bus)
+{
+    if (vcpu->trace != NULL) {
+        struct trace_exit exit = {.nanoseconds = trace_now(vcpu->trace)};
+
+        tell(vcpu, bus, &exit);
+    }
+}
+
+static enum vcpu_event stop_for(struct vcpu *vcpu, enum vcpu_stop stop)
+{
+    vcpu->stop = stop;
+    vcpu->has_half_step = false;
+    return VCPU_DEBUG;
+}
+
+/*
+ * While it steps: an instruction that ended in an exit is done when KVM_RUN has completed it, of which a KVM that emulates
+ * does not always tell. So the next KVM_RUN does that, and nothing more.
+ */
+static enum vcpu_event step_on(struct vcpu *vcpu, enum vcpu_event event, bool is_assisted)
+{
+    if (event == VCPU_RAN && is_assisted) {
+        return stop_for(vcpu, VCPU_STOP_STEP);
+    }
+    if (event == VCPU_RAN) {
+        vcpu->has_half_step = true;
+        vcpu_request_exit(vcpu);
+    }
+    return event;
+}
+
+static enum vcpu_event carry_out_observed(struct vcpu *vcpu, struct bus *bus, struct loam_gpa_map *map)
+{
+    bool is_shown = vcpu->is_debugged && is_int3(vcpu->run);
+    bool is_assisted = false;
+    enum vcpu_event event;
+
+    if (is_shown) {
+        tell_shown(vcpu, bus);
+        return stop_for(vcpu, VCPU_STOP_INT3);
+    }
+    event =
+        vcpu->trace != NULL ? carry_out_told(vcpu, bus, map, &is_assisted) : carry_out(vcpu, bus, map, &is_assisted);
+    if (event == VCPU_DEBUG) {
+        return stop_for(vcpu, VCPU_STOP_EXIT);
+    }
+    return vcpu->is_stepping ? step_on(vcpu, event, is_assisted) : event;
+}
+
+void vcpu_set_trace(struct vcpu *vcpu, struct trace_lane *lane, int stop_fd)
+{
+    vcpu->trace = lane;
+    vcpu->trace_stop_fd = stop_fd;
+    vcpu->is_observed = lane != NULL || vcpu->is_debugged;
+}
+
+void vcpu_set_debug(struct vcpu *vcpu, bool is_debugged, bool is_stepping)
+{
+    vcpu->is_debugged = is_debugged;
+    vcpu->is_stepping = is_stepping;
+    vcpu->has_half_step = false;
+    vcpu->is_observed = vcpu->trace != NULL || is_debugged;
+}
+
+enum vcpu_event vcpu_pass_debug(struct vcpu *vcpu, struct bus *bus, struct loam_gpa_map *map)
+{
+    bool is_assisted;
+
+    if (vcpu->stop != VCPU_STOP_INT3) {
+        return VCPU_RAN;
+    }
+    return vcpu->trace != NULL ? carry_out_told(vcpu, bus, map, &is_assisted) : carry_out(vcpu, bus, map, &is_assisted);
+}
+
+/* --- The run loop ------------------------------------------------------------------------------------------------- */
+
+/* is_observed is a constant: where nobody looks on there is nothing of it. */
+static inline enum vcpu_event enter(struct vcpu *vcpu, struct bus *bus, struct loam_gpa_map *map,
+                                    const bool is_observed)
 {
     int result = ioctl(vcpu->fd, KVM_RUN, 0);
+    bool is_assisted;
 
     vcpu->run_errno = result < 0 ? errno : 0;
     switch (vcpu->run_errno) {
     case 0:
         vcpu->stalls = 0;
         vcpu->exit_count++;
-        return assist_instruction(vcpu->fd, vcpu->run, map)
-                   ? VCPU_RAN
-                   : vcpu_dispatch(vcpu->run, vcpu->run_bytes, bus, map, &vcpu->lost);
+        return is_observed ? carry_out_observed(vcpu, bus, map) : carry_out(vcpu, bus, map, &is_assisted);
     case EINTR:
-        return VCPU_INTERRUPTED;
+        return is_observed && vcpu->has_half_step ? stop_for(vcpu, VCPU_STOP_STEP) : VCPU_INTERRUPTED;
     case EAGAIN:
         return try_again(vcpu);
     case EFAULT:
     case EHWPOISON:
+        tell_failure(vcpu);
         return memory_fault(vcpu);
     default:
+        tell_failure(vcpu);
         return VCPU_BROKEN;
     }
+}
+
+enum vcpu_event vcpu_run(struct vcpu *vcpu, struct bus *bus, struct loam_gpa_map *map)
+{
+    if (__builtin_expect(vcpu->is_observed, false)) {
+        if (vcpu->trace != NULL) {
+            trace_await_room(vcpu->trace, vcpu->trace_stop_fd);
+        }
+        return enter(vcpu, bus, map, true);
+    }
+    return enter(vcpu, bus, map, false);
 }
 
 /* --- What came to a bad end ------------------------------------------------------------------------------------- */

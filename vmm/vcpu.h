@@ -18,6 +18,7 @@
 #include "vmm/bus.h"
 #include "vmm/kvm.h"
 #include "vmm/lost_memory.h"
+#include "vmm/trace.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -33,6 +34,26 @@ struct vcpu_cpuid {
     struct kvm_cpuid_entry2 entries[VCPU_CPUID_MAX];
 };
 
+/* What has come of one entry into the guest. */
+enum vcpu_event {
+    VCPU_RAN,         /* whatever the exit asked for is done: go on */
+    VCPU_INTERRUPTED, /* by a signal or a request: it stands between two instructions; see who wants what */
+    VCPU_RESET,       /* the guest asked for a reset */
+    VCPU_HALTED,      /* HLT in a VM without interrupt controllers: nothing can end it */
+    VCPU_SHUTDOWN,    /* triple fault, or the guest asked for a shutdown */
+    VCPU_DEBUG,       /* a debugger's: stop says what; nothing is carried out */
+    VCPU_LOST_MEMORY, /* the host does not supply RAM that the guest touched: lost says which, if it is known */
+    VCPU_BROKEN,      /* KVM cannot go on, or says what this VMM does not know: vcpu_describe */
+    VCPU_EVENT_COUNT
+};
+
+/* What a debugger is to look at. */
+enum vcpu_stop {
+    VCPU_STOP_EXIT, /* KVM_EXIT_DEBUG: run->debug */
+    VCPU_STOP_INT3, /* an INT3 at RIP, with which KVM's emulator does nothing */
+    VCPU_STOP_STEP, /* one instruction is done, of which KVM did not tell */
+};
+
 /* run points to run_bytes bytes that are shared with KVM; NULL before creation. */
 struct vcpu {
     int fd;
@@ -44,18 +65,20 @@ struct vcpu {
     uint32_t stalls;         /* KVM_RUN failed so often with EAGAIN, without an exit between */
     struct lost_memory lost; /* after VCPU_LOST_MEMORY */
     uint64_t exit_count;     /* that reached this VMM */
-};
 
-/* What has come of one entry into the guest. */
-enum vcpu_event {
-    VCPU_RAN,         /* whatever the exit asked for is done: go on */
-    VCPU_INTERRUPTED, /* by a signal or a request: it stands between two instructions; see who wants what */
-    VCPU_RESET,       /* the guest asked for a reset */
-    VCPU_HALTED,      /* HLT in a VM without interrupt controllers: nothing can end it */
-    VCPU_SHUTDOWN,    /* triple fault, or the guest asked for a shutdown */
-    VCPU_LOST_MEMORY, /* the host does not supply RAM that the guest touched: lost says which, if it is known */
-    VCPU_BROKEN,      /* KVM cannot go on, or says what this VMM does not know: vcpu_describe */
-    VCPU_EVENT_COUNT
+    /* Set by vcpu_set_trace and vcpu_set_debug; read by vcpu_run. */
+    bool is_observed; /* there is a trace, or a debugger */
+    struct trace_lane *trace;
+    int trace_stop_fd;
+    bool is_debugged;
+    bool is_stepping;
+    bool has_half_step; /* the last exit's instruction is done but for what KVM_RUN completes */
+
+    enum vcpu_stop stop; /* after VCPU_DEBUG */
+
+    /* The caller's. */
+    bool is_held;         /* a debugger does not let it go on */
+    enum vcpu_event left; /* what is to come of it once it does; VCPU_RAN: nothing */
 };
 
 /* --- What the guest's cpuid says -------------------------------------------------------------------------------- */
@@ -97,6 +120,20 @@ void vcpu_boot_sregs(const struct boot_state *boot, struct kvm_sregs *sregs);
 LOAM_MUST_USE enum loam_error vcpu_boot(struct vcpu *vcpu, const struct boot_state *boot, bool has_apic,
                                         struct loam_diag *diag);
 
+/* --- Who looks on -------------------------------------------------------------------------------------------------- */
+
+/*
+ * Each exit is told to lane, which outlives the vCPU (NULL: to nobody); stop_fd is readable when its writer is not to be waited
+ * for. The vCPU does not run.
+ */
+void vcpu_set_trace(struct vcpu *vcpu, struct trace_lane *lane, int stop_fd);
+
+/*
+ * There is a debugger, who has told KVM as much (KVM_SET_GUEST_DEBUG): INT3s are shown to it, and with is_stepping every
+ * instruction that is done. The vCPU does not run.
+ */
+void vcpu_set_debug(struct vcpu *vcpu, bool is_debugged, bool is_stepping);
+
 /* --- Running ---------------------------------------------------------------------------------------------------- */
 
 /*
@@ -104,6 +141,12 @@ LOAM_MUST_USE enum loam_error vcpu_boot(struct vcpu *vcpu, const struct boot_sta
  * (assist.h).
  */
 enum vcpu_event vcpu_run(struct vcpu *vcpu, struct bus *bus, struct loam_gpa_map *map);
+
+/*
+ * VCPU_DEBUG was not for the debugger: an INT3 that KVM gave up on is carried out as without one. (What else KVM stopped for is
+ * given to the guest by KVM_SET_GUEST_DEBUG.)
+ */
+enum vcpu_event vcpu_pass_debug(struct vcpu *vcpu, struct bus *bus, struct loam_gpa_map *map);
 
 /*
  * Carry out what run, the last exit, asks for. The part of vcpu_run that meets no KVM: pure but for bus and for the

@@ -18,7 +18,7 @@ static void *run(void *argument)
 }
 
 /* proc(5), /proc/PID/syscall: "running", or the number of the system call that the thread is blocked in. */
-static bool is_in_futex(int thread_id)
+static bool is_in(int thread_id, long call)
 {
     char name[64], text[32] = "";
     FILE *file;
@@ -32,7 +32,7 @@ static bool is_in_futex(int thread_id)
         text[0] = '\0';
     }
     fclose(file);
-    return text[0] >= '0' && text[0] <= '9' && strtol(text, NULL, 10) == SYS_futex;
+    return text[0] >= '0' && text[0] <= '9' && strtol(text, NULL, 10) == call;
 }
 
 void waiter_start(struct waiter *waiter, void (*call)(void *self), void *self)
@@ -50,15 +50,25 @@ void waiter_start(struct waiter *waiter, void (*call)(void *self), void *self)
     }
 }
 
-bool waiter_sleeps(const struct waiter *waiter)
+static bool comes_to(const struct waiter *waiter, long call)
 {
     while (!atomic_load(&waiter->is_done)) {
-        if (is_in_futex(atomic_load(&waiter->thread_id))) {
+        if (is_in(atomic_load(&waiter->thread_id), call)) {
             return true;
         }
         sched_yield();
     }
     return false;
+}
+
+bool waiter_sleeps(const struct waiter *waiter)
+{
+    return comes_to(waiter, SYS_futex);
+}
+
+bool waiter_polls(const struct waiter *waiter)
+{
+    return comes_to(waiter, SYS_poll);
 }
 
 void waiter_join(struct waiter *waiter)

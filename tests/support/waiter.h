@@ -32,6 +32,9 @@ void waiter_start(struct waiter *waiter, void (*call)(void *self), void *self);
 /* Wait until the call sleeps in futex(2), which gives true, or has returned, which gives false. */
 bool waiter_sleeps(const struct waiter *waiter);
 
+/* The same of poll(2). */
+bool waiter_polls(const struct waiter *waiter);
+
 /* Wait until the call has returned. */
 void waiter_join(struct waiter *waiter);
 

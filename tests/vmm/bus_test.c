@@ -105,6 +105,16 @@ Test(bus, where_nothing_answers_reads_give_all_ones_and_writes_are_lost)
     cr_assert_eq(bus.unclaimed.count, 3);
 }
 
+Test(bus, names_who_would_answer)
+{
+    struct probe probe;
+
+    cr_assert_eq(add(&probe, BUS_PIO, 0x100, 8), LOAM_OK);
+    cr_expect_str_eq(bus_device_name(&bus, BUS_PIO, 0x104, 4), "probe");
+    cr_expect_null(bus_device_name(&bus, BUS_PIO, 0x105, 4));
+    cr_expect_null(bus_device_name(&bus, BUS_MMIO, 0x104, 4));
+}
+
 Test(bus, remembers_where_nobody_answered)
 {
     struct bus_missed missed[BUS_MISSED_MAX];

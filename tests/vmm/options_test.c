@@ -131,6 +131,12 @@ Test(options, a_reset_without_a_kernel_ends_with_2, .exit_code = EXIT_CODE_USAGE
     options_of(2, "--on-reset", "fail");
 }
 
+Test(options, where_exits_are_told)
+{
+    cr_expect_null(options_of(0).trace);
+    cr_expect_str_eq(options_of(2, "--trace", "./-").trace, "./-");
+}
+
 /* The statuses that mean something else, and those of signals, are never a guest's. */
 Test(options, a_guests_code_as_exit_status)
 {
@@ -248,6 +254,7 @@ static const struct {
     {"uid", {"--uid", "5"}},
     {"gid", {"--gid", "6"}},
     {"no-sandbox", {"--no-sandbox"}},
+    {"trace", {"--trace", "file"}},
     {"json", {"--json"}},
 };
 
@@ -268,6 +275,7 @@ static const char *const explained_pairs[][2] = {
     {"vcpus", "kernel"},
     {"lazy", "populate-threads"},
     {"uid", "gid"},
+    {"trace", "timeout"},
 };
 static const char *const needs_kernel[] = {"initrd", "cmdline", "on-reset"};
 
@@ -333,6 +341,8 @@ Test(options, values_that_are_none)
         {{"--lock", "--lazy"},
          "--lock and --lazy contradict each other (what is locked is populated): give one of them\n"},
         {{"--on-reset", "fail"}, "--on-reset goes with --kernel FILE only: the self-test never resets itself\n"},
+        {{"--trace", "-"}, "--trace -: give the name of a file, or of a FIFO that somebody reads\n"},
+        {{"--trace", ""}, "--trace : give the name of a file, or of a FIFO that somebody reads\n"},
         {{"file", NULL}, "file: not an option\n"},
         {{"--memory", NULL}, "requires an argument\n"},
         {{"--node", NULL}, "requires an argument\n"},

@@ -345,7 +345,7 @@ Test(vcpu, knows_what_each_exit_asks_for)
                  {KVM_EXIT_NMI, VCPU_RAN},           {KVM_EXIT_SHUTDOWN, VCPU_SHUTDOWN},
                  {KVM_EXIT_FAIL_ENTRY, VCPU_BROKEN}, {KVM_EXIT_INTERNAL_ERROR, VCPU_BROKEN},
                  {KVM_EXIT_UNKNOWN, VCPU_BROKEN},    {KVM_EXIT_HLT, VCPU_HALTED},
-                 {KVM_EXIT_DEBUG, VCPU_BROKEN},      {KVM_EXIT_MEMORY_FAULT, VCPU_BROKEN},
+                 {KVM_EXIT_DEBUG, VCPU_DEBUG},       {KVM_EXIT_MEMORY_FAULT, VCPU_BROKEN},
                  {UINT32_MAX, VCPU_BROKEN}};
 
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
