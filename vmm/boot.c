@@ -78,6 +78,13 @@ enum loam_error boot_detect(const struct boot_file *kernel, enum boot_protocol *
     return refuse_unknown(kernel, diag);
 }
 
+bool boot_is_without_interrupts(const struct boot_file *kernel)
+{
+    struct boot_pvh_image pvh;
+
+    return is_elf(kernel) && boot_pvh_inspect(kernel, &pvh, NULL) == LOAM_OK && pvh.notes.without_interrupts;
+}
+
 enum loam_error boot_load(struct loam_memory *memory, const struct boot_request *request, struct boot_state *state,
                           struct loam_diag *diag)
 {

@@ -526,7 +526,7 @@ static const char documentation[] =
     "  --timeout and --on-reset: it counts all lives of the guest together\n"
     "  --timeout and Ctrl-a p: it counts while the guest is paused\n"
     "  --timeout and --memory: without it, more memory is given more time\n"
-    "  --vcpus and --kernel: no table tells a kernel of more than one\n"
+    "  --vcpus and --kernel: ACPI and an MP table tell a kernel of them\n"
     "  --initrd and --memory: the file is in memory beside the guest's, and planned for\n"
     "Parts of memory: --memory size=SIZE,..., once for each, up to 8, in place of --memory SIZE, --pages, --node, "
     "--populate, --lazy and --lock. LIST is 0, 0-1 or 0+2; WHICH is strict (from these nodes alone; the default), "
