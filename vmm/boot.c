@@ -94,6 +94,13 @@ enum loam_error boot_detect(const struct boot_file *kernel, struct boot_way *way
     return boot_multiboot_is(kernel) ? detect_multiboot(kernel, way, diag) : refuse_unknown(kernel, diag);
 }
 
+bool boot_is_without_interrupts(const struct boot_file *kernel)
+{
+    struct boot_elf_image image;
+
+    return boot_elf_is(kernel) && boot_pvh_inspect(kernel, &image, NULL) == LOAM_OK && image.notes.without_interrupts;
+}
+
 enum loam_error boot_load(struct loam_memory *memory, const struct boot_request *request, struct boot_state *state,
                           struct loam_diag *diag)
 {

@@ -88,6 +88,9 @@ struct boot_way {
  */
 LOAM_MUST_USE enum loam_error boot_detect(const struct boot_file *kernel, struct boot_way *way, struct loam_diag *diag);
 
+/* Whether the kernel, which boot_detect has passed, says that it never enables interrupts (guest/abi.h). */
+bool boot_is_without_interrupts(const struct boot_file *kernel);
+
 /*
  * Check everything, then load. *state is zero on failure, and whatever was carved is released again.
  * LOAM_ERROR_INVALID: the file or the request is malformed, or the file wants memory where there is none;

@@ -5,9 +5,11 @@
 #include "vmm/file.h"
 #include "vmm/kvm.h"
 #include "vmm/kvm_paging.h"
+#include "vmm/platform_tables.h"
 #include "vmm/sabotage.h"
 
-#define EXTRA_SLOTS 8 /* for the pieces that read-only ranges cut RAM into */
+#define RNG_TRANSPORT (1u << 0) /* where the machine puts virtio-rng: machine_config */
+#define EXTRA_SLOTS   8         /* for the pieces that read-only ranges cut RAM into */
 
 /* What a launch takes beside its guest's memory: a thread a vCPU, one that KVM starts at the first KVM_RUN (Linux 6.14), heap. */
 #define KVM_THREADS   1u
@@ -122,12 +124,28 @@ enum loam_error launch_make_memory(struct launch *launch, struct loam_diag *diag
     return error;
 }
 
+/* *rsdp is 0 where there are none: a machine without interrupt controllers has nothing that tables could tell of. */
+static enum loam_error make_tables(struct launch *launch, loam_gpa *rsdp, struct loam_diag *diag)
+{
+    const struct launch_config *config = &launch->config;
+    const struct platform_tables_config tables = {.vcpu_count = config->vcpu_count,
+                                                  .virtio_transports =
+                                                      config->transports | (config->without_rng ? 0 : RNG_TRANSPORT),
+                                                  .without_acpi = config->without_acpi};
+
+    *rsdp = loam_gpa_from_u64(0);
+    return config->vcpu_count == 1 && boot_is_without_interrupts(&launch->kernel)
+               ? LOAM_OK
+               : platform_tables_write(launch->memory, &tables, rsdp, diag);
+}
+
 static enum loam_error load_kernel(struct launch *launch, struct loam_diag *diag)
 {
     struct boot_request request = {
         .kernel = launch->kernel, .initrd = launch->initrd, .command_line = launch->config.command_line};
+    enum loam_error error = make_tables(launch, &request.rsdp, diag);
 
-    return boot_load(launch->memory, &request, &launch->boot, diag);
+    return error == LOAM_OK ? boot_load(launch->memory, &request, &launch->boot, diag) : error;
 }
 
 static enum loam_error load_selftest(struct launch *launch, struct loam_diag *diag)

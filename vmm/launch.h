@@ -36,6 +36,8 @@ struct launch_config {
     const char *initrd; /* NULL: none */
     const char *command_line;
     bool without_rng;        /* as machine_config */
+    bool without_acpi;       /* a kernel finds an MP table, and no ACPI */
+    uint32_t transports;     /* bit n: the caller adds a device at virtio transport n (machine_add_virtio) */
     struct lasting *threads; /* likewise */
     struct trace *trace;     /* likewise */
     uint32_t extra_threads;  /* the caller's, from launch_make_memory on */
@@ -86,7 +88,10 @@ LOAM_MUST_USE enum loam_error launch_read(struct launch *launch, struct loam_dia
 /* As loam_memory_create. A SIGBUS on the memory ends the process from here to launch_end_life. */
 LOAM_MUST_USE enum loam_error launch_make_memory(struct launch *launch, struct loam_diag *diag);
 
-/* The kernel, or the self-test with its promises, into guest memory. As boot_load and attest_create. */
+/*
+ * The kernel with the tables that tell it of the machine, unless it does without interrupts, or the self-test with its
+ * promises, into guest memory. As boot_load, platform_tables_write and attest_create.
+ */
 LOAM_MUST_USE enum loam_error launch_load(struct launch *launch, struct loam_diag *diag);
 
 /* As machine_create; the self-test's doorbell is attached. */

@@ -698,6 +698,16 @@ unsigned int machine_virtio_irq(unsigned int transport)
     return numbers[transport];
 }
 
+bool machine_line_is_level(unsigned int number)
+{
+    bool is_level = number == MACHINE_POWER_IRQ;
+
+    for (unsigned int i = 0; i < MACHINE_VIRTIO_MAX; i++) {
+        is_level = is_level || number == machine_virtio_irq(i);
+    }
+    return is_level;
+}
+
 enum loam_error machine_add_virtio(struct machine *machine, unsigned int transport, const char *name,
                                    struct virtio_mmio *mmio, struct loam_diag *diag)
 {

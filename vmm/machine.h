@@ -42,13 +42,18 @@
 #define MACHINE_EXIT_PORT     0xf4u  /* as QEMU's isa-debug-exit,iobase=0xf4,iosize=4 */
 #define MACHINE_ISA_EXIT_PORT 0x501u /* the same where that device is by default */
 #define MACHINE_RESET_PORT    0xcf9u /* reset control register: a 1 in bit 2 is a reset */
+#define MACHINE_RESET_VALUE   0x06u  /* a reset of the processors: FADT, RESET_VALUE */
 #define MACHINE_PANIC_PORT    0x505u /* as QEMU's pvpanic: reads say what is understood, a write is what happened */
-#define MACHINE_POWER_PORT    0x600u /* ACPI's PM1a event and control registers: power.h */
+#define MACHINE_POWER_PORT    0x600u /* ACPI's registers: power.h */
 #define MACHINE_POWER_IRQ     9u     /* the SCI, a level */
 #define MACHINE_VIRTIO_BASE   0xd0000000ul /* virtio-mmio transport n at + n * MACHINE_VIRTIO_BYTES */
 #define MACHINE_VIRTIO_BYTES  0x1000ul
 #define MACHINE_VIRTIO_MAX    8u
 
+/* The interrupt controllers, where a PC has them; line n is input n of the I/O APIC. */
+#define MACHINE_IO_APIC_BASE    0xfec00000ul
+#define MACHINE_IO_APIC_ID      0u
+#define MACHINE_LOCAL_APIC_BASE 0xfee00000ul
 struct stand; /* stand.h */
 
 /* Opaque. */
@@ -138,6 +143,9 @@ pid_t machine_vcpu_thread(const struct machine *machine, uint32_t vcpu);
  */
 unsigned int machine_virtio_irq(unsigned int transport);
 
+/* Whether an interrupt line is a level, high while it is asserted: the SCI, and those of virtio transports. */
+bool machine_line_is_level(unsigned int number);
+
 /*
  * Put a device of the caller's at transport n (MACHINE_VIRTIO_BASE + n * MACHINE_VIRTIO_BYTES), before machine_start;
  * it was made with machine_irq(machine, machine_virtio_irq(n)) and outlives the machine. LOAM_ERROR_OVERLAP: taken;
@@ -183,8 +191,8 @@ bool machine_is_pausing(const struct machine *machine);
 int machine_pause_fd(const struct machine *machine);
 
 /*
- * Press the power button: what a guest does that listens (ACPI: PM1_EN, bit 8) is its own affair. Returns whether it
- * listens.
+ * Press the power button: what a guest does that listens (ACPI: PM1_EN, bit 8) is its own affair.
+ * Returns whether it listens.
  */
 bool machine_press_power(struct machine *machine);
 

@@ -301,12 +301,6 @@ static void note_losses(struct run *run)
         report_note(&run->report,
                     "kernel: it asks for a video mode, and there is no display: its console is the serial line");
     }
-    if (run->options->vcpu_count > 1) {
-        report_note(&run->report,
-                    "vCPUs: %u wanted, and no table (ACPI, MP) tells the kernel of more than one processor: one that "
-                    "relies on them uses the first only",
-                    run->options->vcpu_count);
-    }
 }
 
 static void write_console(void *self, const uint8_t *bytes, size_t count)

@@ -7,6 +7,7 @@
  *     r   reset (i8042)               p   panic (port 0x505)
  *     t   triple fault                b   what comes after it, up to a line's end, is said back
  *     h   halt for good
+ *     d   say what ACPI tells of
  *
  * It begins by saying its command line, and whether its memory is as it should be in a new life. Its balloon, if it has
  * one, is as large as it is wanted.
@@ -40,6 +41,9 @@
 
 #define BALLOON_FRAME 0x800u /* 8 MiB: beyond the guest itself */
 #define FOLLOW_COUNTS 256    /* how often the balloon is looked at */
+
+#define FIRMWARE_START 0xe0000
+#define FIRMWARE_END   0xe1000
 
 #define SCRAP_GPA  0x1000000 /* 16 MiB: beyond all that a loader puts anywhere */
 #define SCRAP_WORD UINT64_C(0x600d600d600d600d)
@@ -158,6 +162,31 @@ static void say_back(void)
     say("");
 }
 
+static bool is_text(uint64_t gpa, const char *text)
+{
+    for (; *text != '\0'; text++, gpa++) {
+        if (platform_load8(gpa) != (uint8_t)*text) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* As many devices as there are of their names, in all that firmware may have left. */
+static void say_devices(void)
+{
+    uint64_t root = 0, devices = 0;
+
+    for (uint64_t gpa = FIRMWARE_START; gpa < FIRMWARE_END; gpa++) {
+        root += gpa % 16 == 0 && is_text(gpa, "RSD PTR ");
+        devices += is_text(gpa, "LNRO0005");
+    }
+    say(root == 1 ? "ACPI" : "no ACPI");
+    console_text("devices ");
+    console_hex(devices);
+    say("");
+}
+
 /* --- What it does ----------------------------------------------------------------------------------------------------- */
 
 static void turn_off(void)
@@ -184,6 +213,9 @@ static void obey(uint8_t command)
     switch (command) {
     case 'b':
         say_back();
+        break;
+    case 'd':
+        say_devices();
         break;
     case 'c':
         console_text("count ");

@@ -124,6 +124,21 @@ Test(emulator, a_kernel_that_is_told_of_devices_is_told_no_more)
     cr_expect_not_null(strstr(run.said, "domain guest: virtio_mmio.device=4K@0xd0000000:7\r\n"), "%s", run.said);
 }
 
+Test(emulator, acpi_tells_of_the_devices_there_are)
+{
+    emulator_run_guest(&run, "-append", "quiet", "-object", "rng-random,id=rng0,filename=/dev/urandom", "-device",
+                       "virtio-rng-device,rng=rng0,id=rng1", "-device", "virtio-balloon-device,id=balloon0", NULL);
+    emulator_run_type(&run, "d");
+    emulator_run_expect(&run, "ACPI\r\ndevices 0x2\r\n");
+}
+
+Test(emulator, a_guest_without_acpi_finds_none)
+{
+    emulator_run_guest(&run, "-no-acpi", "-device", "virtio-balloon-device,id=balloon0", NULL);
+    emulator_run_type(&run, "d");
+    emulator_run_expect(&run, "no ACPI\r\ndevices 0x0\r\n");
+}
+
 /* --- Bad lines ------------------------------------------------------------------------------------------------------ */
 
 static void expect_refused(const char *says)

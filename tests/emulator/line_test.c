@@ -62,6 +62,27 @@ static void check_more(const char *more, const char *expected)
     check_refusal(words, expected);
 }
 
+Test(line, acpi_is_there_unless_it_is_switched_off)
+{
+    static const struct {
+        const char *words;
+        bool no_acpi;
+    } lines[] = {
+        {LINES_LEAST, false},
+        {LINES_LEAST "-no-acpi", true},
+        {"-machine microvm,acpi=on -accel kvm -m 64", false},
+        {"-machine microvm,acpi=off -accel kvm -m 64", true},
+        {"-machine microvm,acpi=on -accel kvm -m 64 -no-acpi", true},
+    };
+
+    for (size_t i = 0; i < sizeof lines / sizeof lines[0]; i++) {
+        struct line line = read_line(lines[i].words);
+
+        cr_expect_eq(line.no_acpi, lines[i].no_acpi, "%s", lines[i].words);
+        line_release(&line);
+    }
+}
+
 /* --- What libvirt writes -------------------------------------------------------------------------------------------- */
 
 static void check_common(const struct line *line)

@@ -549,14 +549,6 @@ Test(kernel, json_has_what_the_guest_said)
     json_decref(root);
 }
 
-/* No table tells a kernel of the second processor. */
-Test(kernel, a_second_processor_gets_one_line)
-{
-    MAKE_KERNEL(code_0);
-    CHECK_END(0, "loam: vCPUs: 2 wanted, ", "--vcpus", "2");
-    CHECK_END(0, NULL, "--vcpus", "1");
-}
-
 /* The kernel is none that is known to keep less. */
 Test(kernel, a_long_command_line_is_handed_on_whole_or_refused)
 {

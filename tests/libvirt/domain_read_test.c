@@ -242,7 +242,7 @@ Test(domain_read, what_changes_nothing)
 {
     cr_expect(read_text("<domain type='kvm' id='3' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>" MEMORY
                         "<name>\xc3\xa4</name><uuid>no uuid</uuid><title>t</title><description>d</description>"
-                        "<metadata><x:y xmlns:x='urn:x' a='b'>z</x:y></metadata><features><apic/><pae/></features>"
+                        "<metadata><x:y xmlns:x='urn:x' a='b'>z</x:y></metadata><features><acpi/><apic/><pae/></features>"
                         "<clock offset='utc'/><pm><suspend-to-mem enabled='no'/><suspend-to-disk enabled='no'/></pm>"
                         "<devices><emulator>/usr/bin/qemu-system-x86_64</emulator>"
                         "<controller type='usb' index='0' model='none'/><memballoon model='none'/>"
@@ -366,7 +366,6 @@ static const struct refused refused[] = {
     {MEMORY "<os><cmdline>c</cmdline></os>", "/domain/os/cmdline", "goes with <kernel>, and none is there"},
     {MEMORY "<os><boot dev='hd'/><boot dev='network'/></os>", "/domain/os/boot[1]",
      "nothing to boot from here but <kernel>"},
-    {MEMORY "<features><acpi/></features>", "/domain/features/acpi", "no ACPI here"},
     {MEMORY "<features><hyperv/></features>", "/domain/features/hyperv", "not honoured here"},
     {MEMORY "<on_poweroff>restart</on_poweroff>", "/domain/on_poweroff",
      "'restart': a guest that ends is gone here: only destroy"},

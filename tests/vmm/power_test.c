@@ -8,7 +8,7 @@
 #include <inttypes.h>
 #include <string.h>
 
-enum { STATUS = 0, ENABLE = 2, CONTROL = 4 };
+enum { STATUS = 0, ENABLE = 2, CONTROL = 4, SLEEP_CONTROL = 8, SLEEP_STATUS = 12 };
 
 static struct power power;
 static bool level;
@@ -66,6 +66,7 @@ Test(power, begins_with_nothing_but_its_mode)
     cr_expect_eq(in(ENABLE, 2), 0);
     cr_expect_eq(in(CONTROL, 2), 1, "SCI_EN");
     cr_expect_eq(in(0, 8), UINT64_C(1) << 32);
+    cr_expect_eq(in(8, 8), 0);
     cr_expect_eq(change_count, 0);
 }
 
@@ -156,22 +157,46 @@ Test(power, turns_off_by_accesses_of_each_size)
     cr_expect_eq(in(CONTROL + 2, 2), 0);
 }
 
+/* Section 4.8.3.7: SLP_TYP in bits 2 to 4, SLP_EN in bit 5. */
+Test(power, turns_off_by_the_sleep_control_register_too)
+{
+    for (uint32_t type = 1; type < 8; type++) {
+        out(SLEEP_CONTROL, 1, type << 2 | 0xc3);
+        cr_expect_eq(in(SLEEP_CONTROL, 1), type << 2);
+        out(SLEEP_CONTROL, 1, 0x20 | type << 2);
+        cr_expect_eq(in(SLEEP_CONTROL, 1), type << 2, "SLP_EN reads as 0");
+    }
+    cr_expect_eq(in(CONTROL, 2), 1, "the other type is as it was");
+    out(SLEEP_STATUS, 1, 0xff);
+    cr_expect_eq(in(SLEEP_STATUS, 1), 0, "it never wakes");
+    out(SLEEP_CONTROL + 1, 1, 0x20);
+    out(SLEEP_CONTROL - 1, 1, 0x20);
+    cr_expect_eq(off_count, 0);
+    out(SLEEP_CONTROL, 1, 0x20);
+    cr_expect_eq(off_count, 1);
+    out(CONTROL + 2, 4, 0x00200000);
+    cr_expect_eq(off_count, 2, "across both halves");
+    out(CONTROL + 1, 4, 0x20000020);
+    cr_expect_eq(off_count, 3, "both at once");
+}
+
 /* The registers byte by byte, as the specification has them. */
 struct model {
-    uint8_t bytes[8];
+    uint8_t bytes[16];
     uint32_t off_count;
 };
 
-static void model_write(struct model *model, uint32_t at, uint8_t value)
+/* Returns whether it turns the machine off. */
+static bool model_write(struct model *model, uint32_t at, uint8_t value)
 {
-    static const uint8_t writable[] = {0, 0, 0x21, 0x07, 0, 0x1c, 0, 0};
+    static const uint8_t writable[16] = {0, 0, 0x21, 0x07, 0, 0x1c, 0, 0, 0x1c};
 
     if (at < 2) {
         model->bytes[at] = (uint8_t)(model->bytes[at] & ~value);
     } else {
         model->bytes[at] = (uint8_t)((model->bytes[at] & ~writable[at]) | (value & writable[at]));
-        model->off_count += at == 5 && (value & 0x3c) == 0x20;
     }
+    return (at == 5 || at == 8) && (value & 0x3c) == 0x20;
 }
 
 Test(power, agrees_with_a_model_of_bytes)
@@ -181,8 +206,9 @@ Test(power, agrees_with_a_model_of_bytes)
     struct model model = {.bytes = {0, 0, 0, 0, 1}};
 
     for (uint32_t i = 0; i < 100000; i++) {
-        uint32_t bytes = 1u << random_below(&random, 4), offset = random_below(&random, 9 - bytes);
+        uint32_t bytes = 1u << random_below(&random, 4), offset = random_below(&random, 17 - bytes);
         uint64_t value = random_u64(&random), expected = 0;
+        bool is_off = false;
 
         if (random_one_in(&random, 8)) {
             cr_assert_eq(power_press(&power), (model.bytes[3] & 1) != 0);
@@ -190,8 +216,9 @@ Test(power, agrees_with_a_model_of_bytes)
         } else if (random_one_in(&random, 2)) {
             out(offset, bytes, value);
             for (uint32_t b = 0; b < bytes; b++) {
-                model_write(&model, offset + b, (uint8_t)(value >> 8 * b));
+                is_off = model_write(&model, offset + b, (uint8_t)(value >> 8 * b)) || is_off;
             }
+            model.off_count += is_off;
         }
         memcpy(&expected, model.bytes + offset, bytes);
         cr_assert_eq(in(offset, bytes), expected, "step %" PRIu32 " of seed 0x%" PRIx64, i, seed);

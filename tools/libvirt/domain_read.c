@@ -680,7 +680,7 @@ static const struct xml_walk_element domain_children[] = {
     {"features", .children = ELEMENTS{
         {.name = "apic"},
         {.name = "pae"},
-        {"acpi", .why = "no ACPI here"},
+        {.name = "acpi"},
         END}},
     {"on_poweroff", .values = "destroy", .why = "a guest that ends is gone here: only destroy"},
     {"on_reboot", .values = "restart|destroy", .take = take_on_reboot, .why = "restart or destroy"},

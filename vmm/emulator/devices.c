@@ -116,6 +116,11 @@ const char *devices_command_line(const struct devices *devices)
     return devices->command_line;
 }
 
+uint32_t devices_transports(const struct devices *devices)
+{
+    return ((1u << devices->count) - 1) << devices->first;
+}
+
 uint32_t devices_thread_count(const struct devices *devices)
 {
     return devices->count;

@@ -36,13 +36,16 @@ LOAM_MUST_USE enum loam_error devices_open(const struct line *line, const struct
 void devices_close(struct devices *devices);
 
 /*
- * The kernel's command line: what was asked for, and for Linux, which has nothing else to find them by, a word for each
+ * The kernel's command line: what was asked for, and for Linux without ACPI, which has nothing else to find them by, a word for each
  * device, unless it has such words already. The devices'.
  */
 const char *devices_command_line(const struct devices *devices);
 
 /* Whether transport 0 is virtio-rng's: one was asked for, or the guest is the self-test, which attests it. */
 bool devices_has_rng(const struct line *line);
+
+/* At which transports they will be attached: launch_config. */
+uint32_t devices_transports(const struct devices *devices);
 
 /* Threads of their own while they are attached. */
 uint32_t devices_thread_count(const struct devices *devices);

@@ -165,6 +165,8 @@ static void init_launch(struct domain *domain, const struct loam_memory_request 
         .initrd = line->initrd,
         .command_line = devices_command_line(domain->devices),
         .without_rng = !devices_has_rng(line),
+        .without_acpi = line->no_acpi,
+        .transports = devices_transports(domain->devices),
         .extra_threads = OWN_THREADS + devices_thread_count(domain->devices),
         .extra_readers = OWN_READERS + devices_thread_count(domain->devices),
         .cancel = {must_end, domain},

@@ -106,6 +106,7 @@ static enum loam_error read_machine(const struct arguments *arguments, struct li
         return loam_fail(diag, LOAM_ERROR_INVALID, "-machine: it is missing: give -machine microvm");
     }
     line->is_probe = machine->type == LINE_MACHINE_NONE;
+    line->no_acpi = is_there(arguments, "-no-acpi") || !words_is_on(&machine->words, "acpi", true);
     if (!line->is_probe && !is_there(arguments, "-accel") && !is_there(arguments, "-enable-kvm") &&
         words_get(&machine->words, "accel") == NULL) {
         return loam_fail(diag, LOAM_ERROR_INVALID,

@@ -100,6 +100,7 @@ struct line {
     char *memory_path;
     char *memory_paths[LOAM_MEMORY_PART_MAX]; /* of each part instead, if there are parts */
     bool no_merge;                            /* mem-merge=off */
+    bool no_acpi;                             /* -no-acpi, or acpi=off: the guest finds an MP table alone */
     uint32_t vcpu_count;
     char *kernel, *initrd, *append; /* NULL: none */
     struct line_fdset fdsets[LINE_FDSET_MAX];

@@ -33,7 +33,7 @@ static const struct words_key microvm_keys[] = {
     {SWITCH("mem-merge")},
     {ONLY("kernel_irqchip", "on", "interrupt controllers are the kernel's")},
     {ONLY("kernel-irqchip", "on", "interrupt controllers are the kernel's")},
-    {SWITCH("acpi")}, /* no effect: there are no tables either way */
+    {SWITCH("acpi")},
     {ONLY("usb", "off", "there is no USB")},
     {ONLY("graphics", "off", "there are no displays")},
     {ONLY("pcie", "off", "there is no PCI")},
@@ -338,7 +338,7 @@ static const struct argument_row rows[] = {
     {ALONE("-nographic", "no effect")},
     {ALONE("-no-user-config", "no effect: no files of options are read")},
     {ALONE("-nodefaults", "no effect: there are no devices but those named")},
-    {ALONE("-no-acpi", "no effect: there are no tables")},
+    {ALONE("-no-acpi", "the guest finds an MP table, and no ACPI tables")},
     {ALONE("-no-hpet", "no effect: there is no HPET")},
     {WORDS("-rtc", NULL, "base=utc: no effect: there is no real-time clock"), PLAIN(rtc_keys)},
     {WORDS("-boot", NULL, "strict=on: no effect: a kernel is booted"), PLAIN(boot_keys)},
