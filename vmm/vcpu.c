@@ -512,7 +512,7 @@ enum vcpu_event vcpu_run(struct vcpu *vcpu, struct bus *bus, struct loam_gpa_map
     case 0:
         vcpu->stalls = 0;
         vcpu->exit_count++;
-        return assist_instruction(vcpu->fd, vcpu->run, map)
+        return assist_instruction(vcpu->fd, vcpu->run, map, vcpu->dirty)
                    ? VCPU_RAN
                    : vcpu_dispatch(vcpu->run, vcpu->run_bytes, bus, map, &vcpu->lost);
     case EINTR:

@@ -54,6 +54,7 @@ static const struct loam_gpa_view *view;
 static struct kvm_sregs sregs;
 static struct assist_memory memory;
 static struct assist_span span;
+static struct assist_fault fault;
 
 static void insert(uint64_t start, uint64_t bytes, enum loam_access access)
 {
@@ -149,7 +150,7 @@ static void four_levels(uint64_t rights)
 
 static bool can(enum assist_access access, uint64_t linear)
 {
-    return assist_memory_find(&memory, linear, 8, access, &span);
+    return assist_memory_find(&memory, linear, 8, access, &span, &fault);
 }
 
 /* --- Segments ----------------------------------------------------------------------------------------------------- */
@@ -163,11 +164,11 @@ Test(assist_memory, gives_64_bit_code_bases_of_fs_and_gs_only)
     sregs.fs.base = 0x2000;
     sregs.gs.base = UINT64_C(0xffff800000000000);
     sregs.ds.limit = 0;
-    cr_assert(assist_memory_linear(&memory, ASSIST_SEGMENT_DS, 0x123456789, 8, ASSIST_WRITE, &linear));
+    cr_assert(assist_memory_linear(&memory, ASSIST_SEGMENT_DS, 0x123456789, 8, ASSIST_WRITE, &linear, &fault));
     cr_assert_eq(linear, 0x123456789);
-    cr_assert(assist_memory_linear(&memory, ASSIST_SEGMENT_FS, 8, 8, ASSIST_READ, &linear));
+    cr_assert(assist_memory_linear(&memory, ASSIST_SEGMENT_FS, 8, 8, ASSIST_READ, &linear, &fault));
     cr_assert_eq(linear, 0x2008);
-    cr_assert(assist_memory_linear(&memory, ASSIST_SEGMENT_GS, 8, 8, ASSIST_READ, &linear));
+    cr_assert(assist_memory_linear(&memory, ASSIST_SEGMENT_GS, 8, 8, ASSIST_READ, &linear, &fault));
     cr_assert_eq(linear, UINT64_C(0xffff800000000008));
 }
 
@@ -199,9 +200,9 @@ Test(assist_memory, wants_canonical_addresses)
 
     sregs.efer = EFER_LMA;
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        cr_assert_eq(
-            assist_memory_linear(&memory, ASSIST_SEGMENT_DS, cases[i].offset, cases[i].bytes, ASSIST_READ, &linear),
-            cases[i].is_granted, "case %zu", i);
+        cr_assert_eq(assist_memory_linear(&memory, ASSIST_SEGMENT_DS, cases[i].offset, cases[i].bytes, ASSIST_READ,
+                                          &linear, &fault),
+                     cases[i].is_granted, "case %zu", i);
     }
 }
 
@@ -212,14 +213,15 @@ Test(assist_memory, keeps_32_bit_code_to_its_limits)
     flat(false);
     sregs.es.base = 0x10000;
     sregs.es.limit = 0xfff;
-    cr_assert(assist_memory_linear(&memory, ASSIST_SEGMENT_ES, 0xff8, 8, ASSIST_READ, &linear));
+    cr_assert(assist_memory_linear(&memory, ASSIST_SEGMENT_ES, 0xff8, 8, ASSIST_READ, &linear, &fault));
     cr_assert_eq(linear, 0x10ff8);
-    cr_assert_not(assist_memory_linear(&memory, ASSIST_SEGMENT_ES, 0xff9, 8, ASSIST_READ, &linear));
-    cr_assert_not(assist_memory_linear(&memory, ASSIST_SEGMENT_ES, UINT32_MAX, 8, ASSIST_READ, &linear));
-    cr_assert(assist_memory_linear(&memory, ASSIST_SEGMENT_DS, 0xfffffff8, 8, ASSIST_READ, &linear));
-    cr_assert_not(assist_memory_linear(&memory, ASSIST_SEGMENT_DS, 0xfffffff9, 8, ASSIST_READ, &linear), "wraps");
+    cr_assert_not(assist_memory_linear(&memory, ASSIST_SEGMENT_ES, 0xff9, 8, ASSIST_READ, &linear, &fault));
+    cr_assert_not(assist_memory_linear(&memory, ASSIST_SEGMENT_ES, UINT32_MAX, 8, ASSIST_READ, &linear, &fault));
+    cr_assert(assist_memory_linear(&memory, ASSIST_SEGMENT_DS, 0xfffffff8, 8, ASSIST_READ, &linear, &fault));
+    cr_assert_not(assist_memory_linear(&memory, ASSIST_SEGMENT_DS, 0xfffffff9, 8, ASSIST_READ, &linear, &fault),
+                  "wraps");
     sregs.ds.base = 0x1000;
-    cr_assert(assist_memory_linear(&memory, ASSIST_SEGMENT_DS, 0xfffff000, 8, ASSIST_READ, &linear));
+    cr_assert(assist_memory_linear(&memory, ASSIST_SEGMENT_DS, 0xfffff000, 8, ASSIST_READ, &linear, &fault));
     cr_assert_eq(linear, 0, "a base may wrap as a whole");
 }
 
@@ -232,19 +234,19 @@ Test(assist_memory, keeps_32_bit_code_to_the_kind_of_its_segments)
         bool is_code = type >= 8, is_down = !is_code && (type & 4) != 0;
 
         sregs.ds.type = type;
-        cr_assert_eq(assist_memory_linear(&memory, ASSIST_SEGMENT_DS, 0, 1, ASSIST_READ, &linear),
+        cr_assert_eq(assist_memory_linear(&memory, ASSIST_SEGMENT_DS, 0, 1, ASSIST_READ, &linear, &fault),
                      is_code ? (type & 2) != 0 : !is_down, "type %u", type);
-        cr_assert_eq(assist_memory_linear(&memory, ASSIST_SEGMENT_DS, 0, 1, ASSIST_WRITE, &linear),
+        cr_assert_eq(assist_memory_linear(&memory, ASSIST_SEGMENT_DS, 0, 1, ASSIST_WRITE, &linear, &fault),
                      !is_code && !is_down && (type & 2) != 0, "type %u", type);
-        cr_assert_eq(assist_memory_linear(&memory, ASSIST_SEGMENT_DS, 0, 1, ASSIST_FETCH, &linear), is_code, "type %u",
-                     type);
+        cr_assert_eq(assist_memory_linear(&memory, ASSIST_SEGMENT_DS, 0, 1, ASSIST_FETCH, &linear, &fault), is_code,
+                     "type %u", type);
     }
     sregs.ds.type = 3;
     sregs.ds.unusable = 1;
-    cr_assert_not(assist_memory_linear(&memory, ASSIST_SEGMENT_DS, 0, 1, ASSIST_READ, &linear));
+    cr_assert_not(assist_memory_linear(&memory, ASSIST_SEGMENT_DS, 0, 1, ASSIST_READ, &linear, &fault));
     sregs.ds.unusable = 0;
     sregs.ds.present = 0;
-    cr_assert_not(assist_memory_linear(&memory, ASSIST_SEGMENT_DS, 0, 1, ASSIST_READ, &linear));
+    cr_assert_not(assist_memory_linear(&memory, ASSIST_SEGMENT_DS, 0, 1, ASSIST_READ, &linear, &fault));
 }
 
 /* --- Without paging ----------------------------------------------------------------------------------------------- */
@@ -258,7 +260,7 @@ Test(assist_memory, takes_linear_addresses_as_they_are_without_paging)
     for (uint8_t i = 0; i < 16; i++) {
         bytes[i] = (uint8_t)(i + 1);
     }
-    cr_assert(assist_memory_find(&memory, 5 * PAGE - 3, 10, ASSIST_WRITE, &span));
+    cr_assert(assist_memory_find(&memory, 5 * PAGE - 3, 10, ASSIST_WRITE, &span, &fault));
     cr_assert_eq(span.gpa[0].value, 5 * PAGE - 3);
     cr_assert_eq(span.bytes[0], 3);
     cr_assert_eq(span.gpa[1].value, 5 * PAGE);
@@ -288,7 +290,7 @@ Test(assist_memory, copies_both_parts_and_no_third)
     for (size_t i = 0; i < 8; i++) {
         found.behind[i] = 8;
     }
-    cr_assert(assist_memory_find(&memory, 5 * PAGE - 8, 16, ASSIST_WRITE, &found.span));
+    cr_assert(assist_memory_find(&memory, 5 * PAGE - 8, 16, ASSIST_WRITE, &found.span, &fault));
     assist_memory_load(&found.span, bytes);
     cr_expect_eq(memcmp(bytes + 16, before, 16), 0);
     memset(ram, 0x22, 4 * PAGE);
@@ -311,9 +313,9 @@ Test(assist_memory, reaches_plain_memory_only)
     cr_assert(can(ASSIST_READ, RAM_BYTES - 8));
     cr_assert_not(can(ASSIST_READ, RAM_BYTES - 7));
     cr_assert_not(can(ASSIST_READ, RAM_BYTES));
-    cr_assert_not(assist_memory_find(&memory, 0, 0, ASSIST_READ, &span));
-    cr_assert(assist_memory_find(&memory, 0, 16, ASSIST_READ, &span));
-    cr_assert_not(assist_memory_find(&memory, 0, 17, ASSIST_READ, &span));
+    cr_assert_not(assist_memory_find(&memory, 0, 0, ASSIST_READ, &span, &fault));
+    cr_assert(assist_memory_find(&memory, 0, 16, ASSIST_READ, &span, &fault));
+    cr_assert_not(assist_memory_find(&memory, 0, 17, ASSIST_READ, &span, &fault));
 }
 
 /* --- Four levels -------------------------------------------------------------------------------------------------- */
@@ -633,7 +635,7 @@ Test(assist_memory, survives_random_tables)
             uint64_t linear = sregs.efer & EFER_LMA ? random_u64(&random) >> 17 : (uint32_t)random_u64(&random);
             size_t bytes = 1 + random_below(&random, 16);
 
-            if (assist_memory_find(&memory, linear, bytes, access, &span)) {
+            if (assist_memory_find(&memory, linear, bytes, access, &span, &fault)) {
                 found++;
                 cr_assert_eq(span.bytes[0] + span.bytes[1], bytes);
                 for (int part = 0; part < 2 && span.bytes[part] > 0; part++) {

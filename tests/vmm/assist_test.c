@@ -48,7 +48,7 @@ static struct kvm_run failed(uint32_t ndata, uint64_t flags, uint8_t size)
 /* No vCPU and no map: neither may be touched. */
 static bool is_assisted(const struct kvm_run *run)
 {
-    return assist_instruction(-1, run, NULL);
+    return assist_instruction(-1, run, NULL, NULL);
 }
 
 Test(assist_exits, leaves_other_exits_alone)
