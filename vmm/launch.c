@@ -76,6 +76,23 @@ enum loam_error launch_plan(struct launch *launch, struct loam_diag *diag)
     return loam_plan_make(&request, &launch->plan, diag);
 }
 
+static enum loam_error ask_tune(struct launch *launch, struct loam_diag *diag)
+{
+    const struct launch_config *config = &launch->config;
+    struct kvm kvm;
+    enum loam_error error;
+
+    if (config->tune == TUNE_IGNORE) {
+        return LOAM_OK;
+    }
+    error = kvm_open(KVM_DEVICE, &kvm, diag);
+    if (error == LOAM_OK) {
+        error = tune_kernel(&kvm, &launch->kernel, config->command_line, config->tune, &launch->tune, diag);
+        kvm_close(&kvm);
+    }
+    return error;
+}
+
 enum loam_error launch_read(struct launch *launch, struct loam_diag *diag)
 {
     const struct launch_config *config = &launch->config;
@@ -90,7 +107,15 @@ enum loam_error launch_read(struct launch *launch, struct loam_diag *diag)
     if (error == LOAM_OK && config->initrd != NULL) {
         error = file_read(config->initrd, config->memory.bytes, &config->cancel, &launch->initrd, diag);
     }
-    return error == LOAM_OK ? boot_detect(&launch->kernel, &protocol, diag) : error;
+    if (error == LOAM_OK) {
+        error = boot_detect(&launch->kernel, &protocol, diag);
+    }
+    return error == LOAM_OK ? ask_tune(launch, diag) : error;
+}
+
+const char *launch_command_line(const struct launch *launch)
+{
+    return launch->tune.state == TUNE_ADDED ? launch->tune.command_line : launch->config.command_line;
 }
 
 enum loam_error launch_make_memory(struct launch *launch, struct loam_diag *diag)
@@ -106,7 +131,7 @@ enum loam_error launch_make_memory(struct launch *launch, struct loam_diag *diag
 static enum loam_error load_kernel(struct launch *launch, struct loam_diag *diag)
 {
     struct boot_request request = {
-        .kernel = launch->kernel, .initrd = launch->initrd, .command_line = launch->config.command_line};
+        .kernel = launch->kernel, .initrd = launch->initrd, .command_line = launch_command_line(launch)};
 
     return boot_load(launch->memory, &request, &launch->boot, diag);
 }
@@ -191,4 +216,5 @@ void launch_release(struct launch *launch)
         file_release(&launch->kernel);
     }
     file_release(&launch->initrd);
+    tune_release(&launch->tune);
 }

@@ -23,6 +23,7 @@
 #include "vmm/bus_error.h"
 #include "vmm/lasting.h"
 #include "vmm/machine.h"
+#include "vmm/tune.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -35,6 +36,7 @@ struct launch_config {
     const char *kernel; /* NULL: the self-test */
     const char *initrd; /* NULL: none */
     const char *command_line;
+    enum tune_wish tune;     /* what becomes of the command line of a Linux kernel on a KVM that lacks something */
     bool without_rng;        /* as machine_config */
     struct lasting *threads; /* likewise */
     uint32_t extra_threads;  /* the caller's, from launch_make_memory on */
@@ -58,6 +60,7 @@ struct launch {
     struct loam_plan plan;
     struct loam_memory *memory;
     struct boot_file kernel, initrd;
+    struct tune tune; /* after launch_read */
     struct boot_state boot;
     struct attest *attest; /* NULL with a kernel */
     struct machine *machine;
@@ -74,7 +77,7 @@ LOAM_MUST_USE enum loam_error launch_measure(struct launch *launch, struct loam_
 /* launch->plan. As loam_plan_make: that it falls short is no error here, but launch_make_memory's. */
 LOAM_MUST_USE enum loam_error launch_plan(struct launch *launch, struct loam_diag *diag);
 
-/* The files, and whether they can be booted at all. As file_read and boot_detect. */
+/* The files, whether they can be booted at all, and what is to be told. As file_read, boot_detect and tune_kernel. */
 LOAM_MUST_USE enum loam_error launch_read(struct launch *launch, struct loam_diag *diag);
 
 /* As loam_memory_create. A SIGBUS on the memory ends the process from here to launch_end_life. */
@@ -91,6 +94,9 @@ const char *launch_stop_text(enum machine_stop_reason reason);
 
 /* Machine and memory are gone; plan and files stay. What is not there is passed over. */
 void launch_end_life(struct launch *launch);
+
+/* What the kernel is given: the caller's words, and those of launch->tune. After launch_read. */
+const char *launch_command_line(const struct launch *launch);
 
 /* Everything is gone. */
 void launch_release(struct launch *launch);

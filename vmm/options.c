@@ -19,6 +19,7 @@ enum {
     KEY_KERNEL,
     KEY_INITRD,
     KEY_CMDLINE,
+    KEY_NO_TUNE,
     KEY_ON_RESET,
     KEY_JSON,
     KEY_POPULATE,
@@ -49,6 +50,8 @@ static struct argp_option rows[] = {
     {"kernel", KEY_KERNEL, "FILE", 0, "boot a PVH ELF file or a Linux image instead of the self-test", 2},
     {"initrd", KEY_INITRD, "FILE", 0, "initial RAM disk for the kernel", 2},
     {"cmdline", KEY_CMDLINE, "TEXT", 0, "command line for the kernel", 2},
+    {"no-tune", KEY_NO_TUNE, NULL, 0,
+     "leave a Linux kernel's command line as it is; else it gets noxsave where KVM lacks XRSTOR", 2},
     {"timeout", 't', "SECONDS", 0,
      "stop so long after the start, populating included; 0: never (default: never with --kernel, else 60 and 30 for "
      "each GiB)",
@@ -421,6 +424,7 @@ static const struct rule {
     {KEY_LOCK, KEY_LAZY, false, "what is locked is populated"},
     {KEY_INITRD, KEY_KERNEL, true, "it is loaded beside one"},
     {KEY_CMDLINE, KEY_KERNEL, true, "it is for one"},
+    {KEY_NO_TUNE, KEY_KERNEL, true, "it is of its command line"},
     {KEY_ON_RESET, KEY_KERNEL, true, "the self-test never resets itself"},
 };
 
@@ -475,6 +479,9 @@ static error_t read_option(int key, char *argument, struct argp_state *state)
     case KEY_CMDLINE:
         options->command_line = argument;
         return 0;
+    case KEY_NO_TUNE:
+        options->without_tune = true;
+        return 0;
     case 't':
         options->timeout_milliseconds = read_milliseconds(state, argument);
         return 0;
@@ -526,6 +533,7 @@ static const char documentation[] =
     "  --timeout and --on-reset: it counts all lives of the guest together\n"
     "  --timeout and Ctrl-a p: it counts while the guest is paused\n"
     "  --timeout and --memory: without it, more memory is given more time\n"
+    "  --no-tune and --cmdline: what is given there already is not added anyway\n"
     "  --vcpus and --kernel: no table tells a kernel of more than one\n"
     "  --initrd and --memory: the file is in memory beside the guest's, and planned for\n"
     "Parts of memory: --memory size=SIZE,..., once for each, up to 8, in place of --memory SIZE, --pages, --node, "

@@ -210,11 +210,31 @@ static void check_reported(void *self, enum loam_abi_check check, const struct a
     report_check(&run->report, check, outcome);
 }
 
+/* What a Linux kernel has to be told on this host. */
+static void note_tune(struct run *run)
+{
+    switch (run->launch.tune.state) {
+    case TUNE_ADDED:
+        report_note(&run->report,
+                    "command line: " TUNE_WORD " is added, since the KVM of this host lacks XRSTOR, which "
+                    "Linux uses without that word: --no-tune leaves it out");
+        break;
+    case TUNE_LEFT_OUT:
+        report_note(&run->report,
+                    "command line: " TUNE_WORD " is left out, as --no-tune says, although the KVM of this "
+                    "host lacks XRSTOR: Linux ends there, unless it was built without it");
+        break;
+    case TUNE_NEEDLESS:
+        break;
+    }
+}
+
 /* What the kernel will not be able to use, although it is given. */
 static void note_losses(struct run *run)
 {
-    size_t length = strlen(run->options->command_line);
+    size_t length = strlen(launch_command_line(&run->launch));
 
+    note_tune(run);
     if (length > run->launch.boot.command_line_kept) {
         report_note(&run->report,
                     "command line: %zu characters, and this kernel is Linux, which keeps the first %u and drops the "
@@ -433,6 +453,7 @@ static void init_launch(struct run *run)
         .kernel = options->kernel,
         .initrd = options->initrd,
         .command_line = options->command_line,
+        .tune = options->without_tune ? TUNE_ASK : TUNE_ADD,
         .cancel = {must_end, run},
         .bus_error = {.clean_up = console_restore, .json = options->json, .exit_status = EXIT_CODE_BROKEN},
         .checked = check_reported,

@@ -112,6 +112,15 @@ static uint32_t cpuid_7_ebx(void)
     return __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) != 0 ? ebx : 0;
 }
 
+/* QEMU's TCG, which emulates AMD-V among others, differs from processors where a test says so. */
+static bool is_tcg(void)
+{
+    uint32_t eax, signature[3];
+
+    __cpuid(0x40000000, eax, signature[0], signature[1], signature[2]);
+    return memcmp(signature, "TCGTCGTCGTCG", sizeof signature) == 0;
+}
+
 /* --- CLAC and STAC ------------------------------------------------------------------------------------------- */
 
 #define STAC 0x0f, 0x01, 0xcb
@@ -142,8 +151,10 @@ Test(assist_ring0, clac_and_stac_guard_the_pages_of_users)
     state.regs.rbx = STEP_WRITABLE + 1;
     AGAIN("MOVSS after CLAC", 0xf3, 0x0f, 0x11, 0x03);
     check_raised("MOVSS after CLAC", PAGE_FAULT, 3);
-    AGAIN("LOCK CLAC", 0xf0, CLAC);
-    check_raised("LOCK CLAC", UNDEFINED, 0);
+    if (!is_tcg()) { /* which lets LOCK be */
+        AGAIN("LOCK CLAC", 0xf0, CLAC);
+        check_raised("LOCK CLAC", UNDEFINED, 0);
+    }
 }
 
 /* --- XGETBV and XSETBV --------------------------------------------------------------------------------------- */
@@ -291,6 +302,9 @@ Test(assist_ring0, int_is_a_trap_at_its_gate)
 
 Test(assist_ring0, int_raises_what_its_gate_says)
 {
+    if (is_tcg()) {
+        cr_skip("QEMU counts gates of long mode twice in error codes, and lets LOCK be");
+    }
     ring0_gate(0x40)[5] = 0x0e; /* not present */
     RUN("INT of a gate that is not present", 0xcd, 0x40);
     check_raised("INT of a gate that is not present", NO_SEGMENT, 0x40 * 8 + 2);
@@ -335,6 +349,9 @@ Test(assist_ring0, sse_heeds_the_control_registers)
         for (unsigned int bits = 0; bits < 8; bits++) {
             unsigned int wanted = (bits & 5) != 0 ? UNDEFINED : (bits & 2) != 0 ? NO_DEVICE : 0;
 
+            if (bits != 2 && (bits & 2) != 0 && is_tcg()) {
+                continue; /* it looks at TS first */
+            }
             station.sregs.cr0 = cr0 | ((bits & 1) != 0 ? CR0_EM : 0) | ((bits & 2) != 0 ? CR0_TS : 0);
             station.sregs.cr4 = cr4 & ~((bits & 4) != 0 ? CR4_OSFXSR : 0);
             state.regs.rip = STEP_CODE;
@@ -430,6 +447,9 @@ static void check_case(const struct step_opcode *opcode, enum step_place place)
     load_case(&made);
     wanted = state = made.state;
     native_step(&wanted);
+    if (place == STEP_PLACE_NOT_CANONICAL && is_tcg()) {
+        return; /* it finds no page there in user mode */
+    }
     run(in_hex(&made), made.code, made.length);
     compare(&made, &wanted);
 }
