@@ -533,6 +533,187 @@ Test(assist_memory, walks_three_levels)
     cr_assert_not(can(ASSIST_READ, UINT64_C(3) << 30), "reserved");
 }
 
+/* --- What is raised ---------------------------------------------------------------------------------------------- */
+
+static void check_fault(unsigned int vector, uint32_t error_code, uint64_t address)
+{
+    cr_expect_eq(fault.vector, vector, "exception %u wanted, %u found", vector, fault.vector);
+    cr_expect_eq(fault.error_code, error_code, "error 0x%x wanted, 0x%x found", error_code, fault.error_code);
+    cr_expect_eq(fault.address, address, "address 0x%" PRIx64, fault.address);
+}
+
+/* Intel SDM volume 3A, section 4.7. */
+Test(assist_memory, tells_page_faults)
+{
+    four_levels(P | W | U);
+    put64(TABLE_1, 2, 0);
+    cr_assert_not(can(ASSIST_READ, LINEAR_4 + PAGE));
+    check_fault(14, 0, LINEAR_4 + PAGE);
+    cr_assert_not(can(ASSIST_WRITE, LINEAR_4 + PAGE - 3));
+    check_fault(14, 2, LINEAR_4 + PAGE);
+    put64(TABLE_2, 1, 0);
+    cr_assert_not(can(ASSIST_WRITE, LINEAR_4 + 5));
+    check_fault(14, 2, LINEAR_4 + 5);
+    four_levels(P);
+    cr_assert_not(can(ASSIST_WRITE, LINEAR_4));
+    check_fault(14, 3, LINEAR_4);
+    sregs.ss.dpl = 3;
+    cr_assert_not(can(ASSIST_READ, LINEAR_4));
+    check_fault(14, 5, LINEAR_4);
+    cr_assert_not(can(ASSIST_WRITE, LINEAR_4));
+    check_fault(14, 7, LINEAR_4);
+    four_levels(P | U | NX);
+    cr_assert_not(can(ASSIST_FETCH, LINEAR_4));
+    check_fault(14, 0x15, LINEAR_4);
+    cr_assert(can(ASSIST_READ, LINEAR_4));
+    check_fault(0, 0, 0);
+}
+
+Test(assist_memory, tells_reserved_bits_that_all_processors_reserve)
+{
+    four_levels(P | W);
+    put64(TABLE_2, 1, 0x2000 | P | W | PS);
+    cr_assert_not(can(ASSIST_READ, LINEAR_4));
+    check_fault(14, 9, LINEAR_4);
+    put64(TABLE_4, 255, P | W | PS);
+    cr_assert_not(can(ASSIST_WRITE, LINEAR_4));
+    check_fault(14, 11, LINEAR_4);
+    four_levels(P | W | NX);
+    sregs.efer = EFER_LMA;
+    cr_assert_not(can(ASSIST_READ, LINEAR_4));
+    check_fault(14, 9, LINEAR_4);
+    put64(TABLE_1, 1, UINT64_C(1) << 51 | P | W);
+    cr_assert_not(can(ASSIST_READ, LINEAR_4), "an address that only some have");
+    check_fault(0, 0, 0);
+}
+
+/* A fetch is told apart only where it can be forbidden. */
+Test(assist_memory, tells_fetches_where_processors_do)
+{
+    four_levels(P | W);
+    put64(TABLE_1, 1, 0);
+    sregs.efer = EFER_LMA;
+    cr_assert_not(can(ASSIST_FETCH, LINEAR_4));
+    check_fault(14, 0, LINEAR_4);
+    sregs.cr4 |= CR4_SMEP;
+    cr_assert_not(can(ASSIST_FETCH, LINEAR_4));
+    check_fault(14, 0x10, LINEAR_4);
+    sregs.cr4 &= ~CR4_SMEP;
+    sregs.efer |= EFER_NXE;
+    cr_assert_not(can(ASSIST_FETCH, LINEAR_4));
+    check_fault(14, 0x10, LINEAR_4);
+}
+
+/* Two levels: bits of a large page's address, and PAE's first level, are refused without a word on why. */
+Test(assist_memory, tells_no_fault_that_depends_on_the_processor)
+{
+    flat(false);
+    sregs.cr0 = CR0_PE | CR0_PG;
+    sregs.cr4 = CR4_PSE;
+    sregs.cr3 = TABLE_4;
+    put32(TABLE_4, 0, (uint32_t)(0x2000 | P | W | PS));
+    cr_assert_not(can(ASSIST_READ, 0x1000));
+    check_fault(0, 0, 0);
+    put32(TABLE_4, 0, 0);
+    cr_assert_not(can(ASSIST_READ, 0x1000));
+    check_fault(14, 0, 0x1000);
+    sregs.cr4 = CR4_PAE;
+    cr_assert_not(can(ASSIST_READ, 0x1000));
+    check_fault(0, 0, 0);
+    four_levels(P | W);
+    cr_assert_not(can(ASSIST_READ, LINEAR_4 + 32 * PAGE));
+    sregs.cr3 = RAM_BYTES;
+    cr_assert_not(can(ASSIST_READ, LINEAR_4), "no table");
+    check_fault(0, 0, 0);
+    sregs.cr3 = TABLE_4;
+    put64(TABLE_1, 1, RAM_BYTES | P | W);
+    cr_assert_not(can(ASSIST_READ, LINEAR_4), "no memory");
+    check_fault(0, 0, 0);
+}
+
+Test(assist_memory, tells_what_segments_raise)
+{
+    const uint64_t hole = UINT64_C(0x800000000000);
+    uint64_t linear;
+
+    sregs.efer = EFER_LMA;
+    cr_assert_not(assist_memory_linear(&memory, ASSIST_SEGMENT_DS, hole, 1, ASSIST_READ, &linear, &fault));
+    check_fault(13, 0, 0);
+    cr_assert_not(assist_memory_linear(&memory, ASSIST_SEGMENT_SS, hole, 1, ASSIST_READ, &linear, &fault));
+    check_fault(12, 0, 0);
+    flat(false);
+    sregs.ss.limit = sregs.ds.limit = 0xff;
+    cr_assert_not(assist_memory_linear(&memory, ASSIST_SEGMENT_SS, 0xff, 2, ASSIST_READ, &linear, &fault));
+    check_fault(12, 0, 0);
+    cr_assert_not(assist_memory_linear(&memory, ASSIST_SEGMENT_DS, 0xff, 2, ASSIST_READ, &linear, &fault));
+    check_fault(13, 0, 0);
+    sregs.ss.type = 1;
+    cr_assert_not(assist_memory_linear(&memory, ASSIST_SEGMENT_SS, 0, 1, ASSIST_WRITE, &linear, &fault));
+    check_fault(13, 0, 0);
+    sregs.ds.type = 7;
+    cr_assert_not(assist_memory_linear(&memory, ASSIST_SEGMENT_DS, 0x1000, 1, ASSIST_WRITE, &linear, &fault));
+    check_fault(0, 0, 0);
+}
+
+/* --- What is written --------------------------------------------------------------------------------------------- */
+
+static _Alignas(8) uint8_t dirty_memory[4096];
+
+static void open_dirty(void)
+{
+    const struct loam_dirty_config config = {.bytes = RAM_BYTES};
+
+    cr_assert_eq(loam_dirty_init(dirty_memory, sizeof dirty_memory, &config, &memory.dirty), LOAM_OK);
+}
+
+static bool is_dirty(uint64_t gpa)
+{
+    return loam_dirty_test(memory.dirty, loam_gpa_from_u64(gpa));
+}
+
+/* Marks of the walk are writes themselves; those that stand already are not made again. */
+Test(assist_memory, marks_pages_that_are_written)
+{
+    uint8_t bytes[16] = {0};
+
+    four_levels(P | W | A | D);
+    open_dirty();
+    cr_assert(can(ASSIST_READ, LINEAR_4));
+    cr_expect(is_dirty(TABLE_4));
+    cr_expect(is_dirty(TABLE_2));
+    cr_expect_not(is_dirty(TABLE_1), "nothing was to be marked there");
+    cr_assert_eq(loam_dirty_count(memory.dirty), 3);
+    cr_assert(can(ASSIST_WRITE, LINEAR_4 + PAGE - 4));
+    cr_assert_eq(loam_dirty_count(memory.dirty), 3, "found is not written");
+    assist_memory_load(&span, bytes);
+    cr_assert_eq(loam_dirty_count(memory.dirty), 3);
+    assist_memory_store(&span, bytes);
+    cr_expect(is_dirty(32 * PAGE));
+    cr_expect(is_dirty(33 * PAGE), "the second page, too");
+    cr_assert_eq(loam_dirty_count(memory.dirty), 5);
+}
+
+Test(assist_memory, exchanges_what_is_equal)
+{
+    uint64_t expected[2] = {1, 2};
+    const uint64_t desired[2] = {3, 4};
+
+    sregs.cr0 = CR0_PE;
+    flat(false);
+    open_dirty();
+    put64(5 * PAGE, 0, 1);
+    put64(5 * PAGE, 1, 9);
+    cr_assert(assist_memory_find(&memory, 5 * PAGE, 16, ASSIST_WRITE, &span, &fault));
+    cr_expect_not(assist_memory_exchange(&span, expected, desired));
+    cr_expect_eq(expected[0], 1);
+    cr_expect_eq(expected[1], 9);
+    cr_expect(assist_memory_exchange(&span, expected, desired));
+    cr_expect_eq(get64(5 * PAGE, 0), 3);
+    cr_expect_eq(get64(5 * PAGE, 1), 4);
+    cr_expect(is_dirty(5 * PAGE));
+    cr_expect_eq(loam_dirty_count(memory.dirty), 1);
+}
+
 /* --- Hostile ------------------------------------------------------------------------------------------------------ */
 
 /*
