@@ -7,6 +7,9 @@
  * guests meet early. Exceptions that they raise are raised in the guest. What is not listed here, or cannot be done
  * exactly, stays what it is: a guest that cannot go on.
  *
+ * A store reaches the guest's memory behind KVM's back. Where KVM shadows the guest's page tables, it does not notice that
+ * an entry of theirs is changed by one of these instructions: no kernel is known to write its page tables by them.
+ *
  * Threads: the vCPU's own, after KVM_RUN has returned.
  */
 #ifndef LOAM_VMM_ASSIST_H

@@ -10,8 +10,8 @@ bool assist_operand_find(const struct assist_vcpu *vcpu, const struct assist_ins
 {
     struct assist_memory memory = assist_vcpu_memory(vcpu);
     uint64_t offset = assist_decode_offset(instruction, &vcpu->regs), linear;
-    bool is_granted = assist_memory_linear(&memory, instruction->segment, offset, operand->bytes, operand->access,
-                                           &linear, fault);
+    bool is_granted =
+        assist_memory_linear(&memory, instruction->segment, offset, operand->bytes, operand->access, &linear, fault);
 
     if (operand->align > 0 && (linear & (operand->align - 1)) != 0 && (is_granted || fault->vector != 0)) {
         *fault = (struct assist_fault){.vector = ASSIST_PROTECTION};

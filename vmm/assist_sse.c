@@ -139,9 +139,9 @@ static uint32_t masked_mxcsr(uint32_t mxcsr)
     return (mxcsr & kept) | MXCSR_MASKS;
 }
 
-static bool has_tiny_single(const uint8_t *numbers, unsigned int count)
+static bool has_tiny_single(const uint8_t *numbers, size_t count)
 {
-    for (unsigned int i = 0; i < count; i++) {
+    for (size_t i = 0; i < count; i++) {
         uint32_t number;
 
         memcpy(&number, numbers + 4 * i, sizeof number);
@@ -152,9 +152,9 @@ static bool has_tiny_single(const uint8_t *numbers, unsigned int count)
     return false;
 }
 
-static bool has_tiny_double(const uint8_t *numbers, unsigned int count)
+static bool has_tiny_double(const uint8_t *numbers, size_t count)
 {
-    for (unsigned int i = 0; i < count; i++) {
+    for (size_t i = 0; i < count; i++) {
         uint64_t number;
 
         memcpy(&number, numbers + 8 * i, sizeof number);

@@ -74,21 +74,25 @@ Test(assist_integer, nothing_is_done_where_kvm_refuses)
 /* Counts both halves up, by the exchange, while this thread does so too: no step is lost. */
 #define STEPS 20000u
 
+static bool exchange(uint64_t halves[2], uint64_t expected[2], const uint64_t desired[2])
+{
+    bool is_equal;
+
+    __asm__ volatile("lock cmpxchg16b %1"
+                     : "=@ccz"(is_equal), "+m"(*(uint64_t(*)[2])halves), "+a"(expected[0]), "+d"(expected[1])
+                     : "b"(desired[0]), "c"(desired[1])
+                     : "memory");
+    return is_equal;
+}
+
 static void *count_up(void *word)
 {
-    uint64_t *half = word, expected[2] = {0, 0};
+    uint64_t *halves = word, expected[2] = {0, 0};
 
-    for (unsigned int i = 0; i < STEPS; i++) {
-        bool is_done;
+    for (unsigned int steps = 0; steps < STEPS;) {
+        const uint64_t desired[2] = {expected[0] + 1, expected[1] - 1};
 
-        do {
-            uint64_t desired[2] = {expected[0] + 1, expected[1] - 1};
-
-            __asm__ volatile("lock cmpxchg16b %1"
-                             : "=@ccz"(is_done), "+m"(*(uint64_t(*)[2])half), "+a"(expected[0]), "+d"(expected[1])
-                             : "b"(desired[0]), "c"(desired[1])
-                             : "memory");
-        } while (!is_done);
+        steps += exchange(halves, expected, desired);
     }
     return NULL;
 }

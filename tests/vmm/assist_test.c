@@ -24,6 +24,7 @@
 GUEST(long);
 GUEST(protected);
 GUEST(short);
+GUEST(short_sse);
 GUEST(traps);
 GUEST(unmasked);
 GUEST(nowhere);
@@ -223,9 +224,36 @@ Test(assist, calculates_for_a_32_bit_guest)
     cr_assert_eq(found.status, 0x0020, "inexact, and the stack is empty: 0x%04x", found.status);
 }
 
+Test(assist, calculates_by_sse_for_a_32_bit_guest)
+{
+    struct {
+        double product;
+        int32_t integer, sums[2], bits, bits_of_word;
+        uint32_t mxcsr;
+        uint8_t is_above;
+    } found;
+    int32_t across[2];
+
+    LOAD(short_sse);
+    run_to_exit();
+    memcpy(&found, results, sizeof found);
+    memcpy(across, results + 4093, sizeof across);
+    cr_assert_eq(found.product, -10.5);
+    cr_assert_eq(found.integer, -10);
+    cr_assert_eq(found.sums[0], -10 + 3);
+    cr_assert_eq(found.sums[1], -10 + 4);
+    cr_assert_eq(found.bits, 12);
+    cr_assert_eq(found.bits_of_word, 4, "%d", found.bits_of_word);
+    cr_assert_eq(found.mxcsr, 0x1fa0, "inexact: 0x%x", found.mxcsr);
+    cr_assert_eq(found.is_above, 1);
+    cr_assert_eq(across[0], -10 + 0x0f0f1111);
+    cr_assert_eq(across[1], -10 + 2);
+}
+
 Test(assist, raises_the_exceptions_that_are_due)
 {
     static const uint8_t wanted[] = {
+        64,   0xa6,       /* INT 64 */
         3,    0xa0,       /* INT3 */
         0xa1, 7,    0xa2, /* WAIT without and with MP */
         7,    0xa3,       /* FLD1 */
