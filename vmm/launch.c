@@ -79,6 +79,7 @@ enum loam_error launch_plan(struct launch *launch, struct loam_diag *diag)
 static enum loam_error ask_tune(struct launch *launch, struct loam_diag *diag)
 {
     const struct launch_config *config = &launch->config;
+    const struct tune_guest guest = {&launch->kernel, config->command_line, config->vcpu_count};
     struct kvm kvm;
     enum loam_error error;
 
@@ -87,7 +88,7 @@ static enum loam_error ask_tune(struct launch *launch, struct loam_diag *diag)
     }
     error = kvm_open(KVM_DEVICE, &kvm, diag);
     if (error == LOAM_OK) {
-        error = tune_kernel(&kvm, &launch->kernel, config->command_line, config->tune, &launch->tune, diag);
+        error = tune_ask(&kvm, &guest, config->tune, &launch->tune, diag);
         kvm_close(&kvm);
     }
     return error;
@@ -115,7 +116,7 @@ enum loam_error launch_read(struct launch *launch, struct loam_diag *diag)
 
 const char *launch_command_line(const struct launch *launch)
 {
-    return launch->tune.state == TUNE_ADDED ? launch->tune.command_line : launch->config.command_line;
+    return launch->tune.command_line != NULL ? launch->tune.command_line : launch->config.command_line;
 }
 
 enum loam_error launch_make_memory(struct launch *launch, struct loam_diag *diag)

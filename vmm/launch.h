@@ -77,7 +77,7 @@ LOAM_MUST_USE enum loam_error launch_measure(struct launch *launch, struct loam_
 /* launch->plan. As loam_plan_make: that it falls short is no error here, but launch_make_memory's. */
 LOAM_MUST_USE enum loam_error launch_plan(struct launch *launch, struct loam_diag *diag);
 
-/* The files, whether they can be booted at all, and what is to be told. As file_read, boot_detect and tune_kernel. */
+/* The files, whether they can be booted at all, and what is to be told. As file_read, boot_detect and tune_ask. */
 LOAM_MUST_USE enum loam_error launch_read(struct launch *launch, struct loam_diag *diag);
 
 /* As loam_memory_create. A SIGBUS on the memory ends the process from here to launch_end_life. */

@@ -51,7 +51,10 @@ static struct argp_option rows[] = {
     {"initrd", KEY_INITRD, "FILE", 0, "initial RAM disk for the kernel", 2},
     {"cmdline", KEY_CMDLINE, "TEXT", 0, "command line for the kernel", 2},
     {"no-tune", KEY_NO_TUNE, NULL, 0,
-     "leave a Linux kernel's command line as it is; else it gets noxsave where KVM lacks XRSTOR", 2},
+     "leave a Linux kernel's command line as it is; else it gets noxsave, and with more than one processor nopv, where "
+     "KVM "
+     "lacks what these leave out",
+     2},
     {"timeout", 't', "SECONDS", 0,
      "stop so long after the start, populating included; 0: never (default: never with --kernel, else 60 and 30 for "
      "each GiB)",

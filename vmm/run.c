@@ -213,19 +213,22 @@ static void check_reported(void *self, enum loam_abi_check check, const struct a
 /* What a Linux kernel has to be told on this host. */
 static void note_tune(struct run *run)
 {
-    switch (run->launch.tune.state) {
-    case TUNE_ADDED:
+    const struct tune *tune = &run->launch.tune;
+    const char *lacks = !tune->lacks.hypercalls ? "XRSTOR"
+                        : !tune->lacks.xrstor   ? "hypercalls"
+                                                : "XRSTOR and hypercalls";
+
+    if (tune->command_line != NULL) {
         report_note(&run->report,
-                    "command line: " TUNE_WORD " is added, since the KVM of this host lacks XRSTOR, which "
-                    "Linux uses without that word: --no-tune leaves it out");
-        break;
-    case TUNE_LEFT_OUT:
-        report_note(&run->report,
-                    "command line: " TUNE_WORD " is left out, as --no-tune says, although the KVM of this "
-                    "host lacks XRSTOR: Linux ends there, unless it was built without it");
-        break;
-    case TUNE_NEEDLESS:
-        break;
+                    "command line: %s added, since the KVM of this host lacks %s, which Linux uses unless told so: "
+                    "--no-tune leaves it as it was",
+                    tune->words, lacks);
+    } else if (tune->words[0] != '\0') {
+        report_note(
+            &run->report,
+            "command line: left as it is, as --no-tune says, although the KVM of this host lacks %s: without %s "
+            "Linux does not get far",
+            lacks, tune->words);
     }
 }
 

@@ -5,11 +5,10 @@
 #include "vmm/boot_kind.h"
 #include "vmm/vcpu.h"
 
-#include <errno.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -22,7 +21,15 @@
 
 #define CPUID_1_ECX_XSAVE (UINT32_C(1) << 26)
 
-#define PROBE_BYTES 4096u
+#define PROBE_BYTES  4096u
+#define XRSTOR_AT    0x100u
+#define HYPERCALL_AT 0x200u
+
+/* Linux 5.19; numbers of KVM's API (Documentation/virt/kvm/api.rst, section 7.33). */
+#ifndef KVM_CAP_DISABLE_QUIRKS2
+#define KVM_CAP_DISABLE_QUIRKS2 213
+#endif
+#define QUIRK_FIX_HYPERCALL (1u << 5) /* KVM_X86_QUIRK_FIX_HYPERCALL_INSN */
 
 /* --- Kernels ------------------------------------------------------------------------------------------------- */
 
@@ -135,34 +142,59 @@ static bool open_probe(const struct kvm *kvm, struct probe *probe)
     return probe->run != MAP_FAILED;
 }
 
-/* In 32-bit code at 0: of no component, from zeros. With or without CR4.OSXSAVE, a processor is done with it at once. */
-static bool load_probe(const struct probe *probe)
+/* Enter the code at rip, in 32-bit mode. false: KVM refuses. */
+static bool run_probe(const struct probe *probe, uint64_t rip)
 {
-    static const uint8_t code[] = {
-        0x0f, 0xae, 0x2d, 0x00, 0x04, 0x00, 0x00, /* xrstor 0x400 */
-        0xf4,                                     /* hlt */
-    };
-    const struct boot_state boot = {.protocol = BOOT_PVH};
+    const struct boot_state boot = {.protocol = BOOT_PVH, .entry = rip};
     struct kvm_sregs sregs;
     struct kvm_regs regs;
 
-    memcpy(probe->page, code, sizeof code);
     if (kvm_ioctl(probe->vcpu_fd, KVM_GET_SREGS, &sregs) < 0) {
         return false;
     }
     vcpu_boot_sregs(&boot, &sregs);
     vcpu_boot_regs(&boot, &regs);
-    return kvm_ioctl(probe->vcpu_fd, KVM_SET_SREGS, &sregs) == 0 && kvm_ioctl(probe->vcpu_fd, KVM_SET_REGS, &regs) == 0;
+    return kvm_ioctl(probe->vcpu_fd, KVM_SET_SREGS, &sregs) == 0 &&
+           kvm_ioctl(probe->vcpu_fd, KVM_SET_REGS, &regs) == 0 && kvm_ioctl_number(probe->vcpu_fd, KVM_RUN, 0) == 0;
 }
 
-bool tune_lacks_xrstor(const struct kvm *kvm)
+/* Of no component, from zeros. With or without CR4.OSXSAVE, a processor is done with it at once. */
+static bool lacks_xrstor(const struct probe *probe)
 {
-    struct probe probe;
-    bool lacks = false;
+    static const uint8_t code[] = {
+        0x0f, 0xae, 0x2d, 0x00, 0x04, 0x00, 0x00, /* xrstor 0x400 */
+        0xf4,                                     /* hlt */
+    };
 
-    if (open_probe(kvm, &probe) && load_probe(&probe)) {
-        lacks = kvm_ioctl_number(probe.vcpu_fd, KVM_RUN, 0) == 0 && probe.run->exit_reason == KVM_EXIT_INTERNAL_ERROR &&
-                probe.run->internal.suberror == KVM_INTERNAL_ERROR_EMULATION;
+    memcpy(probe->page + XRSTOR_AT, code, sizeof code);
+    return run_probe(probe, XRSTOR_AT) && probe->run->exit_reason == KVM_EXIT_INTERNAL_ERROR &&
+           probe->run->internal.suberror == KVM_INTERNAL_ERROR_EMULATION;
+}
+
+/*
+ * KVM's emulator puts the processor's own instruction in the place of another's, and comes back to it for ever, since its own
+ * is emulated too. Kept from that, it raises #UD, which ends this guest.
+ */
+static bool lacks_hypercalls(const struct probe *probe)
+{
+    static const uint8_t vmcall[] = {0x0f, 0x01, 0xc1, 0xf4}, vmmcall[] = {0x0f, 0x01, 0xd9, 0xf4};
+    struct kvm_enable_cap quirk = {.cap = KVM_CAP_DISABLE_QUIRKS2, .args = {QUIRK_FIX_HYPERCALL}};
+
+    if (kvm_ioctl(probe->vm_fd, KVM_ENABLE_CAP, &quirk) < 0) {
+        return false;
+    }
+    memcpy(probe->page + HYPERCALL_AT, __builtin_cpu_is("amd") ? vmmcall : vmcall, sizeof vmcall);
+    return run_probe(probe, HYPERCALL_AT) && probe->run->exit_reason == KVM_EXIT_SHUTDOWN;
+}
+
+struct tune_lacks tune_try(const struct kvm *kvm)
+{
+    struct tune_lacks lacks = {0};
+    struct probe probe;
+
+    if (open_probe(kvm, &probe)) {
+        lacks.xrstor = lacks_xrstor(&probe);
+        lacks.hypercalls = lacks.xrstor && lacks_hypercalls(&probe);
     }
     close_probe(&probe);
     return lacks;
@@ -171,38 +203,39 @@ bool tune_lacks_xrstor(const struct kvm *kvm)
 /* --- Both ---------------------------------------------------------------------------------------------------- */
 
 /* In front: what follows "--" is init's, and what a kernel drops is at the end. */
-static char *with_word(const char *command_line)
+static char *with_words(const char *words, const char *command_line)
 {
-    size_t length = strlen(command_line);
-    char *text = malloc(sizeof TUNE_WORD + 1 + length);
+    size_t bytes = strlen(words) + 1 + strlen(command_line) + 1;
+    char *text = malloc(bytes);
 
     if (text != NULL) {
-        memcpy(text, TUNE_WORD, sizeof TUNE_WORD);
-        if (length > 0) {
-            text[sizeof TUNE_WORD - 1] = ' ';
-            memcpy(text + sizeof TUNE_WORD, command_line, length + 1);
-        }
+        snprintf(text, bytes, "%s%s%s", words, command_line[0] != '\0' ? " " : "", command_line);
     }
     return text;
 }
 
-enum loam_error tune_kernel(const struct kvm *kvm, const struct boot_file *kernel, const char *command_line,
-                            enum tune_wish wish, struct tune *tune, struct loam_diag *diag)
+enum loam_error tune_ask(const struct kvm *kvm, const struct tune_guest *guest, enum tune_wish wish, struct tune *tune,
+                         struct loam_diag *diag)
 {
-    *tune = (struct tune){.state = TUNE_NEEDLESS};
-    if (wish == TUNE_IGNORE || tune_has_word(command_line, TUNE_WORD) || tune_declares_xsave(kvm) ||
-        !tune_is_linux(kernel) || !tune_lacks_xrstor(kvm)) {
+    bool wants_noxsave = !tune_has_word(guest->command_line, TUNE_NOXSAVE);
+    bool wants_nopv = guest->vcpu_count > 1 && !tune_has_word(guest->command_line, TUNE_NOPV);
+
+    *tune = (struct tune){0};
+    if (wish == TUNE_IGNORE || (!wants_noxsave && !wants_nopv) || tune_declares_xsave(kvm) ||
+        !tune_is_linux(guest->kernel)) {
         return LOAM_OK;
     }
-    if (wish == TUNE_ASK) {
-        tune->state = TUNE_LEFT_OUT;
-        return LOAM_OK;
+    tune->lacks = tune_try(kvm);
+    tune->lacks.xrstor = tune->lacks.xrstor && wants_noxsave;
+    tune->lacks.hypercalls = tune->lacks.hypercalls && wants_nopv;
+    snprintf(tune->words, sizeof tune->words, "%s%s%s", tune->lacks.xrstor ? TUNE_NOXSAVE : "",
+             tune->lacks.xrstor && tune->lacks.hypercalls ? " " : "", tune->lacks.hypercalls ? TUNE_NOPV : "");
+    if (wish == TUNE_ADD && tune->words[0] != '\0') {
+        tune->command_line = with_words(tune->words, guest->command_line);
+        if (tune->command_line == NULL) {
+            return loam_fail(diag, LOAM_ERROR_SYSTEM, "command line: no memory");
+        }
     }
-    tune->command_line = with_word(command_line);
-    if (tune->command_line == NULL) {
-        return loam_fail(diag, LOAM_ERROR_SYSTEM, "command line: no memory");
-    }
-    tune->state = TUNE_ADDED;
     return LOAM_OK;
 }
 

@@ -417,13 +417,15 @@ Test(kernel, a_long_command_line_is_handed_on_whole_or_refused)
     CHECK_END(0, NULL, "--cmdline", line);
 }
 
-static bool kvm_lacks_xrstor(void)
+static struct tune_lacks kvm_lacks(void)
 {
+    struct tune_lacks lacks = {0};
     struct kvm kvm;
-    bool lacks;
 
     cr_assert_eq(kvm_open(KVM_DEVICE, &kvm, NULL), LOAM_OK);
-    lacks = !tune_declares_xsave(&kvm) && tune_lacks_xrstor(&kvm);
+    if (!tune_declares_xsave(&kvm)) {
+        lacks = tune_try(&kvm);
+    }
     kvm_close(&kvm);
     return lacks;
 }
@@ -444,15 +446,27 @@ static void check_words(const char *words, const char *says, char *const argumen
 /* A kernel that says "Linux version" of itself, where it has to be told; all others are left alone. */
 Test(kernel, linux_is_told_what_kvm_lacks_unless_that_is_not_wanted)
 {
-    bool lacks = kvm_lacks_xrstor();
+    bool lacks = kvm_lacks().xrstor;
 
     MAKE_KERNEL(repeats);
-    CHECK_WORDS(lacks ? "noxsave quiet" : "quiet", lacks ? "loam: command line: noxsave is added" : NULL, "--cmdline",
-                "quiet");
-    CHECK_WORDS("quiet", lacks ? "loam: command line: noxsave is left out, as --no-tune says" : NULL, "--no-tune",
+    CHECK_WORDS(lacks ? "noxsave quiet" : "quiet", lacks ? "loam: command line: noxsave added, since the KVM" : NULL,
+                "--cmdline", "quiet");
+    CHECK_WORDS("quiet", lacks ? "loam: command line: left as it is, as --no-tune says" : NULL, "--no-tune",
                 "--cmdline", "quiet");
     CHECK_WORDS("quiet noxsave", NULL, "--cmdline", "quiet noxsave");
     CHECK_WORDS("quiet noxsave", NULL, "--no-tune", "--cmdline", "quiet noxsave");
+}
+
+Test(kernel, linux_on_two_processors_is_told_more)
+{
+    struct process process;
+
+    MAKE_KERNEL(repeats);
+    cr_expect_eq(RUN(&process, "--vcpus", "2", "--cmdline", "noxsave"), 0, "%s", process.err);
+    cr_expect_str_eq(process.out, kvm_lacks().hypercalls ? "nopv noxsave" : "noxsave");
+    cr_expect_eq(strstr(process.err, "loam: command line: nopv added") != NULL, kvm_lacks().hypercalls, "%s",
+                 process.err);
+    process_end(&process);
 }
 
 /* --- What it is given --------------------------------------------------------------------------------------------- */

@@ -6,8 +6,11 @@
 
 #include <criterion/criterion.h>
 #include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #define IMAGE_BYTES 0x400u
@@ -85,6 +88,11 @@ Test(tune, finds_a_word_that_stands_by_itself)
 
 static struct kvm kvm;
 
+static void ignore_signal(int number)
+{
+    (void)number;
+}
+
 static void open_kvm(void)
 {
     if (access(KVM_DEVICE, R_OK | W_OK) != 0) {
@@ -128,51 +136,96 @@ static bool ends_at_xrstor(void)
 Test(tune_kvm, asks_by_trying)
 {
     bool lacks = ends_at_xrstor();
+    struct tune_lacks first = tune_try(&kvm);
     unsigned int before = open_files();
 
     for (unsigned int i = 0; i < 20; i++) {
-        cr_assert_eq(tune_lacks_xrstor(&kvm), lacks, "try %u", i);
+        struct tune_lacks again = tune_try(&kvm);
+
+        cr_assert_eq(again.xrstor, lacks, "try %u", i);
+        cr_assert_eq(again.hypercalls, first.hypercalls, "try %u", i);
     }
     cr_expect_eq(open_files(), before);
     cr_expect_not(lacks && tune_declares_xsave(&kvm));
+    cr_expect(lacks || !first.hypercalls, "not asked");
+}
+
+/* Two instructions in 64-bit mode, in KVM's own way: it comes back to the first for ever, or passes. */
+static bool hangs_at_hypercall(void)
+{
+    static const uint8_t vmcall[] = {0x0f, 0x01, 0xc1}, vmmcall[] = {0x0f, 0x01, 0xd9};
+    struct step_state state = {.mxcsr = 0x1f80, .regs = {.rip = STEP_CODE, .rax = 1}};
+    const struct itimerval soon = {.it_value = {.tv_usec = 200000}}, never = {0};
+    const struct sigaction wake = {.sa_handler = ignore_signal};
+    static struct ring0_station station;
+    enum vcpu_event event;
+
+    ring0_open(&station, false);
+    ring0_map(0, RING0_WINDOW, RING0_PRESENT | RING0_WRITABLE); /* for KVM to write to */
+    sigaction(SIGALRM, &wake, NULL);
+    setitimer(ITIMER_REAL, &soon, NULL);
+    event = ring0_run(&station, __builtin_cpu_is("amd") ? vmmcall : vmcall, sizeof vmcall, &state);
+    setitimer(ITIMER_REAL, &never, NULL);
+    ring0_close(&station);
+    return event == VCPU_INTERRUPTED;
+}
+
+Test(tune_kvm, knows_hypercalls_that_never_return)
+{
+    struct tune_lacks lacks = tune_try(&kvm);
+
+    cr_expect_eq(lacks.hypercalls, lacks.xrstor && hangs_at_hypercall());
 }
 
 Test(tune_kvm, what_cannot_be_asked_is_not_lacking)
 {
     const struct kvm none = {.fd = -1, .run_bytes = 4096};
+    const struct tune_lacks lacks = tune_try(&none);
 
-    cr_expect_not(tune_lacks_xrstor(&none));
+    cr_expect_not(lacks.xrstor);
+    cr_expect_not(lacks.hypercalls);
     cr_expect(tune_declares_xsave(&none));
 }
 
-static enum tune_state state_of(const struct boot_file *kernel, const char *command_line, enum tune_wish wish,
-                                const char *wanted)
+/* wanted: the words; "": none. */
+static void check_words(const struct boot_file *kernel, const char *command_line, uint32_t vcpu_count,
+                        const char *wanted)
 {
+    const struct tune_guest guest = {kernel, command_line, vcpu_count};
+    char whole[64];
     struct tune tune;
-    enum tune_state state;
 
-    cr_assert_eq(tune_kernel(&kvm, kernel, command_line, wish, &tune, NULL), LOAM_OK);
-    state = tune.state;
-    cr_expect_eq(tune.command_line != NULL, state == TUNE_ADDED);
-    if (state == TUNE_ADDED) {
-        cr_expect_str_eq(tune.command_line, wanted);
+    cr_assert_eq(tune_ask(&kvm, &guest, TUNE_ASK, &tune, NULL), LOAM_OK);
+    cr_expect_str_eq(tune.words, wanted);
+    cr_expect_null(tune.command_line);
+    cr_assert_eq(tune_ask(&kvm, &guest, TUNE_ADD, &tune, NULL), LOAM_OK);
+    cr_expect_str_eq(tune.words, wanted);
+    if (wanted[0] == '\0') {
+        cr_expect_null(tune.command_line);
+    } else {
+        snprintf(whole, sizeof whole, "%s%s%s", wanted, command_line[0] != '\0' ? " " : "", command_line);
+        cr_expect_str_eq(tune.command_line, whole);
     }
     tune_release(&tune);
     cr_expect_null(tune.command_line);
-    return state;
+    cr_assert_eq(tune_ask(&kvm, &guest, TUNE_IGNORE, &tune, NULL), LOAM_OK);
+    cr_expect_str_eq(tune.words, "");
 }
 
 Test(tune_kvm, tells_linux_what_kvm_lacks)
 {
-    const bool lacks = tune_lacks_xrstor(&kvm);
+    const struct tune_lacks lacks = tune_try(&kvm);
+    const char *both = lacks.hypercalls ? "noxsave nopv" : lacks.xrstor ? "noxsave" : "";
+    const char *noxsave = lacks.xrstor ? "noxsave" : "", *nopv = lacks.hypercalls ? "nopv" : "";
     struct boot_file kernel = linux_image(0x100, "Memtest86+");
 
-    cr_expect_eq(state_of(&kernel, "", TUNE_ADD, NULL), TUNE_NEEDLESS, "no Linux");
+    check_words(&kernel, "", 2, "");
     kernel = linux_image(0x100, "6.1.192");
-    cr_expect_eq(state_of(&kernel, "quiet noxsave", TUNE_ADD, NULL), TUNE_NEEDLESS, "told already");
-    cr_expect_eq(state_of(&kernel, "quiet", TUNE_IGNORE, NULL), TUNE_NEEDLESS);
-    cr_expect_eq(state_of(&kernel, "quiet", TUNE_ASK, NULL), lacks ? TUNE_LEFT_OUT : TUNE_NEEDLESS);
-    cr_expect_eq(state_of(&kernel, "", TUNE_ADD, "noxsave"), lacks ? TUNE_ADDED : TUNE_NEEDLESS);
-    cr_expect_eq(state_of(&kernel, "quiet -- noxsave", TUNE_ADD, "noxsave quiet -- noxsave"),
-                 lacks ? TUNE_ADDED : TUNE_NEEDLESS);
+    check_words(&kernel, "quiet noxsave", 1, "");
+    check_words(&kernel, "quiet noxsave", 2, nopv);
+    check_words(&kernel, "quiet nopv", 2, noxsave);
+    check_words(&kernel, "nopv noxsave", 2, "");
+    check_words(&kernel, "", 1, noxsave);
+    check_words(&kernel, "", 2, both);
+    check_words(&kernel, "quiet -- noxsave nopv", 2, both);
 }
