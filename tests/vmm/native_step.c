@@ -15,7 +15,7 @@
 #define STACK_BYTES  65536u
 #define FXSAVE_BYTES 512u
 
-static struct step_state *current;
+static struct step_state *volatile current; /* NULL: nothing is run */
 static gregset_t kept_registers;
 static uint8_t kept_fpu[FXSAVE_BYTES];
 static uint8_t *pages, *alternate;
@@ -40,6 +40,7 @@ static __u64 *member_of(struct kvm_regs *regs, unsigned int number)
 /* Into the instruction: the context that is returned to becomes its. */
 static void enter(int number, siginfo_t *info, void *context)
 {
+    struct step_state *state = current;
     ucontext_t *interrupted = context;
     greg_t *gregs = interrupted->uc_mcontext.gregs;
 
@@ -48,35 +49,36 @@ static void enter(int number, siginfo_t *info, void *context)
     memcpy(kept_registers, gregs, sizeof kept_registers);
     memcpy(kept_fpu, interrupted->uc_mcontext.fpregs, sizeof kept_fpu);
     for (unsigned int i = 0; i < 16; i++) {
-        *register_of(gregs, i) = (greg_t)*member_of(&current->regs, i);
+        *register_of(gregs, i) = (greg_t)*member_of(&state->regs, i);
     }
-    gregs[REG_RIP] = (greg_t)current->regs.rip;
-    gregs[REG_EFL] = (greg_t)((current->regs.rflags & STEP_FLAGS) | RFLAGS_FIXED | RFLAGS_TF);
-    memcpy(interrupted->uc_mcontext.fpregs->_xmm, current->registers, sizeof current->registers);
-    interrupted->uc_mcontext.fpregs->mxcsr = current->mxcsr;
+    gregs[REG_RIP] = (greg_t)state->regs.rip;
+    gregs[REG_EFL] = (greg_t)((state->regs.rflags & STEP_FLAGS) | RFLAGS_FIXED | RFLAGS_TF);
+    memcpy(interrupted->uc_mcontext.fpregs->_xmm, state->registers, sizeof state->registers);
+    interrupted->uc_mcontext.fpregs->mxcsr = state->mxcsr;
 }
 
 /* And back again, after it or at its exception. */
 static void leave(int number, siginfo_t *info, void *context)
 {
+    struct step_state *state = current;
     ucontext_t *interrupted = context;
     greg_t *gregs = interrupted->uc_mcontext.gregs;
 
     (void)info;
-    if (current == NULL) {
+    if (state == NULL) {
         signal(number, SIG_DFL); /* not of the instruction: it comes again, and ends the process */
         return;
     }
     for (unsigned int i = 0; i < 16; i++) {
-        *member_of(&current->regs, i) = (uint64_t)*register_of(gregs, i);
+        *member_of(&state->regs, i) = (uint64_t)*register_of(gregs, i);
     }
-    current->regs.rip = (uint64_t)gregs[REG_RIP];
-    current->regs.rflags = (uint64_t)gregs[REG_EFL] & STEP_FLAGS;
-    memcpy(current->registers, interrupted->uc_mcontext.fpregs->_xmm, sizeof current->registers);
-    current->mxcsr = interrupted->uc_mcontext.fpregs->mxcsr;
-    current->vector = gregs[REG_TRAPNO] == VECTOR_DEBUG ? 0 : (uint8_t)gregs[REG_TRAPNO];
-    current->error_code = current->vector != 0 ? (uint32_t)gregs[REG_ERR] : 0;
-    current->address = current->vector == 14 ? (uint64_t)gregs[REG_CR2] : 0;
+    state->regs.rip = (uint64_t)gregs[REG_RIP];
+    state->regs.rflags = (uint64_t)gregs[REG_EFL] & STEP_FLAGS;
+    memcpy(state->registers, interrupted->uc_mcontext.fpregs->_xmm, sizeof state->registers);
+    state->mxcsr = interrupted->uc_mcontext.fpregs->mxcsr;
+    state->vector = gregs[REG_TRAPNO] == VECTOR_DEBUG ? 0 : (uint8_t)gregs[REG_TRAPNO];
+    state->error_code = state->vector != 0 ? (uint32_t)gregs[REG_ERR] : 0;
+    state->address = state->vector == 14 ? (uint64_t)gregs[REG_CR2] : 0;
     current = NULL;
     memcpy(gregs, kept_registers, sizeof kept_registers);
     memcpy(interrupted->uc_mcontext.fpregs, kept_fpu, sizeof kept_fpu);
@@ -140,5 +142,6 @@ void native_step(struct step_state *state)
 {
     current = state;
     raise(SIGUSR1);
+    __asm__ volatile("" : : : "memory"); /* raise is declared to run nothing of this file */
     cr_assert_null(current);
 }

@@ -15,10 +15,10 @@
 
 /*
  * Linear addresses of a window of pages that all of them have: code, two pages that may be written, one that may only be
- * read, and none.
+ * read, and none. Sanitizers keep no memory of their own there.
  */
 #define STEP_PAGE      UINT64_C(4096)
-#define STEP_WINDOW    UINT64_C(0x10000000000)
+#define STEP_WINDOW    UINT64_C(0x550000000000)
 #define STEP_CODE      STEP_WINDOW
 #define STEP_WRITABLE  (STEP_WINDOW + STEP_PAGE)
 #define STEP_READ_ONLY (STEP_WINDOW + 3 * STEP_PAGE)
