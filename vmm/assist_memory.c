@@ -65,7 +65,10 @@ struct rights {
     bool is_writable, is_user, is_executable;
 };
 
-enum walk { WALK_DONE, WALK_REFUSED, WALK_AGAIN };
+enum walk { WALK_DONE, WALK_REFUSED, WALK_FAULT, WALK_AGAIN };
+
+/* What one entry says. */
+enum entry_state { ENTRY_GOOD, ENTRY_ABSENT, ENTRY_RESERVED, ENTRY_UNKNOWN };
 
 /* --- Segments ------------------------------------------------------------------------------------------------ */
 
@@ -104,7 +107,11 @@ static bool is_canonical(uint64_t linear)
     return (uint64_t)((int64_t)(linear << 16) >> 16) == linear;
 }
 
-/* Expand-down segments are refused with those that do not grant the access. */
+static bool is_expand_down(const struct kvm_segment *segment)
+{
+    return segment->s != 0 && (segment->type & (TYPE_CODE | TYPE_EXPAND_DOWN)) == TYPE_EXPAND_DOWN;
+}
+
 static bool segment_grants(const struct kvm_segment *segment, enum assist_access access)
 {
     bool is_code = (segment->type & TYPE_CODE) != 0;
@@ -114,29 +121,44 @@ static bool segment_grants(const struct kvm_segment *segment, enum assist_access
     }
     switch (access) {
     case ASSIST_READ:
-        return is_code ? (segment->type & TYPE_WRITABLE) != 0 : (segment->type & TYPE_EXPAND_DOWN) == 0;
+        return !is_code || (segment->type & TYPE_WRITABLE) != 0;
     case ASSIST_WRITE:
-        return !is_code && (segment->type & (TYPE_WRITABLE | TYPE_EXPAND_DOWN)) == TYPE_WRITABLE;
+        return !is_code && (segment->type & TYPE_WRITABLE) != 0;
     case ASSIST_FETCH:
         return is_code;
     }
     return false;
 }
 
+static bool is_linear_long(const struct kvm_segment *found, enum assist_segment segment, uint64_t offset, size_t bytes,
+                           uint64_t *linear)
+{
+    bool has_base = segment == ASSIST_SEGMENT_FS || segment == ASSIST_SEGMENT_GS;
+
+    *linear = offset + (has_base ? found->base : 0);
+    return is_canonical(*linear) && is_canonical(*linear + bytes - 1) && *linear + bytes - 1 >= *linear;
+}
+
 bool assist_memory_linear(const struct assist_memory *memory, enum assist_segment segment, uint64_t offset,
-                          size_t bytes, enum assist_access access, uint64_t *linear)
+                          size_t bytes, enum assist_access access, uint64_t *linear, struct assist_fault *fault)
 {
     const struct kvm_segment *found = segment_of(memory->sregs, segment);
 
+    *fault = (struct assist_fault){.vector = segment == ASSIST_SEGMENT_SS ? ASSIST_STACK_FAULT : ASSIST_PROTECTION};
     if (assist_memory_is_long(memory->sregs)) {
-        bool has_base = segment == ASSIST_SEGMENT_FS || segment == ASSIST_SEGMENT_GS;
-
-        *linear = offset + (has_base ? found->base : 0);
-        return is_canonical(*linear) && is_canonical(*linear + bytes - 1) && *linear + bytes - 1 >= *linear;
+        return is_linear_long(found, segment, offset, bytes, linear);
     }
     *linear = (found->base + offset) & UINT32_MAX;
-    return segment_grants(found, access) && loam_fits(offset, bytes, (uint64_t)found->limit + 1) &&
-           loam_fits(*linear, bytes, (uint64_t)UINT32_MAX + 1);
+    if (!segment_grants(found, access)) {
+        fault->vector = ASSIST_PROTECTION;
+        return false;
+    }
+    if (!loam_fits(offset, bytes, (uint64_t)UINT32_MAX + 1) || is_expand_down(found) ||
+        !loam_fits(*linear, bytes, (uint64_t)UINT32_MAX + 1)) {
+        fault->vector = 0; /* processors differ where an operand wraps */
+        return false;
+    }
+    return loam_fits(offset, bytes, (uint64_t)found->limit + 1);
 }
 
 /* --- Paging -------------------------------------------------------------------------------------------------- */
@@ -169,40 +191,76 @@ static uint64_t entry_read(const void *hva, uint8_t bytes)
                       : __atomic_load_n((const uint32_t *)hva, __ATOMIC_RELAXED);
 }
 
-static bool entry_mark(void *hva, uint8_t bytes, uint64_t entry, uint64_t marks)
+static bool entry_exchange(void *hva, uint8_t bytes, uint64_t entry, uint64_t marks)
 {
     uint32_t entry32 = (uint32_t)entry;
 
-    if ((entry & marks) == marks) {
-        return true;
-    }
     return bytes == 8 ? __atomic_compare_exchange_n((uint64_t *)hva, &entry, entry | marks, false, __ATOMIC_RELAXED,
                                                     __ATOMIC_RELAXED)
                       : __atomic_compare_exchange_n((uint32_t *)hva, &entry32, (uint32_t)(entry | marks), false,
                                                     __ATOMIC_RELAXED, __ATOMIC_RELAXED);
 }
 
-/* Present, and no reserved bit that is seen here is set; address bits beyond the guest's memory lead nowhere later. */
-static bool entry_valid(const struct assist_memory *memory, const struct paging *paging, const struct level *level,
-                        uint64_t entry)
+/* false: the entry is not what was read any more. */
+static bool entry_mark(const struct assist_memory *memory, loam_gpa place, void *hva, uint8_t bytes, uint64_t entry,
+                       uint64_t marks)
+{
+    if ((entry & marks) == marks) {
+        return true;
+    }
+    if (!entry_exchange(hva, bytes, entry, marks)) {
+        return false;
+    }
+    if (memory->dirty != NULL) {
+        (void)loam_dirty_mark(memory->dirty, place, bytes);
+    }
+    return true;
+}
+
+/*
+ * Reserved bits that every processor reserves. Address bits beyond the processor's lead nowhere later; those of a large
+ * page of 32-bit paging are address bits where the processor has more than 32.
+ */
+static enum entry_state entry_judge(const struct assist_memory *memory, const struct paging *paging,
+                                    const struct level *level, uint64_t entry)
 {
     bool is_large = level->shift > PAGE_SHIFT && (entry & ENTRY_LARGE) != 0;
     uint64_t low = (UINT64_C(1) << level->shift) - 1;
+    enum entry_state reserved = paging->entry_bytes == 8 && level->has_rights ? ENTRY_RESERVED : ENTRY_UNKNOWN;
 
+    /* Entries without rights are PAE's first level, which a processor reads when CR3 is loaded, and not later. */
     if ((entry & ENTRY_PRESENT) == 0) {
-        return false;
+        return level->has_rights ? ENTRY_ABSENT : ENTRY_UNKNOWN;
     }
     if ((entry & ENTRY_NX) != 0 && (memory->sregs->efer & EFER_NXE) == 0) {
-        return false;
+        return reserved;
     }
     if (!is_large) {
-        return true;
+        return ENTRY_GOOD;
     }
     /* Without PSE the bit of a 32-bit entry is ignored; elsewhere it is reserved where no page can be. */
     if (!level->has_large) {
-        return paging->entry_bytes == 4;
+        return paging->entry_bytes == 4 ? ENTRY_GOOD : reserved;
     }
-    return (entry & low & ENTRY_ADDRESS & ~ENTRY_LARGE_PAT) == 0;
+    return (entry & low & ENTRY_ADDRESS & ~ENTRY_LARGE_PAT) == 0 ? ENTRY_GOOD : reserved;
+}
+
+/* Which bits stand in a page fault's error code whatever came of the walk. */
+static uint32_t access_code(const struct kvm_sregs *sregs, enum assist_access access)
+{
+    bool tells_fetches = (sregs->cr4 & CR4_SMEP) != 0 || ((sregs->efer & EFER_NXE) != 0 && (sregs->cr4 & CR4_PAE) != 0);
+
+    return (access == ASSIST_WRITE ? ASSIST_PAGE_WRITE : 0) |
+           (assist_memory_privilege(sregs) == 3 ? ASSIST_PAGE_USER : 0) |
+           (access == ASSIST_FETCH && tells_fetches ? ASSIST_PAGE_FETCH : 0);
+}
+
+static enum walk page_fault(const struct assist_memory *memory, uint64_t linear, enum assist_access access,
+                            uint32_t reason, struct assist_fault *fault)
+{
+    *fault = (struct assist_fault){
+        .vector = ASSIST_PAGE_FAULT, .error_code = reason | access_code(memory->sregs, access), .address = linear};
+    return WALK_FAULT;
 }
 
 static bool rights_grant(const struct assist_memory *memory, const struct rights *rights, enum assist_access access)
@@ -222,8 +280,28 @@ static bool rights_grant(const struct assist_memory *memory, const struct rights
     return access != ASSIST_WRITE || rights->is_writable || (sregs->cr0 & CR0_WP) == 0;
 }
 
+static enum walk entry_fault(const struct assist_memory *memory, uint64_t linear, enum assist_access access,
+                             enum entry_state state, struct assist_fault *fault)
+{
+    switch (state) {
+    case ENTRY_ABSENT:
+        return page_fault(memory, linear, access, 0, fault);
+    case ENTRY_RESERVED:
+        return page_fault(memory, linear, access, ASSIST_PAGE_PRESENT | ASSIST_PAGE_RESERVED, fault);
+    default:
+        return WALK_REFUSED;
+    }
+}
+
+static void join_rights(struct rights *rights, uint64_t entry)
+{
+    rights->is_writable &= (entry & ENTRY_WRITABLE) != 0;
+    rights->is_user &= (entry & ENTRY_USER) != 0;
+    rights->is_executable &= (entry & ENTRY_NX) == 0;
+}
+
 static enum walk walk_once(const struct assist_memory *memory, const struct paging *paging, uint64_t linear,
-                           enum assist_access access, loam_gpa *gpa)
+                           enum assist_access access, loam_gpa *gpa, struct assist_fault *fault)
 {
     struct rights rights = {true, true, true};
     uint64_t table = paging->root;
@@ -231,8 +309,9 @@ static enum walk walk_once(const struct assist_memory *memory, const struct pagi
     for (unsigned int i = 0; i < paging->level_count; i++) {
         const struct level *level = &paging->levels[i];
         uint64_t index = linear >> level->shift & ((UINT64_C(1) << level->bits) - 1);
-        uint64_t low = (UINT64_C(1) << level->shift) - 1, entry;
+        uint64_t low = (UINT64_C(1) << level->shift) - 1, entry, marks = ENTRY_ACCESSED;
         loam_gpa place = loam_gpa_from_u64(table + index * paging->entry_bytes);
+        enum entry_state state;
         bool is_last;
         void *hva;
 
@@ -240,20 +319,19 @@ static enum walk walk_once(const struct assist_memory *memory, const struct pagi
             return WALK_REFUSED;
         }
         entry = entry_read(hva, paging->entry_bytes);
-        if (!entry_valid(memory, paging, level, entry)) {
-            return WALK_REFUSED;
+        state = entry_judge(memory, paging, level, entry);
+        if (state != ENTRY_GOOD) {
+            return entry_fault(memory, linear, access, state, fault);
         }
         if (level->has_rights) {
-            rights.is_writable &= (entry & ENTRY_WRITABLE) != 0;
-            rights.is_user &= (entry & ENTRY_USER) != 0;
-            rights.is_executable &= (entry & ENTRY_NX) == 0;
+            join_rights(&rights, entry);
         }
         is_last = level->shift == PAGE_SHIFT || (level->has_large && (entry & ENTRY_LARGE) != 0);
         if (is_last && !rights_grant(memory, &rights, access)) {
-            return WALK_REFUSED;
+            return page_fault(memory, linear, access, ASSIST_PAGE_PRESENT, fault);
         }
-        if (level->has_rights && !entry_mark(hva, paging->entry_bytes, entry,
-                                             ENTRY_ACCESSED | (is_last && access == ASSIST_WRITE ? ENTRY_DIRTY : 0))) {
+        marks |= is_last && access == ASSIST_WRITE ? ENTRY_DIRTY : 0;
+        if (level->has_rights && !entry_mark(memory, place, hva, paging->entry_bytes, entry, marks)) {
             return WALK_AGAIN;
         }
         table = entry & ENTRY_ADDRESS;
@@ -265,11 +343,13 @@ static enum walk walk_once(const struct assist_memory *memory, const struct pagi
     return WALK_REFUSED;
 }
 
-static bool walk(const struct assist_memory *memory, uint64_t linear, enum assist_access access, loam_gpa *gpa)
+static bool walk(const struct assist_memory *memory, uint64_t linear, enum assist_access access, loam_gpa *gpa,
+                 struct assist_fault *fault)
 {
     struct paging paging = paging_of(memory->sregs);
     enum walk result = WALK_AGAIN;
 
+    *fault = (struct assist_fault){0};
     if ((memory->sregs->cr0 & CR0_PG) == 0) {
         *gpa = loam_gpa_from_u64(linear);
         return true;
@@ -278,7 +358,7 @@ static bool walk(const struct assist_memory *memory, uint64_t linear, enum assis
         return false;
     }
     for (unsigned int i = 0; result == WALK_AGAIN && i < WALK_TRIES; i++) {
-        result = walk_once(memory, &paging, linear, access, gpa);
+        result = walk_once(memory, &paging, linear, access, gpa, fault);
     }
     return result == WALK_DONE;
 }
@@ -291,21 +371,23 @@ static bool checks_alignment(const struct assist_memory *memory)
 }
 
 bool assist_memory_find(const struct assist_memory *memory, uint64_t linear, size_t bytes, enum assist_access access,
-                        struct assist_span *span)
+                        struct assist_span *span, struct assist_fault *fault)
 {
     enum loam_access wanted = access == ASSIST_WRITE ? LOAM_ACCESS_WRITE : LOAM_ACCESS_READ;
     size_t room = (size_t)(PAGE_BYTES - (linear & (PAGE_BYTES - 1)));
     size_t done = 0;
 
+    *fault = (struct assist_fault){0};
     if (bytes == 0 || bytes > ASSIST_MEMORY_BYTES_MAX || (access != ASSIST_FETCH && checks_alignment(memory))) {
         return false;
     }
     *span = (struct assist_span){.view = memory->view,
+                                 .dirty = memory->dirty,
                                  .bytes = {bytes < room ? bytes : room, bytes < room ? 0 : bytes - room}};
     for (unsigned int i = 0; i < 2 && span->bytes[i] > 0; i++) {
         void *hva;
 
-        if (!walk(memory, linear + done, access, &span->gpa[i]) ||
+        if (!walk(memory, linear + done, access, &span->gpa[i], fault) ||
             loam_gpa_view_translate(memory->view, span->gpa[i], span->bytes[i], wanted, &hva) != LOAM_OK) {
             return false;
         }
@@ -327,6 +409,13 @@ void assist_memory_load(const struct assist_span *span, void *bytes)
     }
 }
 
+static void mark_written(const struct assist_span *span)
+{
+    for (unsigned int i = 0; i < 2 && span->bytes[i] > 0 && span->dirty != NULL; i++) {
+        (void)loam_dirty_mark(span->dirty, span->gpa[i], span->bytes[i]);
+    }
+}
+
 void assist_memory_store(const struct assist_span *span, const void *bytes)
 {
     size_t done = 0;
@@ -338,4 +427,20 @@ void assist_memory_store(const struct assist_span *span, const void *bytes)
         (void)ignored;
         done += span->bytes[i];
     }
+    mark_written(span);
+}
+
+bool assist_memory_exchange(const struct assist_span *span, uint64_t expected[2], const uint64_t desired[2])
+{
+    bool is_equal = false;
+    void *hva;
+
+    if (loam_gpa_view_translate(span->view, span->gpa[0], 16, LOAM_ACCESS_WRITE, &hva) == LOAM_OK) {
+        __asm__ volatile("lock cmpxchg16b %1"
+                         : "=@ccz"(is_equal), "+m"(*(uint64_t(*)[2])hva), "+a"(expected[0]), "+d"(expected[1])
+                         : "b"(desired[0]), "c"(desired[1])
+                         : "memory");
+        mark_written(span);
+    }
+    return is_equal;
 }

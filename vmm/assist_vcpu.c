@@ -16,9 +16,12 @@
 #define XSAVE_OPCODE      6
 #define XSAVE_INSTRUCTION 8
 #define XSAVE_OPERAND     16
+#define XSAVE_MXCSR       24
 #define XSAVE_REGISTERS   32
+#define XSAVE_SSE         160
 #define XSAVE_COMPONENTS  512 /* XSTATE_BV */
 #define COMPONENT_X87     1u
+#define COMPONENT_SSE     2u
 
 static_assert(sizeof(struct kvm_xsave) == ASSIST_VCPU_XSAVE_BYTES, "what KVM reads and writes");
 
@@ -29,10 +32,11 @@ static bool has_wide_code(const struct assist_vcpu *vcpu)
            (assist_memory_is_long(&vcpu->sregs) || vcpu->sregs.cs.db != 0);
 }
 
-bool assist_vcpu_read(struct assist_vcpu *vcpu, int fd, const struct loam_gpa_view *view)
+bool assist_vcpu_read(struct assist_vcpu *vcpu, int fd, const struct loam_gpa_view *view, struct loam_dirty *dirty)
 {
     vcpu->fd = fd;
     vcpu->view = view;
+    vcpu->dirty = dirty;
     if (kvm_ioctl(fd, KVM_GET_REGS, &vcpu->regs) < 0 || kvm_ioctl(fd, KVM_GET_SREGS, &vcpu->sregs) < 0 ||
         kvm_ioctl(fd, KVM_GET_VCPU_EVENTS, &vcpu->events) < 0) {
         return false;
@@ -48,7 +52,8 @@ enum assist_mode assist_vcpu_mode(const struct assist_vcpu *vcpu)
 
 struct assist_memory assist_vcpu_memory(const struct assist_vcpu *vcpu)
 {
-    return (struct assist_memory){.view = vcpu->view, .sregs = &vcpu->sregs, .rflags = vcpu->regs.rflags};
+    return (struct assist_memory){
+        .view = vcpu->view, .sregs = &vcpu->sregs, .rflags = vcpu->regs.rflags, .dirty = vcpu->dirty};
 }
 
 bool assist_vcpu_read_fpu(struct assist_vcpu *vcpu, struct kvm_fpu *fpu)
@@ -83,6 +88,32 @@ bool assist_vcpu_write_fpu(struct assist_vcpu *vcpu, const struct kvm_fpu *fpu)
     return kvm_ioctl(vcpu->fd, KVM_SET_XSAVE, vcpu->xsave) == 0;
 }
 
+bool assist_vcpu_read_sse(struct assist_vcpu *vcpu, struct assist_sse *sse)
+{
+    if (kvm_ioctl(vcpu->fd, KVM_GET_XSAVE, vcpu->xsave) < 0) {
+        return false;
+    }
+    memcpy(&sse->mxcsr, vcpu->xsave + XSAVE_MXCSR, sizeof sse->mxcsr);
+    memcpy(sse->registers, vcpu->xsave + XSAVE_SSE, sizeof sse->registers);
+    return true;
+}
+
+bool assist_vcpu_write_sse(struct assist_vcpu *vcpu, const struct assist_sse *sse)
+{
+    memcpy(vcpu->xsave + XSAVE_MXCSR, &sse->mxcsr, sizeof sse->mxcsr);
+    memcpy(vcpu->xsave + XSAVE_SSE, sse->registers, sizeof sse->registers);
+    vcpu->xsave[XSAVE_COMPONENTS] |= COMPONENT_SSE;
+    return kvm_ioctl(vcpu->fd, KVM_SET_XSAVE, vcpu->xsave) == 0;
+}
+
+uint8_t assist_vcpu_lacks_sse(const struct assist_vcpu *vcpu)
+{
+    if ((vcpu->sregs.cr0 & ASSIST_CR0_EM) != 0 || (vcpu->sregs.cr4 & ASSIST_CR4_OSFXSR) == 0) {
+        return ASSIST_UNDEFINED;
+    }
+    return (vcpu->sregs.cr0 & ASSIST_CR0_TS) != 0 ? ASSIST_NO_DEVICE : 0;
+}
+
 /* Interrupts are held back after STI and MOV SS for one instruction, and this was it. */
 static bool end_shadow(struct assist_vcpu *vcpu)
 {
@@ -108,6 +139,23 @@ bool assist_vcpu_commit(struct assist_vcpu *vcpu, uint8_t length)
     return end_shadow(vcpu) && kvm_ioctl(vcpu->fd, KVM_SET_REGS, &regs) == 0;
 }
 
+/* A fault's handler finds RF set, so that what it returns to is not stopped at again (Intel SDM volume 3B, 17.3.1.1). */
+static bool set_resume(const struct assist_vcpu *vcpu)
+{
+    struct kvm_regs regs = vcpu->regs;
+
+    regs.rflags |= RFLAGS_RF;
+    return kvm_ioctl(vcpu->fd, KVM_SET_REGS, &regs) == 0;
+}
+
+/* events: the vCPU's, with what is to be injected. */
+static bool inject(const struct assist_vcpu *vcpu, struct kvm_vcpu_events *events)
+{
+    events->interrupt.shadow = 0;
+    events->flags = KVM_VCPUEVENT_VALID_SHADOW;
+    return kvm_ioctl(vcpu->fd, KVM_SET_VCPU_EVENTS, events) == 0;
+}
+
 bool assist_vcpu_raise(struct assist_vcpu *vcpu, uint8_t vector)
 {
     struct kvm_vcpu_events events = vcpu->events;
@@ -115,7 +163,44 @@ bool assist_vcpu_raise(struct assist_vcpu *vcpu, uint8_t vector)
     events.exception.injected = 1;
     events.exception.nr = vector;
     events.exception.has_error_code = 0;
-    events.interrupt.shadow = 0;
-    events.flags = KVM_VCPUEVENT_VALID_SHADOW;
-    return kvm_ioctl(vcpu->fd, KVM_SET_VCPU_EVENTS, &events) == 0;
+    return (vector == ASSIST_BREAKPOINT || set_resume(vcpu)) && inject(vcpu, &events);
+}
+
+bool assist_vcpu_fault(struct assist_vcpu *vcpu, const struct assist_fault *fault)
+{
+    struct kvm_vcpu_events events = vcpu->events;
+    struct kvm_sregs sregs = vcpu->sregs;
+
+    if (fault->vector == 0 || !set_resume(vcpu)) {
+        return false;
+    }
+    sregs.cr2 = fault->address;
+    if (fault->vector == ASSIST_PAGE_FAULT && kvm_ioctl(vcpu->fd, KVM_SET_SREGS, &sregs) < 0) {
+        return false;
+    }
+    events.exception.injected = 1;
+    events.exception.nr = fault->vector;
+    events.exception.has_error_code = 1;
+    events.exception.error_code = fault->error_code;
+    return inject(vcpu, &events);
+}
+
+bool assist_vcpu_protect(struct assist_vcpu *vcpu)
+{
+    const struct assist_fault fault = {.vector = ASSIST_PROTECTION};
+
+    return assist_vcpu_fault(vcpu, &fault);
+}
+
+bool assist_vcpu_interrupt(struct assist_vcpu *vcpu, uint8_t length, uint8_t vector)
+{
+    struct kvm_vcpu_events events = vcpu->events;
+
+    if (events.interrupt.injected != 0 || !assist_vcpu_commit(vcpu, length)) {
+        return false;
+    }
+    events.interrupt.injected = 1;
+    events.interrupt.nr = vector;
+    events.interrupt.soft = 1;
+    return inject(vcpu, &events);
 }

@@ -7,6 +7,7 @@
  */
 #include "vmm/assist_x87.h"
 
+#include "vmm/assist_operand.h"
 #include "vmm/assist_x87_host.h"
 
 #include <assert.h>
@@ -312,15 +313,11 @@ static bool waits(enum assist_x87_kind kind)
 
 /* The operand in host memory; a register form has none, and succeeds. */
 static bool find_operand(const struct assist_vcpu *vcpu, const struct assist_instruction *instruction,
-                         const struct assist_x87_form *form, struct assist_span *span)
+                         const struct assist_x87_form *form, struct assist_span *span, struct assist_fault *fault)
 {
-    struct assist_memory memory = assist_vcpu_memory(vcpu);
-    enum assist_access access = form->is_write ? ASSIST_WRITE : ASSIST_READ;
-    uint64_t offset = assist_decode_offset(instruction, &vcpu->regs), linear;
+    struct assist_operand operand = {.bytes = form->bytes, .access = form->is_write ? ASSIST_WRITE : ASSIST_READ};
 
-    return !instruction->has_memory ||
-           (assist_memory_linear(&memory, instruction->segment, offset, form->bytes, access, &linear) &&
-            assist_memory_find(&memory, linear, form->bytes, access, span));
+    return !instruction->has_memory || assist_operand_find(vcpu, instruction, &operand, span, fault);
 }
 
 /* Where the FPU says that its last instruction was; control instructions leave no trace there. */
@@ -339,10 +336,11 @@ static bool execute_and_commit(struct assist_vcpu *vcpu, const struct assist_ins
 {
     _Alignas(OPERAND_ALIGN) uint8_t operand[OPERAND_ALIGN] = {0};
     uint64_t rflags = vcpu->regs.rflags;
+    struct assist_fault fault;
     struct assist_span span;
 
-    if (!find_operand(vcpu, instruction, form, &span)) {
-        return false;
+    if (!find_operand(vcpu, instruction, form, &span, &fault)) {
+        return assist_vcpu_fault(vcpu, &fault);
     }
     if (instruction->has_memory && !form->is_write) {
         assist_memory_load(&span, operand);

@@ -95,6 +95,24 @@ static enum loam_error check_paging(const struct launch *launch, struct loam_dia
     return error;
 }
 
+static enum loam_error ask_tune(struct launch *launch, struct loam_diag *diag)
+{
+    const struct launch_config *config = &launch->config;
+    const struct tune_guest guest = {&launch->kernel, config->command_line, config->vcpu_count};
+    struct kvm kvm;
+    enum loam_error error;
+
+    if (config->tune == TUNE_IGNORE) {
+        return LOAM_OK;
+    }
+    error = kvm_open(KVM_DEVICE, &kvm, diag);
+    if (error == LOAM_OK) {
+        error = tune_ask(&kvm, &guest, config->tune, &launch->tune, diag);
+        kvm_close(&kvm);
+    }
+    return error;
+}
+
 enum loam_error launch_read(struct launch *launch, struct loam_diag *diag)
 {
     const struct launch_config *config = &launch->config;
@@ -111,7 +129,15 @@ enum loam_error launch_read(struct launch *launch, struct loam_diag *diag)
     if (error == LOAM_OK) {
         error = boot_detect(&launch->kernel, &launch->way, diag);
     }
-    return error == LOAM_OK && launch->way.protocol == BOOT_LINUX_32 ? check_paging(launch, diag) : error;
+    if (error == LOAM_OK && launch->way.protocol == BOOT_LINUX_32) {
+        error = check_paging(launch, diag);
+    }
+    return error == LOAM_OK ? ask_tune(launch, diag) : error;
+}
+
+const char *launch_command_line(const struct launch *launch)
+{
+    return launch->tune.command_line != NULL ? launch->tune.command_line : launch->config.command_line;
 }
 
 enum loam_error launch_make_memory(struct launch *launch, struct loam_diag *diag)
@@ -142,7 +168,7 @@ static enum loam_error make_tables(struct launch *launch, loam_gpa *rsdp, struct
 static enum loam_error load_kernel(struct launch *launch, struct loam_diag *diag)
 {
     struct boot_request request = {
-        .kernel = launch->kernel, .initrd = launch->initrd, .command_line = launch->config.command_line};
+        .kernel = launch->kernel, .initrd = launch->initrd, .command_line = launch_command_line(launch)};
     enum loam_error error = make_tables(launch, &request.rsdp, diag);
 
     return error == LOAM_OK ? boot_load(launch->memory, &request, &launch->boot, diag) : error;
@@ -230,4 +256,5 @@ void launch_release(struct launch *launch)
         file_release(&launch->kernel);
     }
     file_release(&launch->initrd);
+    tune_release(&launch->tune);
 }

@@ -23,6 +23,7 @@
 #include "vmm/bus_error.h"
 #include "vmm/lasting.h"
 #include "vmm/machine.h"
+#include "vmm/tune.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -35,6 +36,7 @@ struct launch_config {
     const char *kernel; /* NULL: the self-test */
     const char *initrd; /* NULL: none */
     const char *command_line;
+    enum tune_wish tune;     /* what becomes of the command line of a Linux kernel on a KVM that lacks something */
     bool without_rng;        /* as machine_config */
     bool without_acpi;       /* a kernel finds an MP table, and no ACPI */
     uint32_t transports;     /* bit n: the caller adds a device at virtio transport n (machine_add_virtio) */
@@ -63,6 +65,7 @@ struct launch {
     struct loam_memory *memory;
     struct boot_file kernel, initrd;
     struct boot_way way; /* how the kernel is booted, once it has been read */
+    struct tune tune; /* after launch_read */
     struct boot_state boot;
     struct attest *attest; /* NULL with a kernel */
     struct machine *machine;
@@ -80,8 +83,8 @@ LOAM_MUST_USE enum loam_error launch_measure(struct launch *launch, struct loam_
 LOAM_MUST_USE enum loam_error launch_plan(struct launch *launch, struct loam_diag *diag);
 
 /*
- * The files, and whether they can be booted at all, on this host's KVM. As file_read and boot_detect; LOAM_ERROR_NOT_FOUND: the
- * kernel needs what this KVM lacks.
+ * The files, whether they can be booted at all on this host's KVM, and what is to be told. As file_read, boot_detect and
+ * tune_ask; LOAM_ERROR_NOT_FOUND: the kernel needs what this KVM lacks.
  */
 LOAM_MUST_USE enum loam_error launch_read(struct launch *launch, struct loam_diag *diag);
 
@@ -102,6 +105,9 @@ const char *launch_stop_text(enum machine_stop_reason reason);
 
 /* Machine and memory are gone; plan and files stay. What is not there is passed over. */
 void launch_end_life(struct launch *launch);
+
+/* What the kernel is given: the caller's words, and those of launch->tune. After launch_read. */
+const char *launch_command_line(const struct launch *launch);
 
 /* Everything is gone. */
 void launch_release(struct launch *launch);

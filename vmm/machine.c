@@ -521,18 +521,19 @@ static enum loam_error furnish_vm(struct machine *machine, struct loam_diag *dia
     return LOAM_OK;
 }
 
-static enum loam_error add_vcpus(struct machine *machine, uint32_t count, const struct boot_state *boot,
-                                 struct loam_diag *diag)
+static enum loam_error add_vcpus(struct machine *machine, const struct machine_config *config, struct loam_diag *diag)
 {
+    uint32_t count = config->vcpu_count;
     struct vcpu_cpuid cpuid;
     enum loam_error error = vcpu_cpuid_supported(&machine->kvm, &cpuid, diag);
 
     for (uint32_t i = 0; error == LOAM_OK && i < count; i++) {
         vcpu_cpuid_adapt(&cpuid, i, count, machine->kvm.has_deadline_timer);
         error = vcpu_create(&machine->kvm, machine->vm_fd, i, &cpuid, &machine->vcpus[i], diag);
+        machine->vcpus[i].dirty = config->dirty;
         machine->vcpu_count += error == LOAM_OK;
     }
-    return error == LOAM_OK ? vcpu_boot(&machine->vcpus[0], boot, machine->has_interrupts, diag) : error;
+    return error == LOAM_OK ? vcpu_boot(&machine->vcpus[0], config->boot, machine->has_interrupts, diag) : error;
 }
 
 static void attach_trace(struct machine *machine, struct trace *trace)
@@ -557,7 +558,7 @@ static enum loam_error set_up(struct machine *machine, const struct machine_conf
         error = add_devices(machine, config, diag);
     }
     if (error == LOAM_OK) {
-        error = add_vcpus(machine, config->vcpu_count, config->boot, diag);
+        error = add_vcpus(machine, config, diag);
     }
     if (error == LOAM_OK) {
         error = crew_init(&machine->crew, &work, config->vcpu_count, diag);

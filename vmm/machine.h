@@ -21,6 +21,7 @@
 #ifndef LOAM_VMM_MACHINE_H
 #define LOAM_VMM_MACHINE_H
 
+#include "loam/dirty.h"
 #include "loam/error.h"
 #include "loam/memory.h"
 #include "vmm/boot.h"
@@ -76,7 +77,12 @@ struct machine_config {
     struct loam_memory *memory; /* outlives the machine */
     uint32_t vcpu_count;        /* 1 up to what KVM recommends */
     const struct boot_state *boot;
-    bool without_rng;        /* else virtio-rng is transport 0 */
+    bool without_rng; /* else virtio-rng is transport 0 */
+    /*
+     * Marked where a vCPU's store is made by assist.h, which KVM's dirty log does not see: whoever harvests that log takes
+     * these pages too. Outlives the machine. NULL: nobody does.
+     */
+    struct loam_dirty *dirty;
     struct lasting *threads; /* vCPU n runs on the n-th of these; NULL: on one of its own */
     struct trace *trace;     /* each exit is told there, in lane n of vCPU n; it outlives the machine; NULL: none is */
     /* On each vCPU's thread before its first instruction, once a thread. Failure ends the run. NULL: nothing to do. */

@@ -20,6 +20,7 @@ enum {
     KEY_KERNEL,
     KEY_INITRD,
     KEY_CMDLINE,
+    KEY_NO_TUNE,
     KEY_ON_RESET,
     KEY_NO_SANDBOX,
     KEY_UID,
@@ -55,6 +56,11 @@ static struct argp_option rows[] = {
     {"kernel", KEY_KERNEL, "FILE", 0, "boot a PVH ELF file or a Linux image instead of the self-test", 2},
     {"initrd", KEY_INITRD, "FILE", 0, "initial RAM disk for the kernel", 2},
     {"cmdline", KEY_CMDLINE, "TEXT", 0, "command line for the kernel", 2},
+    {"no-tune", KEY_NO_TUNE, NULL, 0,
+     "leave a Linux kernel's command line as it is; else it gets noxsave, and with more than one processor nopv, where "
+     "KVM "
+     "lacks what these leave out",
+     2},
     {"timeout", 't', "SECONDS", 0,
      "stop so long after the start, populating included; 0: never (default: never with --kernel or --gdb, else 60 and "
      "30 for each GiB)",
@@ -444,6 +450,7 @@ static const struct rule {
     {KEY_LOCK, KEY_LAZY, false, "what is locked is populated"},
     {KEY_INITRD, KEY_KERNEL, true, "it is loaded beside one"},
     {KEY_CMDLINE, KEY_KERNEL, true, "it is for one"},
+    {KEY_NO_TUNE, KEY_KERNEL, true, "it is of its command line"},
     {KEY_ON_RESET, KEY_KERNEL, true, "the self-test never resets itself"},
 };
 
@@ -513,6 +520,9 @@ static error_t read_option(int key, char *argument, struct argp_state *state)
         return 0;
     case KEY_CMDLINE:
         options->command_line = argument;
+        return 0;
+    case KEY_NO_TUNE:
+        options->without_tune = true;
         return 0;
     case 't':
         options->timeout_milliseconds = read_milliseconds(state, argument);
@@ -584,6 +594,7 @@ static const char documentation[] =
     "  --gdb and --on-reset: restart would take the debugger's guest away, and is refused\n"
     "  --timeout and Ctrl-a p: it counts while the guest is paused\n"
     "  --timeout and --memory: without it, more memory is given more time\n"
+    "  --no-tune and --cmdline: what is given there already is not added anyway\n"
     "  --trace and --timeout: the guest waits for a disk that is too slow, and the time counts\n"
     "  --uid and --gid: without --gid the group has the user's number\n"
     "  --vcpus and --kernel: ACPI and an MP table tell a kernel of them\n"

@@ -34,6 +34,7 @@ struct options {
     const char *kernel;            /* NULL: the embedded self-test */
     const char *initrd;            /* NULL: none */
     const char *command_line;      /* "" unless given */
+    bool without_tune;             /* nothing is added to command_line */
     uint64_t timeout_milliseconds; /* 0: none */
     enum on_reset on_reset;
     bool without_sandbox;

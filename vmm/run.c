@@ -286,11 +286,34 @@ static void check_reported(void *self, enum loam_abi_check check, const struct a
     report_check(&run->report, check, outcome);
 }
 
+/* What a Linux kernel has to be told on this host. */
+static void note_tune(struct run *run)
+{
+    const struct tune *tune = &run->launch.tune;
+    const char *lacks = !tune->lacks.hypercalls ? "XRSTOR"
+                        : !tune->lacks.xrstor   ? "hypercalls"
+                                                : "XRSTOR and hypercalls";
+
+    if (tune->command_line != NULL) {
+        report_note(&run->report,
+                    "command line: %s added, since the KVM of this host lacks %s, which Linux uses unless told so: "
+                    "--no-tune leaves it as it was",
+                    tune->words, lacks);
+    } else if (tune->words[0] != '\0') {
+        report_note(
+            &run->report,
+            "command line: left as it is, as --no-tune says, although the KVM of this host lacks %s: without %s "
+            "Linux does not get far",
+            lacks, tune->words);
+    }
+}
+
 /* What the kernel will not be able to use, although it is given. */
 static void note_losses(struct run *run)
 {
-    size_t length = strlen(run->options->command_line);
+    size_t length = strlen(launch_command_line(&run->launch));
 
+    note_tune(run);
     if (length > run->launch.boot.command_line_kept) {
         report_note(&run->report,
                     "command line: %zu characters, and this kernel is Linux, which keeps the first %u and drops the "
@@ -587,6 +610,7 @@ static void init_launch(struct run *run)
         .extra_threads = (options->trace != NULL ? 1u : 0) + (options->gdb != NULL ? 1u : 0),
         .extra_readers = options->gdb != NULL,
         .extra_bytes = extra_bytes(options),
+        .tune = options->without_tune ? TUNE_ASK : TUNE_ADD,
         .cancel = {must_end, run},
         .bus_error = {.clean_up = console_restore, .json = options->json, .exit_status = EXIT_CODE_BROKEN},
         .checked = check_reported,

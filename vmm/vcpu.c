@@ -517,7 +517,7 @@ static enum vcpu_event memory_fault(struct vcpu *vcpu)
 
 static enum vcpu_event carry_out(struct vcpu *vcpu, struct bus *bus, struct loam_gpa_map *map, bool *is_assisted)
 {
-    *is_assisted = assist_instruction(vcpu->fd, vcpu->run, map);
+    *is_assisted = assist_instruction(vcpu->fd, vcpu->run, map, vcpu->dirty);
     return *is_assisted ? VCPU_RAN : vcpu_dispatch(vcpu->run, vcpu->run_bytes, bus, map, &vcpu->lost);
 }
 

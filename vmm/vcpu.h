@@ -12,6 +12,7 @@
 #ifndef LOAM_VMM_VCPU_H
 #define LOAM_VMM_VCPU_H
 
+#include "loam/dirty.h"
 #include "loam/error.h"
 #include "loam/gpa_map.h"
 #include "vmm/boot.h"
@@ -60,11 +61,12 @@ struct vcpu {
     uint32_t index; /* and APIC id */
     struct kvm_run *run;
     size_t run_bytes;
-    bool has_memory_fault;   /* as struct kvm */
-    int run_errno;           /* of the last KVM_RUN: 0 if it returned an exit */
-    uint32_t stalls;         /* KVM_RUN failed so often with EAGAIN, without an exit between */
-    struct lost_memory lost; /* after VCPU_LOST_MEMORY */
-    uint64_t exit_count;     /* that reached this VMM */
+    bool has_memory_fault;    /* as struct kvm */
+    int run_errno;            /* of the last KVM_RUN: 0 if it returned an exit */
+    uint32_t stalls;          /* KVM_RUN failed so often with EAGAIN, without an exit between */
+    struct lost_memory lost;  /* after VCPU_LOST_MEMORY */
+    uint64_t exit_count;      /* that reached this VMM */
+    struct loam_dirty *dirty; /* the caller's, set after vcpu_create: marked where assist.h writes; NULL: nowhere */
 
     /* Set by vcpu_set_trace and vcpu_set_debug; read by vcpu_run. */
     bool is_observed; /* there is a trace, or a debugger */

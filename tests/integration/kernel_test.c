@@ -6,6 +6,7 @@
 #include "tests/support/control_group.h"
 #include "tests/support/sanitizer.h"
 #include "vmm/kvm.h"
+#include "vmm/tune.h"
 
 #include <criterion/criterion.h>
 #include <signal.h>
@@ -38,6 +39,7 @@ GUEST(forgets);
 GUEST(waits);
 GUEST(says);
 GUEST(module);
+GUEST(repeats);
 GUEST(writes_late);
 GUEST(stores_late);
 
@@ -566,6 +568,58 @@ Test(kernel, a_long_command_line_is_handed_on_whole_or_refused)
               "--cmdline", line);
     line[2047] = '\0';
     CHECK_END(0, NULL, "--cmdline", line);
+}
+
+static struct tune_lacks kvm_lacks(void)
+{
+    struct tune_lacks lacks = {0};
+    struct kvm kvm;
+
+    cr_assert_eq(kvm_open(KVM_DEVICE, &kvm, NULL), LOAM_OK);
+    if (!tune_declares_xsave(&kvm)) {
+        lacks = tune_try(&kvm);
+    }
+    kvm_close(&kvm);
+    return lacks;
+}
+
+static void check_words(const char *words, const char *says, char *const arguments[])
+{
+    struct process process;
+
+    cr_expect_eq(run(&process, arguments), 0, "%s", process.err);
+    cr_expect_str_eq(process.out, words);
+    cr_expect_eq(count_lines(process.err), says != NULL ? 1 : 0, "%s", process.err);
+    cr_expect(says == NULL || strstr(process.err, says) != NULL, "%s", process.err);
+    process_end(&process);
+}
+
+#define CHECK_WORDS(words, says, ...) check_words(words, says, (char *[]){__VA_ARGS__, NULL})
+
+/* A kernel that says "Linux version" of itself, where it has to be told; all others are left alone. */
+Test(kernel, linux_is_told_what_kvm_lacks_unless_that_is_not_wanted)
+{
+    bool lacks = kvm_lacks().xrstor;
+
+    MAKE_KERNEL(repeats);
+    CHECK_WORDS(lacks ? "noxsave quiet" : "quiet", lacks ? "loam: command line: noxsave added, since the KVM" : NULL,
+                "--cmdline", "quiet");
+    CHECK_WORDS("quiet", lacks ? "loam: command line: left as it is, as --no-tune says" : NULL, "--no-tune",
+                "--cmdline", "quiet");
+    CHECK_WORDS("quiet noxsave", NULL, "--cmdline", "quiet noxsave");
+    CHECK_WORDS("quiet noxsave", NULL, "--no-tune", "--cmdline", "quiet noxsave");
+}
+
+Test(kernel, linux_on_two_processors_is_told_more)
+{
+    struct process process;
+
+    MAKE_KERNEL(repeats);
+    cr_expect_eq(RUN(&process, "--vcpus", "2", "--cmdline", "noxsave"), 0, "%s", process.err);
+    cr_expect_str_eq(process.out, kvm_lacks().hypercalls ? "nopv noxsave" : "noxsave");
+    cr_expect_eq(strstr(process.err, "loam: command line: nopv added") != NULL, kvm_lacks().hypercalls, "%s",
+                 process.err);
+    process_end(&process);
 }
 
 /* --- What it is given --------------------------------------------------------------------------------------------- */

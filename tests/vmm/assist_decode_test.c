@@ -77,6 +77,8 @@ Test(assist_decode, names_the_segment)
         {{0x3e, 0xd9, 0x45, 0x00}, ASSIST_MODE_32, ASSIST_SEGMENT_DS},
         {{0x64, 0xd9, 0x00}, ASSIST_MODE_64, ASSIST_SEGMENT_FS},
         {{0x65, 0xd9, 0x04, 0x24}, ASSIST_MODE_64, ASSIST_SEGMENT_GS},
+        {{0x3e, 0xd9, 0x04, 0x24}, ASSIST_MODE_64, ASSIST_SEGMENT_SS}, /* ignored there */
+        {{0x36, 0xd9, 0x00}, ASSIST_MODE_64, ASSIST_SEGMENT_DS},
     };
 
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
@@ -98,17 +100,103 @@ Test(assist_decode, heeds_rex_only_right_before_the_opcode)
 
 Test(assist_decode, refuses_what_it_does_not_know)
 {
-    cr_assert_eq(DECODE_64(0xf0, 0xd9, 0xee), ASSIST_UNKNOWN, "LOCK");
     cr_assert_eq(DECODE_64(0xf2, 0xd9, 0xee), ASSIST_UNKNOWN);
     cr_assert_eq(DECODE_64(0xf3, 0xd9, 0xee), ASSIST_UNKNOWN);
+    cr_assert_eq(DECODE_64(0xf3, 0xf2, 0x0f, 0x58, 0xc1), ASSIST_UNKNOWN, "both");
     cr_assert_eq(DECODE_64(0x64, 0x65, 0xd9, 0x00), ASSIST_UNKNOWN, "two segments");
     cr_assert_eq(DECODE_32(0x67, 0xd9, 0x00), ASSIST_UNKNOWN, "an address of 16 bits");
     for (unsigned int opcode = 0; opcode < 256; opcode++) {
-        bool is_prefix = (opcode & 0xe7) == 0x26 || (opcode >= 0x64 && opcode <= 0x67) || (opcode & 0xf0) == 0x40;
-        bool is_known = (opcode & 0xf8) == 0xd8 || opcode == 0x9b || opcode == 0xcc;
+        bool is_prefix =
+            (opcode & 0xe7) == 0x26 || (opcode >= 0x64 && opcode <= 0x67) || (opcode & 0xf0) == 0x40 || opcode == 0xf0;
+        bool is_known = (opcode & 0xf8) == 0xd8 || opcode == 0x9b || opcode == 0xcc || opcode == 0xcd;
         enum assist_decoded wanted = is_prefix || is_known ? ASSIST_DECODED : ASSIST_UNKNOWN;
 
-        cr_assert_eq(DECODE_64((uint8_t)opcode, 0xd9, 0xc0, 0, 0, 0, 0), wanted, "0x%02x", opcode);
+        if (opcode != 0x0f) {
+            cr_assert_eq(DECODE_64((uint8_t)opcode, 0xd9, 0xc0, 0, 0, 0, 0), wanted, "0x%02x", opcode);
+        }
+    }
+}
+
+/* Those with ModRM end behind it, those with an immediate byte one further on. */
+Test(assist_decode, knows_opcodes_behind_0f)
+{
+    for (unsigned int opcode = 0; opcode < 256; opcode++) {
+        bool has_immediate = (opcode >= 0x70 && opcode <= 0x73) || (opcode >= 0xc4 && opcode <= 0xc6) || opcode == 0xc2;
+        bool is_known = has_immediate || opcode == 0x01 || opcode == 0xae || opcode == 0xb8 || opcode == 0xc7 ||
+                        (opcode >= 0x10 && opcode <= 0x17) || (opcode >= 0x2a && opcode <= 0x2f) ||
+                        (opcode >= 0x50 && opcode <= 0x76) || opcode == 0x7e || opcode >= 0xd1;
+
+        if (opcode == 0x38) {
+            continue;
+        }
+        cr_assert_eq(DECODE_64(0x0f, (uint8_t)opcode, 0xc1, 0x5a, 0x5a), is_known ? ASSIST_DECODED : ASSIST_UNKNOWN,
+                     "0x0f 0x%02x", opcode);
+        if (is_known) {
+            cr_assert_eq(instruction.map, ASSIST_MAP_0F);
+            cr_assert_eq(instruction.opcode, opcode);
+            cr_assert_eq(instruction.length, has_immediate ? 4 : 3, "0x0f 0x%02x", opcode);
+            cr_assert_eq(instruction.immediate, has_immediate ? 0x5a : 0);
+        }
+        cr_assert_eq(DECODE_64(0x66, 0x0f, 0x38, (uint8_t)opcode, 0x03),
+                     opcode == 0x82 ? ASSIST_DECODED : ASSIST_UNKNOWN, "0x0f 0x38 0x%02x", opcode);
+    }
+    cr_assert_eq(DECODE_64(0xcd, 0x80, 0x90), ASSIST_DECODED);
+    cr_assert_eq(instruction.length, 2);
+    cr_assert_eq(instruction.immediate, 0x80);
+    cr_assert_eq(DECODE_64(0x66, 0x0f, 0x70, 0x44, 0x8b, 0x10, 0x1b), ASSIST_DECODED, "SIB, displacement, immediate");
+    cr_assert_eq(instruction.length, 7);
+    cr_assert_eq(instruction.displacement, 0x10);
+    cr_assert_eq(instruction.immediate, 0x1b);
+}
+
+Test(assist_decode, tells_prefixes_apart)
+{
+    static const struct {
+        uint8_t bytes[7];
+        uint8_t prefix;
+        bool has_operand_size, has_lock, is_wide;
+        uint8_t reg, rm;
+    } cases[] = {
+        {{0x0f, 0x58, 0xca}, 0, false, false, false, 1, 2},
+        {{0x66, 0x0f, 0x58, 0xca}, 0x66, true, false, false, 1, 2},
+        {{0xf2, 0x0f, 0x58, 0xca}, 0xf2, false, false, false, 1, 2},
+        {{0xf3, 0xf3, 0x0f, 0x58, 0xca}, 0xf3, false, false, false, 1, 2},
+        {{0xf3, 0x66, 0x0f, 0xb8, 0xca}, 0xf3, true, false, false, 1, 2},
+        {{0x66, 0xf3, 0x0f, 0xb8, 0xca}, 0xf3, true, false, false, 1, 2},
+        {{0xf0, 0x48, 0x0f, 0xc7, 0x0a}, 0, false, true, true, 1, 2},
+        {{0xf2, 0x4f, 0x0f, 0x2d, 0xca}, 0xf2, false, false, true, 9, 10},
+        {{0xf2, 0x44, 0x0f, 0x2d, 0xca}, 0xf2, false, false, false, 9, 2},
+        {{0xf2, 0x41, 0x0f, 0x2d, 0xca}, 0xf2, false, false, false, 1, 10},
+        {{0x4f, 0xf2, 0x0f, 0x2d, 0xca}, 0xf2, false, false, false, 1, 2},
+    };
+
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        cr_assert_eq(decode(cases[i].bytes, 7, ASSIST_MODE_64), ASSIST_DECODED, "case %zu", i);
+        cr_expect_eq(instruction.prefix, cases[i].prefix, "case %zu", i);
+        cr_expect_eq(instruction.has_operand_size, cases[i].has_operand_size, "case %zu", i);
+        cr_expect_eq(instruction.has_lock, cases[i].has_lock, "case %zu", i);
+        cr_expect_eq(instruction.is_wide, cases[i].is_wide, "case %zu", i);
+        cr_expect_eq(instruction.reg, cases[i].reg, "case %zu", i);
+        cr_expect_eq(instruction.rm, cases[i].rm, "case %zu", i);
+    }
+    cr_assert_eq(DECODE_64(0xf0, 0xd9, 0xee), ASSIST_DECODED);
+    cr_expect(instruction.has_lock);
+}
+
+Test(assist_decode, reads_and_writes_each_register)
+{
+    struct kvm_regs regs = {0};
+
+    for (unsigned int i = 0; i < 16; i++) {
+        assist_decode_set(&regs, i, 0x100 + i);
+    }
+    cr_expect_eq(regs.rax, 0x100);
+    cr_expect_eq(regs.rsp, 0x104);
+    cr_expect_eq(regs.rdi, 0x107);
+    cr_expect_eq(regs.r8, 0x108);
+    cr_expect_eq(regs.r15, 0x10f);
+    for (unsigned int i = 0; i < 16; i++) {
+        cr_expect_eq(assist_decode_get(&regs, i), 0x100 + i);
     }
 }
 
@@ -162,7 +250,11 @@ Test(assist_decode, takes_random_bytes_for_what_they_are)
         for (size_t k = 0; k < sizeof bytes; k++) {
             bytes[k] = (uint8_t)random_u64(&random);
         }
-        bytes[random_below(&random, 4)] = (uint8_t)(0xd8 + random_below(&random, 8));
+        if (random_one_in(&random, 2)) {
+            bytes[random_below(&random, 4)] = (uint8_t)(0xd8 + random_below(&random, 8));
+        } else {
+            bytes[random_below(&random, 4)] = 0x0f;
+        }
         if (decode(bytes, count, mode) != ASSIST_DECODED) {
             continue;
         }

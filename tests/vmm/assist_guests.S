@@ -339,6 +339,43 @@ guest short
 1:  .long 6, -7
 end_guest short
 
+/* SSE, POPCNT and MXCSR in 32-bit code, through a segment with a base, and across a page. */
+guest short_sse
+    .code32
+    movl $STACK, %esp
+    movl $RESULTS_BASE, %edi
+    movl %cr4, %eax
+    orl $0x600, %eax
+    movl %eax, %cr4
+    movl $-7, %eax
+    cvtsi2sdl %eax, %xmm1
+    movl $AT(guest_short_sse, 1f), %ebp
+    mulsd (%ebp), %xmm1
+    movsd %xmm1, (%edi)
+    cvttsd2si %xmm1, %ecx
+    movl %ecx, 8(%edi)
+    movd %ecx, %xmm7
+    pshufd $0, %xmm7, %xmm6
+    paddd AT(guest_short_sse, 1f) + 16, %xmm6
+    movhlps %xmm6, %xmm5
+    movlps %xmm5, 12(%edi)
+    popcntl 16(%ebp), %eax
+    movl %eax, 20(%edi)
+    popcntw 16(%ebp), %ax
+    movl %eax, 24(%edi)
+    stmxcsr 28(%edi)
+    leal 4093(%edi), %ebx
+    movq %xmm6, (%ebx)
+    xorps %xmm0, %xmm0
+    ucomisd %xmm1, %xmm0
+    seta 32(%edi)
+    exit 0
+    .balign 16
+1:  .double 1.5
+    .double 0
+    .long 0x0f0f1111, 2, 3, 4
+end_guest short_sse
+
     /* IRET within ring 0, which the emulator lacks as well. */
     .macro return
     popl %edx
@@ -363,6 +400,12 @@ guest traps
     movl $16, %ecx
     movl $AT(guest_traps, 5f), %eax
     call 2f
+    movl $64, %ecx
+    movl $AT(guest_traps, 6f), %eax
+    call 2f
+    int $64
+    movb $0xa6, (%edi)
+    incl %edi
     int3
     movb $0xa0, (%edi)
     incl %edi
@@ -427,10 +470,13 @@ guest traps
     incl %edi
     fnclex
     return
+6:  movb $64, (%edi)
+    incl %edi
+    return
     .balign 8
-6:  .quad 0, 0, 0x00cf9b000000ffff, 0x00cf93000000ffff
+10: .quad 0, 0, 0x00cf9b000000ffff, 0x00cf93000000ffff
 7:  .word 31
-    .long AT(guest_traps, 6b)
+    .long AT(guest_traps, 10b)
 8:  .word 0x7ff
     .long IDT
 9:  .word 0x37b, 0x37f

@@ -54,6 +54,7 @@ static const struct loam_gpa_view *view;
 static struct kvm_sregs sregs;
 static struct assist_memory memory;
 static struct assist_span span;
+static struct assist_fault fault;
 
 static void insert(uint64_t start, uint64_t bytes, enum loam_access access)
 {
@@ -149,7 +150,7 @@ static void four_levels(uint64_t rights)
 
 static bool can(enum assist_access access, uint64_t linear)
 {
-    return assist_memory_find(&memory, linear, 8, access, &span);
+    return assist_memory_find(&memory, linear, 8, access, &span, &fault);
 }
 
 /* --- Segments ----------------------------------------------------------------------------------------------------- */
@@ -163,11 +164,11 @@ Test(assist_memory, gives_64_bit_code_bases_of_fs_and_gs_only)
     sregs.fs.base = 0x2000;
     sregs.gs.base = UINT64_C(0xffff800000000000);
     sregs.ds.limit = 0;
-    cr_assert(assist_memory_linear(&memory, ASSIST_SEGMENT_DS, 0x123456789, 8, ASSIST_WRITE, &linear));
+    cr_assert(assist_memory_linear(&memory, ASSIST_SEGMENT_DS, 0x123456789, 8, ASSIST_WRITE, &linear, &fault));
     cr_assert_eq(linear, 0x123456789);
-    cr_assert(assist_memory_linear(&memory, ASSIST_SEGMENT_FS, 8, 8, ASSIST_READ, &linear));
+    cr_assert(assist_memory_linear(&memory, ASSIST_SEGMENT_FS, 8, 8, ASSIST_READ, &linear, &fault));
     cr_assert_eq(linear, 0x2008);
-    cr_assert(assist_memory_linear(&memory, ASSIST_SEGMENT_GS, 8, 8, ASSIST_READ, &linear));
+    cr_assert(assist_memory_linear(&memory, ASSIST_SEGMENT_GS, 8, 8, ASSIST_READ, &linear, &fault));
     cr_assert_eq(linear, UINT64_C(0xffff800000000008));
 }
 
@@ -199,9 +200,9 @@ Test(assist_memory, wants_canonical_addresses)
 
     sregs.efer = EFER_LMA;
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        cr_assert_eq(
-            assist_memory_linear(&memory, ASSIST_SEGMENT_DS, cases[i].offset, cases[i].bytes, ASSIST_READ, &linear),
-            cases[i].is_granted, "case %zu", i);
+        cr_assert_eq(assist_memory_linear(&memory, ASSIST_SEGMENT_DS, cases[i].offset, cases[i].bytes, ASSIST_READ,
+                                          &linear, &fault),
+                     cases[i].is_granted, "case %zu", i);
     }
 }
 
@@ -212,14 +213,15 @@ Test(assist_memory, keeps_32_bit_code_to_its_limits)
     flat(false);
     sregs.es.base = 0x10000;
     sregs.es.limit = 0xfff;
-    cr_assert(assist_memory_linear(&memory, ASSIST_SEGMENT_ES, 0xff8, 8, ASSIST_READ, &linear));
+    cr_assert(assist_memory_linear(&memory, ASSIST_SEGMENT_ES, 0xff8, 8, ASSIST_READ, &linear, &fault));
     cr_assert_eq(linear, 0x10ff8);
-    cr_assert_not(assist_memory_linear(&memory, ASSIST_SEGMENT_ES, 0xff9, 8, ASSIST_READ, &linear));
-    cr_assert_not(assist_memory_linear(&memory, ASSIST_SEGMENT_ES, UINT32_MAX, 8, ASSIST_READ, &linear));
-    cr_assert(assist_memory_linear(&memory, ASSIST_SEGMENT_DS, 0xfffffff8, 8, ASSIST_READ, &linear));
-    cr_assert_not(assist_memory_linear(&memory, ASSIST_SEGMENT_DS, 0xfffffff9, 8, ASSIST_READ, &linear), "wraps");
+    cr_assert_not(assist_memory_linear(&memory, ASSIST_SEGMENT_ES, 0xff9, 8, ASSIST_READ, &linear, &fault));
+    cr_assert_not(assist_memory_linear(&memory, ASSIST_SEGMENT_ES, UINT32_MAX, 8, ASSIST_READ, &linear, &fault));
+    cr_assert(assist_memory_linear(&memory, ASSIST_SEGMENT_DS, 0xfffffff8, 8, ASSIST_READ, &linear, &fault));
+    cr_assert_not(assist_memory_linear(&memory, ASSIST_SEGMENT_DS, 0xfffffff9, 8, ASSIST_READ, &linear, &fault),
+                  "wraps");
     sregs.ds.base = 0x1000;
-    cr_assert(assist_memory_linear(&memory, ASSIST_SEGMENT_DS, 0xfffff000, 8, ASSIST_READ, &linear));
+    cr_assert(assist_memory_linear(&memory, ASSIST_SEGMENT_DS, 0xfffff000, 8, ASSIST_READ, &linear, &fault));
     cr_assert_eq(linear, 0, "a base may wrap as a whole");
 }
 
@@ -232,19 +234,19 @@ Test(assist_memory, keeps_32_bit_code_to_the_kind_of_its_segments)
         bool is_code = type >= 8, is_down = !is_code && (type & 4) != 0;
 
         sregs.ds.type = type;
-        cr_assert_eq(assist_memory_linear(&memory, ASSIST_SEGMENT_DS, 0, 1, ASSIST_READ, &linear),
+        cr_assert_eq(assist_memory_linear(&memory, ASSIST_SEGMENT_DS, 0, 1, ASSIST_READ, &linear, &fault),
                      is_code ? (type & 2) != 0 : !is_down, "type %u", type);
-        cr_assert_eq(assist_memory_linear(&memory, ASSIST_SEGMENT_DS, 0, 1, ASSIST_WRITE, &linear),
+        cr_assert_eq(assist_memory_linear(&memory, ASSIST_SEGMENT_DS, 0, 1, ASSIST_WRITE, &linear, &fault),
                      !is_code && !is_down && (type & 2) != 0, "type %u", type);
-        cr_assert_eq(assist_memory_linear(&memory, ASSIST_SEGMENT_DS, 0, 1, ASSIST_FETCH, &linear), is_code, "type %u",
-                     type);
+        cr_assert_eq(assist_memory_linear(&memory, ASSIST_SEGMENT_DS, 0, 1, ASSIST_FETCH, &linear, &fault), is_code,
+                     "type %u", type);
     }
     sregs.ds.type = 3;
     sregs.ds.unusable = 1;
-    cr_assert_not(assist_memory_linear(&memory, ASSIST_SEGMENT_DS, 0, 1, ASSIST_READ, &linear));
+    cr_assert_not(assist_memory_linear(&memory, ASSIST_SEGMENT_DS, 0, 1, ASSIST_READ, &linear, &fault));
     sregs.ds.unusable = 0;
     sregs.ds.present = 0;
-    cr_assert_not(assist_memory_linear(&memory, ASSIST_SEGMENT_DS, 0, 1, ASSIST_READ, &linear));
+    cr_assert_not(assist_memory_linear(&memory, ASSIST_SEGMENT_DS, 0, 1, ASSIST_READ, &linear, &fault));
 }
 
 /* --- Without paging ----------------------------------------------------------------------------------------------- */
@@ -258,7 +260,7 @@ Test(assist_memory, takes_linear_addresses_as_they_are_without_paging)
     for (uint8_t i = 0; i < 16; i++) {
         bytes[i] = (uint8_t)(i + 1);
     }
-    cr_assert(assist_memory_find(&memory, 5 * PAGE - 3, 10, ASSIST_WRITE, &span));
+    cr_assert(assist_memory_find(&memory, 5 * PAGE - 3, 10, ASSIST_WRITE, &span, &fault));
     cr_assert_eq(span.gpa[0].value, 5 * PAGE - 3);
     cr_assert_eq(span.bytes[0], 3);
     cr_assert_eq(span.gpa[1].value, 5 * PAGE);
@@ -288,7 +290,7 @@ Test(assist_memory, copies_both_parts_and_no_third)
     for (size_t i = 0; i < 8; i++) {
         found.behind[i] = 8;
     }
-    cr_assert(assist_memory_find(&memory, 5 * PAGE - 8, 16, ASSIST_WRITE, &found.span));
+    cr_assert(assist_memory_find(&memory, 5 * PAGE - 8, 16, ASSIST_WRITE, &found.span, &fault));
     assist_memory_load(&found.span, bytes);
     cr_expect_eq(memcmp(bytes + 16, before, 16), 0);
     memset(ram, 0x22, 4 * PAGE);
@@ -311,9 +313,9 @@ Test(assist_memory, reaches_plain_memory_only)
     cr_assert(can(ASSIST_READ, RAM_BYTES - 8));
     cr_assert_not(can(ASSIST_READ, RAM_BYTES - 7));
     cr_assert_not(can(ASSIST_READ, RAM_BYTES));
-    cr_assert_not(assist_memory_find(&memory, 0, 0, ASSIST_READ, &span));
-    cr_assert(assist_memory_find(&memory, 0, 16, ASSIST_READ, &span));
-    cr_assert_not(assist_memory_find(&memory, 0, 17, ASSIST_READ, &span));
+    cr_assert_not(assist_memory_find(&memory, 0, 0, ASSIST_READ, &span, &fault));
+    cr_assert(assist_memory_find(&memory, 0, 16, ASSIST_READ, &span, &fault));
+    cr_assert_not(assist_memory_find(&memory, 0, 17, ASSIST_READ, &span, &fault));
 }
 
 /* --- Four levels -------------------------------------------------------------------------------------------------- */
@@ -531,6 +533,187 @@ Test(assist_memory, walks_three_levels)
     cr_assert_not(can(ASSIST_READ, UINT64_C(3) << 30), "reserved");
 }
 
+/* --- What is raised ---------------------------------------------------------------------------------------------- */
+
+static void check_fault(unsigned int vector, uint32_t error_code, uint64_t address)
+{
+    cr_expect_eq(fault.vector, vector, "exception %u wanted, %u found", vector, fault.vector);
+    cr_expect_eq(fault.error_code, error_code, "error 0x%x wanted, 0x%x found", error_code, fault.error_code);
+    cr_expect_eq(fault.address, address, "address 0x%" PRIx64, fault.address);
+}
+
+/* Intel SDM volume 3A, section 4.7. */
+Test(assist_memory, tells_page_faults)
+{
+    four_levels(P | W | U);
+    put64(TABLE_1, 2, 0);
+    cr_assert_not(can(ASSIST_READ, LINEAR_4 + PAGE));
+    check_fault(14, 0, LINEAR_4 + PAGE);
+    cr_assert_not(can(ASSIST_WRITE, LINEAR_4 + PAGE - 3));
+    check_fault(14, 2, LINEAR_4 + PAGE);
+    put64(TABLE_2, 1, 0);
+    cr_assert_not(can(ASSIST_WRITE, LINEAR_4 + 5));
+    check_fault(14, 2, LINEAR_4 + 5);
+    four_levels(P);
+    cr_assert_not(can(ASSIST_WRITE, LINEAR_4));
+    check_fault(14, 3, LINEAR_4);
+    sregs.ss.dpl = 3;
+    cr_assert_not(can(ASSIST_READ, LINEAR_4));
+    check_fault(14, 5, LINEAR_4);
+    cr_assert_not(can(ASSIST_WRITE, LINEAR_4));
+    check_fault(14, 7, LINEAR_4);
+    four_levels(P | U | NX);
+    cr_assert_not(can(ASSIST_FETCH, LINEAR_4));
+    check_fault(14, 0x15, LINEAR_4);
+    cr_assert(can(ASSIST_READ, LINEAR_4));
+    check_fault(0, 0, 0);
+}
+
+Test(assist_memory, tells_reserved_bits_that_all_processors_reserve)
+{
+    four_levels(P | W);
+    put64(TABLE_2, 1, 0x2000 | P | W | PS);
+    cr_assert_not(can(ASSIST_READ, LINEAR_4));
+    check_fault(14, 9, LINEAR_4);
+    put64(TABLE_4, 255, P | W | PS);
+    cr_assert_not(can(ASSIST_WRITE, LINEAR_4));
+    check_fault(14, 11, LINEAR_4);
+    four_levels(P | W | NX);
+    sregs.efer = EFER_LMA;
+    cr_assert_not(can(ASSIST_READ, LINEAR_4));
+    check_fault(14, 9, LINEAR_4);
+    put64(TABLE_1, 1, UINT64_C(1) << 51 | P | W);
+    cr_assert_not(can(ASSIST_READ, LINEAR_4), "an address that only some have");
+    check_fault(0, 0, 0);
+}
+
+/* A fetch is told apart only where it can be forbidden. */
+Test(assist_memory, tells_fetches_where_processors_do)
+{
+    four_levels(P | W);
+    put64(TABLE_1, 1, 0);
+    sregs.efer = EFER_LMA;
+    cr_assert_not(can(ASSIST_FETCH, LINEAR_4));
+    check_fault(14, 0, LINEAR_4);
+    sregs.cr4 |= CR4_SMEP;
+    cr_assert_not(can(ASSIST_FETCH, LINEAR_4));
+    check_fault(14, 0x10, LINEAR_4);
+    sregs.cr4 &= ~CR4_SMEP;
+    sregs.efer |= EFER_NXE;
+    cr_assert_not(can(ASSIST_FETCH, LINEAR_4));
+    check_fault(14, 0x10, LINEAR_4);
+}
+
+/* Two levels: bits of a large page's address, and PAE's first level, are refused without a word on why. */
+Test(assist_memory, tells_no_fault_that_depends_on_the_processor)
+{
+    flat(false);
+    sregs.cr0 = CR0_PE | CR0_PG;
+    sregs.cr4 = CR4_PSE;
+    sregs.cr3 = TABLE_4;
+    put32(TABLE_4, 0, (uint32_t)(0x2000 | P | W | PS));
+    cr_assert_not(can(ASSIST_READ, 0x1000));
+    check_fault(0, 0, 0);
+    put32(TABLE_4, 0, 0);
+    cr_assert_not(can(ASSIST_READ, 0x1000));
+    check_fault(14, 0, 0x1000);
+    sregs.cr4 = CR4_PAE;
+    cr_assert_not(can(ASSIST_READ, 0x1000));
+    check_fault(0, 0, 0);
+    four_levels(P | W);
+    cr_assert_not(can(ASSIST_READ, LINEAR_4 + 32 * PAGE));
+    sregs.cr3 = RAM_BYTES;
+    cr_assert_not(can(ASSIST_READ, LINEAR_4), "no table");
+    check_fault(0, 0, 0);
+    sregs.cr3 = TABLE_4;
+    put64(TABLE_1, 1, RAM_BYTES | P | W);
+    cr_assert_not(can(ASSIST_READ, LINEAR_4), "no memory");
+    check_fault(0, 0, 0);
+}
+
+Test(assist_memory, tells_what_segments_raise)
+{
+    const uint64_t hole = UINT64_C(0x800000000000);
+    uint64_t linear;
+
+    sregs.efer = EFER_LMA;
+    cr_assert_not(assist_memory_linear(&memory, ASSIST_SEGMENT_DS, hole, 1, ASSIST_READ, &linear, &fault));
+    check_fault(13, 0, 0);
+    cr_assert_not(assist_memory_linear(&memory, ASSIST_SEGMENT_SS, hole, 1, ASSIST_READ, &linear, &fault));
+    check_fault(12, 0, 0);
+    flat(false);
+    sregs.ss.limit = sregs.ds.limit = 0xff;
+    cr_assert_not(assist_memory_linear(&memory, ASSIST_SEGMENT_SS, 0xff, 2, ASSIST_READ, &linear, &fault));
+    check_fault(12, 0, 0);
+    cr_assert_not(assist_memory_linear(&memory, ASSIST_SEGMENT_DS, 0xff, 2, ASSIST_READ, &linear, &fault));
+    check_fault(13, 0, 0);
+    sregs.ss.type = 1;
+    cr_assert_not(assist_memory_linear(&memory, ASSIST_SEGMENT_SS, 0, 1, ASSIST_WRITE, &linear, &fault));
+    check_fault(13, 0, 0);
+    sregs.ds.type = 7;
+    cr_assert_not(assist_memory_linear(&memory, ASSIST_SEGMENT_DS, 0x1000, 1, ASSIST_WRITE, &linear, &fault));
+    check_fault(0, 0, 0);
+}
+
+/* --- What is written --------------------------------------------------------------------------------------------- */
+
+static _Alignas(8) uint8_t dirty_memory[4096];
+
+static void open_dirty(void)
+{
+    const struct loam_dirty_config config = {.bytes = RAM_BYTES};
+
+    cr_assert_eq(loam_dirty_init(dirty_memory, sizeof dirty_memory, &config, &memory.dirty), LOAM_OK);
+}
+
+static bool is_dirty(uint64_t gpa)
+{
+    return loam_dirty_test(memory.dirty, loam_gpa_from_u64(gpa));
+}
+
+/* Marks of the walk are writes themselves; those that stand already are not made again. */
+Test(assist_memory, marks_pages_that_are_written)
+{
+    uint8_t bytes[16] = {0};
+
+    four_levels(P | W | A | D);
+    open_dirty();
+    cr_assert(can(ASSIST_READ, LINEAR_4));
+    cr_expect(is_dirty(TABLE_4));
+    cr_expect(is_dirty(TABLE_2));
+    cr_expect_not(is_dirty(TABLE_1), "nothing was to be marked there");
+    cr_assert_eq(loam_dirty_count(memory.dirty), 3);
+    cr_assert(can(ASSIST_WRITE, LINEAR_4 + PAGE - 4));
+    cr_assert_eq(loam_dirty_count(memory.dirty), 3, "found is not written");
+    assist_memory_load(&span, bytes);
+    cr_assert_eq(loam_dirty_count(memory.dirty), 3);
+    assist_memory_store(&span, bytes);
+    cr_expect(is_dirty(32 * PAGE));
+    cr_expect(is_dirty(33 * PAGE), "the second page, too");
+    cr_assert_eq(loam_dirty_count(memory.dirty), 5);
+}
+
+Test(assist_memory, exchanges_what_is_equal)
+{
+    uint64_t expected[2] = {1, 2};
+    const uint64_t desired[2] = {3, 4};
+
+    sregs.cr0 = CR0_PE;
+    flat(false);
+    open_dirty();
+    put64(5 * PAGE, 0, 1);
+    put64(5 * PAGE, 1, 9);
+    cr_assert(assist_memory_find(&memory, 5 * PAGE, 16, ASSIST_WRITE, &span, &fault));
+    cr_expect_not(assist_memory_exchange(&span, expected, desired));
+    cr_expect_eq(expected[0], 1);
+    cr_expect_eq(expected[1], 9);
+    cr_expect(assist_memory_exchange(&span, expected, desired));
+    cr_expect_eq(get64(5 * PAGE, 0), 3);
+    cr_expect_eq(get64(5 * PAGE, 1), 4);
+    cr_expect(is_dirty(5 * PAGE));
+    cr_expect_eq(loam_dirty_count(memory.dirty), 1);
+}
+
 /* --- Hostile ------------------------------------------------------------------------------------------------------ */
 
 /*
@@ -633,7 +816,7 @@ Test(assist_memory, survives_random_tables)
             uint64_t linear = sregs.efer & EFER_LMA ? random_u64(&random) >> 17 : (uint32_t)random_u64(&random);
             size_t bytes = 1 + random_below(&random, 16);
 
-            if (assist_memory_find(&memory, linear, bytes, access, &span)) {
+            if (assist_memory_find(&memory, linear, bytes, access, &span, &fault)) {
                 found++;
                 cr_assert_eq(span.bytes[0] + span.bytes[1], bytes);
                 for (int part = 0; part < 2 && span.bytes[part] > 0; part++) {

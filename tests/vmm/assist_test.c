@@ -24,6 +24,7 @@
 GUEST(long);
 GUEST(protected);
 GUEST(short);
+GUEST(short_sse);
 GUEST(traps);
 GUEST(unmasked);
 GUEST(nowhere);
@@ -48,7 +49,7 @@ static struct kvm_run failed(uint32_t ndata, uint64_t flags, uint8_t size)
 /* No vCPU and no map: neither may be touched. */
 static bool is_assisted(const struct kvm_run *run)
 {
-    return assist_instruction(-1, run, NULL);
+    return assist_instruction(-1, run, NULL, NULL);
 }
 
 Test(assist_exits, leaves_other_exits_alone)
@@ -223,9 +224,36 @@ Test(assist, calculates_for_a_32_bit_guest)
     cr_assert_eq(found.status, 0x0020, "inexact, and the stack is empty: 0x%04x", found.status);
 }
 
+Test(assist, calculates_by_sse_for_a_32_bit_guest)
+{
+    struct {
+        double product;
+        int32_t integer, sums[2], bits, bits_of_word;
+        uint32_t mxcsr;
+        uint8_t is_above;
+    } found;
+    int32_t across[2];
+
+    LOAD(short_sse);
+    run_to_exit();
+    memcpy(&found, results, sizeof found);
+    memcpy(across, results + 4093, sizeof across);
+    cr_assert_eq(found.product, -10.5);
+    cr_assert_eq(found.integer, -10);
+    cr_assert_eq(found.sums[0], -10 + 3);
+    cr_assert_eq(found.sums[1], -10 + 4);
+    cr_assert_eq(found.bits, 12);
+    cr_assert_eq(found.bits_of_word, 4, "%d", found.bits_of_word);
+    cr_assert_eq(found.mxcsr, 0x1fa0, "inexact: 0x%x", found.mxcsr);
+    cr_assert_eq(found.is_above, 1);
+    cr_assert_eq(across[0], -10 + 0x0f0f1111);
+    cr_assert_eq(across[1], -10 + 2);
+}
+
 Test(assist, raises_the_exceptions_that_are_due)
 {
     static const uint8_t wanted[] = {
+        64,   0xa6,       /* INT 64 */
         3,    0xa0,       /* INT3 */
         0xa1, 7,    0xa2, /* WAIT without and with MP */
         7,    0xa3,       /* FLD1 */
@@ -261,24 +289,58 @@ Test(assist, reaches_no_device)
     cr_assert_eq(result.reason, MACHINE_STOP_BROKEN, "no emulator loads x87 operands from devices");
 }
 
+static uint8_t *put_x87(struct random *random, uint8_t *at)
+{
+    *at++ = (uint8_t)(0xd8 + random_below(random, 8));
+    *at++ = (uint8_t)(random_one_in(random, 8) ? random_u64(random) : 0xc0 | random_u64(random));
+    return at;
+}
+
+/* SSE and the others behind 0x0f, mostly between registers; also with prefixes that do not belong there. */
+static uint8_t *put_0f(struct random *random, uint8_t *at)
+{
+    static const uint8_t prefixes[] = {0x66, 0xf2, 0xf3, 0xf0, 0x2e, 0x67};
+    static const uint8_t opcodes[] = {0x01, 0xae, 0xb8, 0xc7, 0x2a, 0x2c, 0x6e, 0x7e, 0xc2, 0xc6};
+
+    while (random_one_in(random, 2)) {
+        *at++ = prefixes[random_below(random, random_one_in(random, 8) ? 6 : 3)];
+    }
+    *at++ = 0x0f;
+    *at++ = random_one_in(random, 3) ? opcodes[random_below(random, sizeof opcodes)]
+                                     : (uint8_t)(0x50 + random_below(random, 0x27));
+    *at++ = (uint8_t)(random_one_in(random, 16) ? random_u64(random) : 0xc0 | random_u64(random));
+    return at;
+}
+
 /* Whatever stands where the guest's code is said to be: it ends, or it is stopped, and the host goes on. */
-Test(assist, survives_random_x87_code, .timeout = TIMEOUT_SECONDS)
+static void check_random_code(uint8_t *(*put)(struct random *random, uint8_t *at))
 {
     struct random random = {.state = SEED};
     uint8_t *code = carve(GUEST_BASE, GUEST_BYTES);
 
     for (unsigned int round = 0; round < 20; round++) {
-        uint8_t *at = code;
+        static const uint8_t enable[] = {0x0f, 0x20, 0xe0, 0x0d, 0, 6, 0, 0, 0x0f, 0x22, 0xe0}; /* CR4 |= 0x600 */
+        uint8_t *at = code + sizeof enable;
 
         memset(code, 0xf4, GUEST_BYTES);
+        memcpy(code, enable, sizeof enable);
         while (at < code + 2048) {
-            *at++ = (uint8_t)(0xd8 + random_below(&random, 8));
-            *at++ = (uint8_t)(random_one_in(&random, 8) ? random_u64(&random) : 0xc0 | random_u64(&random));
+            at = put(&random, at);
         }
-        memcpy(code + 2048, "\xb0\x00\xe6\xf4", 4);
+        memcpy(code + 2080, "\xb0\x00\xe6\xf4", 4);
         run();
         cr_assert(result.reason == MACHINE_STOP_EXIT || result.reason == MACHINE_STOP_SHUTDOWN ||
-                      result.reason == MACHINE_STOP_BROKEN,
+                      result.reason == MACHINE_STOP_BROKEN || result.reason == MACHINE_STOP_HALT,
                   "reason %d, seed 0x%" PRIx64, result.reason, SEED);
     }
+}
+
+Test(assist, survives_random_x87_code, .timeout = TIMEOUT_SECONDS)
+{
+    check_random_code(put_x87);
+}
+
+Test(assist, survives_random_code_of_sse, .timeout = TIMEOUT_SECONDS)
+{
+    check_random_code(put_0f);
 }

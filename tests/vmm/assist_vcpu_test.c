@@ -9,6 +9,7 @@
 
 static struct assist_vcpu vcpu;
 static const struct loam_gpa_view *const view = (const void *)&vcpu; /* handed on, and not looked into */
+static struct loam_dirty *const dirty = (void *)&vcpu;
 
 /* In 64-bit mode, at 0x1000. */
 static void set_up(void)
@@ -24,7 +25,7 @@ static void set_up(void)
 
 static bool read_vcpu(void)
 {
-    return assist_vcpu_read(&vcpu, VCPU_PLAYED_FD, view);
+    return assist_vcpu_read(&vcpu, VCPU_PLAYED_FD, view, dirty);
 }
 
 TestSuite(assist_vcpu, .init = set_up);
@@ -39,6 +40,7 @@ Test(assist_vcpu, is_read_in_64_bit_and_in_32_bit_code)
     cr_expect_eq(assist_vcpu_mode(&vcpu), ASSIST_MODE_64);
     memory = assist_vcpu_memory(&vcpu);
     cr_expect_eq(memory.view, view);
+    cr_expect_eq(memory.dirty, dirty);
     cr_expect_eq(memory.sregs, &vcpu.sregs);
     cr_expect_eq(memory.rflags, 0x2);
     played.sregs.cs.l = 0;
@@ -188,6 +190,115 @@ Test(assist_vcpu, raise_puts_an_exception_on_its_way)
     cr_expect_eq(played.events.interrupt.shadow, 0);
     cr_expect_eq(played.events.flags, KVM_VCPUEVENT_VALID_SHADOW);
     cr_expect_eq(played.regs.rip, 0x1000);
+    cr_expect_eq(played.regs.rflags, 0x10002, "RF for the handler of a fault");
     played.failing = KVM_SET_VCPU_EVENTS;
     cr_expect_not(assist_vcpu_raise(&vcpu, 16));
+    played.failing = KVM_SET_REGS;
+    cr_expect_not(assist_vcpu_raise(&vcpu, 16));
+    set_up();
+    cr_assert(read_vcpu());
+    cr_assert(assist_vcpu_raise(&vcpu, ASSIST_BREAKPOINT));
+    cr_expect_eq(played.regs.rflags, 0x2, "not for that of a trap");
+}
+
+Test(assist_vcpu, fault_has_its_error_code_and_cr2_only_of_a_page_fault)
+{
+    const struct assist_fault none = {.error_code = 7, .address = 9};
+    struct assist_fault fault = {
+        .vector = ASSIST_PAGE_FAULT, .error_code = 0x1f, .address = UINT64_C(0xffff800012345678)};
+
+    played.events.interrupt.shadow = 1;
+    played.sregs.cr2 = 0x77;
+    cr_assert(read_vcpu());
+    cr_expect_not(assist_vcpu_fault(&vcpu, &none), "a refusal");
+    cr_expect_eq(played.write_count, 0);
+    cr_assert(assist_vcpu_protect(&vcpu));
+    cr_expect_eq(played.events.exception.nr, 13);
+    cr_expect_eq(played.events.exception.has_error_code, 1);
+    cr_expect_eq(played.events.exception.error_code, 0);
+    cr_expect_eq(played.events.interrupt.shadow, 0);
+    cr_expect_eq(played.sregs.cr2, 0x77);
+    cr_expect_eq(played.sregs_writes, 0);
+    cr_assert(assist_vcpu_fault(&vcpu, &fault));
+    cr_expect_eq(played.events.exception.nr, 14);
+    cr_expect_eq(played.events.exception.error_code, 0x1f);
+    cr_expect_eq(played.sregs.cr2, fault.address);
+    cr_expect_eq(played.regs.rflags, 0x10002);
+    cr_expect_eq(played.regs.rip, 0x1000);
+}
+
+Test(assist_vcpu, fault_fails_where_kvm_refuses_a_part_of_it)
+{
+    static const unsigned long requests[] = {KVM_SET_REGS, KVM_SET_SREGS, KVM_SET_VCPU_EVENTS};
+    const struct assist_fault fault = {.vector = ASSIST_PAGE_FAULT, .address = 0x123};
+
+    cr_assert(read_vcpu());
+    for (uint32_t i = 0; i < 3; i++) {
+        played.failing = requests[i];
+        cr_expect_not(assist_vcpu_fault(&vcpu, &fault), "request %u", i);
+        cr_expect_eq(played.events.exception.injected, 0);
+    }
+}
+
+Test(assist_vcpu, interrupt_goes_on_behind_the_instruction_as_a_software_interrupt)
+{
+    played.regs.rflags = 0x10202;
+    played.events.interrupt.shadow = 1;
+    cr_assert(read_vcpu());
+    cr_assert(assist_vcpu_interrupt(&vcpu, 2, 0x80));
+    cr_expect_eq(played.regs.rip, 0x1002);
+    cr_expect_eq(played.regs.rflags, 0x202);
+    cr_expect_eq(played.events.interrupt.injected, 1);
+    cr_expect_eq(played.events.interrupt.soft, 1);
+    cr_expect_eq(played.events.interrupt.nr, 0x80);
+    cr_expect_eq(played.events.interrupt.shadow, 0);
+    cr_expect_eq(played.events.exception.injected, 0);
+    cr_assert(read_vcpu());
+    cr_expect_not(assist_vcpu_interrupt(&vcpu, 2, 0x80), "one is on its way");
+    cr_expect_eq(played.regs.rip, 0x1002);
+    set_up();
+    cr_assert(read_vcpu());
+    played.failing = KVM_SET_VCPU_EVENTS;
+    cr_expect_not(assist_vcpu_interrupt(&vcpu, 2, 0x80));
+}
+
+/* Offsets: Intel SDM volume 1, table 10-2. */
+Test(assist_vcpu, registers_of_sse_are_found_in_the_image_and_written_there)
+{
+    uint8_t *image = (uint8_t *)&played.xsave, expected[sizeof played.xsave];
+    struct assist_sse sse;
+
+    for (uint32_t i = 0; i < 512; i++) {
+        image[i] = (uint8_t)(i ^ i >> 8);
+    }
+    image[512] = 0x04;
+    memcpy(expected, image, sizeof expected);
+    cr_assert(read_vcpu());
+    cr_assert(assist_vcpu_read_sse(&vcpu, &sse));
+    cr_expect_eq(sse.mxcsr, 0x1b1a1918);
+    cr_expect_eq(memcmp(sse.registers, image + 160, 256), 0);
+    sse.mxcsr = 0x11223344;
+    memset(sse.registers, 0x66, sizeof sse.registers);
+    memcpy(expected + 24, "\x44\x33\x22\x11", 4);
+    memset(expected + 160, 0x66, 256);
+    expected[512] = 0x06; /* they count from now on */
+    cr_assert(assist_vcpu_write_sse(&vcpu, &sse));
+    cr_expect_eq(memcmp(image, expected, sizeof expected), 0);
+    played.failing = KVM_SET_XSAVE;
+    cr_expect_not(assist_vcpu_write_sse(&vcpu, &sse));
+    played.failing = KVM_GET_XSAVE;
+    cr_expect_not(assist_vcpu_read_sse(&vcpu, &sse));
+}
+
+/* Intel SDM volume 2, "Exceptions" of any instruction of SSE. */
+Test(assist_vcpu, sse_is_lacking_where_control_registers_say_so)
+{
+    for (uint32_t bits = 0; bits < 8; bits++) {
+        bool em = (bits & 1) != 0, ts = (bits & 2) != 0, osfxsr = (bits & 4) != 0;
+
+        played.sregs.cr0 = 0x80000001 | (em ? 4u : 0) | (ts ? 8u : 0);
+        played.sregs.cr4 = osfxsr ? 0x200 : ~UINT64_C(0x200);
+        cr_assert(read_vcpu());
+        cr_expect_eq(assist_vcpu_lacks_sse(&vcpu), em || !osfxsr ? 6 : ts ? 7 : 0, "case %u", bits);
+    }
 }

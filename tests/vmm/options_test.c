@@ -113,6 +113,12 @@ Test(options, commit_and_place)
     cr_expect(options.memory.lock);
 }
 
+Test(options, whether_the_command_line_stays_as_it_is)
+{
+    cr_expect_not(options_of(2, "--kernel", "file").without_tune);
+    cr_expect(options_of(3, "--no-tune", "--kernel", "file").without_tune);
+}
+
 Test(options, what_a_reset_means)
 {
     cr_expect_eq(options_of(2, "--kernel", "file").on_reset, ON_RESET_FAIL);
@@ -249,6 +255,7 @@ static const struct {
     {"kernel", {"--kernel", "file"}},
     {"initrd", {"--initrd", "file"}},
     {"cmdline", {"--cmdline", "text"}},
+    {"no-tune", {"--no-tune"}},
     {"timeout", {"--timeout", "5"}},
     {"on-reset", {"--on-reset", "pass"}},
     {"uid", {"--uid", "5"}},
@@ -276,8 +283,9 @@ static const char *const explained_pairs[][2] = {
     {"lazy", "populate-threads"},
     {"uid", "gid"},
     {"trace", "timeout"},
+    {"no-tune", "cmdline"},
 };
-static const char *const needs_kernel[] = {"initrd", "cmdline", "on-reset"};
+static const char *const needs_kernel[] = {"initrd", "cmdline", "on-reset", "no-tune"};
 
 /* What options_read prints and ends with, in a process of its own; 0 also when it returns. */
 static int ending(char *argv[], int count, char *text, size_t bytes)
@@ -340,6 +348,7 @@ Test(options, values_that_are_none)
         {{"--memory", "much"}, "--memory much: not a size: give a number with K, M, G or T, such as 256M\n"},
         {{"--lock", "--lazy"},
          "--lock and --lazy contradict each other (what is locked is populated): give one of them\n"},
+        {{"--no-tune", NULL}, "--no-tune goes with --kernel FILE only: it is of its command line\n"},
         {{"--on-reset", "fail"}, "--on-reset goes with --kernel FILE only: the self-test never resets itself\n"},
         {{"--trace", "-"}, "--trace -: give the name of a file, or of a FIFO that somebody reads\n"},
         {{"--trace", ""}, "--trace : give the name of a file, or of a FIFO that somebody reads\n"},

@@ -8,6 +8,15 @@
 
 struct vcpu_played played;
 
+static void set_sregs(const struct kvm_sregs *sregs)
+{
+    if (sregs->cr4 != played.sregs.cr4) {
+        played.cr4_before = played.sregs.cr4;
+    }
+    played.sregs = *sregs;
+    played.sregs_writes++;
+}
+
 int ioctl(int fd, unsigned long request, ...)
 {
     va_list arguments;
@@ -21,7 +30,8 @@ int ioctl(int fd, unsigned long request, ...)
         errno = EIO;
         return -1;
     }
-    played.write_count += request == KVM_SET_REGS || request == KVM_SET_VCPU_EVENTS || request == KVM_SET_XSAVE;
+    played.write_count += request == KVM_SET_REGS || request == KVM_SET_VCPU_EVENTS || request == KVM_SET_XSAVE ||
+                          request == KVM_SET_SREGS;
     switch (request) {
     case KVM_GET_REGS:
         *(struct kvm_regs *)argument = played.regs;
@@ -31,6 +41,12 @@ int ioctl(int fd, unsigned long request, ...)
         break;
     case KVM_GET_SREGS:
         *(struct kvm_sregs *)argument = played.sregs;
+        break;
+    case KVM_SET_SREGS:
+        set_sregs(argument);
+        break;
+    case KVM_GET_XCRS:
+        *(struct kvm_xcrs *)argument = played.xcrs;
         break;
     case KVM_GET_VCPU_EVENTS:
         *(struct kvm_vcpu_events *)argument = played.events;
@@ -43,6 +59,7 @@ int ioctl(int fd, unsigned long request, ...)
         break;
     case KVM_SET_XSAVE:
         played.xsave = *(struct kvm_xsave *)argument;
+        played.xsave_writes++;
         break;
     default:
         cr_assert(false, "request 0x%lx", request);

@@ -15,6 +15,9 @@ struct vcpu_played {
     struct kvm_regs regs;
     struct kvm_sregs sregs;
     struct kvm_vcpu_events events;
+    struct kvm_xcrs xcrs;
+    uint32_t sregs_writes, xsave_writes;
+    uint64_t cr4_before;    /* as it was when KVM_SET_SREGS last changed it */
     unsigned long failing;  /* this request fails, and changes nothing; 0: none */
     uint32_t write_count;   /* requests that changed something */
     struct kvm_xsave xsave; /* last, since it is of variable size */

@@ -76,7 +76,7 @@ _loam() {
         if [ "$COMP_CWORD" -eq 1 ]; then
             words='run plan domain host place version --help'
         elif [[ ${COMP_WORDS[1]} == run || ${COMP_WORDS[1]} == plan ]]; then
-            words="$memory $guest --json --on-reset --timeout --trace --gdb --uid --gid --no-sandbox --help"
+            words="$memory $guest --json --no-tune --on-reset --timeout --trace --gdb --uid --gid --no-sandbox --help"
         elif [ "${COMP_WORDS[1]}" = domain ]; then
             words='run show --help'
             if [ "$COMP_CWORD" -gt 2 ]; then
