@@ -457,6 +457,8 @@ enum vcpu_event vcpu_dispatch(struct kvm_run *run, size_t run_bytes, struct bus 
         return VCPU_SHUTDOWN;
     case KVM_EXIT_SYSTEM_EVENT:
         return system_event(run);
+    case KVM_EXIT_IOAPIC_EOI:
+        return VCPU_END_OF_INTERRUPT;
     case KVM_EXIT_INTR:
     case KVM_EXIT_NMI:
     case KVM_EXIT_IRQ_WINDOW_OPEN:

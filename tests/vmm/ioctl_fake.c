@@ -10,7 +10,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-static uint32_t count;
+static atomic_uint count;
 static uint32_t fail_index = UINT32_MAX;
 static int fail_error;
 static unsigned long failed_request, failed_argument;
@@ -18,12 +18,12 @@ static atomic_uint runs_to_fail;
 static int run_error;
 static bool has_answer, answers_all;
 static unsigned long answered_request, answered_argument;
-static int given_answer;
+static int given_answer, given_error;
 static void (*run_hook)(void);
 
 void ioctl_fake_reset(void)
 {
-    count = 0;
+    atomic_store(&count, 0);
     fail_index = UINT32_MAX;
     failed_request = failed_argument = 0;
     atomic_store(&runs_to_fail, 0);
@@ -33,7 +33,7 @@ void ioctl_fake_reset(void)
 
 uint32_t ioctl_fake_count(void)
 {
-    return count;
+    return atomic_load(&count);
 }
 
 void ioctl_fake_fail(uint32_t index, int error)
@@ -69,6 +69,12 @@ void ioctl_fake_answer_all(unsigned long request, int answer)
     answers_all = true;
 }
 
+void ioctl_fake_refuse_all(unsigned long request, int error)
+{
+    ioctl_fake_answer_all(request, -1);
+    given_error = error;
+}
+
 void ioctl_fake_answer(unsigned long request, unsigned long argument, int answer)
 {
     has_answer = true;
@@ -82,10 +88,9 @@ void ioctl_fake_before_run(void (*hook)(void))
     run_hook = hook;
 }
 
-/* KVM_RUN and KVM_IRQ_LINE come from vCPU threads, and are not counted. */
 static bool is_counted(unsigned long request)
 {
-    return _IOC_TYPE(request) == KVMIO && request != KVM_RUN && request != KVM_IRQ_LINE;
+    return _IOC_TYPE(request) == KVMIO && request != KVM_RUN;
 }
 
 int ioctl(int fd, unsigned long request, ...)
@@ -108,13 +113,14 @@ int ioctl(int fd, unsigned long request, ...)
         return -1;
     }
     if (is_counted(request)) {
-        if (count++ == fail_index) {
+        if (atomic_fetch_add(&count, 1) == fail_index) {
             failed_request = request;
             failed_argument = argument;
             errno = fail_error;
             return -1;
         }
         if (has_answer && request == answered_request && (answers_all || argument == answered_argument)) {
+            errno = given_answer < 0 ? given_error : errno;
             return given_answer;
         }
     }

@@ -84,6 +84,8 @@ GUEST(wake);
 GUEST(woken);
 GUEST(interrupt);
 GUEST(timer);
+GUEST(late);
+GUEST(lines);
 GUEST(count);
 GUEST(sequence);
 GUEST(join);
@@ -909,6 +911,44 @@ Test(machine, says_in_one_line_why_kvm_run_failed)
     }
 }
 
+/* --- What a guest counts ------------------------------------------------------------------------------------------ */
+
+static volatile uint32_t *counters; /* the guest's, at COUNTERS */
+static volatile uint32_t *buffers;
+
+static void find_counters(uint8_t *place)
+{
+    counters = (volatile uint32_t *)(place + (COUNTERS - GUEST_BASE));
+    buffers = (volatile uint32_t *)(place + (BUFFERS - GUEST_BASE));
+}
+
+static int64_t now_microseconds(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+/* Time in which a guest that runs does something that shows. */
+static void let_pass(int64_t microseconds)
+{
+    int64_t end = now_microseconds() + microseconds;
+
+    while (now_microseconds() < end) {
+    }
+}
+
+/* Bounded by the test's own time. */
+static void await_change(volatile uint32_t *counter)
+{
+    uint32_t before = *counter;
+
+    while (*counter == before) {
+        cr_assert_not(is_stop_readable(0), "it has stopped by itself");
+    }
+}
+
 /* --- Interrupts ------------------------------------------------------------------------------------------------- */
 
 Test(machine, interrupts_a_guest_that_sleeps)
@@ -931,16 +971,149 @@ Test(machine, has_a_timer)
     run_to_exit(0x20);
 }
 
-/* The timer is made by the guest's first access to it: that can fail, too. */
-Test(machine, says_that_a_timer_cannot_be_had)
+Test(machine, says_that_an_interrupt_cannot_be_had)
 {
     LOAD(timer);
     create();
-    ioctl_fake_reset();
-    ioctl_fake_fail(0, ENOMEM);
+    ioctl_fake_refuse_all(KVM_INTERRUPT, EIO);
     start();
     finish(MACHINE_STOP_BROKEN);
-    cr_assert_str_eq(result.report, "vCPU 0: KVM_CREATE_PIT2: Cannot allocate memory\n");
+    cr_assert_str_eq(result.report, "interrupts: KVM_INTERRUPT: Input/output error\n");
+}
+
+static void raise_late(bool is_masked)
+{
+    struct irq_line line;
+    volatile uint8_t *flags;
+
+    find_counters(LOAD(late));
+    flags = (volatile uint8_t *)counters;
+    flags[1] = is_masked;
+    create();
+    line = machine_irq(machine, 4);
+    start();
+    cr_assert_eq(sem_wait(&output_came), 0);
+    irq_set(&line, true);
+    cr_assert_not(is_stop_readable(20));
+    flags[0] = 1;
+    finish(MACHINE_STOP_EXIT);
+    cr_assert_eq(result.exit_code, 0x24);
+}
+
+Test(machine, keeps_an_interrupt_until_the_guest_lets_it)
+{
+    raise_late(false);
+}
+
+Test(machine, keeps_an_interrupt_until_the_local_apic_lets_it)
+{
+    raise_late(true);
+}
+
+/* --- The I/O APIC ------------------------------------------------------------------------------------------------ */
+
+#define LINE_LEVEL 0x8000u
+
+static struct irq_line tested_line;
+static atomic_uint line_falls_at; /* the interrupt, within which it falls */
+
+static void lower_line(void *self, struct bus_access *access)
+{
+    (void)self;
+    if (access->value == atomic_load(&line_falls_at)) {
+        irq_set(&tested_line, false);
+    }
+}
+
+static void begin_anew(void)
+{
+    machine_destroy(machine);
+    machine = NULL;
+    loam_memory_destroy(memory);
+    set_up();
+}
+
+static void start_lines(unsigned int line, unsigned int pin, uint32_t entry)
+{
+    const struct bus_device device = {
+        .name = "test port", .space = BUS_PIO, .base = TEST_PORT, .bytes = 4, .access = lower_line};
+
+    find_counters(LOAD(lines));
+    counters[2] = 0x10 + 2 * pin;
+    counters[3] = entry | 0x2a;
+    create();
+    cr_assert_eq(bus_add(machine_bus(machine), &device), LOAM_OK);
+    tested_line = machine_irq(machine, line);
+    start();
+    cr_assert_eq(sem_wait(&output_came), 0);
+}
+
+/* As many as there are, and no more. */
+static void await_count(uint32_t count)
+{
+    while (counters[0] < count) {
+        cr_assert_not(is_stop_readable(1), "%s", result.report);
+    }
+    let_pass(2000);
+    cr_assert_eq(counters[0], count);
+}
+
+Test(machine, interrupts_again_by_a_level_that_was_ended_and_is_high_still)
+{
+    static const unsigned int lines[] = {10, 23};
+
+    for (size_t i = 0; i < sizeof lines / sizeof lines[0]; i++) {
+        atomic_store(&line_falls_at, 5);
+        start_lines(lines[i], lines[i], LINE_LEVEL);
+        let_pass(2000);
+        cr_assert_eq(counters[0], 0);
+        irq_set(&tested_line, true);
+        await_count(5);
+        atomic_store(&line_falls_at, 6);
+        irq_set(&tested_line, true);
+        await_count(6);
+        begin_anew();
+    }
+}
+
+Test(machine, interrupts_once_by_an_edge)
+{
+    start_lines(10, 10, 0);
+    for (uint32_t i = 1; i <= 20; i++) {
+        irq_set(&tested_line, true);
+        await_count(i);
+        irq_set(&tested_line, false);
+    }
+}
+
+/* A level that rises and falls a thousand times: nothing is left in service, nothing is lost. */
+Test(machine, interrupts_by_every_level)
+{
+    start_lines(5, 5, LINE_LEVEL);
+    for (uint32_t i = 1; i <= 1000; i++) {
+        atomic_store(&line_falls_at, i);
+        irq_set(&tested_line, true);
+        while (counters[0] < i) {
+            cr_assert_not(is_stop_readable(0));
+        }
+    }
+    await_count(1000);
+}
+
+/* As firmware leaves it: 18.2 times a second, wherever a table says that it is. */
+Test(machine, has_a_timer_that_ticks_from_the_start)
+{
+    for (unsigned int pin = 0; pin <= 2; pin += 2) {
+        int64_t begin;
+
+        start_lines(0, pin, 0);
+        await_change(counters);
+        begin = now_microseconds();
+        await_change(counters);
+        await_change(counters);
+        cr_assert_geq(now_microseconds() - begin, 54925, "two more, one period at least");
+        begin_anew();
+    }
 }
 
 /* --- Power and panic -------------------------------------------------------------------------------------------- */
@@ -992,42 +1165,6 @@ Test(machine, stops_when_the_guest_says_that_it_has_panicked)
 
 #define PAUSE_COUNT 200u
 #define PAUSE_SEED  UINT64_C(0x5eed0f9a05e5)
-
-static volatile uint32_t *counters; /* the guest's, at COUNTERS */
-static volatile uint32_t *buffers;
-
-static void find_counters(uint8_t *place)
-{
-    counters = (volatile uint32_t *)(place + (COUNTERS - GUEST_BASE));
-    buffers = (volatile uint32_t *)(place + (BUFFERS - GUEST_BASE));
-}
-
-static int64_t now_microseconds(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
-}
-
-/* Time in which a guest that runs does something that shows. */
-static void let_pass(int64_t microseconds)
-{
-    int64_t end = now_microseconds() + microseconds;
-
-    while (now_microseconds() < end) {
-    }
-}
-
-/* Bounded by the test's own time. */
-static void await_change(volatile uint32_t *counter)
-{
-    uint32_t before = *counter;
-
-    while (*counter == before) {
-        cr_assert_not(is_stop_readable(0), "it has stopped by itself");
-    }
-}
 
 static bool is_pause_readable(void)
 {
@@ -1700,7 +1837,7 @@ static const char *name_of(unsigned long request)
         {KVM_SET_TSS_ADDR, "KVM_SET_TSS_ADDR"},
         {KVM_SET_IDENTITY_MAP_ADDR, "KVM_SET_IDENTITY_MAP_ADDR"},
         {KVM_SET_USER_MEMORY_REGION, "slot"},
-        {KVM_CREATE_IRQCHIP, "KVM_CREATE_IRQCHIP"},
+        {KVM_ENABLE_CAP, "KVM_ENABLE_CAP"},
         {KVM_GET_SUPPORTED_CPUID, "KVM_GET_SUPPORTED_CPUID"},
         {KVM_CREATE_VCPU, "KVM_CREATE_VCPU"},
         {KVM_SET_CPUID2, "KVM_SET_CPUID2"},
