@@ -33,7 +33,6 @@
 #define MESSAGE_DESTINATION_BIT 12u
 #define MESSAGE_LOGICAL         (1u << 2)
 #define MESSAGE_ASSERTED        (1u << 14)
-#define MESSAGE_LEVEL           (1u << 15)
 
 static uint32_t bit(unsigned int pin)
 {
@@ -79,7 +78,8 @@ static struct ioapic_message message_of(uint64_t entry, unsigned int pin)
         .pin = pin,
         .is_level = is_level(entry),
         .address = MESSAGE_ADDRESS | destination | ((entry & ENTRY_LOGICAL) != 0 ? MESSAGE_LOGICAL : 0),
-        .data = (uint32_t)(entry & ENTRY_VECTOR) | mode | MESSAGE_ASSERTED | (is_level(entry) ? MESSAGE_LEVEL : 0),
+        .data =
+            (uint32_t)(entry & ENTRY_VECTOR) | mode | MESSAGE_ASSERTED | (is_level(entry) ? IOAPIC_MESSAGE_LEVEL : 0),
     };
 }
 
@@ -133,10 +133,9 @@ bool ioapic_take(struct ioapic *ioapic, struct ioapic_message *message)
     return false;
 }
 
-bool ioapic_level(const struct ioapic *ioapic, unsigned int pin, struct ioapic_message *message)
+struct ioapic_message ioapic_message(const struct ioapic *ioapic, unsigned int pin)
 {
-    *message = message_of(ioapic->entries[pin], pin);
-    return message->is_level;
+    return message_of(ioapic->entries[pin], pin);
 }
 
 /* Pin and half of a register behind the window; NULL: it is no entry's. */

@@ -40,6 +40,8 @@ struct ioapic {
     uint64_t entries[IOAPIC_PINS];
 };
 
+#define IOAPIC_MESSAGE_LEVEL (UINT32_C(1) << 15) /* in a message's data */
+
 /* As a device would write it to send an MSI (Intel SDM volume 3A, section 11.11), level and trigger mode included. */
 struct ioapic_message {
     unsigned int pin;
@@ -60,8 +62,8 @@ void ioapic_end(struct ioapic *ioapic, uint8_t vector);
 /* The next message that is due counts as sent from now on; false: none is. */
 bool ioapic_take(struct ioapic *ioapic, struct ioapic_message *message);
 
-/* What a pin's message is, whether it is due or not. false: it is no level, or none that is ever sent. pin < IOAPIC_PINS. */
-bool ioapic_level(const struct ioapic *ioapic, unsigned int pin, struct ioapic_message *message);
+/* What a pin's message is, whether it is due or not. pin < IOAPIC_PINS. */
+struct ioapic_message ioapic_message(const struct ioapic *ioapic, unsigned int pin);
 
 /* Whether an edge of pin would be sent. */
 bool ioapic_is_open(const struct ioapic *ioapic, unsigned int pin);

@@ -42,6 +42,25 @@ static bool is_same(const struct ioapic_message *one, const struct ioapic_messag
     return one->address == other->address && one->data == other->data;
 }
 
+static bool is_timers(unsigned int pin)
+{
+    return pin == IRQCHIP_TIMER_LINE || pin == TIMER_PIN;
+}
+
+/*
+ * What KVM is told of a pin, so that ends of its interrupt come back; false: they need not. The timer's do, although it is an
+ * edge: a route may say level, whatever is sent.
+ */
+static bool find_route(const struct irqchip *chip, unsigned int pin, struct ioapic_message *route)
+{
+    *route = ioapic_message(&chip->ioapic, pin);
+    if (is_timers(pin) && ioapic_is_open(&chip->ioapic, pin)) {
+        route->data |= IOAPIC_MESSAGE_LEVEL;
+        return true;
+    }
+    return route->is_level;
+}
+
 static void tell_routes(struct irqchip *chip)
 {
     struct route_table table = {.count = 0};
@@ -49,7 +68,7 @@ static void tell_routes(struct irqchip *chip)
     for (unsigned int pin = 0; pin < IOAPIC_PINS; pin++) {
         struct ioapic_message *route = &chip->routes[pin];
 
-        if (ioapic_level(&chip->ioapic, pin, route)) {
+        if (find_route(chip, pin, route)) {
             table.entries[table.count++] = (struct kvm_irq_routing_entry){
                 .gsi = pin, .type = KVM_IRQ_ROUTING_MSI, .u.msi = {.address_lo = route->address, .data = route->data}};
         }
@@ -63,8 +82,9 @@ static void tell_routes(struct irqchip *chip)
 static void send(struct irqchip *chip, const struct ioapic_message *message)
 {
     struct kvm_msi msi = {.address_lo = message->address, .data = message->data};
+    struct ioapic_message route;
 
-    if (message->is_level && !is_same(message, &chip->routes[message->pin])) {
+    if (find_route(chip, message->pin, &route) && !is_same(&route, &chip->routes[message->pin])) {
         tell_routes(chip);
     }
     (void)kvm_ioctl(chip->vm_fd, KVM_SIGNAL_MSI, &msi);
@@ -121,23 +141,45 @@ bool irqchip_hears_timer(const struct irqchip *chip)
     return atomic_load(&chip->is_heard);
 }
 
+static bool is_timers_vector(const struct irqchip *chip, uint8_t vector)
+{
+    const unsigned int pins[] = {IRQCHIP_TIMER_LINE, TIMER_PIN};
+    bool is_one = false;
+
+    for (size_t i = 0; i < sizeof pins / sizeof pins[0]; i++) {
+        is_one = is_one || (ioapic_is_open(&chip->ioapic, pins[i]) &&
+                            (uint8_t)ioapic_message(&chip->ioapic, pins[i]).data == vector);
+    }
+    return is_one;
+}
+
 void irqchip_end(struct irqchip *chip, uint8_t vector)
 {
+    bool is_timer;
+
     begin(chip);
+    is_timer = is_timers_vector(chip, vector);
     ioapic_end(&chip->ioapic, vector);
     finish(chip);
+    if (is_timer) {
+        chip->owner.taken(chip->owner.self);
+    }
 }
 
 /* --- vCPU 0 ------------------------------------------------------------------------------------------------------ */
 
 static bool acknowledge(struct irqchip *chip, uint8_t *vector)
 {
-    bool is_raised;
+    bool is_raised, is_timer;
 
     begin(chip);
     is_raised = pic_is_raised(&chip->pic);
     *vector = is_raised ? pic_acknowledge(&chip->pic) : 0;
+    is_timer = is_raised && *vector == pic_vector(&chip->pic, IRQCHIP_TIMER_LINE);
     finish(chip);
+    if (is_timer) {
+        chip->owner.taken(chip->owner.self);
+    }
     return is_raised;
 }
 

@@ -10,8 +10,9 @@
  *            -> I/O APIC -> any local APIC: KVM_SIGNAL_MSI, from whichever thread set the line
  *
  * A level's EOI has to come back to the I/O APIC, so KVM is told of it as a route (KVM_SET_GSI_ROUTING), before the first
- * interrupt that is sent by it: a vCPU that ends one comes back with KVM_EXIT_IOAPIC_EOI. A guest without levels, and without
- * an I/O APIC, costs KVM nothing. Only the first vCPU hears the 8259As.
+ * interrupt that is sent by it: a vCPU that ends one comes back with KVM_EXIT_IOAPIC_EOI. Those of the timer's interrupt do
+ * too, as far as KVM sees them: not where a processor carries out EOIs of edges itself (AVIC). A guest without either costs KVM
+ * nothing. Only the first vCPU hears the 8259As.
  *
  * Lines are those of a PC: line n is input n of both, but for 0, the timer's, which is at inputs 0 and 2 of the I/O APIC,
  * where one or the other table tells of it. There is one device at a line. A line is asserted or not (ioapic.h).
@@ -45,6 +46,8 @@ struct irqchip_owner {
     void (*catch_up)(void *self);
     /* irqchip_hears_timer has changed, and may have changed again. */
     void (*attend)(void *self);
+    /* An interrupt of the timer's has been taken by an 8259A's processor, or ended at a local APIC. */
+    void (*taken)(void *self);
     void *self;
 };
 

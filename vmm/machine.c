@@ -276,6 +276,11 @@ static void attend_timer(void *self)
     pit_attend(&((struct machine *)self)->pit);
 }
 
+static void tick_taken(void *self)
+{
+    pit_taken(&((struct machine *)self)->pit);
+}
+
 static bool is_timer_heard(void *self)
 {
     return irqchip_hears_timer(&((struct machine *)self)->irqchip);
@@ -283,7 +288,8 @@ static bool is_timer_heard(void *self)
 
 static enum loam_error add_interrupts(struct machine *machine, struct loam_diag *diag)
 {
-    const struct irqchip_owner owner = {call_first_vcpu, interrupts_failed, catch_timer_up, attend_timer, machine};
+    const struct irqchip_owner owner = {call_first_vcpu, interrupts_failed, catch_timer_up,
+                                        attend_timer,    tick_taken,        machine};
     enum loam_error error = irqchip_init(&machine->irqchip, machine->vm_fd, &owner, diag);
 
     if (error != LOAM_OK) {

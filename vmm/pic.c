@@ -276,6 +276,11 @@ uint8_t pic_acknowledge(struct pic *pic)
     return (uint8_t)(chip->base | line);
 }
 
+uint8_t pic_vector(const struct pic *pic, unsigned int line)
+{
+    return (uint8_t)(pic->chips[line / LINES_OF_CHIP % PIC_CHIPS].base | line % LINES_OF_CHIP);
+}
+
 bool pic_is_open(const struct pic *pic, unsigned int line)
 {
     const struct pic_chip *chip = &pic->chips[line / LINES_OF_CHIP % PIC_CHIPS];

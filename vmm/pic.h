@@ -62,6 +62,9 @@ bool pic_is_raised(const struct pic *pic);
 /* The processor takes the interrupt: its vector. A request that is gone is line 7, spurious, which is not in service. */
 uint8_t pic_acknowledge(struct pic *pic);
 
+/* The vector of line, which is below PIC_LINES. */
+uint8_t pic_vector(const struct pic *pic, unsigned int line);
+
 /* Whether a request of line would be raised, now or after others. */
 bool pic_is_open(const struct pic *pic, unsigned int line);
 

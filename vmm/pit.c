@@ -69,18 +69,49 @@ static void set_line(struct pit *pit, bool is_high)
     }
 }
 
-/* Counter 0 has not been written to since seen. */
+/* Of a rate or a square wave the line stays high until the next, lest it rise when its output does and the tick is owed. */
+static void raise_line(struct pit *pit)
+{
+    set_line(pit, false);
+    set_line(pit, true);
+    pit->is_taken = false;
+}
+
+static void owe_nothing(struct pit *pit)
+{
+    pit->owed = 0;
+    pit->is_taken = true;
+}
+
+/* How often the output has risen since seen, as far as anybody minds. Counter 0 has not been written to. */
+static uint32_t count_rises(const struct pit *pit, int64_t now)
+{
+    int64_t at = pit->seen;
+    uint32_t count = 0;
+
+    while (count <= PIT_OWED_MAX && pit_counter_next_rise(&pit->state.counters[0], at, &at) && at <= now) {
+        count++;
+    }
+    return count;
+}
+
+/* Who is owed the most that there is has not been taking any, and does not say so any more. */
 static void hand_on(struct pit *pit, int64_t now)
 {
-    const struct pit_counter *counter = &pit->state.counters[0];
-    int64_t rise;
+    const bool is_slow = pit->state.counters[0].count >= pit_clocks(PIT_SHORTEST_NANOSECONDS);
+    uint32_t due = count_rises(pit, now);
 
-    if (pit_counter_next_rise(counter, pit->seen, &rise) && rise <= now) {
-        set_line(pit, false);
-        set_line(pit, true);
-    }
-    set_line(pit, pit_counter_out(counter, now));
     pit->seen = now;
+    if (due == 0) {
+        return;
+    }
+    due = pit->has_answers && is_slow ? due + pit->owed : 1;
+    pit->has_answers = pit->has_answers && due <= PIT_OWED_MAX;
+    if (pit->is_taken || !pit->has_answers || !is_slow) {
+        due--;
+        raise_line(pit);
+    }
+    pit->owed = pit->has_answers ? due : 0;
 }
 
 /* When the thread has something to do again, in nanoseconds of CLOCK_MONOTONIC. false: when it is called. */
@@ -137,7 +168,23 @@ void pit_catch_up(struct pit *pit)
 void pit_attend(struct pit *pit)
 {
     pthread_mutex_lock(&pit->lock);
+    if (!pit->is_heard(pit->self)) {
+        owe_nothing(pit);
+        pit->has_answers = false;
+    }
     pthread_cond_signal(&pit->changed);
+    pthread_mutex_unlock(&pit->lock);
+}
+
+void pit_taken(struct pit *pit)
+{
+    pthread_mutex_lock(&pit->lock);
+    pit->has_answers = true;
+    pit->is_taken = true;
+    if (pit->owed > 0) {
+        pit->owed--;
+        raise_line(pit);
+    }
     pthread_mutex_unlock(&pit->lock);
 }
 
@@ -170,12 +217,30 @@ static void write_control(struct pit *pit, int64_t now, uint8_t word)
     }
 }
 
+/* Counter 0 begins anew, and its output may change with that. */
+static void write_ticking(struct pit *pit, int64_t now, bool was_high)
+{
+    const bool is_high = pit_counter_out(&pit->state.counters[0], now);
+
+    owe_nothing(pit);
+    if (is_high && !was_high) {
+        raise_line(pit);
+    } else if (!is_high) {
+        set_line(pit, false);
+    }
+}
+
 static void write_port(struct pit *pit, int64_t now, uint64_t offset, uint8_t value)
 {
+    const bool was_high = pit_counter_out(&pit->state.counters[0], now);
+
     if (offset == CONTROL_PORT) {
         write_control(pit, now, value);
     } else {
         pit_counter_write(&pit->state.counters[offset], now, value);
+    }
+    if (offset == 0 || (offset == CONTROL_PORT && value >> CONTROL_COUNTER_BIT == 0 && (value & CONTROL_ACCESS) != 0)) {
+        write_ticking(pit, now, was_high);
     }
 }
 
@@ -202,7 +267,6 @@ void pit_access(void *self, struct bus_access *access)
         }
     }
     if (access->is_write) {
-        hand_on(pit, now);
         pthread_cond_signal(&pit->changed);
     } else {
         access->value = value;
@@ -260,6 +324,7 @@ void pit_init(struct pit *pit, struct irq_line irq, bool (*is_heard)(void *self)
     pthread_condattr_destroy(&attributes);
     leave_as_firmware_does(pit);
     pit->is_high = pit_counter_out(&pit->state.counters[0], 0);
+    pit->is_taken = true;
 }
 
 enum loam_error pit_start(struct pit *pit, struct loam_diag *diag)
@@ -286,7 +351,7 @@ void pit_destroy(struct pit *pit)
 void pit_hold(struct pit *pit)
 {
     pthread_mutex_lock(&pit->lock);
-    pit->held = monotonic();
+    pit->held = pit->is_held ? pit->held : monotonic();
     pit->is_held = true;
     pthread_mutex_unlock(&pit->lock);
 }

@@ -7,8 +7,12 @@
  * memory's refresh; counter 2, the speaker's, is not programmed, and its gate is closed.
  *
  * The interrupt line rises when counter 0's output does. A thread waits for that while anybody hears the line; when nobody
- * does, what has happened is made up for by whoever is about to look (pit_catch_up). A tick for which the thread comes too late
- * is one with the next: ticks do not gather, nor come more often than PIT_SHORTEST_NANOSECONDS, whatever the guest asks for.
+ * does, what has happened is made up for by whoever is about to look (pit_catch_up).
+ *
+ * A guest whose vCPU does not run for a while counts on ticks all the same: one that comes before the last was taken is owed,
+ * up to PIT_OWED_MAX, and comes when the last is. That takes somebody who says when one is taken (pit_taken); without, a tick
+ * that comes too early is lost, as on a PC. Ticks do not come more often than PIT_SHORTEST_NANOSECONDS apart, whatever the guest
+ * asks for.
  *
  * Threads: pit_init to pit_start and pit_destroy from one; all else from any. The line is set under the PIT's lock.
  */
@@ -32,6 +36,7 @@
 #define PIT_COUNTERS             3u
 #define PIT_HERTZ                1193182
 #define PIT_SHORTEST_NANOSECONDS 200000
+#define PIT_OWED_MAX             20u
 
 /* All that a guest can tell. */
 struct pit_state {
@@ -49,8 +54,11 @@ struct pit {
     int64_t zero;       /* nanoseconds of CLOCK_MONOTONIC at which the clock was 0, had it never been held */
     bool is_held;       /* the clock stands at held */
     int64_t held;       /* nanoseconds of CLOCK_MONOTONIC */
-    int64_t seen;       /* the clock up to which the line has risen */
+    int64_t seen;       /* the clock up to which the line has risen, or is owed */
     bool is_high;       /* the line */
+    bool has_answers;   /* it is known when a tick is taken */
+    bool is_taken;      /* the last one was */
+    uint32_t owed;      /* with has_answers, until the last one is taken */
     int64_t next_raise; /* nanoseconds of CLOCK_MONOTONIC before which the thread raises nothing */
     bool is_leaving;
     bool has_thread;
@@ -75,6 +83,9 @@ void pit_catch_up(struct pit *pit);
 
 /* is_heard may say something else than before. */
 void pit_attend(struct pit *pit);
+
+/* The guest has taken a tick. Without the lock of whoever answers pit's line. */
+void pit_taken(struct pit *pit);
 
 /* The clock stands still, and no line rises; and it goes on. */
 void pit_hold(struct pit *pit);

@@ -159,12 +159,11 @@ Test(ioapic, hands_on_destinations_and_modes)
     pulse(1);
     expect_message(1, 0xfeeff004, 0x4141, false);
     for (uint32_t mode = 0; mode < 8; mode++) {
-        struct ioapic_message message;
         bool is_known = mode != 3 && mode != 6 && mode != 7;
 
         write_entry(2, mode << 8 | LEVEL | 0x50, 0);
         cr_expect_eq(ioapic_is_open(&ioapic, 2), is_known, "mode %" PRIu32, mode);
-        cr_expect_eq(ioapic_level(&ioapic, 2, &message), mode < 2, "mode %" PRIu32, mode);
+        cr_expect_eq(ioapic_message(&ioapic, 2).is_level, mode < 2, "mode %" PRIu32, mode);
         pulse(2);
         if (is_known && mode >= 2) {
             expect_message(2, 0xfee00000, 0x4050 | mode << 8, false);
@@ -270,17 +269,18 @@ Test(ioapic, has_no_ear_for_polarity)
     cr_expect_not(ioapic_take(&ioapic, &message));
 }
 
-Test(ioapic, says_what_a_level_would_send)
+Test(ioapic, says_what_a_pin_would_send)
 {
     struct ioapic_message message;
 
     write_entry(9, LEVEL | MASKED | LOGICAL | 0x49, 0x03000000);
-    cr_expect(ioapic_level(&ioapic, 9, &message));
+    message = ioapic_message(&ioapic, 9);
+    cr_expect(message.is_level);
     cr_expect_eq(message.pin, 9);
     cr_expect_eq(message.address, 0xfee03004);
-    cr_expect_eq(message.data, 0xc049);
+    cr_expect_eq(message.data, 0x4049 | IOAPIC_MESSAGE_LEVEL);
     write_entry(9, 0x49, 0x03000000);
-    cr_expect_not(ioapic_level(&ioapic, 9, &message));
+    cr_expect_not(ioapic_message(&ioapic, 9).is_level);
 }
 
 Test(ioapic, has_no_more_pins_than_it_has)

@@ -24,7 +24,7 @@ static struct kvm kvm;
 static int vm_fd, vcpu_fd;
 static struct irqchip chip;
 static struct bus bus;
-static uint32_t call_count, failure_count, catch_up_count, attend_count;
+static uint32_t call_count, failure_count, catch_up_count, attend_count, taken_count;
 static struct loam_diag failure;
 
 static bool is_locked_on_purpose;
@@ -65,6 +65,12 @@ static void attend(void *self)
     attend_count++;
 }
 
+static void taken(void *self)
+{
+    expect_unlocked(self);
+    taken_count++;
+}
+
 static void enable_apic(void)
 {
     struct kvm_lapic_state apic;
@@ -79,7 +85,7 @@ static void enable_apic(void)
 
 static void set_up(void)
 {
-    const struct irqchip_owner owner = {call_back, keep_failure, catch_up, attend, &chip};
+    const struct irqchip_owner owner = {call_back, keep_failure, catch_up, attend, taken, &chip};
     struct loam_diag diag = {0};
 
     if (access(KVM_DEVICE, R_OK | W_OK) != 0) {
@@ -339,6 +345,40 @@ Test(irqchip, says_when_the_timer_is_heard)
     cr_expect_not(irqchip_hears_timer(&chip));
 }
 
+Test(irqchip, says_when_a_tick_is_taken)
+{
+    struct kvm_run run = {.ready_for_interrupt_injection = 1};
+
+    initialise_first(0xfc);
+    irqchip_set_line(&chip, 1, true);
+    irqchip_enter(&chip, vcpu_fd, &run);
+    cr_expect_eq(taken_count, 0, "another line's");
+    out(0x20, 1, 0x20);
+    irqchip_set_line(&chip, 0, true);
+    cr_expect_eq(taken_count, 0);
+    run.ready_for_interrupt_injection = 1;
+    irqchip_enter(&chip, vcpu_fd, &run);
+    cr_expect_eq(taken_count, 1);
+    initialise_first(0xff);
+    write_entry(2, 0x42);
+    write_entry(4, 0x44);
+    ioctl_fake_reset();
+    irqchip_set_line(&chip, 0, false);
+    irqchip_set_line(&chip, 0, true);
+    cr_expect_eq(ioctl_fake_count(), 2, "KVM is told that the end of this edge is wanted");
+    irqchip_set_line(&chip, 0, false);
+    irqchip_set_line(&chip, 0, true);
+    cr_expect_eq(ioctl_fake_count(), 3);
+    cr_expect_not(has_bit(APIC_TMR, 0x42), "and an edge it is");
+    irqchip_end(&chip, 0x44);
+    cr_expect_eq(taken_count, 1);
+    irqchip_end(&chip, 0x42);
+    cr_expect_eq(taken_count, 2);
+    write_entry(2, MASKED | 0x42);
+    irqchip_end(&chip, 0x42);
+    cr_expect_eq(taken_count, 2);
+}
+
 Test(irqchip, has_the_timers_line_brought_up_to_date_before_it_is_looked_at)
 {
     uint32_t number = 0;
@@ -402,7 +442,7 @@ Test(irqchip, is_changed_by_one_thread_at_a_time)
 
 Test(irqchip, is_refused_where_kvm_has_no_such_controllers)
 {
-    const struct irqchip_owner owner = {call_back, keep_failure, catch_up, attend, &chip};
+    const struct irqchip_owner owner = {call_back, keep_failure, catch_up, attend, taken, &chip};
     struct irqchip another;
     struct loam_diag diag = {0};
 

@@ -1049,10 +1049,10 @@ static void begin_anew(void)
     set_up();
 }
 
-static void start_lines(unsigned int line, unsigned int pin, uint32_t entry)
+static void start_lines_with(bus_access_fn *access, unsigned int line, unsigned int pin, uint32_t entry)
 {
     const struct bus_device device = {
-        .name = "test port", .space = BUS_PIO, .base = TEST_PORT, .bytes = 4, .access = lower_line};
+        .name = "test port", .space = BUS_PIO, .base = TEST_PORT, .bytes = 4, .access = access};
 
     find_counters(LOAD(lines));
     counters[2] = 0x10 + 2 * pin;
@@ -1071,6 +1071,11 @@ static void await_falls(uint32_t count)
     while (atomic_load(&fall_count) < count) {
         cr_assert_not(is_stop_readable(0), "%s", result.report);
     }
+}
+
+static void start_lines(unsigned int line, unsigned int pin, uint32_t entry)
+{
+    start_lines_with(lower_line, line, pin, entry);
 }
 
 /*
@@ -1147,6 +1152,33 @@ Test(machine, has_a_timer_that_ticks_from_the_start)
         cr_assert_geq(now_microseconds() - begin, 54925, "two more, one period at least");
         begin_anew();
     }
+}
+
+#define TICK_MICROSECONDS 54926
+#define TICKS_MISSED      6
+#define TICKS_BEFORE      3
+
+static _Atomic int64_t hold_up_end; /* of the guest, within an access */
+
+static void hold_up(void *self, struct bus_access *access)
+{
+    (void)self;
+    if (access->value == TICKS_BEFORE) {
+        let_pass(TICKS_MISSED * TICK_MICROSECONDS);
+        atomic_store(&hold_up_end, now_microseconds());
+    }
+}
+
+/* It runs on as soon as it is let, and has what ticks it missed at once, not by and by. */
+Test(machine, gives_a_guest_that_was_held_up_the_ticks_that_it_missed)
+{
+    atomic_store(&hold_up_end, 0);
+    start_lines_with(hold_up, 0, 2, 0);
+    while (counters[0] < TICKS_BEFORE + TICKS_MISSED) {
+        cr_assert_not(is_stop_readable(0), "%s", result.report);
+    }
+    cr_assert_neq(atomic_load(&hold_up_end), 0);
+    cr_assert_lt(now_microseconds() - atomic_load(&hold_up_end), TICKS_MISSED / 2 * TICK_MICROSECONDS);
 }
 
 /* --- Power and panic -------------------------------------------------------------------------------------------- */

@@ -386,6 +386,142 @@ Test(pit, ticks_no_faster_than_it_should)
     program(0, 2, 1);
 }
 
+/* --- What is owed ------------------------------------------------------------------------------------------------ */
+
+#define TICK INT64_C(1193) /* clocks of about a millisecond */
+
+/* Time is the test's own: the clock is held, and moved by whole ticks. */
+static void begin_ticks(uint32_t count)
+{
+    atomic_store(&is_heard, true);
+    pit_hold(&pit);
+    program(0, 2, count);
+    pit.held += pit_nanoseconds(2); /* into the first cycle */
+}
+
+static uint32_t rises_after(uint32_t ticks)
+{
+    const uint32_t before = atomic_load(&rise_count);
+
+    pit.held += pit_nanoseconds(ticks * TICK);
+    pit_catch_up(&pit);
+    return atomic_load(&rise_count) - before;
+}
+
+static uint32_t rises_when_taken(void)
+{
+    const uint32_t before = atomic_load(&rise_count);
+
+    pit_taken(&pit);
+    return atomic_load(&rise_count) - before;
+}
+
+Test(pit, owes_ticks_until_the_last_is_taken)
+{
+    begin_ticks(TICK);
+    cr_expect_eq(rises_after(1), 1);
+    cr_expect_eq(rises_after(1), 1, "nobody has ever taken any");
+    cr_expect_eq(rises_after(3), 1, "nor is anybody owed any");
+    cr_expect_eq(rises_when_taken(), 0);
+    cr_expect_eq(rises_after(1), 1);
+    cr_expect_eq(rises_after(1), 0, "the last was not taken");
+    cr_expect_eq(rises_after(2), 0);
+    for (uint32_t i = 0; i < 3; i++) {
+        cr_expect_eq(rises_when_taken(), 1, "tick %" PRIu32 " of those owed", i);
+    }
+    cr_expect_eq(rises_when_taken(), 0);
+    cr_expect_eq(rises_after(4), 1);
+    for (uint32_t i = 0; i < 3; i++) {
+        cr_expect_eq(rises_when_taken(), 1, "tick %" PRIu32 " of four at once", i);
+    }
+    cr_expect_eq(rises_when_taken(), 0);
+}
+
+/* Whoever takes none, and is owed the most, hears of each again, and is owed none. */
+Test(pit, ticks_on_for_who_takes_none)
+{
+    begin_ticks(TICK);
+    cr_expect_eq(rises_after(1), 1);
+    cr_expect_eq(rises_when_taken(), 0);
+    cr_expect_eq(rises_after(1), 1);
+    for (uint32_t i = 0; i < PIT_OWED_MAX; i++) {
+        cr_expect_eq(rises_after(1), 0);
+    }
+    cr_expect_eq(rises_after(1), 1);
+    cr_expect_eq(rises_after(1), 1);
+    cr_expect_eq(rises_when_taken(), 0);
+    cr_expect_eq(rises_after(1000), 1, "so long a time is lost but for one");
+    cr_expect_eq(rises_when_taken(), 0);
+}
+
+Test(pit, owes_nothing_of_what_is_over)
+{
+    for (uint32_t i = 0; i < 2; i++) {
+        begin_ticks(TICK);
+        cr_expect_eq(rises_after(1), 1);
+        cr_expect_eq(rises_when_taken(), 0);
+        cr_expect_eq(rises_after(5), 1);
+        if (i == 0) {
+            program(0, 2, TICK); /* a new count */
+        } else {
+            set_heard(false);
+        }
+        cr_expect_eq(rises_when_taken(), 0, "round %" PRIu32, i);
+    }
+}
+
+Test(pit, owes_nothing_of_ticks_that_are_too_fast)
+{
+    begin_ticks(2);
+    for (uint32_t i = 0; i < 10; i++) {
+        cr_expect_eq(rises_after(1), 1);
+        cr_expect_eq(rises_when_taken(), 0);
+        cr_expect_eq(rises_after(1), 1);
+        cr_expect_eq(rises_after(1), 1, "nor is it waited for");
+    }
+}
+
+/* The output falls in the middle, and the line must not, lest it rise with the output when the tick is owed. */
+Test(pit, does_not_raise_what_it_owes_by_a_square_wave)
+{
+    begin_ticks(TICK);
+    program(0, 3, TICK);
+    pit.held += pit_nanoseconds(2);
+    cr_expect_eq(rises_after(1), 1);
+    cr_expect_eq(rises_when_taken(), 0);
+    cr_expect_eq(rises_after(1), 1);
+    for (uint32_t i = 0; i < 10; i++) {
+        const uint32_t before = atomic_load(&rise_count);
+
+        pit.held += pit_nanoseconds(TICK) / 10 * 7;
+        pit_catch_up(&pit);
+        pit.held += pit_nanoseconds(TICK) / 10 * 3;
+        pit_catch_up(&pit);
+        cr_expect_eq(atomic_load(&rise_count), before);
+    }
+    cr_expect_eq(rises_when_taken(), 1);
+}
+
+/* By a mode whose output is high, where it was low; and not where it was high. */
+Test(pit, rises_by_a_control_word)
+{
+    uint32_t before;
+
+    atomic_store(&is_heard, true);
+    before = atomic_load(&rise_count);
+    out(CONTROL, 0x34);
+    cr_expect_eq(atomic_load(&rise_count), before);
+    cr_expect(atomic_load(&level));
+    out(CONTROL, 0x30);
+    cr_expect_not(atomic_load(&level));
+    out(CONTROL, 0x00); /* latches */
+    out(CONTROL, BACK | 2);
+    out(CONTROL, 0x70); /* another counter's */
+    cr_expect_eq(atomic_load(&rise_count), before);
+    out(CONTROL, 0x34);
+    cr_expect_eq(atomic_load(&rise_count), before + 1);
+}
+
 /* --- Standing still ---------------------------------------------------------------------------------------------- */
 
 Test(pit, stands_still_while_it_is_held)
@@ -492,6 +628,11 @@ static void attend(void *self)
     pit_attend(self);
 }
 
+static void take_one(void *self)
+{
+    pit_taken(self);
+}
+
 static void hold(void *self)
 {
     pit_hold(self);
@@ -504,7 +645,7 @@ static void go_on(void *self)
 
 Test(pit, is_used_by_one_thread_at_a_time)
 {
-    void (*const calls[])(void *) = {access_ports, access_speaker, catch_up, attend, hold, go_on};
+    void (*const calls[])(void *) = {access_ports, access_speaker, catch_up, attend, take_one, hold, go_on};
 
     for (size_t i = 0; i < sizeof calls / sizeof calls[0]; i++) {
         struct waiter waiter;
