@@ -96,6 +96,16 @@ bool ioapic_is_open(const struct ioapic *ioapic, unsigned int pin)
     return pin < IOAPIC_PINS && (ioapic->entries[pin] & ENTRY_MASKED) == 0 && is_sent(ioapic->entries[pin]);
 }
 
+bool ioapic_is_quiet(const struct ioapic *ioapic)
+{
+    bool is_quiet = true;
+
+    for (unsigned int pin = 0; pin < IOAPIC_PINS; pin++) {
+        is_quiet = is_quiet && (!ioapic_is_open(ioapic, pin) || delivery(ioapic->entries[pin]) < DELIVERY_SMI);
+    }
+    return is_quiet;
+}
+
 void ioapic_set_line(struct ioapic *ioapic, unsigned int pin, bool is_asserted)
 {
     if (pin >= IOAPIC_PINS) {

@@ -68,6 +68,9 @@ struct ioapic_message ioapic_message(const struct ioapic *ioapic, unsigned int p
 /* Whether an edge of pin would be sent. */
 bool ioapic_is_open(const struct ioapic *ioapic, unsigned int pin);
 
+/* Whether no pin, once asserted, sends more than an interrupt, which a processor takes only while it lets interrupts. */
+bool ioapic_is_quiet(const struct ioapic *ioapic);
+
 /* Registers at offset. */
 uint32_t ioapic_read(const struct ioapic *ioapic, uint64_t offset);
 void ioapic_write(struct ioapic *ioapic, uint64_t offset, uint32_t value);

@@ -141,6 +141,16 @@ bool irqchip_hears_timer(const struct irqchip *chip)
     return atomic_load(&chip->is_heard);
 }
 
+bool irqchip_is_quiet(struct irqchip *chip)
+{
+    bool is_quiet;
+
+    pthread_mutex_lock(&chip->lock);
+    is_quiet = ioapic_is_quiet(&chip->ioapic);
+    pthread_mutex_unlock(&chip->lock);
+    return is_quiet;
+}
+
 static bool is_timers_vector(const struct irqchip *chip, uint8_t vector)
 {
     const unsigned int pins[] = {IRQCHIP_TIMER_LINE, TIMER_PIN};

@@ -79,6 +79,9 @@ void irqchip_set_line(void *chip, unsigned int line, bool is_asserted);
 /* Whether an edge of the timer's line would interrupt the guest, now or once it lets it. Any thread. */
 bool irqchip_hears_timer(const struct irqchip *chip);
 
+/* Whether a vCPU that has interrupts off sleeps through whatever lines do (ioapic_is_quiet). Any thread. */
+bool irqchip_is_quiet(struct irqchip *chip);
+
 /*
  * Before each KVM_RUN of vCPU 0, with the run that its last one left: hand in what waits, if it can be taken, and have KVM come
  * back when the rest can be.

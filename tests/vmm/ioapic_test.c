@@ -283,6 +283,17 @@ Test(ioapic, says_what_a_pin_would_send)
     cr_expect_not(ioapic_message(&ioapic, 9).is_level);
 }
 
+Test(ioapic, is_quiet_while_it_sends_interrupts_alone)
+{
+    cr_expect(ioapic_is_quiet(&ioapic));
+    for (uint32_t mode = 0; mode < 8; mode++) {
+        write_entry(23, MASKED | mode << 8, 0);
+        cr_expect(ioapic_is_quiet(&ioapic), "masked, mode %" PRIu32, mode);
+        write_entry(23, mode << 8, 0);
+        cr_expect_eq(ioapic_is_quiet(&ioapic), mode != 2 && mode != 4 && mode != 5, "mode %" PRIu32, mode);
+    }
+}
+
 Test(ioapic, has_no_more_pins_than_it_has)
 {
     ioapic_set_line(&ioapic, IOAPIC_PINS, true);

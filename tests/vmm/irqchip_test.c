@@ -229,6 +229,14 @@ Test(irqchip, says_that_a_route_cannot_be_told)
     cr_expect_eq(failure.system_errno, ENOMEM);
 }
 
+Test(irqchip, is_quiet_while_lines_send_interrupts_alone)
+{
+    write_entry(23, 0x44);
+    cr_expect(irqchip_is_quiet(&chip));
+    write_entry(23, 0x400); /* NMI */
+    cr_expect_not(irqchip_is_quiet(&chip));
+}
+
 /* --- The 8259As -------------------------------------------------------------------------------------------------- */
 
 Test(irqchip, calls_the_first_vcpu_back_once_for_what_waits)
@@ -404,6 +412,11 @@ static void end_vector(void *self)
     irqchip_end(self, 0x45);
 }
 
+static void ask_quiet(void *self)
+{
+    (void)irqchip_is_quiet(self);
+}
+
 static void read_port(void *self)
 {
     (void)self;
@@ -426,7 +439,7 @@ static void read_ioapic(void *self)
 
 Test(irqchip, is_changed_by_one_thread_at_a_time)
 {
-    void (*const calls[])(void *) = {set_line, end_vector, read_trigger, read_port, read_ioapic};
+    void (*const calls[])(void *) = {set_line, end_vector, ask_quiet, read_trigger, read_port, read_ioapic};
 
     for (size_t i = 0; i < sizeof calls / sizeof calls[0]; i++) {
         struct waiter waiter;
