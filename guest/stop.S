@@ -13,6 +13,7 @@
     .asciz "Xen"
     .quad start
 
+#ifndef LOAM_GUEST_INTERRUPTS
     /* guest/abi.h: LOAM_ABI_NOTE_WITHOUT, LOAM_ABI_WITHOUT_INTERRUPTS */
     .balign 4
     .long 5
@@ -21,6 +22,7 @@
     .asciz "Loam"
     .balign 4
     .long 1
+#endif
 
     .section .text.start, "ax", @progbits
     .code32

@@ -20,6 +20,7 @@
 #include "vmm/crew.h"
 #include "vmm/decode.h"
 #include "vmm/guest_clock.h"
+#include "vmm/irqchip.h"
 #include "vmm/kvm.h"
 #include "vmm/lookout.h"
 #include "vmm/lost_memory.h"
@@ -73,7 +74,8 @@ struct machine {
     void (*serial_output)(void *self, const uint8_t *bytes, size_t count);
     void (*serial_pace)(void *self);
     void *serial_self;
-    struct pit pit;
+    struct irqchip irqchip; /* with has_irqchip */
+    struct pit pit;         /* with has_pit */
     struct power power;
     struct pvpanic pvpanic;
     struct platform platform;
@@ -83,8 +85,10 @@ struct machine {
     struct lookout lookout;
     pthread_mutex_t pausing;          /* pauses begin and end one after the other; before the crew's */
     struct machine_debugger debugger; /* stopped NULL: none */
-    bool has_interrupts;              /* irqchip and PIT */
-    bool has_virtio_range;            /* in the map */
+    bool has_interrupts;              /* it is to have interrupt controllers and a PIT */
+    bool has_irqchip;
+    bool has_pit;
+    bool has_virtio_range; /* in the map */
     bool has_rng;
     atomic_uint reason;       /* enum machine_stop_reason */
     atomic_uint pacing_count; /* vCPUs that wait for the reader of their output, and are not to be woken for a look */
@@ -99,8 +103,8 @@ struct machine {
 static_assert(sizeof((struct machine *)0)->report == sizeof((struct machine_result *)0)->report, "copied whole");
 static_assert(sizeof((struct machine *)0)->cause == sizeof((struct machine_result *)0)->cause, "copied whole");
 
-/* Which vCPU this thread runs: for devices, which are told of an access but not by whom. */
-static _Thread_local uint32_t current_vcpu;
+/* Which vCPU this thread runs: for devices, which are told of an access but not by whom. NULL: none. */
+static _Thread_local const struct vcpu *current_vcpu;
 
 /* Whether this thread has been told that it runs vCPUs. */
 static _Thread_local bool has_begun;
@@ -137,7 +141,7 @@ static void stop_here(struct machine *machine, enum machine_stop_reason reason, 
 {
     if (claim_stop(machine, reason)) {
         machine->exit_code = exit_code;
-        machine->stop_vcpu = current_vcpu;
+        machine->stop_vcpu = current_vcpu->index;
         announce_stop(machine);
     }
 }
@@ -191,15 +195,6 @@ static void stop_broken(struct machine *machine, uint32_t vcpu, const struct loa
 
 /* --- Devices of the machine itself ---------------------------------------------------------------------------- */
 
-static void set_irq(void *self, unsigned int number, bool level)
-{
-    const struct machine *machine = self;
-    struct kvm_irq_level line = {.irq = number, .level = level};
-
-    /* KVM knows the line, so that it does not fail; and a device could do nothing about it. */
-    (void)kvm_ioctl_number(machine->vm_fd, KVM_IRQ_LINE, (uintptr_t)&line);
-}
-
 static void keep_output(void *self, const uint8_t *bytes, size_t count)
 {
     struct machine *machine = self;
@@ -244,9 +239,61 @@ static void panicked(void *self, uint8_t events)
     stop_here(self, MACHINE_STOP_PANIC, events);
 }
 
-static void pit_failed(void *self, const struct loam_diag *diag)
+/* --- Interrupts ----------------------------------------------------------------------------------------------- */
+
+/* Within its own exit it comes back by itself. What is asked for here it takes back when it has come: settle(). */
+static void call_first_vcpu(void *self)
 {
-    stop_broken(self, current_vcpu, diag);
+    struct machine *machine = self;
+
+    if (current_vcpu != &machine->vcpus[0]) {
+        vcpu_request_exit(&machine->vcpus[0]);
+        crew_kick(&machine->crew, 0);
+    }
+}
+
+static void interrupts_failed(void *self, const struct loam_diag *diag)
+{
+    struct machine *machine = self;
+
+    if (claim_stop(machine, MACHINE_STOP_BROKEN)) {
+        snprintf(machine->report, sizeof machine->report, "%s\n", diag->text);
+        announce_stop(machine);
+    }
+}
+
+static void catch_timer_up(void *self)
+{
+    pit_catch_up(&((struct machine *)self)->pit);
+}
+
+static void attend_timer(void *self)
+{
+    pit_attend(&((struct machine *)self)->pit);
+}
+
+static void tick_taken(void *self)
+{
+    pit_taken(&((struct machine *)self)->pit);
+}
+
+static bool is_timer_heard(void *self)
+{
+    return irqchip_hears_timer(&((struct machine *)self)->irqchip);
+}
+
+static enum loam_error add_interrupts(struct machine *machine, struct loam_diag *diag)
+{
+    const struct irqchip_owner owner = {call_first_vcpu, interrupts_failed, catch_timer_up,
+                                        attend_timer,    tick_taken,        machine};
+    enum loam_error error = irqchip_init(&machine->irqchip, machine->vm_fd, &owner, diag);
+
+    if (error != LOAM_OK) {
+        return error;
+    }
+    machine->has_irqchip = machine->has_pit = true;
+    pit_init(&machine->pit, machine_irq(machine, IRQCHIP_TIMER_LINE), is_timer_heard, machine);
+    return irqchip_add(&machine->irqchip, &machine->bus, diag);
 }
 
 static enum loam_error add_rng(struct machine *machine, struct loam_diag *diag)
@@ -291,10 +338,9 @@ static enum loam_error add_devices(struct machine *machine, const struct machine
         {"pit", BUS_PIO, PIT_PORT, PIT_BYTES, pit_access, &machine->pit},
         {"speaker", BUS_PIO, PIT_SPEAKER_PORT, 1, pit_speaker_access, &machine->pit},
     };
-    size_t count = sizeof devices / sizeof devices[0] - (machine->has_interrupts ? 0 : 2); /* without PIT and speaker */
+    size_t count = sizeof devices / sizeof devices[0] - (machine->has_pit ? 0 : 2); /* without PIT and speaker */
     enum loam_error error = LOAM_OK;
 
-    pit_init(&machine->pit, machine->vm_fd, pit_failed, machine);
     pvpanic_init(&machine->pvpanic, panicked, machine);
     for (size_t i = 0; error == LOAM_OK && i < count; i++) {
         error = add_device(machine, &devices[i], diag);
@@ -316,7 +362,11 @@ static void settle(struct machine *machine, struct vcpu *vcpu, enum vcpu_event e
     case VCPU_HALTED:
         stop_here(machine, MACHINE_STOP_HALT, 0);
         break;
+    case VCPU_END_OF_INTERRUPT:
+        irqchip_end(&machine->irqchip, vcpu->run->eoi.vector);
+        break;
     case VCPU_INTERRUPTED:
+        vcpu_withdraw_exit(vcpu);
         if (crew_is_pausing(&machine->crew)) {
             crew_rest(&machine->crew);
         }
@@ -395,6 +445,7 @@ static bool run_round(void *self, uint32_t index)
     struct machine *machine = self;
     struct vcpu *vcpu = &machine->vcpus[index];
 
+    current_vcpu = vcpu;
     begin(machine, index);
     if (is_stopping(machine)) {
         return false;
@@ -407,7 +458,9 @@ static bool run_round(void *self, uint32_t index)
     if (crew_is_pausing(&machine->crew)) {
         vcpu_request_exit(vcpu);
     }
-    current_vcpu = index;
+    if (index == 0 && machine->has_irqchip) {
+        irqchip_enter(&machine->irqchip, vcpu->fd, vcpu->run);
+    }
     settle(machine, vcpu, show(machine, vcpu, vcpu_run(vcpu, &machine->bus, machine->map)));
     pace(machine);
     return true;
@@ -496,10 +549,6 @@ static enum loam_error show_memory(struct machine *machine, struct loam_diag *di
     return error;
 }
 
-/*
- * Slots stand before interrupt controllers: those put themselves on KVM's buses, whose old tables newer kernels free
- * after a grace period of some milliseconds, and a change of slots would wait for its end.
- */
 static enum loam_error furnish_vm(struct machine *machine, struct loam_diag *diag)
 {
     uint64_t identity_map = IDENTITY_MAP_ADDRESS;
@@ -512,13 +561,7 @@ static enum loam_error furnish_vm(struct machine *machine, struct loam_diag *dia
         return loam_fail(diag, LOAM_ERROR_SYSTEM, "KVM_SET_IDENTITY_MAP_ADDR 0x%" PRIx64, identity_map);
     }
     error = show_memory(machine, diag);
-    if (error != LOAM_OK) {
-        return error;
-    }
-    if (machine->has_interrupts && kvm_ioctl_number(machine->vm_fd, KVM_CREATE_IRQCHIP, 0) < 0) {
-        return loam_fail(diag, LOAM_ERROR_SYSTEM, "KVM_CREATE_IRQCHIP");
-    }
-    return LOAM_OK;
+    return error == LOAM_OK && machine->has_interrupts ? add_interrupts(machine, diag) : error;
 }
 
 static enum loam_error add_vcpus(struct machine *machine, const struct machine_config *config, struct loam_diag *diag)
@@ -624,19 +667,13 @@ enum loam_error machine_create(const struct machine_config *config, struct machi
 
 /* --- Destruction ---------------------------------------------------------------------------------------------- */
 
-/*
- * KVM forgets a VM when its last descriptor and the last mapping of a vCPU are gone. Beside an irqchip, slots go first:
- * their deletion hurries the grace periods that the end then waits for (Linux 6.18: 6 ms in all instead of 13).
- */
+/* KVM forgets a VM when its last descriptor and the last mapping of a vCPU are gone. */
 static void close_vm(struct machine *machine)
 {
     for (uint32_t i = 0; i < machine->vcpu_count; i++) {
         vcpu_destroy(&machine->vcpus[i]);
     }
     if (machine->vm_fd >= 0) {
-        if (machine->has_interrupts) {
-            (void)!loam_slots_clear(machine->slots, NULL);
-        }
         close(machine->vm_fd);
     }
     loam_slots_destroy(machine->slots);
@@ -664,7 +701,13 @@ void machine_destroy(struct machine *machine)
         crew_join(&machine->crew);
         crew_destroy(&machine->crew);
     }
+    if (machine->has_pit) {
+        pit_destroy(&machine->pit);
+    }
     close_vm(machine);
+    if (machine->has_irqchip) {
+        irqchip_destroy(&machine->irqchip);
+    }
     if (machine->has_rng) {
         virtio_rng_destroy(&machine->rng);
     }
@@ -689,7 +732,8 @@ struct bus *machine_bus(struct machine *machine)
 
 struct irq_line machine_irq(struct machine *machine, unsigned int number)
 {
-    return (struct irq_line){.set = machine->has_interrupts ? set_irq : NULL, .controller = machine, .number = number};
+    return (struct irq_line){
+        .set = machine->has_interrupts ? irqchip_set_line : NULL, .controller = &machine->irqchip, .number = number};
 }
 
 unsigned int machine_virtio_irq(unsigned int transport)
@@ -750,10 +794,12 @@ pid_t machine_vcpu_thread(const struct machine *machine, uint32_t vcpu)
 
 enum loam_error machine_start(struct machine *machine, struct loam_diag *diag)
 {
-    enum loam_error error;
+    enum loam_error error = machine->has_pit ? pit_start(&machine->pit, diag) : LOAM_OK;
 
     bus_seal(&machine->bus);
-    error = crew_start(&machine->crew, diag);
+    if (error == LOAM_OK) {
+        error = crew_start(&machine->crew, diag);
+    }
     if (error != LOAM_OK) {
         machine_stop(machine);
         crew_join(&machine->crew);
@@ -784,7 +830,9 @@ void machine_pause(struct machine *machine)
 {
     pthread_mutex_lock(&machine->pausing);
     if (crew_pause(&machine->crew)) {
-        pit_hold(&machine->pit);
+        if (machine->has_pit) {
+            pit_hold(&machine->pit);
+        }
         guest_clock_hold(&machine->clock, machine->vm_fd);
     }
     pthread_mutex_unlock(&machine->pausing);
@@ -796,7 +844,9 @@ static void let_go_on(struct machine *machine)
     for (uint32_t i = 0; i < machine->vcpu_count; i++) {
         guest_clock_go_on_vcpu(&machine->clock, machine->vcpus[i].fd);
     }
-    pit_go_on(&machine->pit);
+    if (machine->has_pit) {
+        pit_go_on(&machine->pit);
+    }
     crew_resume(&machine->crew);
 }
 
@@ -830,9 +880,9 @@ static int64_t now_milliseconds(void)
 }
 
 /* No vCPU is in KVM_RUN. */
-static bool is_at_rest(const struct machine *machine, struct rest *rest)
+static bool is_at_rest(struct machine *machine, struct rest *rest)
 {
-    return machine->has_interrupts && rest_has_quiet_lines(machine->vm_fd) &&
+    return machine->has_interrupts && irqchip_is_quiet(&machine->irqchip) &&
            rest_is_for_good(machine->vcpus, machine->vcpu_count, rest);
 }
 
@@ -868,7 +918,7 @@ int machine_look(struct machine *machine)
 }
 
 /* Of a machine that was asked to stop: that it would never have ended by itself. */
-static void describe_rest(const struct machine *machine, char *text, size_t bytes)
+static void describe_rest(struct machine *machine, char *text, size_t bytes)
 {
     struct rest rest;
 

@@ -7,9 +7,9 @@
  *
  * A machine that has been started can be paused and goes on: machine_pause returns when every vCPU stands between two
  * instructions, with the access that its last exit asked for carried out, and no device is entered by a vCPU until
- * machine_resume. The guest's clocks stand still meanwhile as far as KVM can have them do so: kvmclock's always, the TSC
- * where the host's own clock is the TSC (Linux 5.16), a PIT that ticks. A timer of a local APIC, and a PIT that counts down
- * once, go on, and interrupt the guest when it does (guest_clock.h, pit.h).
+ * machine_resume. The guest's clocks stand still meanwhile: the PIT, and kvmclock's; the TSC where KVM can have it do so, and
+ * the host's own clock is the TSC (Linux 5.16). A timer of a local APIC goes on, and interrupts the guest when it does
+ * (guest_clock.h, pit.h).
  *
  * Each vCPU runs on a thread of its own. Whatever ends the run (the guest writes the exit port, resets, halts without
  * interrupts or breaks; the caller calls machine_stop) makes machine_stop_fd readable; the first reason counts. A guest
@@ -125,7 +125,7 @@ struct machine_result {
 };
 
 /*
- * Open /dev/kvm, ask for every capability that is needed, and set up VM, slots, irqchip, PIT, vCPUs and devices. A
+ * Open /dev/kvm, ask for every capability that is needed, and set up VM, slots, interrupts, PIT, vCPUs and devices. A
  * guest of one vCPU that does without interrupts (boot_state) gets no interrupt controllers and no PIT.
  * LOAM_ERROR_NOT_FOUND, LOAM_ERROR_NOT_PERMITTED: no /dev/kvm, or no right to it. LOAM_ERROR_EXHAUSTED: more vCPUs or
  * slots than KVM offers. LOAM_ERROR_SYSTEM: a call failed. diag names the capability or the call, and what mends it.

@@ -1,161 +1,368 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Intel 8254 data sheet (231164), control word format; KVM API, sections 4.71 and 4.72 (KVM_GET_PIT2, KVM_SET_PIT2). */
+/*
+ * References: Intel 8254 data sheet (231164), programming; ICH9 data sheet (316972), section 13.7.1 (NMI_SC: port 0x61).
+ *
+ * seen is the clock up to which every rise of counter 0's output has been handed on, and is_high what the line was left at.
+ * Whatever changes counter 0 first hands on what has come till then. At first the output is high and the line was never set:
+ * the first tick is the first that anybody hears of it.
+ */
 #include "vmm/pit.h"
 
+#include <stddef.h>
+#include <sys/prctl.h>
 #include <time.h>
 
-#define CHANNEL_COUNT 3u
-#define CONTROL_PORT  3u
+#define SECOND 1000000000
 
-/* Control word: channel in bits 6 and 7 (3: read back), access in 4 and 5 (0: latch), mode in 1 to 3, BCD in 0. */
-#define ACCESS_LATCH 0u
-#define ACCESS_HIGH  2u
-#define ACCESS_BOTH  3u
-#define MODE_MAX     5u /* 6 and 7 mean 2 and 3 */
-#define MODE_RATE    2u
-#define MODE_SQUARE  3u
+#define CONTROL_PORT 3u
+#define SPEAKER      2u /* the counter */
+#define REFRESH      18u
 
-/* Port B: bit 0 gates channel 2. */
-#define SPEAKER_GATE 1u
+/* Control words: counter in bits 6 and 7, 3 is for reading back; 0 in bits 4 and 5 latches. */
+#define CONTROL_COUNTER_BIT 6u
+#define CONTROL_ACCESS      0x30u
+#define CONTROL_RATE        0x34u /* low byte, then high; mode 2 */
+#define CONTROL_REFRESH     0x14u /* low byte; mode 2 */
 
-void pit_init(struct pit *pit, int vm_fd, pit_failed_fn *failed, void *self)
+/* Reading back: counters in bits 1 to 3; a 0 in bit 5 latches counts, in bit 4 the status. */
+#define BACK_NO_COUNT  0x20u
+#define BACK_NO_STATUS 0x10u
+
+/* Port B. */
+#define PORT_GATE    0x01u
+#define PORT_SPEAKER 0x02u
+#define PORT_REFRESH 0x10u
+#define PORT_OUT     0x20u
+
+/* --- Time -------------------------------------------------------------------------------------------------------- */
+
+int64_t pit_clocks(int64_t nanoseconds)
 {
-    *pit = (struct pit){.vm_fd = vm_fd, .failed = failed, .self = self};
+    return nanoseconds / SECOND * PIT_HERTZ + nanoseconds % SECOND * PIT_HERTZ / SECOND;
 }
 
-static void apply_control(struct kvm_pit_state2 *state, uint8_t value)
+int64_t pit_nanoseconds(int64_t clocks)
 {
-    uint8_t channel = value >> 6, access = value >> 4 & 3, mode = value >> 1 & 7;
-
-    /* To latch what does not count yet changes nothing that can be seen. */
-    if (channel >= CHANNEL_COUNT || access == ACCESS_LATCH) {
-        return;
-    }
-    state->channels[channel].rw_mode = access;
-    state->channels[channel].read_state = access;
-    state->channels[channel].write_state = access;
-    state->channels[channel].mode = mode > MODE_MAX ? mode - 4 : mode;
-    state->channels[channel].bcd = value & 1;
+    return clocks / PIT_HERTZ * SECOND + (clocks % PIT_HERTZ * SECOND + PIT_HERTZ - 1) / PIT_HERTZ;
 }
 
-/* A count of which half has come waits for the other; 0 stands for 65,536. */
-static void apply_count(struct kvm_pit_channel_state *channel, uint8_t value)
-{
-    switch (channel->write_state) {
-    case ACCESS_BOTH:
-        channel->write_latch = value;
-        channel->write_state = ACCESS_BOTH + 1;
-        break;
-    case ACCESS_BOTH + 1:
-        channel->count = (uint32_t)(channel->write_latch | value << 8);
-        channel->write_state = ACCESS_BOTH;
-        break;
-    case ACCESS_HIGH:
-        channel->count = (uint32_t)value << 8;
-        break;
-    default:
-        channel->count = value;
-        break;
-    }
-}
-
-void pit_apply(struct kvm_pit_state2 *state, uint64_t offset, uint8_t value)
-{
-    if (offset == CONTROL_PORT) {
-        apply_control(state, value);
-    } else if (offset < CHANNEL_COUNT) {
-        apply_count(&state->channels[offset], value);
-    }
-}
-
-static enum loam_error make(struct pit *pit, struct loam_diag *diag)
-{
-    struct kvm_pit_config config = {.flags = KVM_PIT_SPEAKER_DUMMY};
-
-    if (pit->is_made) {
-        return LOAM_OK;
-    }
-    if (kvm_ioctl(pit->vm_fd, KVM_CREATE_PIT2, &config) < 0) {
-        return loam_fail(diag, LOAM_ERROR_SYSTEM, "KVM_CREATE_PIT2");
-    }
-    pit->is_made = true;
-    return LOAM_OK;
-}
-
-static enum loam_error exchange(const struct pit *pit, uint64_t port, uint8_t value, struct loam_diag *diag)
-{
-    struct kvm_pit_state2 state = {.flags = 0};
-
-    if (kvm_ioctl(pit->vm_fd, KVM_GET_PIT2, &state) < 0) {
-        return loam_fail(diag, LOAM_ERROR_SYSTEM, "KVM_GET_PIT2");
-    }
-    if (port == PIT_SPEAKER_PORT) {
-        state.channels[CHANNEL_COUNT - 1].gate = value & SPEAKER_GATE;
-    } else {
-        pit_apply(&state, port - PIT_PORT, value);
-    }
-    if (kvm_ioctl(pit->vm_fd, KVM_SET_PIT2, &state) < 0) {
-        return loam_fail(diag, LOAM_ERROR_SYSTEM, "KVM_SET_PIT2");
-    }
-    return LOAM_OK;
-}
-
-/*
- * Bytes of a wide access go to ports one after the other, as on the PC's bus. A new PIT reads as zeros. An access that
- * another vCPU began before the PIT was made comes here as well.
- */
-static void carry_out(struct pit *pit, uint64_t port, struct bus_access *access)
-{
-    struct loam_diag diag = {0};
-    enum loam_error error = make(pit, &diag);
-
-    for (uint32_t i = 0; access->is_write && error == LOAM_OK && i < access->bytes; i++) {
-        error = exchange(pit, port + i, (uint8_t)(access->value >> (8 * i)), &diag);
-    }
-    if (error != LOAM_OK) {
-        pit->failed(pit->self, &diag);
-    }
-    if (!access->is_write) {
-        access->value = 0;
-    }
-}
-
-void pit_access(void *pit, struct bus_access *access)
-{
-    carry_out(pit, PIT_PORT + access->offset, access);
-}
-
-void pit_speaker_access(void *pit, struct bus_access *access)
-{
-    carry_out(pit, PIT_SPEAKER_PORT, access);
-}
-
-static int64_t now_nanoseconds(void)
+static int64_t monotonic(void)
 {
     struct timespec now;
 
     clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+    return (int64_t)now.tv_sec * SECOND + now.tv_nsec;
+}
+
+static int64_t clock_now(const struct pit *pit)
+{
+    return pit_clocks((pit->is_held ? pit->held : monotonic()) - pit->zero);
+}
+
+/* --- The line ---------------------------------------------------------------------------------------------------- */
+
+static void set_line(struct pit *pit, bool is_high)
+{
+    if (is_high != pit->is_high) {
+        pit->is_high = is_high;
+        irq_set(&pit->irq, is_high);
+    }
+}
+
+/* Of a rate or a square wave the line stays high until the next, lest it rise when its output does and the tick is owed. */
+static void raise_line(struct pit *pit)
+{
+    set_line(pit, false);
+    set_line(pit, true);
+    pit->is_taken = false;
+}
+
+static void owe_nothing(struct pit *pit)
+{
+    pit->owed = 0;
+    pit->is_taken = true;
+}
+
+/* How often the output has risen since seen, as far as anybody minds. Counter 0 has not been written to. */
+static uint32_t count_rises(const struct pit *pit, int64_t now)
+{
+    int64_t at = pit->seen;
+    uint32_t count = 0;
+
+    while (count <= PIT_OWED_MAX && pit_counter_next_rise(&pit->state.counters[0], at, &at) && at <= now) {
+        count++;
+    }
+    return count;
+}
+
+/* Who is owed the most that there is has not been taking any, and does not say so any more. */
+static void hand_on(struct pit *pit, int64_t now)
+{
+    const bool is_slow = pit->state.counters[0].count >= pit_clocks(PIT_SHORTEST_NANOSECONDS);
+    uint32_t due = count_rises(pit, now);
+
+    pit->seen = now;
+    if (due == 0) {
+        return;
+    }
+    due = pit->has_answers && is_slow ? due + pit->owed : 1;
+    pit->has_answers = pit->has_answers && due <= PIT_OWED_MAX;
+    if (pit->is_taken || !pit->has_answers || !is_slow) {
+        due--;
+        raise_line(pit);
+    }
+    pit->owed = pit->has_answers ? due : 0;
+}
+
+/* When the thread has something to do again, in nanoseconds of CLOCK_MONOTONIC. false: when it is called. */
+static bool find_deadline(const struct pit *pit, int64_t *deadline)
+{
+    int64_t rise;
+
+    if (pit->is_held || !pit->is_heard(pit->self) ||
+        !pit_counter_next_rise(&pit->state.counters[0], pit->seen, &rise)) {
+        return false;
+    }
+    *deadline = pit->zero + pit_nanoseconds(rise);
+    if (*deadline < pit->next_raise) {
+        *deadline = pit->next_raise;
+    }
+    return true;
+}
+
+static void wait_until(struct pit *pit, int64_t deadline)
+{
+    const struct timespec end = {.tv_sec = deadline / SECOND, .tv_nsec = deadline % SECOND};
+
+    pthread_cond_timedwait(&pit->changed, &pit->lock, &end);
+}
+
+/* What comes due is not gathered with other timers of the process, which the kernel does by 50 us where it is let. */
+static void tick(void *self)
+{
+    struct pit *pit = self;
+    int64_t deadline;
+
+    prctl(PR_SET_TIMERSLACK, 1);
+    pthread_mutex_lock(&pit->lock);
+    while (!pit->is_leaving) {
+        if (!find_deadline(pit, &deadline)) {
+            pthread_cond_wait(&pit->changed, &pit->lock);
+        } else if (monotonic() < deadline) {
+            wait_until(pit, deadline);
+        } else {
+            hand_on(pit, clock_now(pit));
+            pit->next_raise = monotonic() + PIT_SHORTEST_NANOSECONDS;
+        }
+    }
+    pthread_mutex_unlock(&pit->lock);
+}
+
+void pit_catch_up(struct pit *pit)
+{
+    pthread_mutex_lock(&pit->lock);
+    hand_on(pit, clock_now(pit));
+    pthread_mutex_unlock(&pit->lock);
+}
+
+void pit_attend(struct pit *pit)
+{
+    pthread_mutex_lock(&pit->lock);
+    if (!pit->is_heard(pit->self)) {
+        owe_nothing(pit);
+        pit->has_answers = false;
+    }
+    pthread_cond_signal(&pit->changed);
+    pthread_mutex_unlock(&pit->lock);
+}
+
+void pit_taken(struct pit *pit)
+{
+    pthread_mutex_lock(&pit->lock);
+    pit->has_answers = true;
+    pit->is_taken = true;
+    if (pit->owed > 0) {
+        pit->owed--;
+        raise_line(pit);
+    }
+    pthread_mutex_unlock(&pit->lock);
+}
+
+/* --- The guest's accesses ----------------------------------------------------------------------------------------- */
+
+static void read_back(struct pit *pit, int64_t now, uint8_t word)
+{
+    for (uint32_t i = 0; i < PIT_COUNTERS; i++) {
+        bool is_chosen = (word >> (i + 1) & 1) != 0;
+
+        if (is_chosen && (word & BACK_NO_COUNT) == 0) {
+            pit_counter_latch(&pit->state.counters[i], now);
+        }
+        if (is_chosen && (word & BACK_NO_STATUS) == 0) {
+            pit_counter_latch_status(&pit->state.counters[i], now);
+        }
+    }
+}
+
+static void write_control(struct pit *pit, int64_t now, uint8_t word)
+{
+    const uint32_t counter = word >> CONTROL_COUNTER_BIT;
+
+    if (counter == PIT_COUNTERS) {
+        read_back(pit, now, word);
+    } else if ((word & CONTROL_ACCESS) == 0) {
+        pit_counter_latch(&pit->state.counters[counter], now);
+    } else {
+        pit_counter_control(&pit->state.counters[counter], word);
+    }
+}
+
+/* Counter 0 begins anew, and its output may change with that. */
+static void write_ticking(struct pit *pit, int64_t now, bool was_high)
+{
+    const bool is_high = pit_counter_out(&pit->state.counters[0], now);
+
+    owe_nothing(pit);
+    if (is_high && !was_high) {
+        raise_line(pit);
+    } else if (!is_high) {
+        set_line(pit, false);
+    }
+}
+
+static void write_port(struct pit *pit, int64_t now, uint64_t offset, uint8_t value)
+{
+    const bool was_high = pit_counter_out(&pit->state.counters[0], now);
+
+    if (offset == CONTROL_PORT) {
+        write_control(pit, now, value);
+    } else {
+        pit_counter_write(&pit->state.counters[offset], now, value);
+    }
+    if (offset == 0 || (offset == CONTROL_PORT && value >> CONTROL_COUNTER_BIT == 0 && (value & CONTROL_ACCESS) != 0)) {
+        write_ticking(pit, now, was_high);
+    }
+}
+
+static uint8_t read_port(struct pit *pit, int64_t now, uint64_t offset)
+{
+    return offset == CONTROL_PORT ? 0xff : pit_counter_read(&pit->state.counters[offset], now);
+}
+
+/* Bytes of a wide access go to ports one after the other, as on the PC's bus. */
+void pit_access(void *self, struct bus_access *access)
+{
+    struct pit *pit = self;
+    uint64_t value = 0;
+    int64_t now;
+
+    pthread_mutex_lock(&pit->lock);
+    now = clock_now(pit);
+    hand_on(pit, now);
+    for (uint32_t i = 0; i < access->bytes; i++) {
+        if (access->is_write) {
+            write_port(pit, now, access->offset + i, (uint8_t)(access->value >> 8 * i));
+        } else {
+            value |= (uint64_t)read_port(pit, now, access->offset + i) << 8 * i;
+        }
+    }
+    if (access->is_write) {
+        pthread_cond_signal(&pit->changed);
+    } else {
+        access->value = value;
+    }
+    pthread_mutex_unlock(&pit->lock);
+}
+
+static uint8_t read_speaker(const struct pit *pit, int64_t now)
+{
+    const struct pit_counter *counter = &pit->state.counters[SPEAKER];
+
+    return (uint8_t)((counter->gate ? PORT_GATE : 0) | (pit->state.has_speaker ? PORT_SPEAKER : 0) |
+                     (now / REFRESH % 2 != 0 ? PORT_REFRESH : 0) | (pit_counter_out(counter, now) ? PORT_OUT : 0));
+}
+
+void pit_speaker_access(void *self, struct bus_access *access)
+{
+    struct pit *pit = self;
+    int64_t now;
+
+    pthread_mutex_lock(&pit->lock);
+    now = clock_now(pit);
+    if (access->is_write) {
+        pit_counter_set_gate(&pit->state.counters[SPEAKER], now, (access->value & PORT_GATE) != 0);
+        pit->state.has_speaker = (access->value & PORT_SPEAKER) != 0;
+    } else {
+        access->value = read_speaker(pit, now);
+    }
+    pthread_mutex_unlock(&pit->lock);
+}
+
+/* --- Lifecycle ---------------------------------------------------------------------------------------------------- */
+
+static void leave_as_firmware_does(struct pit *pit)
+{
+    for (uint32_t i = 0; i < PIT_COUNTERS; i++) {
+        pit_counter_reset(&pit->state.counters[i], i != SPEAKER);
+    }
+    pit_counter_control(&pit->state.counters[0], CONTROL_RATE);
+    pit_counter_write(&pit->state.counters[0], 0, 0);
+    pit_counter_write(&pit->state.counters[0], 0, 0);
+    pit_counter_control(&pit->state.counters[1], CONTROL_REFRESH);
+    pit_counter_write(&pit->state.counters[1], 0, REFRESH);
+}
+
+void pit_init(struct pit *pit, struct irq_line irq, bool (*is_heard)(void *self), void *self)
+{
+    pthread_condattr_t attributes;
+
+    *pit = (struct pit){.irq = irq, .is_heard = is_heard, .self = self, .zero = monotonic()};
+    pthread_mutex_init(&pit->lock, NULL);
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_cond_init(&pit->changed, &attributes);
+    pthread_condattr_destroy(&attributes);
+    leave_as_firmware_does(pit);
+    pit->is_high = pit_counter_out(&pit->state.counters[0], 0);
+    pit->is_taken = true;
+}
+
+enum loam_error pit_start(struct pit *pit, struct loam_diag *diag)
+{
+    enum loam_error error = kick_start(&pit->thread, tick, pit, "the timer", diag);
+
+    pit->has_thread = error == LOAM_OK;
+    return error;
+}
+
+void pit_destroy(struct pit *pit)
+{
+    pthread_mutex_lock(&pit->lock);
+    pit->is_leaving = true;
+    pthread_cond_signal(&pit->changed);
+    pthread_mutex_unlock(&pit->lock);
+    if (pit->has_thread) {
+        kick_join(&pit->thread);
+    }
+    pthread_cond_destroy(&pit->changed);
+    pthread_mutex_destroy(&pit->lock);
 }
 
 void pit_hold(struct pit *pit)
 {
-    const struct kvm_pit_channel_state *ticking = &pit->held.channels[0];
-
-    pit->held_nanoseconds = now_nanoseconds();
-    pit->is_held = pit->is_made && kvm_ioctl(pit->vm_fd, KVM_GET_PIT2, &pit->held) == 0 &&
-                   (ticking->mode == MODE_RATE || ticking->mode == MODE_SQUARE);
+    pthread_mutex_lock(&pit->lock);
+    pit->held = pit->is_held ? pit->held : monotonic();
+    pit->is_held = true;
+    pthread_mutex_unlock(&pit->lock);
 }
 
-/* KVM loads channel 0 with its count, and forgets what ticks it owes; the others it takes as they are. */
 void pit_go_on(struct pit *pit)
 {
-    if (!pit->is_held) {
-        return;
+    pthread_mutex_lock(&pit->lock);
+    if (pit->is_held) {
+        pit->zero += monotonic() - pit->held;
+        pit->is_held = false;
+        pthread_cond_signal(&pit->changed);
     }
-    for (uint32_t i = 1; i < CHANNEL_COUNT; i++) {
-        pit->held.channels[i].count_load_time += now_nanoseconds() - pit->held_nanoseconds;
-    }
-    (void)kvm_ioctl(pit->vm_fd, KVM_SET_PIT2, &pit->held);
-    pit->is_held = false;
+    pthread_mutex_unlock(&pit->lock);
 }

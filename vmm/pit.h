@@ -1,25 +1,31 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * The PIT (Intel 8254) and the port beside it that gates its third channel, as KVM has them in the kernel: made when
- * the guest first touches one of its ports.
+ * The PIT of a PC: an 8254's three counters (pit_counter.h), the port beside it that has the gate and the output of the third,
+ * and a clock that drives them: CLOCK_MONOTONIC, at 1.193182 MHz, less the time for which the PIT was held.
  *
- * Why not before: the destruction of a VM that has one waits for several grace periods of the kernel, 16 ms on
- * Linux 6.18 where all else takes less than 1 ms, and most guests that only live for milliseconds never look at a PIT.
- * The first access, which came here, is carried out on the new PIT through its state; from then on KVM answers the
- * ports itself.
+ * It starts as a PC's firmware leaves it: counter 0 ticks every 65,536 clocks, 18.2 times a second; counter 1 every 18, for
+ * memory's refresh; counter 2, the speaker's, is not programmed, and its gate is closed.
  *
- * While no vCPU runs, a PIT that ticks would gather the ticks, and KVM deliver them one upon the other afterwards: held, it
- * has a period begin anew instead. One that counts down once goes on, and its interrupt, if it comes, waits for the guest.
+ * The interrupt line rises when counter 0's output does. A thread waits for that while anybody hears the line; when nobody
+ * does, what has happened is made up for by whoever is about to look (pit_catch_up).
  *
- * Threads: the access functions come from the bus, one at a time; pit_hold and pit_go_on from one that no vCPU runs beside.
+ * A guest whose vCPU does not run for a while counts on ticks all the same: one that comes before the last was taken is owed,
+ * up to PIT_OWED_MAX, and comes when the last is. That takes somebody who says when one is taken (pit_taken); without, a tick
+ * that comes too early is lost, as on a PC. Ticks do not come more often than PIT_SHORTEST_NANOSECONDS apart, whatever the guest
+ * asks for.
+ *
+ * Threads: pit_init to pit_start and pit_destroy from one; all else from any. The line is set under the PIT's lock.
  */
 #ifndef LOAM_VMM_PIT_H
 #define LOAM_VMM_PIT_H
 
 #include "loam/error.h"
 #include "vmm/bus.h"
-#include "vmm/kvm.h"
+#include "vmm/irq.h"
+#include "vmm/kick.h"
+#include "vmm/pit_counter.h"
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -27,34 +33,66 @@
 #define PIT_BYTES        4u
 #define PIT_SPEAKER_PORT 0x61u /* system control port B */
 
-/* KVM cannot make the PIT, or take its state: diag says why. From within an access. */
-typedef void pit_failed_fn(void *self, const struct loam_diag *diag);
+#define PIT_COUNTERS             3u
+#define PIT_HERTZ                1193182
+#define PIT_SHORTEST_NANOSECONDS 200000
+#define PIT_OWED_MAX             20u
 
-struct pit {
-    int vm_fd; /* the caller's; the VM has an irqchip */
-    bool is_made;
-    pit_failed_fn *failed;
-    void *self;
-    bool is_held;
-    struct kvm_pit_state2 held; /* with is_held */
-    int64_t held_nanoseconds;   /* of CLOCK_MONOTONIC, by which KVM counts */
+/* All that a guest can tell. */
+struct pit_state {
+    struct pit_counter counters[PIT_COUNTERS];
+    bool has_speaker; /* bit 1 of port B */
 };
 
-/* Nothing is made yet; there is nothing to destroy: the PIT goes with its VM. */
-void pit_init(struct pit *pit, int vm_fd, pit_failed_fn *failed, void *self);
+struct pit {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    struct irq_line irq;
+    bool (*is_heard)(void *self); /* the line; with no lock of its own that is held while the line is set */
+    void *self;
+    struct pit_state state;
+    int64_t zero;       /* nanoseconds of CLOCK_MONOTONIC at which the clock was 0, had it never been held */
+    bool is_held;       /* the clock stands at held */
+    int64_t held;       /* nanoseconds of CLOCK_MONOTONIC */
+    int64_t seen;       /* the clock up to which the line has risen, or is owed */
+    bool is_high;       /* the line */
+    bool has_answers;   /* it is known when a tick is taken */
+    bool is_taken;      /* the last one was */
+    uint32_t owed;      /* with has_answers, until the last one is taken */
+    int64_t next_raise; /* nanoseconds of CLOCK_MONOTONIC before which the thread raises nothing */
+    bool is_leaving;
+    bool has_thread;
+    struct kick_thread thread;
+};
+
+/* is_heard(self): whether a rise of the line does anything; called from any thread, under the PIT's lock. */
+void pit_init(struct pit *pit, struct irq_line irq, bool (*is_heard)(void *self), void *self);
+
+/* No other thread uses it any more. */
+void pit_destroy(struct pit *pit);
+
+/* From now on the line rises by itself. LOAM_ERROR_SYSTEM: no thread can be had. */
+LOAM_MUST_USE enum loam_error pit_start(struct pit *pit, struct loam_diag *diag);
 
 /* bus_access_fn for PIT_BYTES ports from PIT_PORT, and for the one at PIT_SPEAKER_PORT. */
 void pit_access(void *pit, struct bus_access *access);
 void pit_speaker_access(void *pit, struct bus_access *access);
 
-/* Have it stand still, if it ticks, and go on; what KVM refuses is left as it is. No effect without a PIT. */
+/* Have the line as it would be by now. */
+void pit_catch_up(struct pit *pit);
+
+/* is_heard may say something else than before. */
+void pit_attend(struct pit *pit);
+
+/* The guest has taken a tick. Without the lock of whoever answers pit's line. */
+void pit_taken(struct pit *pit);
+
+/* The clock stands still, and no line rises; and it goes on. */
 void pit_hold(struct pit *pit);
 void pit_go_on(struct pit *pit);
 
-/*
- * What a byte written to a port of the PIT (offset 0 to 3) does to a state in which nothing counts yet: a control word
- * prepares its channel, a count is loaded. Pure.
- */
-void pit_apply(struct kvm_pit_state2 *state, uint64_t offset, uint8_t value);
+/* Whole clocks in so many nanoseconds; nanoseconds until a clock begins. Pure; neither is negative. */
+int64_t pit_clocks(int64_t nanoseconds);
+int64_t pit_nanoseconds(int64_t clocks);
 
 #endif

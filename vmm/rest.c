@@ -45,22 +45,6 @@ static bool has_quiet_vectors(int vcpu_fd)
     return true;
 }
 
-bool rest_has_quiet_lines(int vm_fd)
-{
-    struct kvm_irqchip chip = {.chip_id = KVM_IRQCHIP_IOAPIC};
-
-    if (kvm_ioctl(vm_fd, KVM_GET_IRQCHIP, &chip) < 0) {
-        return false;
-    }
-    for (uint32_t i = 0; i < KVM_IOAPIC_NUM_PINS; i++) {
-        if (chip.chip.ioapic.redirtbl[i].fields.mask == 0 &&
-            !waits_while_off(chip.chip.ioapic.redirtbl[i].fields.delivery_mode)) {
-            return false;
-        }
-    }
-    return true;
-}
-
 static bool has_nothing_pending(int vcpu_fd)
 {
     struct kvm_vcpu_events events = {.flags = 0};

@@ -12,8 +12,8 @@
  * and none will run again unless it is entered and found awake. Devices may raise lines meanwhile, which wake nobody here.
  * Where KVM does not tell something, the answer is no.
  *
- * References: Intel SDM volume 3A, sections 6.8.1 (masking), 9.4 (INIT and SIPI) and 11.5.1 (local vector table); 82093AA I/O
- * APIC, section 3.2.4 (redirection table); KVM API, sections 4.31 (KVM_GET_VCPU_EVENTS) and 4.38 (KVM_GET_MP_STATE).
+ * References: Intel SDM volume 3A, sections 6.8.1 (masking), 9.4 (INIT and SIPI) and 11.5.1 (local vector table);
+ * KVM API, sections 4.31 (KVM_GET_VCPU_EVENTS) and 4.38 (KVM_GET_MP_STATE).
  *
  * Threads: whoever keeps all of the VM's vCPUs out of KVM_RUN.
  */
@@ -33,13 +33,7 @@ struct rest {
     uint64_t rip;
 };
 
-/*
- * Whether no line of the VM's I/O APIC, which is in the kernel, is set to be delivered as more than an interrupt: then devices
- * wake nobody who has them off.
- */
-bool rest_has_quiet_lines(int vm_fd);
-
-/* Whether the count vCPUs of a VM whose lines are quiet, 1 or more, rest for good; *rest is zero if not. */
+/* Whether the count vCPUs 1 or more, of a VM whose lines send nothing but interrupts (irqchip_is_quiet), rest for good; *rest is zero if not. */
 bool rest_is_for_good(const struct vcpu *vcpus, uint32_t count, struct rest *rest);
 
 /* "is halted for good: ..." of a guest that does. As snprintf. */

@@ -469,6 +469,8 @@ enum vcpu_event vcpu_dispatch(struct kvm_run *run, size_t run_bytes, struct bus 
         return system_event(run);
     case KVM_EXIT_DEBUG:
         return VCPU_DEBUG;
+    case KVM_EXIT_IOAPIC_EOI:
+        return VCPU_END_OF_INTERRUPT;
     case KVM_EXIT_INTR:
     case KVM_EXIT_NMI:
     case KVM_EXIT_IRQ_WINDOW_OPEN:

@@ -37,14 +37,15 @@ struct vcpu_cpuid {
 
 /* What has come of one entry into the guest. */
 enum vcpu_event {
-    VCPU_RAN,         /* whatever the exit asked for is done: go on */
-    VCPU_INTERRUPTED, /* by a signal or a request: it stands between two instructions; see who wants what */
-    VCPU_RESET,       /* the guest asked for a reset */
-    VCPU_HALTED,      /* HLT in a VM without interrupt controllers: nothing can end it */
-    VCPU_SHUTDOWN,    /* triple fault, or the guest asked for a shutdown */
-    VCPU_DEBUG,       /* a debugger's: stop says what; nothing is carried out */
-    VCPU_LOST_MEMORY, /* the host does not supply RAM that the guest touched: lost says which, if it is known */
-    VCPU_BROKEN,      /* KVM cannot go on, or says what this VMM does not know: vcpu_describe */
+    VCPU_RAN,              /* whatever the exit asked for is done: go on */
+    VCPU_INTERRUPTED,      /* by a signal or a request: it stands between two instructions; see who wants what */
+    VCPU_END_OF_INTERRUPT, /* of a level that was sent to a local APIC: run->eoi.vector */
+    VCPU_RESET,            /* the guest asked for a reset */
+    VCPU_HALTED,           /* HLT in a VM without interrupt controllers: nothing can end it */
+    VCPU_SHUTDOWN,         /* triple fault, or the guest asked for a shutdown */
+    VCPU_DEBUG,            /* a debugger's: stop says what; nothing is carried out */
+    VCPU_LOST_MEMORY,      /* the host does not supply RAM that the guest touched: lost says which, if it is known */
+    VCPU_BROKEN,           /* KVM cannot go on, or says what this VMM does not know: vcpu_describe */
     VCPU_EVENT_COUNT
 };
 

@@ -18,7 +18,7 @@ static atomic_uint runs_to_fail;
 static int run_error;
 static bool has_answer, answers_all;
 static unsigned long answered_request, answered_argument;
-static int given_answer;
+static int given_answer, given_error;
 static void (*run_hook)(void);
 
 void ioctl_fake_reset(void)
@@ -69,6 +69,12 @@ void ioctl_fake_answer_all(unsigned long request, int answer)
     answers_all = true;
 }
 
+void ioctl_fake_refuse_all(unsigned long request, int error)
+{
+    ioctl_fake_answer_all(request, -1);
+    given_error = error;
+}
+
 void ioctl_fake_answer(unsigned long request, unsigned long argument, int answer)
 {
     has_answer = true;
@@ -82,10 +88,9 @@ void ioctl_fake_before_run(void (*hook)(void))
     run_hook = hook;
 }
 
-/* KVM_RUN and KVM_IRQ_LINE come from vCPU threads, and are not counted. */
 static bool is_counted(unsigned long request)
 {
-    return _IOC_TYPE(request) == KVMIO && request != KVM_RUN && request != KVM_IRQ_LINE;
+    return _IOC_TYPE(request) == KVMIO && request != KVM_RUN;
 }
 
 int ioctl(int fd, unsigned long request, ...)
@@ -115,6 +120,7 @@ int ioctl(int fd, unsigned long request, ...)
             return -1;
         }
         if (has_answer && request == answered_request && (answers_all || argument == answered_argument)) {
+            errno = given_answer < 0 ? given_error : errno;
             return given_answer;
         }
     }

@@ -31,6 +31,9 @@ void ioctl_fake_answer_all(unsigned long request, int answer);
 /* Requests with this number and argument are answered so, and the system is not asked. */
 void ioctl_fake_answer(unsigned long request, unsigned long argument, int answer);
 
+/* Requests with this number fail with error and do nothing, whatever their argument. */
+void ioctl_fake_refuse_all(unsigned long request, int error);
+
 /* The next KVM_RUN calls hook first, on its own thread, and then goes on. */
 void ioctl_fake_before_run(void (*hook)(void));
 

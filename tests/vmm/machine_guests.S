@@ -515,8 +515,8 @@ guest woken_to_go
     .code32
 end_guest woken_to_go
 
-/* Sets up the 8259s and an IDT; line 0 exits with 0x20, line 4 with 0x24. */
-    .macro interrupts guest
+/* Sets up an IDT and the 8259s, and masks lines; line 0 exits with 0x20, line 4 with 0x24. */
+    .macro interrupts guest, mask
     movl $(GUEST_BASE + 0x2000), %esp
     lgdt AT(\guest, 7f)
     lidt AT(\guest, 8f)
@@ -534,7 +534,7 @@ end_guest woken_to_go
     outb %al, $0x21
     movb $0x01, %al
     outb %al, $0x21
-    movb $0xee, %al
+    movb $\mask, %al
     outb %al, $0x21
     jmp 3f
 4:  movl $(GUEST_BASE + 0x3000), %edi
@@ -561,7 +561,7 @@ end_guest woken_to_go
     .endm
 
 guest interrupt
-    interrupts guest_interrupt
+    interrupts guest_interrupt, 0xef
     say '!'
 1:  sti
     hlt
@@ -570,7 +570,7 @@ end_guest interrupt
 
 /* Waits for the serial line's interrupt; by that the second processor, which has been started before, gets an NMI. */
 guest alarm
-    interrupts guest_alarm
+    interrupts guest_alarm, 0xef
     movl $AT(guest_alarm, 2f), %eax
     movl $0x24, %ecx
     call 4b
@@ -592,7 +592,7 @@ end_guest alarm
 
 /* Halts with interrupts off, and exits with 0x22 by the NMI that the serial line's interrupt is, through the I/O APIC. */
 guest line_nmi
-    interrupts guest_line_nmi
+    interrupts guest_line_nmi, 0xff
     movl $AT(guest_line_nmi, 2f), %eax
     movl $2, %ecx
     call 4b
@@ -611,7 +611,7 @@ end_guest line_nmi
 
 /* Channel 0 every 1,193 ticks: a thousand times a second. */
 guest timer
-    interrupts guest_timer
+    interrupts guest_timer, 0xfe
     movb $0x34, %al
     outb %al, $0x43
     movb $(1193 & 0xff), %al
@@ -622,6 +622,61 @@ guest timer
     hlt
     jmp 1b
 end_guest timer
+
+/* With interrupts off until the byte at COUNTERS says so; with a 1 in the byte after it, masked at the local APIC till then. */
+guest late
+    interrupts guest_late, 0xef
+    movl $0x1ff, 0xfee000f0
+    movl $0x700, %eax
+    cmpb $1, COUNTERS + 1
+    jne 1f
+    movl $0x10700, %eax
+1:  movl %eax, 0xfee00350
+    je 2f
+    cli
+    jmp 3f
+2:  sti
+3:  say '!'
+4:  pause
+    cmpb $0, COUNTERS
+    je 4b
+    movl $0x700, 0xfee00350
+    sti
+5:  jmp 5b
+end_guest late
+
+/*
+ * Takes interrupts of the I/O APIC: the entry for vector 0x2a at register COUNTERS[2] is COUNTERS[3]. Counts them, tells the
+ * test device of each before it ends it, and writes down what is in service till then.
+ */
+guest lines
+    interrupts guest_lines, 0xff
+    movl $AT(guest_lines, 2f), %eax
+    movl $0x2a, %ecx
+    call 4b
+    movl $0x1ff, 0xfee000f0
+    movl COUNTERS + 8, %eax
+    incl %eax
+    movl %eax, 0xfec00000
+    movl $0, 0xfec00010
+    decl %eax
+    movl %eax, 0xfec00000
+    movl COUNTERS + 12, %eax
+    movl %eax, 0xfec00010
+    say '!'
+1:  sti
+    hlt
+    jmp 1b
+2:  incl COUNTERS
+    movl COUNTERS, %eax
+    movw $TEST_PORT, %dx
+    outl %eax, %dx
+    movl 0xfee00110, %eax
+    movl %eax, COUNTERS + 4
+    movl $0, 0xfee000b0
+    movl $(GUEST_BASE + 0x2000), %esp
+    jmp 1b
+end_guest lines
 
 /* Counts in memory. */
 guest count
@@ -729,7 +784,7 @@ end_guest fetch
 
 /* Counts what the timer ticks. A KVM that emulates everything may lack IRET: the stack begins anew instead. */
 guest ticks
-    interrupts guest_ticks
+    interrupts guest_ticks, 0xfe
     movl $AT(guest_ticks, 3f), %eax
     movl $0x20, %ecx
     call 4b
@@ -763,7 +818,7 @@ end_guest time
 
 /* Listens to the power button, sleeps, and turns itself off once it is pressed; else its code says what was wrong. */
 guest power_button
-    interrupts guest_power_button
+    interrupts guest_power_button, 0xff
     movl $AT(guest_power_button, 2f), %eax
     movl $0x29, %ecx
     call 4b

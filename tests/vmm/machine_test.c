@@ -101,6 +101,8 @@ GUEST(wake_and_read);
 GUEST(woken_to_go);
 GUEST(interrupt);
 GUEST(timer);
+GUEST(late);
+GUEST(lines);
 GUEST(count);
 GUEST(sequence);
 GUEST(join);
@@ -1174,6 +1176,44 @@ Test(machine, says_in_one_line_why_kvm_run_failed)
     }
 }
 
+/* --- What a guest counts ------------------------------------------------------------------------------------------ */
+
+static volatile uint32_t *counters; /* the guest's, at COUNTERS */
+static volatile uint32_t *buffers;
+
+static void find_counters(uint8_t *place)
+{
+    counters = (volatile uint32_t *)(place + (COUNTERS - GUEST_BASE));
+    buffers = (volatile uint32_t *)(place + (BUFFERS - GUEST_BASE));
+}
+
+static int64_t now_microseconds(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+/* Time in which a guest that runs does something that shows. */
+static void let_pass(int64_t microseconds)
+{
+    int64_t end = now_microseconds() + microseconds;
+
+    while (now_microseconds() < end) {
+    }
+}
+
+/* Bounded by the test's own time. */
+static void await_change(volatile uint32_t *counter)
+{
+    uint32_t before = *counter;
+
+    while (*counter == before) {
+        cr_assert_not(is_stop_readable(0), "it has stopped by itself");
+    }
+}
+
 /* --- Interrupts ------------------------------------------------------------------------------------------------- */
 
 Test(machine, interrupts_a_guest_that_sleeps)
@@ -1196,16 +1236,214 @@ Test(machine, has_a_timer)
     run_to_exit(0x20);
 }
 
-/* The timer is made by the guest's first access to it: that can fail, too. */
-Test(machine, says_that_a_timer_cannot_be_had)
+Test(machine, says_that_an_interrupt_cannot_be_had)
 {
     LOAD(timer);
     create();
-    ioctl_fake_reset();
-    ioctl_fake_fail(0, ENOMEM);
+    ioctl_fake_refuse_all(KVM_INTERRUPT, EIO);
     start();
     finish(MACHINE_STOP_BROKEN);
-    cr_assert_str_eq(result.report, "vCPU 0: KVM_CREATE_PIT2: Cannot allocate memory\n");
+    cr_assert_str_eq(result.report, "interrupts: KVM_INTERRUPT: Input/output error\n");
+}
+
+static void raise_late(bool is_masked)
+{
+    struct irq_line line;
+    volatile uint8_t *flags;
+
+    find_counters(LOAD(late));
+    flags = (volatile uint8_t *)counters;
+    flags[1] = is_masked;
+    create();
+    line = machine_irq(machine, 4);
+    start();
+    cr_assert_eq(sem_wait(&output_came), 0);
+    irq_set(&line, true);
+    cr_assert_not(is_stop_readable(20));
+    flags[0] = 1;
+    finish(MACHINE_STOP_EXIT);
+    cr_assert_eq(result.exit_code, 0x24);
+}
+
+Test(machine, keeps_an_interrupt_until_the_guest_lets_it)
+{
+    raise_late(false);
+}
+
+Test(machine, keeps_an_interrupt_until_the_local_apic_lets_it)
+{
+    raise_late(true);
+}
+
+/* --- The I/O APIC ------------------------------------------------------------------------------------------------ */
+
+#define LINE_LEVEL 0x8000u
+
+static struct irq_line tested_line;
+static pthread_mutex_t tested_lock = PTHREAD_MUTEX_INITIALIZER; /* of the line and what is known of it */
+static bool is_line_high;
+static uint32_t line_falls_at; /* the interrupt, within which it falls */
+static atomic_uint fall_count;
+
+static void lower_line(void *self, struct bus_access *access)
+{
+    (void)self;
+    pthread_mutex_lock(&tested_lock);
+    if (is_line_high && access->value >= line_falls_at) {
+        is_line_high = false;
+        irq_set(&tested_line, false);
+        atomic_fetch_add(&fall_count, 1);
+    }
+    pthread_mutex_unlock(&tested_lock);
+}
+
+static void raise_line(uint32_t falls_at)
+{
+    pthread_mutex_lock(&tested_lock);
+    line_falls_at = falls_at;
+    is_line_high = true;
+    irq_set(&tested_line, true);
+    pthread_mutex_unlock(&tested_lock);
+}
+
+static void begin_anew(void)
+{
+    machine_destroy(machine);
+    machine = NULL;
+    loam_memory_destroy(memory);
+    set_up();
+}
+
+static void start_lines_with(bus_access_fn *access, unsigned int line, unsigned int pin, uint32_t entry)
+{
+    const struct bus_device device = {
+        .name = "test port", .space = BUS_PIO, .base = TEST_PORT, .bytes = 4, .access = access};
+
+    find_counters(LOAD(lines));
+    counters[2] = 0x10 + 2 * pin;
+    counters[3] = entry | 0x2a;
+    atomic_store(&fall_count, 0);
+    create();
+    cr_assert_eq(bus_add(machine_bus(machine), &device), LOAM_OK);
+    tested_line = machine_irq(machine, line);
+    start();
+    cr_assert_eq(sem_wait(&output_came), 0);
+}
+
+/* The guest has been told of so many, and its device has had its part of them. */
+static void await_falls(uint32_t count)
+{
+    while (atomic_load(&fall_count) < count) {
+        cr_assert_not(is_stop_readable(0), "%s", result.report);
+    }
+}
+
+static void start_lines(unsigned int line, unsigned int pin, uint32_t entry)
+{
+    start_lines_with(lower_line, line, pin, entry);
+}
+
+/*
+ * A KVM that emulates everything may end an interrupt by itself before its handler runs: a level is sent again then, and that
+ * interrupt finds nothing to do.
+ */
+static bool is_ended_by_the_guest(void)
+{
+    return (counters[1] >> 10 & 1) != 0;
+}
+
+/* As many as there are, and no more. */
+static void await_count(uint32_t count)
+{
+    while (counters[0] < count) {
+        cr_assert_not(is_stop_readable(1), "%s", result.report);
+    }
+    let_pass(2000);
+    cr_assert(counters[0] == count || !is_ended_by_the_guest(), "%" PRIu32 " wanted, %" PRIu32 " found", count,
+              counters[0]);
+}
+
+Test(machine, interrupts_again_by_a_level_that_was_ended_and_is_high_still)
+{
+    static const unsigned int lines[] = {10, 23};
+
+    for (size_t i = 0; i < sizeof lines / sizeof lines[0]; i++) {
+        start_lines(lines[i], lines[i], LINE_LEVEL);
+        let_pass(2000);
+        cr_assert_eq(counters[0], 0);
+        raise_line(5);
+        await_falls(1);
+        await_count(5);
+        raise_line(0);
+        await_falls(2);
+        await_count(6);
+        begin_anew();
+    }
+}
+
+Test(machine, interrupts_once_by_an_edge)
+{
+    start_lines(10, 10, 0);
+    for (uint32_t i = 1; i <= 20; i++) {
+        irq_set(&tested_line, true);
+        await_count(i);
+        cr_assert_eq(counters[0], i);
+        irq_set(&tested_line, false);
+    }
+}
+
+/* A level that rises and falls a thousand times: nothing is left in service, nothing is lost. */
+Test(machine, interrupts_by_every_level)
+{
+    start_lines(5, 5, LINE_LEVEL);
+    for (uint32_t i = 1; i <= 1000; i++) {
+        raise_line(0);
+        await_falls(i);
+    }
+    await_count(1000);
+}
+
+/* As firmware leaves it: 18.2 times a second, wherever a table says that it is. */
+Test(machine, has_a_timer_that_ticks_from_the_start)
+{
+    for (unsigned int pin = 0; pin <= 2; pin += 2) {
+        int64_t begin;
+
+        start_lines(0, pin, 0);
+        await_change(counters);
+        begin = now_microseconds();
+        await_change(counters);
+        await_change(counters);
+        cr_assert_geq(now_microseconds() - begin, 54925, "two more, one period at least");
+        begin_anew();
+    }
+}
+
+#define TICK_MICROSECONDS 54926
+#define TICKS_MISSED      6
+#define TICKS_BEFORE      3
+
+static _Atomic int64_t hold_up_end; /* of the guest, within an access */
+
+static void hold_up(void *self, struct bus_access *access)
+{
+    (void)self;
+    if (access->value == TICKS_BEFORE) {
+        let_pass(TICKS_MISSED * TICK_MICROSECONDS);
+        atomic_store(&hold_up_end, now_microseconds());
+    }
+}
+
+/* It runs on as soon as it is let, and has what ticks it missed at once, not by and by. */
+Test(machine, gives_a_guest_that_was_held_up_the_ticks_that_it_missed)
+{
+    atomic_store(&hold_up_end, 0);
+    start_lines_with(hold_up, 0, 2, 0);
+    while (counters[0] < TICKS_BEFORE + TICKS_MISSED) {
+        cr_assert_not(is_stop_readable(0), "%s", result.report);
+    }
+    cr_assert_neq(atomic_load(&hold_up_end), 0);
+    cr_assert_lt(now_microseconds() - atomic_load(&hold_up_end), TICKS_MISSED / 2 * TICK_MICROSECONDS);
 }
 
 /* --- Power and panic -------------------------------------------------------------------------------------------- */
@@ -1257,42 +1495,6 @@ Test(machine, stops_when_the_guest_says_that_it_has_panicked)
 
 #define PAUSE_COUNT 200u
 #define PAUSE_SEED  UINT64_C(0x5eed0f9a05e5)
-
-static volatile uint32_t *counters; /* the guest's, at COUNTERS */
-static volatile uint32_t *buffers;
-
-static void find_counters(uint8_t *place)
-{
-    counters = (volatile uint32_t *)(place + (COUNTERS - GUEST_BASE));
-    buffers = (volatile uint32_t *)(place + (BUFFERS - GUEST_BASE));
-}
-
-static int64_t now_microseconds(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
-}
-
-/* Time in which a guest that runs does something that shows. */
-static void let_pass(int64_t microseconds)
-{
-    int64_t end = now_microseconds() + microseconds;
-
-    while (now_microseconds() < end) {
-    }
-}
-
-/* Bounded by the test's own time. */
-static void await_change(volatile uint32_t *counter)
-{
-    uint32_t before = *counter;
-
-    while (*counter == before) {
-        cr_assert_not(is_stop_readable(0), "it has stopped by itself");
-    }
-}
 
 static bool is_pause_readable(void)
 {
@@ -1962,7 +2164,7 @@ static const char *name_of(unsigned long request)
         {KVM_SET_TSS_ADDR, "KVM_SET_TSS_ADDR"},
         {KVM_SET_IDENTITY_MAP_ADDR, "KVM_SET_IDENTITY_MAP_ADDR"},
         {KVM_SET_USER_MEMORY_REGION, "slot"},
-        {KVM_CREATE_IRQCHIP, "KVM_CREATE_IRQCHIP"},
+        {KVM_ENABLE_CAP, "KVM_ENABLE_CAP"},
         {KVM_GET_SUPPORTED_CPUID, "KVM_GET_SUPPORTED_CPUID"},
         {KVM_CREATE_VCPU, "KVM_CREATE_VCPU"},
         {KVM_SET_CPUID2, "KVM_SET_CPUID2"},

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * The floor under every VMM: a guest of 128 MiB that prints one byte and stops, by bare ioctls and with nothing around
- * them. It shares no code with Loam, and checks no more than that a call succeeded.
+ * them. With the word "irqchip" it has KVM's interrupt controllers. It shares no code with Loam, and checks no more than that a
+ * call succeeded.
  */
 #include <fcntl.h>
 #include <linux/kvm.h>
@@ -59,7 +60,7 @@ static int run(int vcpu, struct kvm_run *shared)
     return failed("KVM_RUN");
 }
 
-int main(void)
+int main(int argc, char *argv[])
 {
     int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC), vm = ioctl(kvm, KVM_CREATE_VM, 0);
     int huge = MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | 21 << MAP_HUGE_SHIFT;
@@ -68,6 +69,9 @@ int main(void)
 
     if (vm < 0 || memory == MAP_FAILED || ioctl(vm, KVM_SET_USER_MEMORY_REGION, &slot) != 0) {
         return failed("memory");
+    }
+    if (argc > 1 && strcmp(argv[1], "irqchip") == 0 && ioctl(vm, KVM_CREATE_IRQCHIP, 0) != 0) {
+        return failed("irqchip");
     }
     memcpy(memory + CODE_GPA, code, sizeof code);
     int vcpu = ioctl(vm, KVM_CREATE_VCPU, 0), bytes = ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, 0);

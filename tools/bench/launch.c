@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * How long a launch takes: a guest of 128 MiB on 2 MiB hugepages that prints one byte and stops, from start to exit,
- * beside bare ioctls and QEMU's microvm in the same run.
+ * beside bare ioctls and QEMU's microvm in the same run; and one that has interrupts, beside bare ioctls with KVM's interrupt
+ * controllers.
  *
  * Programs take turns, so that a drift of the machine's speed falls on all alike; medians of whole-process times, and
  * peaks of resident memory (which count no hugepages: so the VMM's own).
@@ -27,6 +28,8 @@
 
 extern char **environ;
 
+enum { LOAM, BARE, QEMU, LOAM_INTERRUPTS, BARE_IRQCHIP, CONTENDERS };
+
 struct contender {
     const char *name;
     char *argv[24];
@@ -37,7 +40,7 @@ struct contender {
 };
 
 static struct settings {
-    const char *loam, *bare, *guest;
+    const char *loam, *bare, *guest, *interrupts_guest;
     int round_count;
     bool json;
 } settings = {.round_count = 21};
@@ -162,25 +165,29 @@ static void print_row(const char *name, const char *unit, double loam, double re
     }
 }
 
-static void print_results(struct contender *contenders, size_t count)
+/* loam beside reference, as rows that name tells apart. */
+static void print_pair(const char *name, struct contender *loam, struct contender *reference)
 {
-    double loam = median(&contenders[0]);
+    char row[64];
 
+    if (reference->is_absent || loam->is_absent) {
+        fprintf(stderr, "launch: %s: left out: it is not here, or did not run\n", name);
+        return;
+    }
+    snprintf(row, sizeof row, "launch.time.%s", name);
+    print_row(row, "ms", median(loam), median(reference));
+    snprintf(row, sizeof row, "launch.memory.%s", name);
+    print_row(row, "MiB", (double)loam->peak_kib / 1024, (double)reference->peak_kib / 1024);
+}
+
+static void print_results(struct contender *contenders)
+{
     if (!settings.json) {
         printf("%-22s %-4s %10s %10s %9s\n", "", "unit", "loam", "reference", "times");
     }
-    for (size_t i = 1; i < count; i++) {
-        char name[64];
-
-        if (contenders[i].is_absent) {
-            fprintf(stderr, "launch: %s: left out: it is not here, or did not run\n", contenders[i].name);
-            continue;
-        }
-        snprintf(name, sizeof name, "launch.time.%s", contenders[i].name);
-        print_row(name, "ms", loam, median(&contenders[i]));
-        snprintf(name, sizeof name, "launch.memory.%s", contenders[i].name);
-        print_row(name, "MiB", (double)contenders[0].peak_kib / 1024, (double)contenders[i].peak_kib / 1024);
-    }
+    print_pair("bare", &contenders[LOAM], &contenders[BARE]);
+    print_pair("qemu", &contenders[LOAM], &contenders[QEMU]);
+    print_pair("interrupts", &contenders[LOAM_INTERRUPTS], &contenders[BARE_IRQCHIP]);
 }
 
 static error_t read_option(int key, char *argument, struct argp_state *state)
@@ -195,6 +202,9 @@ static error_t read_option(int key, char *argument, struct argp_state *state)
     case 'g':
         settings.guest = argument;
         return 0;
+    case 'i':
+        settings.interrupts_guest = argument;
+        return 0;
     case 'j':
         settings.json = true;
         return 0;
@@ -205,13 +215,35 @@ static error_t read_option(int key, char *argument, struct argp_state *state)
         }
         return 0;
     case ARGP_KEY_END:
-        if (settings.loam == NULL || settings.bare == NULL || settings.guest == NULL) {
+        if (settings.loam == NULL || settings.bare == NULL || settings.guest == NULL ||
+            settings.interrupts_guest == NULL) {
             argp_failure(state, 2, 0, "the programs are missing: run it by bazel run -c opt //tools/bench:launch");
         }
         return 0;
     default:
         return ARGP_ERR_UNKNOWN;
     }
+}
+
+static struct contender loam_with(const char *guest)
+{
+    return (struct contender){
+        .name = "loam",
+        .argv = {(char *)settings.loam, "run", "--memory", "128M", "--pages", "2M", "--kernel", (char *)guest}};
+}
+
+static void list_contenders(struct contender *contenders)
+{
+    contenders[LOAM] = loam_with(settings.guest);
+    contenders[BARE] = (struct contender){.name = "bare", .argv = {(char *)settings.bare}};
+    contenders[QEMU] =
+        (struct contender){.name = "qemu",
+                           .argv = {"qemu-system-x86_64", "-M", "microvm", "-enable-kvm", "-m", "128", "-nodefaults",
+                                    "-no-user-config", "-display", "none", "-serial", "stdio", "-device",
+                                    "isa-debug-exit,iobase=0xf4,iosize=0x4", "-kernel", (char *)settings.guest},
+                           .expected_status = 1};
+    contenders[LOAM_INTERRUPTS] = loam_with(settings.interrupts_guest);
+    contenders[BARE_IRQCHIP] = (struct contender){.name = "bare", .argv = {(char *)settings.bare, "irqchip"}};
 }
 
 int main(int argc, char *argv[])
@@ -222,6 +254,7 @@ int main(int argc, char *argv[])
         {"loam", 'l', "FILE", 0, "the program", 0},
         {"bare", 'b', "FILE", 0, "the reference", 0},
         {"guest", 'g', "FILE", 0, "the guest", 0},
+        {"interrupts-guest", 'i', "FILE", 0, "the guest that has interrupts", 0},
         {0},
     };
     const struct argp argp = {
@@ -230,31 +263,22 @@ int main(int argc, char *argv[])
     argp_err_exit_status = 2;
     argp_parse(&argp, argc, argv, 0, NULL, NULL);
 
-    static struct contender contenders[3];
+    static struct contender contenders[CONTENDERS];
     long raised = raise_pool();
     bool measured;
 
     if (raised < 0) {
         return 3;
     }
-    contenders[0] = (struct contender){.name = "loam",
-                                       .argv = {(char *)settings.loam, "run", "--memory", "128M", "--pages", "2M",
-                                                "--kernel", (char *)settings.guest}};
-    contenders[1] = (struct contender){.name = "bare", .argv = {(char *)settings.bare}};
-    contenders[2] =
-        (struct contender){.name = "qemu",
-                           .argv = {"qemu-system-x86_64", "-M", "microvm", "-enable-kvm", "-m", "128", "-nodefaults",
-                                    "-no-user-config", "-display", "none", "-serial", "stdio", "-device",
-                                    "isa-debug-exit,iobase=0xf4,iosize=0x4", "-kernel", (char *)settings.guest},
-                           .expected_status = 1};
-    measured = measure(contenders, 3);
-    if (contenders[0].is_absent) {
+    list_contenders(contenders);
+    measured = measure(contenders, CONTENDERS);
+    if (contenders[LOAM].is_absent) {
         fprintf(stderr, "launch: loam did not run: try %s run --memory 128M --pages 2M --kernel %s\n", settings.loam,
                 settings.guest);
         measured = false;
     }
     if (measured) {
-        print_results(contenders, 3);
+        print_results(contenders);
     }
     if (raised > 0) {
         write_number(POOL, read_number(POOL) - raised);
