@@ -31,8 +31,8 @@ static const struct words_key microvm_keys[] = {
     {ID("memory-backend")},
     {SWITCH("dump-guest-core")},
     {SWITCH("mem-merge")},
-    {ONLY("kernel_irqchip", "on", "interrupt controllers are the kernel's")},
-    {ONLY("kernel-irqchip", "on", "interrupt controllers are the kernel's")},
+    {ONLY("kernel_irqchip", "on split", "local APICs are the kernel's")},
+    {ONLY("kernel-irqchip", "on split", "local APICs are the kernel's")},
     {SWITCH("acpi")}, /* no effect: there are no tables either way */
     {ONLY("usb", "off", "there is no USB")},
     {ONLY("graphics", "off", "there are no displays")},
