@@ -9,7 +9,12 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
+
+/* Linux: Documentation/admin-guide/devices.txt, /dev/null. */
+#define NULL_MAJOR 1u
+#define NULL_MINOR 3u
 
 static bool await_question(struct intake *intake)
 {
@@ -40,11 +45,18 @@ static void answer_questions(void *self)
     }
 }
 
-enum loam_error intake_open(struct intake *intake, int fd, struct loam_diag *diag)
+/* A regular file has what it has, and the null device nothing. */
+static bool may_wait(int fd)
 {
     struct stat status;
 
-    *intake = (struct intake){.fd = fd, .may_wait = fstat(fd, &status) != 0 || !S_ISREG(status.st_mode)};
+    return fstat(fd, &status) != 0 ||
+           !(S_ISREG(status.st_mode) || (S_ISCHR(status.st_mode) && status.st_rdev == makedev(NULL_MAJOR, NULL_MINOR)));
+}
+
+enum loam_error intake_open(struct intake *intake, int fd, struct loam_diag *diag)
+{
+    *intake = (struct intake){.fd = fd, .may_wait = may_wait(fd)};
     intake->done_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (intake->done_fd < 0) {
         return loam_fail(diag, LOAM_ERROR_SYSTEM, "input: eventfd");

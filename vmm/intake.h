@@ -25,7 +25,7 @@
 
 struct intake {
     int fd;
-    bool may_wait;   /* no regular file */
+    bool may_wait;   /* neither a regular file nor the null device */
     bool has_thread; /* from the first read on */
     bool is_reading; /* the thread has been asked, and its answer not been taken */
     int done_fd;     /* readable when there is an answer */

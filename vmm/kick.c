@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 #include <time.h>
 
+#define SECOND            1000000000L
 #define AGAIN_NANOSECONDS 200000L /* from one kick to the next */
 #define END_KICKS         5000u
 
@@ -37,6 +38,7 @@ static void *run_work(void *argument)
 
     thread->work(thread->self);
     atomic_store_explicit(&thread->left, true, memory_order_release); /* pairs with kick_end */
+    sem_post(&thread->leaving);
     return NULL;
 }
 
@@ -86,6 +88,7 @@ enum loam_error kick_start(struct kick_thread *thread, void (*work)(void *self),
     thread->work = work;
     thread->self = self;
     atomic_init(&thread->left, false);
+    sem_init(&thread->leaving, 0, 0);
     blocked_signals(&blocked);
     pthread_sigmask(SIG_SETMASK, &blocked, &before);
     error = pthread_create(&thread->thread, NULL, run_work, thread);
@@ -98,17 +101,29 @@ void kick_send(const struct kick_thread *thread)
     pthread_kill(thread->thread, KICK_SIGNAL);
 }
 
+/* Until the next kick, or until it has left. */
+static void await_leaving(struct kick_thread *thread)
+{
+    struct timespec end;
+
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    end.tv_nsec += AGAIN_NANOSECONDS;
+    if (end.tv_nsec >= SECOND) {
+        end.tv_sec++;
+        end.tv_nsec -= SECOND;
+    }
+    (void)sem_clockwait(&thread->leaving, CLOCK_MONOTONIC, &end);
+}
+
 bool kick_end(struct kick_thread *thread)
 {
-    const struct timespec pause = {.tv_nsec = AGAIN_NANOSECONDS};
-
     for (unsigned i = 0; !atomic_load_explicit(&thread->left, memory_order_acquire); i++) {
         if (i == END_KICKS) {
             pthread_detach(thread->thread);
             return false;
         }
         kick_send(thread);
-        nanosleep(&pause, NULL);
+        await_leaving(thread);
     }
     kick_join(thread);
     return true;

@@ -14,6 +14,7 @@
 #include "loam/error.h"
 
 #include <pthread.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -25,6 +26,7 @@ struct kick_thread {
     void (*work)(void *self);
     void *self;
     atomic_bool left; /* work has returned */
+    sem_t leaving;    /* posted then */
 };
 
 /*

@@ -11,8 +11,12 @@
 #define RNG_TRANSPORT (1u << 0) /* where the machine puts virtio-rng: machine_config */
 #define EXTRA_SLOTS   8         /* for the pieces that read-only ranges cut RAM into */
 
-/* What a launch takes beside its guest's memory: a thread a vCPU, one that KVM starts at the first KVM_RUN (Linux 6.14), heap. */
+/*
+ * What a launch takes beside its guest's memory: a thread a vCPU, one that KVM starts at the first KVM_RUN (Linux 6.14), the
+ * timer's, heap.
+ */
 #define KVM_THREADS   1u
+#define TIMER_THREADS 1u
 #define PROGRAM_BYTES (2 * LOAM_MIB)
 #define VCPU_BYTES    (256 * LOAM_KIB)
 
@@ -62,7 +66,7 @@ static struct loam_memory_request request_of(const struct launch *launch)
     request.keep_from_dumps = true;
     request.vcpu_limit = launch->vcpu_limit;
     request.vcpu_count = config->vcpu_count;
-    request.extra_threads = config->vcpu_count + KVM_THREADS + config->extra_threads;
+    request.extra_threads = config->vcpu_count + KVM_THREADS + TIMER_THREADS + config->extra_threads;
     request.extra_bytes = PROGRAM_BYTES + config->vcpu_count * VCPU_BYTES + launch->file_bytes + config->extra_bytes;
     /* Nothing is plugged, and no thread has a cache; who looks at memory is a vCPU, or one of those beside them. */
     request.block_capacity = 1;

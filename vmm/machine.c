@@ -882,8 +882,8 @@ static int64_t now_milliseconds(void)
 /* No vCPU is in KVM_RUN. */
 static bool is_at_rest(struct machine *machine, struct rest *rest)
 {
-    return machine->has_interrupts && irqchip_is_quiet(&machine->irqchip) &&
-           rest_is_for_good(machine->vcpus, machine->vcpu_count, rest);
+    return machine->has_interrupts && rest_is_for_good(machine->vcpus, machine->vcpu_count, rest) &&
+           irqchip_is_quiet(&machine->irqchip);
 }
 
 /* With every vCPU parked, as rest.h wants it; the guest's clocks go on, for this takes no longer than an exit of each. */

@@ -137,13 +137,11 @@ static void wait_until(struct pit *pit, int64_t deadline)
     pthread_cond_timedwait(&pit->changed, &pit->lock, &end);
 }
 
-/* What comes due is not gathered with other timers of the process, which the kernel does by 50 us where it is let. */
 static void tick(void *self)
 {
     struct pit *pit = self;
     int64_t deadline;
 
-    prctl(PR_SET_TIMERSLACK, 1);
     pthread_mutex_lock(&pit->lock);
     while (!pit->is_leaving) {
         if (!find_deadline(pit, &deadline)) {
@@ -327,10 +325,18 @@ void pit_init(struct pit *pit, struct irq_line irq, bool (*is_heard)(void *self)
     pit->is_taken = true;
 }
 
+/*
+ * What comes due is not gathered with other timers, which the kernel does by 50 us where it is let. A thread has that from the
+ * one that starts it, and asks for nothing itself.
+ */
 enum loam_error pit_start(struct pit *pit, struct loam_diag *diag)
 {
-    enum loam_error error = kick_start(&pit->thread, tick, pit, "the timer", diag);
+    int slack = prctl(PR_GET_TIMERSLACK);
+    enum loam_error error;
 
+    (void)prctl(PR_SET_TIMERSLACK, 1);
+    error = kick_start(&pit->thread, tick, pit, "the timer", diag);
+    (void)prctl(PR_SET_TIMERSLACK, slack > 0 ? slack : 0);
     pit->has_thread = error == LOAM_OK;
     return error;
 }

@@ -563,9 +563,9 @@ Test(line, refusals_of_machines)
     check_refusal("-machine microvm,accel=tcg", "-machine microvm: accel=tcg: Loam has no emulation: give "
                                                 "accel=kvm|kvm:tcg");
     check_refusal("-machine microvm,usb=on", "-machine microvm: usb=on: there is no USB: give usb=off");
-    check_refusal("-machine microvm,kernel_irqchip=split",
-                  "-machine microvm: kernel_irqchip=split: interrupt controllers are the kernel's: give "
-                  "kernel_irqchip=on");
+    check_refusal("-machine microvm,kernel_irqchip=off",
+                  "-machine microvm: kernel_irqchip=off: local APICs are the kernel's: give "
+                  "kernel_irqchip=on|split");
     check_refusal("-machine microvm,hmat=on",
                   "-machine microvm: hmat=on: no such key here: known are accel, memory-backend, dump-guest-core, "
                   "mem-merge, kernel_irqchip, kernel-irqchip, acpi, usb, graphics, pcie, hpet, smm and vmport");

@@ -232,3 +232,20 @@ Test(intake, a_regular_file_needs_no_thread)
     cr_expect_not(intake.has_thread);
     close(file);
 }
+
+Test(intake, the_null_device_needs_no_thread)
+{
+    int null = open("/dev/null", O_RDONLY | O_CLOEXEC), zero = open("/dev/zero", O_RDONLY | O_CLOEXEC);
+    uint8_t bytes[INTAKE_BYTES];
+
+    intake_close(&intake);
+    cr_assert_eq(intake_open(&intake, null, NULL), LOAM_OK);
+    cr_expect_eq(intake_take(&intake, bytes), 0);
+    cr_expect_not(intake.has_thread);
+    intake_close(&intake);
+    cr_assert_eq(intake_open(&intake, zero, NULL), LOAM_OK);
+    cr_expect_eq(intake_take(&intake, bytes), -1, "of another device nobody knows");
+    cr_expect(intake.has_thread);
+    close(null);
+    close(zero);
+}

@@ -72,6 +72,40 @@ Test(kick, ends_a_call_that_waits)
     cr_expect_eq(joins, 1);
 }
 
+static void leave_when_told(void *self)
+{
+    (void)self;
+    while (!atomic_load(&may_leave)) {
+        sched_yield();
+    }
+    atomic_store(&answer, 1);
+}
+
+static double seconds(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
+/* It is joined as soon as it has left: in less than the time from one kick to the next, the quickest of a hundred. */
+Test(kick, waits_no_longer_than_it_takes)
+{
+    double shortest = 1;
+
+    atomic_store(&may_leave, true);
+    for (int i = 0; i < 100; i++) {
+        double before;
+
+        start(leave_when_told);
+        before = seconds();
+        cr_expect(kick_end(&thread));
+        shortest = seconds() - before < shortest ? seconds() - before : shortest;
+    }
+    cr_expect_lt(shortest, 0.0002, "%g s", shortest);
+}
+
 Test(kick, starts_anew_what_has_ended)
 {
     start(read_once);
@@ -125,23 +159,6 @@ Test(kick, the_thread_takes_the_kick_and_its_faults_only)
     for (int number = 1; number < NSIG; number++) {
         cr_expect_eq(sigismember(&before, number), sigismember(&after, number), "signal %d of the caller's", number);
     }
-}
-
-static void leave_when_told(void *self)
-{
-    (void)self;
-    while (!atomic_load(&may_leave)) {
-        sched_yield();
-    }
-    atomic_store(&answer, 1);
-}
-
-static double seconds(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
 }
 
 /* As in a call that no signal ends. */

@@ -262,6 +262,7 @@ static const struct {
     {"gid", {"--gid", "6"}},
     {"no-sandbox", {"--no-sandbox"}},
     {"trace", {"--trace", "file"}},
+    {"gdb", {"--gdb", "1234"}},
     {"json", {"--json"}},
 };
 
@@ -283,6 +284,7 @@ static const char *const explained_pairs[][2] = {
     {"lazy", "populate-threads"},
     {"uid", "gid"},
     {"trace", "timeout"},
+    {"timeout", "gdb"},
     {"no-tune", "cmdline"},
 };
 static const char *const needs_kernel[] = {"initrd", "cmdline", "on-reset", "no-tune"};

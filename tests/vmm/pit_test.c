@@ -9,9 +9,12 @@
 #include "tests/vmm/random.h"
 
 #include <criterion/criterion.h>
+#include <dirent.h>
 #include <inttypes.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <time.h>
 
 #define SECOND INT64_C(1000000000)
@@ -656,6 +659,48 @@ Test(pit, is_used_by_one_thread_at_a_time)
         pthread_mutex_unlock(&pit.lock);
         waiter_join(&waiter);
     }
+}
+
+static void compare_slack(void *self)
+{
+    *(int *)self = prctl(PR_GET_TIMERSLACK);
+}
+
+/* Threads of this process whose timers come to the nanosecond. */
+static uint32_t count_exact_threads(void)
+{
+    DIR *tasks = opendir("/proc/self/task");
+    struct dirent *task;
+    uint32_t count = 0;
+
+    cr_assert_not_null(tasks);
+    while ((task = readdir(tasks)) != NULL) {
+        char path[300], text[32] = "";
+        FILE *file;
+
+        snprintf(path, sizeof path, "/proc/%s/timerslack_ns", task->d_name);
+        file = fopen(path, "r");
+        count += file != NULL && fgets(text, sizeof text, file) != NULL && strcmp(text, "1\n") == 0;
+        if (file != NULL) {
+            fclose(file);
+        }
+    }
+    closedir(tasks);
+    return count;
+}
+
+/* Whoever starts it keeps his own, and hands it on to others. */
+Test(pit, is_exact_and_leaves_others_as_they_are)
+{
+    int before = prctl(PR_GET_TIMERSLACK), after = 0;
+    struct waiter waiter;
+
+    start();
+    cr_expect_eq(prctl(PR_GET_TIMERSLACK), before);
+    waiter_start(&waiter, compare_slack, &after);
+    waiter_join(&waiter);
+    cr_expect_eq(after, before);
+    cr_expect_eq(count_exact_threads(), 1);
 }
 
 /* Whatever its thread waits for. */
