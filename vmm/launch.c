@@ -102,16 +102,15 @@ static enum loam_error check_paging(const struct launch *launch, struct loam_dia
 static enum loam_error ask_tune(struct launch *launch, struct loam_diag *diag)
 {
     const struct launch_config *config = &launch->config;
-    const struct tune_guest guest = {&launch->kernel, config->command_line, config->vcpu_count};
     struct kvm kvm;
     enum loam_error error;
 
-    if (config->tune == TUNE_IGNORE) {
+    if (config->tune == TUNE_IGNORE || !tune_is_linux(&launch->kernel)) {
         return LOAM_OK;
     }
     error = kvm_open(KVM_DEVICE, &kvm, diag);
     if (error == LOAM_OK) {
-        error = tune_ask(&kvm, &guest, config->tune, &launch->tune, diag);
+        error = tune_ask(&kvm, config->command_line, config->vcpu_count, config->tune, &launch->tune, diag);
         kvm_close(&kvm);
     }
     return error;

@@ -214,15 +214,14 @@ static char *with_words(const char *words, const char *command_line)
     return text;
 }
 
-enum loam_error tune_ask(const struct kvm *kvm, const struct tune_guest *guest, enum tune_wish wish, struct tune *tune,
-                         struct loam_diag *diag)
+enum loam_error tune_ask(const struct kvm *kvm, const char *command_line, uint32_t vcpu_count, enum tune_wish wish,
+                         struct tune *tune, struct loam_diag *diag)
 {
-    bool wants_noxsave = !tune_has_word(guest->command_line, TUNE_NOXSAVE);
-    bool wants_nopv = guest->vcpu_count > 1 && !tune_has_word(guest->command_line, TUNE_NOPV);
+    bool wants_noxsave = !tune_has_word(command_line, TUNE_NOXSAVE);
+    bool wants_nopv = vcpu_count > 1 && !tune_has_word(command_line, TUNE_NOPV);
 
     *tune = (struct tune){0};
-    if (wish == TUNE_IGNORE || (!wants_noxsave && !wants_nopv) || tune_declares_xsave(kvm) ||
-        !tune_is_linux(guest->kernel)) {
+    if (wish == TUNE_IGNORE || (!wants_noxsave && !wants_nopv) || tune_declares_xsave(kvm)) {
         return LOAM_OK;
     }
     tune->lacks = tune_try(kvm);
@@ -231,7 +230,7 @@ enum loam_error tune_ask(const struct kvm *kvm, const struct tune_guest *guest, 
     snprintf(tune->words, sizeof tune->words, "%s%s%s", tune->lacks.xrstor ? TUNE_NOXSAVE : "",
              tune->lacks.xrstor && tune->lacks.hypercalls ? " " : "", tune->lacks.hypercalls ? TUNE_NOPV : "");
     if (wish == TUNE_ADD && tune->words[0] != '\0') {
-        tune->command_line = with_words(tune->words, guest->command_line);
+        tune->command_line = with_words(tune->words, command_line);
         if (tune->command_line == NULL) {
             return loam_fail(diag, LOAM_ERROR_SYSTEM, "command line: no memory");
         }

@@ -38,7 +38,7 @@ struct tune_lacks {
 };
 
 /*
- * lacks: for which a word is wanted, since the kernel is Linux and its command line does not have it. words: those, with a
+ * lacks: for which a word is wanted, since the command line does not have it. words: those, with a
  * space between; "": none. command_line: what the kernel is to be given, on the heap; NULL: as it was.
  */
 struct tune {
@@ -47,26 +47,22 @@ struct tune {
     char *command_line;
 };
 
-/* A guest that is about to be booted. */
-struct tune_guest {
-    const struct boot_file *kernel;
-    const char *command_line;
-    uint32_t vcpu_count;
-};
-
 /*
- * Which words a guest wants, and with TUNE_ADD the command line that has them in front. What KVM does not answer is not
- * lacking: who starts the guest hears of it. LOAM_ERROR_SYSTEM: no memory.
+ * Which words a Linux kernel (tune_is_linux) wants beside its command line, and with TUNE_ADD the command line that has them
+ * in front. What KVM does not answer is not lacking: who starts the guest hears of it. LOAM_ERROR_SYSTEM: no memory.
  */
-LOAM_MUST_USE enum loam_error tune_ask(const struct kvm *kvm, const struct tune_guest *guest, enum tune_wish wish,
-                                       struct tune *tune, struct loam_diag *diag);
+LOAM_MUST_USE enum loam_error tune_ask(const struct kvm *kvm, const char *command_line, uint32_t vcpu_count,
+                                       enum tune_wish wish, struct tune *tune, struct loam_diag *diag);
 
 /* No effect on one that is all zero. */
 void tune_release(struct tune *tune);
 
 /* The parts. */
 
-/* A Linux kernel by its own words: the banner of an ELF file, the version that a bzImage's header names. Pure. */
+/*
+ * A Linux kernel by its own words: the banner of an ELF file, for which all of it is searched, or the version that a
+ * bzImage's header names. Pure.
+ */
 bool tune_is_linux(const struct boot_file *kernel);
 
 /* Whether word stands by itself on the command line, before the "--" behind which words are for init. Pure. */

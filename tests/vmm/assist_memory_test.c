@@ -303,6 +303,39 @@ Test(assist_memory, copies_both_parts_and_no_third)
     }
 }
 
+/* The second page is of another region, with host memory of its own. */
+Test(assist_memory, copies_across_regions)
+{
+    uint8_t *other = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), bytes[16];
+    struct loam_region region = {.start = {RAM_BYTES},
+                                 .bytes = PAGE,
+                                 .hva = other,
+                                 .backing = 1,
+                                 .type = LOAM_REGION_RAM,
+                                 .access = LOAM_ACCESS_WRITE};
+
+    cr_assert_neq(other, MAP_FAILED);
+    cr_assert_eq(loam_gpa_map_protect(map, (loam_gpa){READ_ONLY}, RAM_BYTES - READ_ONLY, LOAM_ACCESS_WRITE), LOAM_OK);
+    cr_assert_eq(loam_gpa_map_insert(map, &region), LOAM_OK);
+    loam_gpa_map_release(map, view);
+    memory.view = view = loam_gpa_map_acquire(map);
+    sregs.cr0 = CR0_PE;
+    flat(false);
+    memset(bytes, 0x77, sizeof bytes);
+    cr_assert(assist_memory_find(&memory, RAM_BYTES - 6, 16, ASSIST_WRITE, &span, &fault));
+    assist_memory_store(&span, bytes);
+    cr_expect_eq(ram[RAM_BYTES - 7], 0);
+    cr_expect_eq(ram[RAM_BYTES - 6], 0x77);
+    cr_expect_eq(ram[RAM_BYTES - 1], 0x77);
+    cr_expect_eq(other[0], 0x77);
+    cr_expect_eq(other[9], 0x77);
+    cr_expect_eq(other[10], 0);
+    memset(bytes, 0, sizeof bytes);
+    assist_memory_load(&span, bytes);
+    cr_expect_eq(bytes[0] + bytes[15], 2 * 0x77);
+    munmap(other, PAGE);
+}
+
 Test(assist_memory, reaches_plain_memory_only)
 {
     sregs.cr0 = CR0_PE;

@@ -114,6 +114,23 @@ Test(assist_system, invpcid_flushes_by_cr4)
     cr_expect_eq(played.regs.rip, 0x1000);
 }
 
+/* Contexts have numbers only where CR4 says so. */
+Test(assist_system, invpcid_takes_a_context_where_there_are_contexts)
+{
+    played.regs.rbx = 0x100;
+    ram[0x100] = 5;
+    for (unsigned int i = 0; i < 8; i++) {
+        bool has_contexts = (i & 4) != 0;
+
+        played.regs.rip = 0x1000;
+        played.events.exception.injected = 0;
+        played.sregs.cr4 = PGE | (has_contexts ? UINT64_C(0x20000) : 0);
+        played.regs.rax = i & 3;
+        cr_assert(RUN("\x66\x0f\x38\x82\x03"));
+        cr_expect_eq(played.events.exception.injected, !has_contexts && (i & 3) < 2, "case %u", i);
+    }
+}
+
 static void put_gate(unsigned int vector, uint8_t access)
 {
     ram[0x800 + 8 * vector + 5] = access;
