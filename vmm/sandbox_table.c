@@ -122,6 +122,8 @@ const struct sandbox_rule sandbox_rules[] = {
     {"rseq", BOTH, ANY, "likewise"},
     {"gettid", BOTH, ANY, "likewise"},
     {"prctl", BOTH, ARGUMENT(0, UINT32_MAX, PR_SET_NAME), "likewise"},
+    {"prctl", REST, ARGUMENT(0, UINT32_MAX, PR_GET_TIMERSLACK), "the thread of the timer is exact"},
+    {"prctl", REST, ARGUMENT(0, UINT32_MAX, PR_SET_TIMERSLACK), "likewise"},
     {"seccomp", REST, ANY, "a vCPU's thread takes its own filter"},
     {"sched_getaffinity", BOTH, ANY, "how large its stack may be"},
     {"prlimit64", BOTH, ARGUMENT(2, UINT64_MAX, 0), "likewise; limits are read, and not set"},

@@ -59,9 +59,9 @@ end_guest code_298
 guest halts
     say 'L'
     movb $0x2a, %al
-    outb %al, $0xe9
-    outb %al, $0xe9
-    movw $0x501, %dx
+    outb %al, $0xed
+    outb %al, $0xed
+    movw $0x300, %dx
     outw %ax, %dx
     cli
 end_guest halts
