@@ -263,7 +263,7 @@ Test(kernel, that_is_halted_for_good_is_told_of_though_it_has_another_processor)
     MAKE_KERNEL(halts);
     check_last_line(
         "halted for good", 4,
-        "\nvCPU 1 was never started\nnobody answered at port 0x501 (a write of 2 bytes: 0x2a), port 0xe9 (2 "
+        "\nvCPU 1 was never started\nnobody answered at port 0x300 (a write of 2 bytes: 0x2a), port 0xed (2 "
         "writes of 1 byte, the last 0x2a)\nloam: the guest is halted for good: HLT with interrupts off on 1 "
         "of its vCPUs, and 1 never started: nothing can wake it\n",
         (char *[]){"--vcpus", "2", NULL});
