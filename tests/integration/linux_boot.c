@@ -31,7 +31,28 @@ void linux_boot_need_long(void)
     }
 }
 
-static void find_files(const char *kind, struct files *files)
+bool linux_boot_has_user_mode(void)
+{
+    FILE *file = fopen("/proc/cpuinfo", "r");
+    bool is_hardware = false;
+    char line[8192];
+
+    cr_assert_not_null(file);
+    while (!is_hardware && fgets(line, sizeof line, file) != NULL) {
+        is_hardware = strncmp(line, "flags", 5) == 0 && (strstr(line, " vmx") != NULL || strstr(line, " svm") != NULL);
+    }
+    fclose(file);
+    return is_hardware;
+}
+
+static void find_in_folder(const char *folder, const char *kind, struct files *files)
+{
+    snprintf(files->vmlinux, sizeof files->vmlinux, "%s/%s/vmlinux", folder, kind);
+    snprintf(files->image, sizeof files->image, "%s/%s/bzImage", folder, kind);
+    snprintf(files->initrd, sizeof files->initrd, "%s/%s/initrd", folder, kind);
+}
+
+static void find_in_cache(const char *kind, struct files *files)
 {
     char *build = getenv("LOAM_KERNEL_BUILD"), reason[160];
     struct process process;
@@ -79,6 +100,17 @@ static void copy_without_notes(const char *path)
     munmap(file, bytes);
     close(source);
     close(copy);
+}
+
+static void find_files(const char *kind, struct files *files)
+{
+    const char *folder = getenv("LOAM_KERNELS");
+
+    if (folder != NULL) {
+        find_in_folder(folder, kind, files);
+    } else {
+        find_in_cache(kind, files);
+    }
 }
 
 static char *kernel_of(const struct linux_boot *boot, struct files *files)

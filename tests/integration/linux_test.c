@@ -1,19 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * Linux, as tools/kernel/build makes it, from each way in to each way out. The first program of its initrd says in user
- * mode that it is there, and ends the machine as its argument says (tools/kernel/init.S).
+ * Linux, as tools/kernel/build makes it, from each way in to each way out. /init of its initrd says in user mode that it is
+ * there, and ends the machine as its argument says (tools/kernel/init.S).
  */
 #include "tests/integration/e820.h"
 #include "tests/integration/launch.h"
 #include "tests/integration/linux_boot.h"
 
 #include <criterion/criterion.h>
-#include <criterion/parameterized.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-
-#define USER_MODE "init: user mode"
 
 /* Rounded up: tables of ACPI and of processors, which lie in RAM that the map does not call usable. */
 #define TABLES_MAX 65536u
@@ -60,90 +57,124 @@ static void expect_planned_map(const struct linux_boot *boot)
     process_end(&plan);
 }
 
-/* --- Every day: each way in, each way out, one and two processors, one and two banks of RAM ------------------------- */
-
-Test(linux, by_pvh_with_one_bank_to_power_off)
+/*
+ * /init has run, and has ended so that the kernel panics: told to, or at its first SYSCALL where the kernel's entry is
+ * reached with the rights of user mode, which may not run what is there.
+ */
+static void expect_panic_of_init(void)
 {
-    const struct linux_boot boot = {.kind = "up", .way = LINUX_BY_PVH, .words = "", .options = {"--memory", "64M"}};
+    bool has_user_mode = linux_boot_has_user_mode();
 
-    linux_boot_run(&boot, &process);
-    expect_status(0);
-    expect_said(USER_MODE);
-    expect_planned_map(&boot);
-}
-
-Test(linux, by_elf64_with_two_processors_on_both_sides_of_the_hole_to_restart)
-{
-    const struct linux_boot boot = {
-        .kind = "smp",
-        .way = LINUX_BY_ELF64,
-        .words = "-- restart",
-        .options = {"--memory", "64M", "--low-limit", "32M", "--vcpus", "2", "--on-reset", "pass"}};
-
-    linux_boot_run(&boot, &process);
-    expect_status(0);
-    expect_said("Brought up 1 node, 2 CPUs");
-    expect_said(USER_MODE);
-    expect_planned_map(&boot);
-}
-
-Test(linux, by_its_image_to_panic)
-{
-    const struct linux_boot boot = {
-        .kind = "up", .way = LINUX_BY_IMAGE, .words = "-- exit", .options = {"--memory", "64M"}};
-
-    linux_boot_run(&boot, &process);
+    expect_said("Run /init as init process");
+    expect_said(has_user_mode ? "init: user mode" : "init[1]: segfault at ffffffff8");
+    expect_said(has_user_mode ? "Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000700"
+                              : "Kernel panic - not syncing: Attempted to kill init! exitcode=0x0000000b");
     expect_status(1);
-    expect_said(USER_MODE);
-    expect_said("Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000700");
-    cr_expect_not_null(strstr(process.err, "panicked"), "%s", process.err);
-    expect_planned_map(&boot);
 }
 
-/* --- What takes long: the other pairs of ways in and out -------------------------------------------------------------- */
+/* A program that says itself that it cannot do so. */
+static void skip_if_said(const char *text, const char *reason)
+{
+    if (strstr(process.err, text) != NULL) {
+        linux_boot_end(&process);
+        cr_skip_test("%s", reason);
+    }
+}
 
+static void boot_to_panic(const struct linux_boot *boot)
+{
+    linux_boot_run(boot, &process);
+    skip_if_said("PVH note: there is none", "this program does not enter an ELF64 kernel without a PVH note");
+    skip_if_said("and no table (ACPI, MP) tells the kernel", "this program tells no guest of a second processor");
+    expect_panic_of_init();
+    expect_planned_map(boot);
+}
+
+#define ONE_BANK  "--memory", "64M"
 #define TWO_BANKS "--memory", "64M", "--low-limit", "32M"
 
-static const struct linux_case {
-    struct linux_boot boot;
-    int status;
-    const char *says, *error; /* in its console; in what the program says of its end; NULL: not looked at */
-} cases[] = {
-    {{"up", LINUX_BY_PVH, "-- halt", .options = {TWO_BANKS}}, 4, USER_MODE, "halted for good"},
-    {{"up", LINUX_BY_ELF64, "-- exit", .options = {"--memory", "64M"}}, 1, USER_MODE, "panicked"},
-    {{"up", LINUX_BY_IMAGE, "", .options = {TWO_BANKS}}, 0, USER_MODE, NULL},
-    {{"smp", LINUX_BY_PVH, "", .options = {"--memory", "64M", "--vcpus", "2"}}, 0, "Brought up 1 node, 2 CPUs", NULL},
-    {{"smp", LINUX_BY_IMAGE, "-- restart", .options = {TWO_BANKS, "--vcpus", "2"}},
-     1,
-     "Brought up 1 node, 2 CPUs",
-     "reset itself"},
-    {{"up", LINUX_BY_PVH, "", .without_initrd = true, .options = {"--memory", "64M"}},
-     1,
-     "Kernel panic - not syncing: VFS: Unable to mount root fs",
-     "panicked"},
-};
+/* --- Every day: each way in, one and two banks of RAM, one and two processors ---------------------------------------- */
 
-/* Cases run in processes of their own, whose addresses are other ones: so the number of a case. */
-ParameterizedTestParameters(linux, from_each_way_in_to_each_way_out)
+Test(linux, by_pvh)
 {
-    static size_t numbers[sizeof cases / sizeof cases[0]];
-
-    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        numbers[i] = i;
-    }
-    return cr_make_param_array(size_t, numbers, sizeof cases / sizeof cases[0]);
+    boot_to_panic(&(struct linux_boot){"up", LINUX_BY_PVH, "-- exit", .options = {ONE_BANK}});
 }
 
-ParameterizedTest(size_t *number, linux, from_each_way_in_to_each_way_out, .fini = tear_down)
+Test(linux, by_its_image)
 {
-    const struct linux_case *one = &cases[*number];
+    boot_to_panic(&(struct linux_boot){"up", LINUX_BY_IMAGE, "-- exit", .options = {TWO_BANKS}});
+}
+
+Test(linux, by_elf64_with_two_processors)
+{
+    boot_to_panic(&(struct linux_boot){"smp", LINUX_BY_ELF64, "-- exit", .options = {TWO_BANKS, "--vcpus", "2"}});
+    expect_said("Brought up 1 node, 2 CPUs");
+}
+
+/* --- What takes long: other pairs --------------------------------------------------------------------------------- */
+
+Test(linux, by_its_image_with_two_processors)
+{
+    linux_boot_need_long();
+    boot_to_panic(&(struct linux_boot){"smp", LINUX_BY_IMAGE, "-- exit", .options = {ONE_BANK, "--vcpus", "2"}});
+    expect_said("Brought up 1 node, 2 CPUs");
+}
+
+Test(linux, by_pvh_with_two_processors_of_which_it_is_to_use_one)
+{
+    linux_boot_need_long();
+    boot_to_panic(&(struct linux_boot){"smp", LINUX_BY_PVH, "nosmp -- exit", .options = {TWO_BANKS, "--vcpus", "2"}});
+    expect_said("Brought up 1 node, 1 CPU");
+}
+
+Test(linux, panics_without_an_initrd)
+{
+    const struct linux_boot boot = {"up", LINUX_BY_ELF64, "", .without_initrd = true, .options = {"--memory", "64M"}};
 
     linux_boot_need_long();
-    linux_boot_run(&one->boot, &process);
-    expect_status(one->status);
-    expect_said(one->says);
-    expect_planned_map(&one->boot);
-    cr_expect(one->error == NULL || strstr(process.err, one->error) != NULL, "%s", process.err);
+    linux_boot_run(&boot, &process);
+    skip_if_said("PVH note: there is none", "this program does not enter an ELF64 kernel without a PVH note");
+    expect_said("Kernel panic - not syncing: VFS: Unable to mount root fs");
+    expect_status(1);
+    expect_planned_map(&boot);
+}
+
+/* --- What user mode asks for -------------------------------------------------------------------------------------- */
+
+static void boot_to_end(const char *arguments, const char *on_reset, int status)
+{
+    const struct linux_boot boot = {"up", LINUX_BY_PVH, arguments, .options = {ONE_BANK, "--on-reset", on_reset}};
+
+    linux_boot_need_long();
+    if (!linux_boot_has_user_mode()) {
+        cr_skip_test("no VT-x and no AMD-V: SYSCALL in user mode does not reach privilege level 0");
+    }
+    linux_boot_run(&boot, &process);
+    expect_said("init: user mode");
+    expect_status(status);
+}
+
+Test(linux, power_off_is_a_pass)
+{
+    boot_to_end("", "fail", 0);
+}
+
+Test(linux, restart_is_a_failure_unless_it_is_meant)
+{
+    boot_to_end("-- restart", "fail", 1);
+    cr_expect_not_null(strstr(process.err, "reset itself"), "%s", process.err);
+}
+
+Test(linux, restart_that_is_meant_is_a_pass)
+{
+    boot_to_end("-- restart", "pass", 0);
+}
+
+Test(linux, halt_is_told_at_once)
+{
+    boot_to_end("-- halt", "fail", 4);
+    expect_said("reboot: System halted");
+    cr_expect_not_null(strstr(process.err, "halted for good"), "%s", process.err);
 }
 
 /* --- What takes long: memtest, Linux's own ------------------------------------------------------------------------- */
@@ -178,23 +209,4 @@ Test(linux, memtest_finds_a_bit_that_is_stuck)
 {
     start_memtest(sabotage_path(), "stuck");
     expect_said("0000000000000000 bad mem addr " STUCK_ADDRESS " - 0x00000001003ff808 reserved");
-}
-
-/* --- What takes long: user mode by SYSCALL -------------------------------------------------------------------------- */
-
-/* A KVM that emulates goes on at the kernel's entry with the rights of user mode, which may not run what is there. */
-Test(linux, user_mode_enters_the_kernel_by_syscall)
-{
-    const struct linux_boot boot = {
-        .kind = "up", .way = LINUX_BY_PVH, .words = "rdinit=/init-syscall", .options = {"--memory", "64M"}};
-
-    linux_boot_need_long();
-    linux_boot_run(&boot, &process);
-    if (strstr(process.out, "init-syscall[1]: segfault at ffffffff") != NULL) {
-        expect_status(1);
-        linux_boot_end(&process);
-        cr_skip_test("this KVM emulates SYSCALL without the change to privilege level 0");
-    }
-    expect_status(0);
-    expect_said(USER_MODE);
 }
