@@ -67,7 +67,7 @@ _loam() {
     case $before in
     --pages | -p) words='1G 2M thp 4K auto' ;;
     --on-reset) words='fail pass restart' ;;
-    --kernel | --initrd | --trace)
+    --kernel | --initrd | --trace | --gdb)
         mapfile -t COMPREPLY < <(compgen -f -- "$word")
         return
         ;;
@@ -76,7 +76,7 @@ _loam() {
         if [ "$COMP_CWORD" -eq 1 ]; then
             words='run plan domain host place version --help'
         elif [[ ${COMP_WORDS[1]} == run || ${COMP_WORDS[1]} == plan ]]; then
-            words="$memory $guest --json --on-reset --timeout --trace --help"
+            words="$memory $guest --gdb --json --on-reset --timeout --trace --help"
         elif [ "${COMP_WORDS[1]}" = domain ]; then
             words='run show --help'
             if [ "$COMP_CWORD" -gt 2 ]; then
