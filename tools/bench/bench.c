@@ -25,8 +25,8 @@
 #define GROUP_MOST   16u
 #define BUSY_LOAD    0.5
 
-static const struct bench_case *const tables[] = {frame_cases, thread_cases, scale_cases,
-                                                  map_cases,   slab_cases,   dma_cases};
+static const struct bench_case *const tables[] = {frame_cases, thread_cases, scale_cases, map_cases,
+                                                  slab_cases,  dma_cases,    exit_cases};
 
 struct options {
     bool json;

@@ -47,6 +47,7 @@ extern const struct bench_case scale_cases[];  /* scale_bench.c: much memory, ma
 extern const struct bench_case map_cases[];    /* map_bench.c */
 extern const struct bench_case slab_cases[];   /* slab_bench.c */
 extern const struct bench_case dma_cases[];    /* dma_bench.c */
+extern const struct bench_case exit_cases[];   /* exit_bench.c */
 
 /*
  * Nanoseconds that the calling thread has run, in the kernel too: what one thread does waits for nobody, and what
