@@ -231,6 +231,7 @@ static bool set_state(const struct trial *trial, const uint8_t *instructions, si
     sregs.ds = sregs.es = sregs.fs = sregs.gs = sregs.ss = flat(0x18, 0x3);
     sregs.tr = (struct kvm_segment){.selector = 0x20, .limit = 0x67, .type = 0xb, .present = 1};
     sregs.ldt = (struct kvm_segment){.type = 0x2, .unusable = 1};
+    sregs.idt = (struct kvm_dtable){.limit = 0}; /* what nobody intercepts ends it */
     sregs.cr0 = 0x11;
     sregs.cr3 = sregs.cr4 = sregs.efer = 0;
     return kvm_ioctl(trial->vcpu_fd, KVM_SET_SREGS, &sregs) == 0 && kvm_ioctl(trial->vcpu_fd, KVM_SET_REGS, &regs) == 0;
@@ -293,9 +294,9 @@ enum loam_error gdb_vcpu_try(struct gdb_abilities *abilities, struct loam_diag *
     if (open_trial(&kvm, &trial) && kvm_ioctl_number(kvm.fd, KVM_CHECK_EXTENSION, KVM_CAP_SET_GUEST_DEBUG) > 0) {
         abilities->has_quiet_step = flags > 0 && (flags & KVM_GUESTDBG_BLOCKIRQ) != 0;
         abilities->has_step = try_step(&trial, abilities);
-        abilities->has_software = try_int3(&trial);
         abilities->has_execute = try_point(&trial, GDB_POINT_EXECUTE, CODE_ADDRESS + 1, CODE_ADDRESS + 1);
         abilities->has_watch = try_point(&trial, GDB_POINT_WRITE, DATA_ADDRESS, CODE_ADDRESS + 6);
+        abilities->has_software = try_int3(&trial); /* last: it may end in a triple fault */
     }
     close_trial(&trial);
     kvm_close(&kvm);

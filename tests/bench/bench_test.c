@@ -54,6 +54,7 @@ Test(bench, list_names_the_cases_and_runs_none)
         "frame.scale.dma32.sections.4096 ",
         "gpa_map.translate.1024 ",
         "slab.",
+        "vmm.exit.traced ",
     };
     char *argv[] = {bench_path(), "--list", NULL};
     struct process process;

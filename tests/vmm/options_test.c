@@ -137,6 +137,20 @@ Test(options, a_reset_without_a_kernel_ends_with_2, .exit_code = EXIT_CODE_USAGE
     options_of(2, "--on-reset", "fail");
 }
 
+/* Whoever debugs takes his time. */
+Test(options, where_a_debugger_comes_to)
+{
+    cr_expect_null(options_of(0).gdb);
+    cr_expect_str_eq(options_of(2, "--gdb", "socket").gdb, "socket");
+    cr_expect_eq(options_of(2, "--gdb", "1234").timeout_milliseconds, 0);
+    cr_expect_eq(options_of(4, "--gdb", "1234", "--timeout", "5").timeout_milliseconds, 5000);
+}
+
+Test(options, a_debugger_of_a_guest_that_restarts_ends_with_2, .exit_code = EXIT_CODE_USAGE)
+{
+    options_of(6, "--gdb", "1234", "--kernel", "file", "--on-reset", "restart");
+}
+
 Test(options, where_exits_are_told)
 {
     cr_expect_null(options_of(0).trace);

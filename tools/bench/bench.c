@@ -26,7 +26,7 @@
 #define BUSY_LOAD    0.5
 
 static const struct bench_case *const tables[] = {frame_cases, thread_cases, scale_cases, map_cases,
-                                                  slab_cases,  dma_cases,    bus_cases};
+                                                  slab_cases,  dma_cases,    bus_cases,   exit_cases};
 
 struct options {
     bool json;

@@ -48,6 +48,7 @@ extern const struct bench_case map_cases[];    /* map_bench.c */
 extern const struct bench_case slab_cases[];   /* slab_bench.c */
 extern const struct bench_case dma_cases[];    /* dma_bench.c */
 extern const struct bench_case bus_cases[];    /* bus_bench.c: two threads */
+extern const struct bench_case exit_cases[];   /* exit_bench.c */
 
 /*
  * Nanoseconds that the calling thread has run, in the kernel too: what one thread does waits for nobody, and what

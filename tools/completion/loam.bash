@@ -67,7 +67,7 @@ _loam() {
     case $before in
     --pages | -p) words='1G 2M thp 4K auto' ;;
     --on-reset) words='fail pass restart' ;;
-    --kernel | --initrd | --trace)
+    --kernel | --initrd | --trace | --gdb)
         mapfile -t COMPREPLY < <(compgen -f -- "$word")
         return
         ;;
