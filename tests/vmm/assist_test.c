@@ -264,6 +264,18 @@ Test(assist, calculates_by_sse_for_a_32_bit_guest)
     cr_assert_eq(across[1], -10 + 2);
 }
 
+/* FLDCW sums up what it no longer masks; QEMU's TCG, as a processor, leaves that out. */
+static bool processor_sums_up(void)
+{
+    const uint16_t unmasked = 0x37b;
+    uint16_t status;
+
+    __asm__ volatile("fninit\n fld1\n fldz\n fdivrp\n fldcw %1\n fnstsw %0\n fnclex\n fninit"
+                     : "=m"(status)
+                     : "m"(unmasked));
+    return (status & 0x80) != 0;
+}
+
 Test(assist, raises_the_exceptions_that_are_due)
 {
     static const uint8_t wanted[] = {
@@ -275,13 +287,15 @@ Test(assist, raises_the_exceptions_that_are_due)
         16,   0xa4,       /* WAIT */
         16,   0xa5,       /* FLD1 */
     };
+    const size_t before_sum = 10; /* steps before the 0x84, from which on the others follow */
+    const size_t count = processor_sums_up() ? sizeof wanted : before_sum;
 
     LOAD(traps);
     run_to_exit();
-    for (size_t i = 0; i < sizeof wanted; i++) {
+    for (size_t i = 0; i < count; i++) {
         cr_assert_eq(results[i], wanted[i], "step %zu: 0x%02x wanted, 0x%02x found", i, wanted[i], results[i]);
     }
-    cr_assert_eq(results[sizeof wanted], 0);
+    cr_assert(count < sizeof wanted || results[sizeof wanted] == 0);
 }
 
 /* The processor leaves the exception pending; an assist stops there, and says at what. */
