@@ -53,7 +53,7 @@ static struct argp_option rows[] = {
     {"populate-threads", KEY_POPULATE_THREADS, "N", 0,
      "threads that have pages in memory (default: one a processor, at most one for each 64 MiB)", 1},
     {"vcpus", 'c', "N", 0, "virtual processors (default 1)", 2},
-    {"kernel", KEY_KERNEL, "FILE", 0, "boot a PVH ELF file or a Linux image instead of the self-test", 2},
+    {"kernel", KEY_KERNEL, "FILE", 0, "boot an ELF file (PVH, multiboot, 64-bit) or a Linux image instead of the self-test", 2},
     {"initrd", KEY_INITRD, "FILE", 0, "initial RAM disk for the kernel", 2},
     {"cmdline", KEY_CMDLINE, "TEXT", 0, "command line for the kernel", 2},
     {"no-tune", KEY_NO_TUNE, NULL, 0,

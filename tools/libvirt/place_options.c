@@ -44,7 +44,7 @@ static const struct argp_option rows[] = {
     {"json", KEY_JSON, NULL, 0, "print one JSON object instead of text", 2},
     {"run", KEY_RUN, NULL, 0, "define the guest as a domain of the best host, and start it", 3},
     {"name", KEY_NAME, "NAME", 0, "of the domain", 3},
-    {"kernel", KEY_KERNEL, "FILE", 0, "a PVH ELF file or a Linux image; paths are the host's", 3},
+    {"kernel", KEY_KERNEL, "FILE", 0, "an ELF file (PVH, multiboot, 64-bit) or a Linux image; paths are the host's", 3},
     {"initrd", KEY_INITRD, "FILE", 0, "initial RAM disk for the kernel", 3},
     {"append", KEY_APPEND, "TEXT", 0, "command line for the kernel", 3},
     {"emulator", KEY_EMULATOR, "PATH", 0,

@@ -305,7 +305,7 @@ static const struct argument_row rows[] = {
     {WORDS("-numa", "type", "node,nodeid=N,memdev=ID: RAM in parts, by nodeid; the guest is told of no nodes"),
      .what = "kind", MANY("nodeid"), TYPES(numa)},
     {WORDS("-overcommit", NULL, "mem-lock=on|off: lock all RAM"), PLAIN(overcommit_keys)},
-    {TEXT_OF("-kernel", WORDS_PATH, "FILE: a PVH ELF file or a Linux image")},
+    {TEXT_OF("-kernel", WORDS_PATH, "FILE: an ELF file (PVH, multiboot, 64-bit) or a Linux image")},
     {TEXT_OF("-initrd", WORDS_PATH, "FILE: the kernel's initial RAM disk")},
     {TEXT_OF("-append", WORDS_TEXT, "TEXT: the kernel's command line")},
     {WORDS("-add-fd", NULL, "set=N,fd=N,opaque=TEXT: an inherited descriptor, to be named as /dev/fdset/N"),
