@@ -15,8 +15,12 @@
 
 static enum loam_error hugetlb_limit(uint64_t page_bytes, struct loam_host_cgroup_limit *limit, struct loam_diag *diag)
 {
-    return loam_host_cgroup_limit(page_bytes == LOAM_GIB ? LOAM_HOST_CGROUP_HUGETLB_1G : LOAM_HOST_CGROUP_HUGETLB_2M,
-                                  limit, diag);
+    struct loam_host_cgroups cgroups = {0};
+    enum loam_error error = loam_host_cgroup_limit(
+        &cgroups, page_bytes == LOAM_GIB ? LOAM_HOST_CGROUP_HUGETLB_1G : LOAM_HOST_CGROUP_HUGETLB_2M, limit, diag);
+
+    loam_host_cgroups_drop(&cgroups);
+    return error;
 }
 
 enum loam_error loam_backing_charged_at_touch(uint64_t page_bytes, bool *charged, struct loam_diag *diag)

@@ -183,6 +183,7 @@ enum loam_error loam_plan_make(const struct loam_memory_request *request, struct
     if (error == LOAM_OK) {
         error = choose(&draft, diag);
     }
+    loam_host_cgroups_drop(&draft.cgroups);
     if (error != LOAM_OK) {
         memset(plan, 0, sizeof *plan);
     }

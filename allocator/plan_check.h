@@ -7,6 +7,7 @@
 #ifndef LOAM_PLAN_CHECK_H
 #define LOAM_PLAN_CHECK_H
 
+#include "allocator/host/host_cgroup.h"
 #include "loam/error.h"
 #include "loam/plan.h"
 
@@ -19,6 +20,7 @@ struct loam_plan_draft {
     uint64_t reserve_bytes;                      /* dma32_reserve_bytes as given */
     uint64_t surplus_bytes;                      /* of hugepages that the kernel adds out of ordinary memory */
     char first_short[160];                       /* the facts of the first check that falls short */
+    struct loam_host_cgroups cgroups;            /* as they were when the first check asked */
 };
 
 /* What a check says, before it is a line: "RESOURCE: FACTS (PARTS): MEND", the last only when it falls short. */

@@ -159,7 +159,8 @@ enum loam_error loam_plan_check_threads(struct loam_plan_draft *draft, struct lo
     struct loam_host_limit user;
     enum loam_error error = loam_host_limit(LOAM_PRIM_LIMIT_THREADS, finding.wanted, &user, diag);
 
-    if (error != LOAM_OK || (error = loam_host_cgroup_limit(LOAM_HOST_CGROUP_THREADS, &group, diag)) != LOAM_OK ||
+    if (error != LOAM_OK ||
+        (error = loam_host_cgroup_limit(&draft->cgroups, LOAM_HOST_CGROUP_THREADS, &group, diag)) != LOAM_OK ||
         (user.room == UINT64_MAX && group.room == UINT64_MAX)) {
         return error;
     }

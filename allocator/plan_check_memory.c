@@ -190,13 +190,13 @@ static struct loam_plan_finding describe_limit(const struct loam_host_cgroup_lim
     return finding;
 }
 
-static enum loam_error check_memory_group(const struct loam_plan_draft *draft, struct loam_plan_finding *finding,
+static enum loam_error check_memory_group(struct loam_plan_draft *draft, struct loam_plan_finding *finding,
                                           struct loam_diag *diag)
 {
     const struct loam_plan *plan = draft->plan;
     struct loam_host_cgroup_limit limit;
     uint64_t wanted_bytes = ordinary_bytes(draft);
-    enum loam_error error = loam_host_cgroup_limit(LOAM_HOST_CGROUP_MEMORY, &limit, diag);
+    enum loam_error error = loam_host_cgroup_limit(&draft->cgroups, LOAM_HOST_CGROUP_MEMORY, &limit, diag);
 
     if (error != LOAM_OK) {
         return error;
@@ -262,13 +262,14 @@ static bool is_2m(const struct loam_plan *plan, const struct loam_plan_part *par
     return part->pages == LOAM_PAGES_2M;
 }
 
-static enum loam_error check_hugetlb_group(struct loam_plan *plan, enum loam_pages pages, uint64_t bytes,
+static enum loam_error check_hugetlb_group(struct loam_plan_draft *draft, enum loam_pages pages, uint64_t bytes,
                                            struct loam_plan_finding *finding, struct loam_diag *diag)
 {
+    struct loam_plan *plan = draft->plan;
     bool large = pages == LOAM_PAGES_1G, several = plan->request.part_count > 1;
     struct loam_host_cgroup_limit limit;
-    enum loam_error error =
-        loam_host_cgroup_limit(large ? LOAM_HOST_CGROUP_HUGETLB_1G : LOAM_HOST_CGROUP_HUGETLB_2M, &limit, diag);
+    enum loam_error error = loam_host_cgroup_limit(
+        &draft->cgroups, large ? LOAM_HOST_CGROUP_HUGETLB_1G : LOAM_HOST_CGROUP_HUGETLB_2M, &limit, diag);
 
     if (error == LOAM_OK) {
         settle(plan, pages, limit.at_touch);
@@ -297,7 +298,7 @@ enum loam_error loam_plan_check_cgroup(struct loam_plan_draft *draft, struct loa
         uint64_t bytes = loam_plan_bytes_of(plan, is_of[i]);
 
         if (bytes > 0) {
-            error = check_hugetlb_group(plan, i == 0 ? LOAM_PAGES_1G : LOAM_PAGES_2M, bytes, &findings[count], diag);
+            error = check_hugetlb_group(draft, i == 0 ? LOAM_PAGES_1G : LOAM_PAGES_2M, bytes, &findings[count], diag);
             short_count += error == LOAM_OK && findings[count].wanted > findings[count].found;
             count++;
         }

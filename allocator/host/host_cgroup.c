@@ -327,23 +327,37 @@ static enum loam_error search_mounts(const char *mounts, const char *groups, con
     return walk_groups(dir, mount_length, files, limit, diag);
 }
 
-enum loam_error loam_host_cgroup_limit(enum loam_host_cgroup_resource resource, struct loam_host_cgroup_limit *limit,
-                                       struct loam_diag *diag)
+void loam_host_cgroups_drop(struct loam_host_cgroups *cgroups)
 {
-    char *groups = NULL, *mounts = NULL;
+    loam_prim_heap_free(cgroups->mounts);
+    loam_prim_heap_free(cgroups->groups);
+    *cgroups = (struct loam_host_cgroups){0};
+}
+
+static enum loam_error read_cgroups(struct loam_host_cgroups *cgroups, struct loam_diag *diag)
+{
+    enum loam_error error = LOAM_OK;
+
+    if (cgroups->groups == NULL) {
+        error = loam_host_text_list("/proc/self/cgroup", &cgroups->groups, diag);
+    }
+    if (error == LOAM_OK && cgroups->mounts == NULL) {
+        error = loam_host_text_list("/proc/self/mountinfo", &cgroups->mounts, diag);
+    }
+    return error;
+}
+
+enum loam_error loam_host_cgroup_limit(struct loam_host_cgroups *cgroups, enum loam_host_cgroup_resource resource,
+                                       struct loam_host_cgroup_limit *limit, struct loam_diag *diag)
+{
     enum loam_error error;
 
     *limit = (struct loam_host_cgroup_limit){.room = UINT64_MAX};
-    error = loam_host_text_list("/proc/self/cgroup", &groups, diag);
-    if (error == LOAM_OK) {
-        error = loam_host_text_list("/proc/self/mountinfo", &mounts, diag);
-    }
+    error = read_cgroups(cgroups, diag);
     for (size_t i = 0; error == LOAM_OK && i < sizeof limit_files / sizeof limit_files[0]; i++) {
         if (limit_files[i].resource == resource) {
-            error = search_mounts(mounts, groups, &limit_files[i], limit, diag);
+            error = search_mounts(cgroups->mounts, cgroups->groups, &limit_files[i], limit, diag);
         }
     }
-    loam_prim_heap_free(mounts);
-    loam_prim_heap_free(groups);
     return error;
 }

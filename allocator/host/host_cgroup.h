@@ -25,6 +25,13 @@ enum loam_host_cgroup_resource {
     LOAM_HOST_CGROUP_THREADS, /* the controller pids: a thread counts as a process does */
 };
 
+/* In which groups this process is, and where groups are mounted, as read once. Starts as {0}. */
+struct loam_host_cgroups {
+    char *groups, *mounts; /* NULL: not read yet */
+};
+
+void loam_host_cgroups_drop(struct loam_host_cgroups *cgroups);
+
 /*
  * The tightest limit on this process, of its own control group or of one above up to the root, in version 1 and 2
  * alike. In bytes; for THREADS in threads. Swap is no room: what a limit on memory makes the kernel swap out is not
@@ -41,7 +48,10 @@ struct loam_host_cgroup_limit {
     bool at_touch;                        /* some limit, tightest or not, charges hugepages when they are touched */
     char path[LOAM_HOST_CGROUP_PATH_MAX]; /* the file that sets it; empty without one */
 };
-LOAM_MUST_USE enum loam_error loam_host_cgroup_limit(enum loam_host_cgroup_resource resource,
+
+/* *cgroups is read where it was not, and is the caller's to drop, also on failure: several limits are looked up in one. */
+LOAM_MUST_USE enum loam_error loam_host_cgroup_limit(struct loam_host_cgroups *cgroups,
+                                                     enum loam_host_cgroup_resource resource,
                                                      struct loam_host_cgroup_limit *limit, struct loam_diag *diag);
 
 #endif

@@ -1199,6 +1199,33 @@ Test(plan, keeps_to_the_tightest_of_nested_limits)
     assert_room(&request_4k, 100 * LOAM_MIB, "/sys/fs/cgroup/memory.max");
 }
 
+static uint32_t count_reads(const char *path)
+{
+    uint32_t count = 0;
+
+    for (uint32_t i = 0; i < prim_fake_record_count(); i++) {
+        struct prim_fake_record call = prim_fake_record(i);
+
+        count += call.kind == PRIM_READ_TEXT && strcmp(call.text, path) == 0;
+    }
+    return count;
+}
+
+/* However many kinds of pages are tried, and however many limits there are. */
+Test(plan, finds_its_groups_once)
+{
+    struct loam_memory_request request = request_4k;
+
+    request.pages = LOAM_PAGES_AUTO;
+    prim_fake_forget();
+    make_ok(&request);
+    cr_assert_eq(count_reads("/proc/self/cgroup"), 1);
+    cr_assert_eq(count_reads("/proc/self/mountinfo"), 1);
+    prim_fake_forget();
+    make_ok(&request);
+    cr_assert_eq(count_reads("/proc/self/cgroup"), 1, "another plan looks again");
+}
+
 Test(plan, keeps_to_a_limit_of_version_1)
 {
     prim_fake_script_text("/proc/self/cgroup", "9:name=systemd:/\n4:memory:/a/b\n2:cpu,cpuacct:/c\n");
