@@ -230,7 +230,7 @@ static size_t put_dsdt(struct table *table, const struct acpi_config *config)
 static void patch_register(struct table *table, size_t offset, uint16_t port, uint32_t bytes, uint32_t access_bytes)
 {
     table_patch(table, offset, ADDRESS_IO, 1);
-    table_patch(table, offset + 1, bytes * 8, 1);
+    table_patch(table, offset + 1, UINT64_C(8) * bytes, 1);
     table_patch(table, offset + 3, access_bytes, 1); /* 1 and 2 stand for themselves */
     table_patch(table, offset + 4, port, 8);
 }

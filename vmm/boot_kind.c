@@ -88,7 +88,7 @@ struct sign {
 
 #define SIGN(offset, text, what)                                                                                       \
     {                                                                                                                  \
-        offset, text, sizeof text - 1, what                                                                            \
+        offset, text, sizeof(text) - 1, what                                                                           \
     }
 
 /* What people hand over by mistake. The first that fits. */

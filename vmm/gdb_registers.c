@@ -306,7 +306,7 @@ static void settle_image(struct gdb_registers *registers, uint64_t wanted)
         memcpy(image + XSAVE_CONTROL, &control, sizeof control);
     }
     if ((wanted & ~marked & COMPONENT_SSE) != 0) {
-        memset(image + XSAVE_XMM, 0, 16 * XSAVE_SLOT_BYTES);
+        memset(image + XSAVE_XMM, 0, (size_t)16 * XSAVE_SLOT_BYTES);
         if ((marked & COMPONENT_AVX) == 0) {
             memcpy(image + XSAVE_MXCSR, &mxcsr, sizeof mxcsr);
         }

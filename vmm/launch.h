@@ -65,7 +65,7 @@ struct launch {
     struct loam_memory *memory;
     struct boot_file kernel, initrd;
     struct boot_way way; /* how the kernel is booted, once it has been read */
-    struct tune tune; /* after launch_read */
+    struct tune tune;    /* after launch_read */
     struct boot_state boot;
     struct attest *attest; /* NULL with a kernel */
     struct machine *machine;

@@ -53,7 +53,8 @@ static struct argp_option rows[] = {
     {"populate-threads", KEY_POPULATE_THREADS, "N", 0,
      "threads that have pages in memory (default: one a processor, at most one for each 64 MiB)", 1},
     {"vcpus", 'c', "N", 0, "virtual processors (default 1)", 2},
-    {"kernel", KEY_KERNEL, "FILE", 0, "boot an ELF file (PVH, multiboot, 64-bit) or a Linux image instead of the self-test", 2},
+    {"kernel", KEY_KERNEL, "FILE", 0,
+     "boot an ELF file (PVH, multiboot, 64-bit) or a Linux image instead of the self-test", 2},
     {"initrd", KEY_INITRD, "FILE", 0, "initial RAM disk for the kernel", 2},
     {"cmdline", KEY_CMDLINE, "TEXT", 0, "command line for the kernel", 2},
     {"no-tune", KEY_NO_TUNE, NULL, 0,
@@ -502,6 +503,26 @@ static void finish_options(struct argp_state *state, const struct reading *readi
     }
 }
 
+/* What the process gives up, or keeps. */
+static bool read_right(int key, char *argument, struct argp_state *state, struct options *options)
+{
+    switch (key) {
+    case KEY_UID:
+        options->privilege.has_uid = true;
+        options->privilege.uid = read_number(state, "uid", argument, 0, ID_MAX);
+        return true;
+    case KEY_GID:
+        options->privilege.has_gid = true;
+        options->privilege.gid = read_number(state, "gid", argument, 0, ID_MAX);
+        return true;
+    case KEY_NO_SANDBOX:
+        options->without_sandbox = true;
+        return true;
+    default:
+        return false;
+    }
+}
+
 static error_t read_option(int key, char *argument, struct argp_state *state)
 {
     struct reading *reading = state->input;
@@ -530,17 +551,6 @@ static error_t read_option(int key, char *argument, struct argp_state *state)
     case KEY_ON_RESET:
         options->on_reset = read_on_reset(state, argument);
         return 0;
-    case KEY_UID:
-        options->privilege.has_uid = true;
-        options->privilege.uid = read_number(state, "uid", argument, 0, ID_MAX);
-        return 0;
-    case KEY_GID:
-        options->privilege.has_gid = true;
-        options->privilege.gid = read_number(state, "gid", argument, 0, ID_MAX);
-        return 0;
-    case KEY_NO_SANDBOX:
-        options->without_sandbox = true;
-        return 0;
     case KEY_TRACE:
         options->trace = read_trace(state, argument);
         return 0;
@@ -562,7 +572,7 @@ static error_t read_option(int key, char *argument, struct argp_state *state)
         finish_options(state, reading);
         return 0;
     default:
-        return read_memory_option(key, argument, state, reading);
+        return read_right(key, argument, state, options) ? 0 : read_memory_option(key, argument, state, reading);
     }
 }
 

@@ -39,8 +39,8 @@ struct options {
     enum on_reset on_reset;
     bool without_sandbox;
     struct privilege privilege; /* what becomes of the process before the guest starts */
-    const char *trace; /* NULL: none */
-    const char *gdb;   /* where a debugger comes to; NULL: none does */
+    const char *trace;          /* NULL: none */
+    const char *gdb;            /* where a debugger comes to; NULL: none does */
     bool json;
 };
 

@@ -262,6 +262,10 @@ static int make_machine(struct run *run)
 static int confine(struct run *run)
 {
     const struct options *options = run->options;
+    const struct sandbox_needs needs = {
+        .makes_machines = options->on_reset == ON_RESET_RESTART,
+        .has_debugger = options->gdb != NULL,
+        .socket_path = options->gdb != NULL && strchr(options->gdb, '/') != NULL ? options->gdb : NULL};
     struct loam_diag diag = {0};
     enum loam_error error = privilege_drop(&options->privilege, &diag);
 
@@ -272,7 +276,7 @@ static int confine(struct run *run)
             "other programs",
             geteuid());
     } else if (error == LOAM_OK) {
-        error = sandbox_enter(options->on_reset == ON_RESET_RESTART, &diag);
+        error = sandbox_enter(&needs, &diag);
     }
     return error == LOAM_OK ? EXIT_CODE_PASS : fail(run, EXIT_CODE_HOST, &diag);
 }

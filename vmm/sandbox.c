@@ -6,9 +6,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <libgen.h>
+#include <limits.h>
 #include <linux/landlock.h>
 #include <linux/seccomp.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -62,14 +65,23 @@ static bool leave(int ruleset_fd, const char *path, uint64_t access)
     return is_left;
 }
 
-static bool restrict_files(const struct ruleset *ruleset, bool makes_machines)
+static bool leave_removal(int ruleset_fd, const char *path)
+{
+    char folder[PATH_MAX];
+
+    snprintf(folder, sizeof folder, "%s", path);
+    return leave(ruleset_fd, dirname(folder), LANDLOCK_ACCESS_FS_REMOVE_FILE);
+}
+
+static bool restrict_files(const struct ruleset *ruleset, const struct sandbox_needs *needs)
 {
     const uint64_t reads = LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR;
     const uint64_t device = (LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_WRITE_FILE | ACCESS_FS_IOCTL_DEV) &
                             ruleset->handled_access_fs;
     int fd = (int)syscall(SYS_landlock_create_ruleset, ruleset, sizeof *ruleset, 0);
     bool is_done = fd >= 0 && leave(fd, "/proc", reads) && leave(fd, "/sys", reads) &&
-                   (!makes_machines || leave(fd, KVM_DEVICE, device)) &&
+                   (!needs->makes_machines || leave(fd, KVM_DEVICE, device)) &&
+                   (needs->socket_path == NULL || leave_removal(fd, needs->socket_path)) &&
                    syscall(SYS_landlock_restrict_self, fd, 0) == 0;
 
     if (fd >= 0) {
@@ -81,7 +93,7 @@ static bool restrict_files(const struct ruleset *ruleset, bool makes_machines)
     return is_done;
 }
 
-static enum loam_error enter_landlock(bool makes_machines, struct loam_diag *diag)
+static enum loam_error enter_landlock(const struct sandbox_needs *needs, struct loam_diag *diag)
 {
     long abi = syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
     struct ruleset ruleset = ruleset_of(abi);
@@ -89,7 +101,7 @@ static enum loam_error enter_landlock(bool makes_machines, struct loam_diag *dia
     if (abi < 0) {
         return LOAM_OK; /* not built in, or switched off */
     }
-    return restrict_files(&ruleset, makes_machines) ? LOAM_OK : loam_fail(diag, LOAM_ERROR_SYSTEM, "sandbox: Landlock");
+    return restrict_files(&ruleset, needs) ? LOAM_OK : loam_fail(diag, LOAM_ERROR_SYSTEM, "sandbox: Landlock");
 }
 
 /* --- Filters ---------------------------------------------------------------------------------------------------- */
@@ -116,17 +128,23 @@ static enum loam_error take_filter(const struct sandbox_filter *filter, unsigned
     return loam_fail(diag, LOAM_ERROR_SYSTEM, "sandbox: seccomp");
 }
 
-enum loam_error sandbox_enter(bool makes_machines, struct loam_diag *diag)
+static const struct sandbox_filter *filter_for(const struct sandbox_needs *needs)
+{
+    if (needs->makes_machines) {
+        return &sandbox_filter_anew;
+    }
+    return needs->has_debugger ? &sandbox_filter_debugger : &sandbox_filter_rest;
+}
+
+enum loam_error sandbox_enter(const struct sandbox_needs *needs, struct loam_diag *diag)
 {
     enum loam_error error;
 
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) {
         return loam_fail(diag, LOAM_ERROR_SYSTEM, "sandbox: PR_SET_NO_NEW_PRIVS");
     }
-    error = enter_landlock(makes_machines, diag);
-    return error != LOAM_OK ? error
-                            : take_filter(makes_machines ? &sandbox_filter_anew : &sandbox_filter_rest,
-                                          SECCOMP_FILTER_FLAG_TSYNC, diag);
+    error = enter_landlock(needs, diag);
+    return error == LOAM_OK ? take_filter(filter_for(needs), SECCOMP_FILTER_FLAG_TSYNC, diag) : error;
 }
 
 enum loam_error sandbox_enter_vcpu(struct loam_diag *diag)

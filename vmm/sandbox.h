@@ -19,14 +19,20 @@
 
 #include <stdbool.h>
 
+/* What is left beside what every run needs; not both. */
+struct sandbox_needs {
+    bool makes_machines;     /* machines, and memory for them, again: /dev/kvm can be opened */
+    bool has_debugger;       /* one comes to a socket that listens already */
+    const char *socket_path; /* of it, to be removed at the end: files of its folder can be; NULL: none */
+};
+
 /*
- * From now on, for this thread, for all that there are, and for all that they start. makes_machines: the process will make
- * machines, and memory for them, again; /dev/kvm can be opened then.
+ * From now on, for this thread, for all that there are, and for all that they start.
  *
  * Once a process. LOAM_ERROR_NOT_FOUND: the kernel has no filters. LOAM_ERROR_SYSTEM: a call failed, and some of it may hold
  * already. Not at the same time from two threads.
  */
-LOAM_MUST_USE enum loam_error sandbox_enter(bool makes_machines, struct loam_diag *diag);
+LOAM_MUST_USE enum loam_error sandbox_enter(const struct sandbox_needs *needs, struct loam_diag *diag);
 
 /* After that, for this thread alone, which runs a vCPU and nothing else. Errors as above. */
 LOAM_MUST_USE enum loam_error sandbox_enter_vcpu(struct loam_diag *diag);

@@ -21,7 +21,7 @@
 static const struct {
     const char *name;
     unsigned int who;
-} filters[] = {{"vcpu", SANDBOX_VCPU}, {"rest", SANDBOX_REST}, {"anew", SANDBOX_ANEW}};
+} filters[] = {{"vcpu", SANDBOX_VCPU}, {"rest", SANDBOX_REST}, {"anew", SANDBOX_ANEW}, {"debugger", SANDBOX_DEBUGGER}};
 
 static void fail(const char *what, int error)
 {

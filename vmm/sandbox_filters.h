@@ -11,6 +11,7 @@ struct sandbox_filter {
     size_t count;
 };
 
-extern const struct sandbox_filter sandbox_filter_vcpu, sandbox_filter_rest, sandbox_filter_anew;
+extern const struct sandbox_filter sandbox_filter_vcpu, sandbox_filter_rest, sandbox_filter_anew,
+    sandbox_filter_debugger;
 
 #endif

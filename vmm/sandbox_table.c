@@ -9,7 +9,8 @@
 #include <sys/prctl.h>
 
 #define VCPU  SANDBOX_VCPU
-#define REST  (SANDBOX_REST | SANDBOX_ANEW)
+#define REST  (SANDBOX_REST | SANDBOX_ANEW | SANDBOX_DEBUGGER)
+#define GDB   SANDBOX_DEBUGGER
 #define ANEW  SANDBOX_ANEW
 #define BOTH  (VCPU | REST)
 #define TOOLS SANDBOX_SANITIZER
@@ -98,11 +99,12 @@ const struct sandbox_rule sandbox_rules[] = {
     {"getdents64", BOTH, ANY, "nodes and pools of hugepages"},
 
     /* A debugger's socket, which listens since before the guest began. */
-    {"accept4", REST, ANY, "the debugger comes"},
-    {"recvfrom", REST, ANY, "what it asks"},
-    {"sendto", REST, ANY, "what it is told"},
-    {"shutdown", REST, ANY, "it goes"},
-    {"setsockopt", REST, ANY, "small packets are not held back"},
+    {"accept4", GDB, ANY, "the debugger comes"},
+    {"recvfrom", GDB, ANY, "what it asks"},
+    {"sendto", GDB, ANY, "what it is told"},
+    {"shutdown", GDB, ANY, "it goes"},
+    {"setsockopt", GDB, ANY, "small packets are not held back"},
+    {"unlink", GDB, ANY, "its socket goes with the run; Landlock leaves no other folder"},
 
     /* Memory. */
     {"mmap", BOTH, ARGUMENT(2, PROT_EXEC, 0), "heap, stacks, guest memory; never code"},

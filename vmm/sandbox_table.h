@@ -16,7 +16,8 @@ enum sandbox_who {
     SANDBOX_VCPU = 1 << 0,      /* a vCPU's thread */
     SANDBOX_REST = 1 << 1,      /* every other thread; a vCPU's has to pass both filters */
     SANDBOX_ANEW = 1 << 2,      /* every other thread of a program that makes another machine for its guest */
-    SANDBOX_SANITIZER = 1 << 3, /* all, in a build with a sanitizer */
+    SANDBOX_DEBUGGER = 1 << 3,  /* every other thread of a program to which a debugger comes */
+    SANDBOX_SANITIZER = 1 << 4, /* all, in a build with a sanitizer */
 };
 
 /* (argument & mask) == value; mask 0: whatever it is. Arguments of 32 bits are masked as such. */

@@ -162,8 +162,8 @@ Test(limits, no_room_for_threads_is_named)
     make_group("pids");
     set_limit("pids.max", 1);
     cr_expect_eq(RUN(&process, loam_path(), "plan", "--memory", "16M", "--pages", "4K"), 3, "%s", process.err);
-    cr_expect_not_null(strstr(process.err, "loam: threads: 2 beside this one wanted, 0 left of the control group's "
-                                           "pids.max: raise it with: echo 3 > "),
+    cr_expect_not_null(strstr(process.err, "loam: threads: 3 beside this one wanted, 0 left of the control group's "
+                                           "pids.max: raise it with: echo 4 > "),
                        "%s", process.err);
     process_end(&process);
     cr_expect_eq(RUN(&process, loam_path(), "run", "--memory", "16M", "--pages", "4K", "--kernel", stop_path()), 3);

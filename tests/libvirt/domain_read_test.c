@@ -240,16 +240,17 @@ Test(domain_read, the_serial_port)
 
 Test(domain_read, what_changes_nothing)
 {
-    cr_expect(read_text("<domain type='kvm' id='3' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>" MEMORY
-                        "<name>\xc3\xa4</name><uuid>no uuid</uuid><title>t</title><description>d</description>"
-                        "<metadata><x:y xmlns:x='urn:x' a='b'>z</x:y></metadata><features><acpi/><apic/><pae/></features>"
-                        "<clock offset='utc'/><pm><suspend-to-mem enabled='no'/><suspend-to-disk enabled='no'/></pm>"
-                        "<devices><emulator>/usr/bin/qemu-system-x86_64</emulator>"
-                        "<controller type='usb' index='0' model='none'/><memballoon model='none'/>"
-                        "<audio id='1' type='none'/><input type='mouse' bus='ps2'/><input type='keyboard' "
-                        "bus='ps2'/><rng model='virtio'><backend model='random'>/dev/urandom</backend>"
-                        "<address type='virtio-mmio'/><alias name='rng0'/></rng></devices></domain>"),
-              "%s", refusals.texts[0]);
+    cr_expect(
+        read_text("<domain type='kvm' id='3' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>" MEMORY
+                  "<name>\xc3\xa4</name><uuid>no uuid</uuid><title>t</title><description>d</description>"
+                  "<metadata><x:y xmlns:x='urn:x' a='b'>z</x:y></metadata><features><acpi/><apic/><pae/></features>"
+                  "<clock offset='utc'/><pm><suspend-to-mem enabled='no'/><suspend-to-disk enabled='no'/></pm>"
+                  "<devices><emulator>/usr/bin/qemu-system-x86_64</emulator>"
+                  "<controller type='usb' index='0' model='none'/><memballoon model='none'/>"
+                  "<audio id='1' type='none'/><input type='mouse' bus='ps2'/><input type='keyboard' "
+                  "bus='ps2'/><rng model='virtio'><backend model='random'>/dev/urandom</backend>"
+                  "<address type='virtio-mmio'/><alias name='rng0'/></rng></devices></domain>"),
+        "%s", refusals.texts[0]);
 }
 
 /* --- What is refused ----------------------------------------------------------------------------------------------- */

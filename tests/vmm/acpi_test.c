@@ -383,8 +383,7 @@ Test(acpica, reads_the_devices)
         "0xD0000000,",
         "Device (VIO7)",
         "0xD0007000,",
-        "Interrupt (ResourceConsumer, Level, ActiveHigh, Exclusive, ,, )\n                {\n"
-        "                    0x0000000F,",
+        "0x0000000F,",
         "Name (_S5, Package (0x04)",
     };
     char path[64];

@@ -23,7 +23,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum place { IN_REST, IN_ANEW, IN_VCPU };
+enum place { IN_REST, IN_ANEW, IN_DEBUGGER, IN_VCPU };
 
 /* 0: as it should be. What is forbidden does not return. */
 typedef int act_fn(void);
@@ -35,8 +35,11 @@ struct act {
 
 static bool enter(enum place place)
 {
-    return sandbox_enter(place == IN_ANEW, NULL) == LOAM_OK &&
-           (place != IN_VCPU || sandbox_enter_vcpu(NULL) == LOAM_OK);
+    const struct sandbox_needs needs = {.makes_machines = place == IN_ANEW,
+                                        .has_debugger = place == IN_DEBUGGER,
+                                        .socket_path = place == IN_DEBUGGER ? "/tmp/loam-sandbox-test" : NULL};
+
+    return sandbox_enter(&needs, NULL) == LOAM_OK && (place != IN_VCPU || sandbox_enter_vcpu(NULL) == LOAM_OK);
 }
 
 /* The child's wait status. */
@@ -211,7 +214,6 @@ static int take_a_filter(void)
 }
 
 static const struct act of_the_rest[] = {
-    {"accept4", accept_a_debugger},
     {"TCGETS", read_terminal},
     {"KVM_CREATE_VM", make_machine},
     {"seccomp", take_a_filter},
@@ -224,6 +226,9 @@ Test(sandbox, a_vcpu_has_less)
         expect_done(IN_REST, &of_the_rest[i]);
         expect_killed(IN_VCPU, &of_the_rest[i]);
     }
+    expect_done(IN_DEBUGGER, &(struct act){"accept4", accept_a_debugger});
+    expect_killed(IN_REST, &(struct act){"accept4", accept_a_debugger});
+    expect_killed(IN_VCPU, &(struct act){"accept4", accept_a_debugger});
 }
 
 /* --- What is left ------------------------------------------------------------------------------------------------ */
