@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * Guests of Debian's packages, as they come. tools/test unpacks the packages in a cache; memtest86+ has a test of its own, and
- * Debian's kernel is among those of tools/svm.
+ * Guests of Debian's packages, as they come. tools/test unpacks the packages in a cache; memtest86+ has a test of its own.
  */
 #include "tests/integration/launch.h"
 

@@ -30,7 +30,7 @@ guest accesses
     movl $GUEST_SCRAP, %edi
     movl $3, %ecx
     rep insw
-    inw $0x70, %ax /* nobody answers there */
+    inw $0xed, %ax /* nobody answers there */
     movl $0xe0000010, %ebx
     movl $0x12345678, (%ebx)
     movzbl 2(%ebx), %eax

@@ -126,7 +126,7 @@ Test(trace_run, tells_each_exit_of_a_guest)
     }
     expect_line(file, IO "\"0x81\",\"size\":2,\"direction\":\"read\",\"count\":3,"
                          "\"values\":[\"0xffff\",\"0xffff\",\"0xffff\"],\"device\":null}");
-    expect_line(file, IO "\"0x70\",\"size\":2,\"direction\":\"read\",\"value\":\"0xffff\",\"device\":null}");
+    expect_line(file, IO "\"0xed\",\"size\":2,\"direction\":\"read\",\"value\":\"0xffff\",\"device\":null}");
     expect_line(file,
                 MMIO "\"0xe0000010\",\"size\":4,\"direction\":\"write\",\"value\":\"0x12345678\",\"device\":null}");
     expect_line(file, MMIO "\"0xe0000012\",\"size\":1,\"direction\":\"read\",\"value\":\"0xff\",\"device\":null}");
