@@ -261,9 +261,10 @@ void pit_counter_latch_status(struct pit_counter *counter, int64_t now)
     }
     settle(counter, now);
     is_null = !counter->is_loaded || (!counter->is_stopped && now < counter->start);
-    counter->status = (uint8_t)((settled_out(counter, now) ? PIT_STATUS_OUT : 0) | (is_null ? PIT_STATUS_NULL : 0) |
-                                counter->access << CONTROL_ACCESS_BIT | counter->mode << CONTROL_MODE_BIT |
-                                (counter->is_decimal ? CONTROL_DECIMAL : 0));
+    counter->status =
+        (uint8_t)((settled_out(counter, now) ? PIT_STATUS_OUT : 0) | (is_null ? PIT_STATUS_NULL : 0) |
+                  (uint32_t)counter->access << CONTROL_ACCESS_BIT | (uint32_t)counter->mode << CONTROL_MODE_BIT |
+                  (counter->is_decimal ? CONTROL_DECIMAL : 0));
     counter->has_status = true;
 }
 

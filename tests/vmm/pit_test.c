@@ -128,7 +128,7 @@ static uint32_t latched(uint64_t counter)
 
 static void program(uint64_t counter, uint8_t mode, uint32_t count)
 {
-    out(CONTROL, (uint8_t)(counter << 6 | 0x30 | mode << 1));
+    out(CONTROL, (uint8_t)(counter << 6 | 0x30 | (unsigned int)mode << 1));
     out(counter, (uint8_t)count);
     out(counter, (uint8_t)(count >> 8));
 }
