@@ -69,18 +69,11 @@ static void set_line(struct pit *pit, bool is_high)
     }
 }
 
-/* Of a rate or a square wave the line stays high until the next, lest it rise when its output does and the tick is owed. */
+/* Of a rate or a square wave the line stays high until the next. */
 static void raise_line(struct pit *pit)
 {
     set_line(pit, false);
     set_line(pit, true);
-    pit->is_taken = false;
-}
-
-static void owe_nothing(struct pit *pit)
-{
-    pit->owed = 0;
-    pit->is_taken = true;
 }
 
 /* How often the output has risen since seen, as far as anybody minds. Counter 0 has not been written to. */
@@ -95,23 +88,32 @@ static uint32_t count_rises(const struct pit *pit, int64_t now)
     return count;
 }
 
-/* Who is owed the most that there is has not been taking any, and does not say so any more. */
+/* Some are taken meanwhile. */
+static void add_untaken(struct pit *pit, uint32_t due)
+{
+    unsigned int before = atomic_load(&pit->untaken), after;
+
+    do {
+        after = before + due < PIT_OWED_MAX + 1 ? before + due : PIT_OWED_MAX + 1;
+    } while (!atomic_compare_exchange_weak(&pit->untaken, &before, after));
+}
+
+/* Nobody is owed what nobody hears, nor what comes faster than it should. */
 static void hand_on(struct pit *pit, int64_t now)
 {
     const bool is_slow = pit->state.counters[0].count >= pit_clocks(PIT_SHORTEST_NANOSECONDS);
-    uint32_t due = count_rises(pit, now);
+    const uint32_t due = count_rises(pit, now);
 
     pit->seen = now;
     if (due == 0) {
         return;
     }
-    due = pit->has_answers && is_slow ? due + pit->owed : 1;
-    pit->has_answers = pit->has_answers && due <= PIT_OWED_MAX;
-    if (pit->is_taken || !pit->has_answers || !is_slow) {
-        due--;
-        raise_line(pit);
+    if (is_slow && pit->is_heard(pit->self)) {
+        add_untaken(pit, due);
+    } else {
+        atomic_store(&pit->untaken, 1);
     }
-    pit->owed = pit->has_answers ? due : 0;
+    raise_line(pit);
 }
 
 /* When the thread has something to do again, in nanoseconds of CLOCK_MONOTONIC. false: when it is called. */
@@ -156,34 +158,37 @@ static void tick(void *self)
     pthread_mutex_unlock(&pit->lock);
 }
 
+/* A vCPU that was woken by a tick comes here before the thread that woke it has gone on. */
 void pit_catch_up(struct pit *pit)
 {
-    pthread_mutex_lock(&pit->lock);
-    hand_on(pit, clock_now(pit));
-    pthread_mutex_unlock(&pit->lock);
+    if (pthread_mutex_trylock(&pit->lock) == 0) {
+        hand_on(pit, clock_now(pit));
+        pthread_mutex_unlock(&pit->lock);
+    }
 }
 
 void pit_attend(struct pit *pit)
 {
     pthread_mutex_lock(&pit->lock);
     if (!pit->is_heard(pit->self)) {
-        owe_nothing(pit);
-        pit->has_answers = false;
+        atomic_store(&pit->untaken, 0);
     }
     pthread_cond_signal(&pit->changed);
     pthread_mutex_unlock(&pit->lock);
 }
 
+/* Whoever takes a tick may have been woken by it, while the thread that raised it has the lock still. */
 void pit_taken(struct pit *pit)
 {
-    pthread_mutex_lock(&pit->lock);
-    pit->has_answers = true;
-    pit->is_taken = true;
-    if (pit->owed > 0) {
-        pit->owed--;
-        raise_line(pit);
+    unsigned int before = atomic_load(&pit->untaken);
+
+    while (before > 0 && !atomic_compare_exchange_weak(&pit->untaken, &before, before - 1)) {
     }
-    pthread_mutex_unlock(&pit->lock);
+    if (before > 1) {
+        pthread_mutex_lock(&pit->lock);
+        raise_line(pit);
+        pthread_mutex_unlock(&pit->lock);
+    }
 }
 
 /* --- The guest's accesses ----------------------------------------------------------------------------------------- */
@@ -220,7 +225,7 @@ static void write_ticking(struct pit *pit, int64_t now, bool was_high)
 {
     const bool is_high = pit_counter_out(&pit->state.counters[0], now);
 
-    owe_nothing(pit);
+    atomic_store(&pit->untaken, 0);
     if (is_high && !was_high) {
         raise_line(pit);
     } else if (!is_high) {
@@ -322,7 +327,6 @@ void pit_init(struct pit *pit, struct irq_line irq, bool (*is_heard)(void *self)
     pthread_condattr_destroy(&attributes);
     leave_as_firmware_does(pit);
     pit->is_high = pit_counter_out(&pit->state.counters[0], 0);
-    pit->is_taken = true;
 }
 
 /*

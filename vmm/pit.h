@@ -9,10 +9,10 @@
  * The interrupt line rises when counter 0's output does. A thread waits for that while anybody hears the line; when nobody
  * does, what has happened is made up for by whoever is about to look (pit_catch_up).
  *
- * A guest whose vCPU does not run for a while counts on ticks all the same: one that comes before the last was taken is owed,
- * up to PIT_OWED_MAX, and comes when the last is. That takes somebody who says when one is taken (pit_taken); without, a tick
- * that comes too early is lost, as on a PC. Ticks do not come more often than PIT_SHORTEST_NANOSECONDS apart, whatever the guest
- * asks for.
+ * A guest whose vCPU does not run for a while counts on ticks all the same. The line rises for each, but of those that come
+ * before the last was taken only one is kept, as on a PC. So each time that one is taken (pit_taken) the line rises once more
+ * for one that was not, up to PIT_OWED_MAX of them; where it is kept already, that does nothing. Nobody has to say when a tick is
+ * taken: then what is lost is lost. Ticks do not come more often than PIT_SHORTEST_NANOSECONDS apart, whatever the guest asks for.
  *
  * Threads: pit_init to pit_start and pit_destroy from one; all else from any. The line is set under the PIT's lock.
  */
@@ -26,6 +26,7 @@
 #include "vmm/pit_counter.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -51,14 +52,13 @@ struct pit {
     bool (*is_heard)(void *self); /* the line; with no lock of its own that is held while the line is set */
     void *self;
     struct pit_state state;
-    int64_t zero;       /* nanoseconds of CLOCK_MONOTONIC at which the clock was 0, had it never been held */
-    bool is_held;       /* the clock stands at held */
-    int64_t held;       /* nanoseconds of CLOCK_MONOTONIC */
-    int64_t seen;       /* the clock up to which the line has risen, or is owed */
-    bool is_high;       /* the line */
-    bool has_answers;   /* it is known when a tick is taken */
-    bool is_taken;      /* the last one was */
-    uint32_t owed;      /* with has_answers, until the last one is taken */
+    int64_t zero; /* nanoseconds of CLOCK_MONOTONIC at which the clock was 0, had it never been held */
+    bool is_held; /* the clock stands at held */
+    int64_t held; /* nanoseconds of CLOCK_MONOTONIC */
+    int64_t seen; /* the clock up to which the line has risen */
+    bool is_high; /* the line */
+    atomic_uint
+        untaken; /* ticks that have come and were not taken, up to PIT_OWED_MAX + 1; lowered by pit_taken alone */
     int64_t next_raise; /* nanoseconds of CLOCK_MONOTONIC before which the thread raises nothing */
     bool is_leaving;
     bool has_thread;
@@ -78,13 +78,13 @@ LOAM_MUST_USE enum loam_error pit_start(struct pit *pit, struct loam_diag *diag)
 void pit_access(void *pit, struct bus_access *access);
 void pit_speaker_access(void *pit, struct bus_access *access);
 
-/* Have the line as it would be by now. */
+/* Have the line as it would be by now, or leave it to whoever is about that already: waits for nobody. */
 void pit_catch_up(struct pit *pit);
 
 /* is_heard may say something else than before. */
 void pit_attend(struct pit *pit);
 
-/* The guest has taken a tick. Without the lock of whoever answers pit's line. */
+/* The guest has taken a tick. Waits for the PIT only if there is one to be made up for. */
 void pit_taken(struct pit *pit);
 
 /* The clock stands still, and no line rises; and it goes on. */
