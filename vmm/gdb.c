@@ -63,17 +63,15 @@ struct gdb {
 LOAM_PRINTF(2, 3)
 static void tell(struct gdb *gdb, const char *format, ...)
 {
-    char text[512], shown[sizeof text * PRINTABLE_GROWTH + 1];
+    char text[512], whole[sizeof text + 16], shown[sizeof whole * PRINTABLE_GROWTH + 1];
     va_list arguments;
 
     va_start(arguments, format);
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
-    (void)printable_escape(text, strlen(text), shown);
+    snprintf(whole, sizeof whole, "loam: --gdb: %s\n", text);
     if (gdb->teller != NULL) {
-        outlet_append(gdb->teller, "loam: --gdb: ", strlen("loam: --gdb: "));
-        outlet_append(gdb->teller, shown, strlen(shown));
-        outlet_append(gdb->teller, "\n", 1);
+        outlet_append(gdb->teller, shown, printable_escape(whole, strlen(whole), shown));
     }
 }
 

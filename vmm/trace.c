@@ -90,20 +90,16 @@ static void silence_bell(int fd)
 /* From now on vCPUs do not wait: what they say is lost. */
 static void give_up(struct trace *trace, int error)
 {
-    char text[512], shown[sizeof text * PRINTABLE_GROWTH];
+    char text[PRINTABLE_BYTES], shown[sizeof text * PRINTABLE_GROWTH + 1];
 
     atomic_store(&trace->error, error);
     for (uint32_t i = 0; i < trace->lane_count; i++) {
         ring_bell(trace->lanes[i].room_fd);
     }
-    snprintf(text, sizeof text, "--trace %s: cannot be written: %s: what comes from here on is lost", trace->path,
-             strerror(error));
+    snprintf(text, sizeof text, "loam: --trace %.3500s: cannot be written: %s: what comes from here on is lost\n",
+             trace->path, strerror(error));
     if (trace->teller != NULL) {
-        size_t count = printable_escape(text, strlen(text), shown);
-
-        outlet_append(trace->teller, "loam: ", strlen("loam: "));
-        outlet_append(trace->teller, shown, count);
-        outlet_append(trace->teller, "\n", 1);
+        outlet_append(trace->teller, shown, printable_escape(text, strlen(text), shown));
     }
 }
 

@@ -660,10 +660,7 @@ enum vcpu_event vcpu_pass_debug(struct vcpu *vcpu, struct bus *bus, struct loam_
 {
     bool is_assisted;
 
-    if (vcpu->stop != VCPU_STOP_INT3) {
-        return VCPU_RAN;
-    }
-    return vcpu->trace != NULL ? carry_out_told(vcpu, bus, map, &is_assisted) : carry_out(vcpu, bus, map, &is_assisted);
+    return vcpu->stop == VCPU_STOP_INT3 ? carry_out(vcpu, bus, map, &is_assisted) : VCPU_RAN; /* told already */
 }
 
 /* --- The run loop ------------------------------------------------------------------------------------------------- */

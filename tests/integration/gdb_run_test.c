@@ -156,6 +156,38 @@ Test(gdb_run, two_vcpus_are_stopped_and_stepped)
     expect_end(7);
 }
 
+static json_int_t count_lines(const char *path)
+{
+    FILE *file = fopen(path, "r");
+    char line[4096];
+    json_int_t count = 0;
+
+    cr_assert_not_null(file);
+    while (fgets(line, sizeof line, file) != NULL) {
+        count++;
+    }
+    fclose(file);
+    return count;
+}
+
+/* Stops and steps are exits, too, and those that KVM does not tell of are none. */
+Test(gdb_run, goes_with_a_trace)
+{
+    char trace_path[64];
+    json_t *root;
+
+    snprintf(trace_path, sizeof trace_path, "%s/trace", folder);
+    START_LOAM(socket_path, "--json", "--trace", trace_path);
+    START_GDB(getenv("LOAM_SELFTEST"), socket_path, "break guest_main", "continue", "stepi 20", "delete",
+              "hbreak check_ring", "continue", "stepi 20", "delete", "continue");
+    EXPECT_SAID("Breakpoint 1, guest_main", "exited normally");
+    expect_end(0);
+    root = json_loads(loam.out, 0, NULL);
+    cr_expect_eq(count_lines(trace_path), json_integer_value(json_object_get(json_object_get(root, "stop"), "exits")));
+    json_decref(root);
+    unlink(trace_path);
+}
+
 /* "quit" detaches from what was there before it came. */
 Test(gdb_run, one_that_quits_leaves_a_guest_that_goes_on)
 {

@@ -626,7 +626,7 @@ Test(gdb, one_that_is_lost_leaves_a_guest_on_its_way)
 
 Test(gdb, who_does_not_keep_to_the_protocol_is_left)
 {
-    static const char *const junk[] = {"GET / HTTP/1.1\r\n\r\n", "$g#6", "$g#xx", "\x01", "$"};
+    static const char *const junk[] = {"GET / HTTP/1.1\r\n\r\n", "$g#xx", "\x01", "$g#6", "$"};
     char longest[GDB_PACKET_BYTES_MAX + 2];
     int fd;
 
@@ -635,7 +635,9 @@ Test(gdb, who_does_not_keep_to_the_protocol_is_left)
     for (size_t i = 0; i < sizeof junk / sizeof junk[0]; i++) {
         fd = connect_debugger();
         cr_assert_eq(send(fd, junk[i], strlen(junk[i]), MSG_NOSIGNAL), (ssize_t)strlen(junk[i]));
-        shutdown(fd, SHUT_WR);
+        if (i >= 3) { /* that may go on yet */
+            shutdown(fd, SHUT_WR);
+        }
         cr_expect_null(hear(fd));
         close(fd);
     }

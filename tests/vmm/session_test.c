@@ -775,6 +775,28 @@ Test(session, control_a_p_pauses_and_goes_on)
     close_terminal();
 }
 
+static void *press_pause_and_leave(void *nothing)
+{
+    type_when_raw("\001p");
+    await_on_terminal("loam: the debugger pauses the guest, and lets it go on");
+    type("\001x");
+    return nothing;
+}
+
+Test(session, control_a_p_leaves_pauses_to_a_debugger)
+{
+    pthread_t thread;
+
+    open_terminal();
+    open_session();
+    request.is_debugged = true;
+    cr_assert_eq(pthread_create(&thread, NULL, press_pause_and_leave, NULL), 0);
+    watch(SESSION_LEFT);
+    cr_assert_eq(pthread_join(thread, NULL), 0);
+    cr_expect_eq(machine.pauses, 0);
+    close_terminal();
+}
+
 Test(session, its_time_passes_while_the_machine_is_paused)
 {
     pthread_t thread;

@@ -249,13 +249,32 @@ static void begin_stuck(void)
     atomic_store(&is_enough, true);
 }
 
-/* As a pause does: whoever waits comes back. */
+static void read_to_the_end(struct reading *reading)
+{
+    cr_assert_eq(fcntl(fifo_reader, F_SETFL, 0), 0);
+    reading->fd = fifo_reader;
+    cr_assert_eq(pthread_create(&reading->thread, NULL, read_lines, reading), 0);
+    finish();
+    trace_close(trace);
+    trace = NULL;
+    pthread_join(reading->thread, NULL);
+}
+
+/* As a pause does: whoever waits comes back, and there is room still for what is to come of it then. */
 Test(trace, a_lane_without_room_waits_until_it_is_told_to_stop)
 {
+    struct reading reading = {.counts = {0}};
+
     begin_stuck();
     add(1, 0); /* another's lane has room */
     eventfd_write(stop_fd, 1);
     waiter_join(&adder);
+    for (uint32_t i = 0; i < 500; i++) {
+        add(0, number++);
+    }
+    read_to_the_end(&reading);
+    cr_expect_eq(reading.counts[0], number);
+    cr_expect_eq(reading.counts[1], 1);
 }
 
 Test(trace, a_lane_without_room_goes_on_when_it_is_read)
