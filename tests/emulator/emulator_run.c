@@ -151,14 +151,24 @@ void emulator_run_start(struct emulator_run *run, const char *kernel, ...)
 
 /* --- QMP --------------------------------------------------------------------------------------------------------------- */
 
-static int left_milliseconds(const struct emulator_run *run)
+static int64_t now_milliseconds(void)
 {
     struct timespec now;
-    int64_t left;
 
     clock_gettime(CLOCK_MONOTONIC, &now);
-    left = run->process.deadline - ((int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+static int left_milliseconds(const struct emulator_run *run)
+{
+    int64_t left = run->process.deadline - now_milliseconds();
+
     return left < 0 ? 0 : (int)left;
+}
+
+void emulator_run_prolong(struct emulator_run *run)
+{
+    run->process.deadline = now_milliseconds() + EMULATOR_RUN_MILLISECONDS;
 }
 
 /* What has come is added to a text. false: nothing more will, or time is up. */
@@ -346,14 +356,22 @@ static void need_serial(struct emulator_run *run)
     }
 }
 
+/* A guest may say zeros as well. */
+static const char *find_said(const struct emulator_run *run, const char *text)
+{
+    return run->said == NULL
+               ? NULL
+               : memmem(run->said + run->said_looked, run->said_bytes - run->said_looked, text, strlen(text));
+}
+
 void emulator_run_expect(struct emulator_run *run, const char *text)
 {
     const char *found;
 
     need_serial(run);
-    while (run->said == NULL || (found = strstr(run->said + run->said_looked, text)) == NULL) {
-        cr_assert(read_more(run, run->serial, &run->said, &run->said_bytes), "'%s' does not come; the guest said: %s",
-                  text, run->said);
+    while ((found = find_said(run, text)) == NULL) {
+        cr_assert(read_more(run, run->serial, &run->said, &run->said_bytes),
+                  "'%s' does not come; the guest said: %s; the program: %s", text, run->said, errors_of(run));
     }
     run->said_looked = (size_t)(found - run->said) + strlen(text);
 }

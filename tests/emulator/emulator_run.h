@@ -56,6 +56,9 @@ void emulator_run_hang_up(struct emulator_run *run);
 /* Start, connect, and cont, with the domain guest and -no-shutdown; returns when the guest has said "ready". */
 void emulator_run_guest(struct emulator_run *run, const char *option, ...) __attribute__((sentinel));
 
+/* A run that has shown that it goes on has its whole time again. */
+void emulator_run_prolong(struct emulator_run *run);
+
 /* Send a command; arguments (a reference that is taken; NULL: none). Returns the whole reply: a new reference. */
 json_t *emulator_run_ask(struct emulator_run *run, const char *command, json_t *arguments);
 
