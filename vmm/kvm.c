@@ -11,7 +11,10 @@
 /* The only version there is, and ever will be (KVM API, section 4.1). */
 #define API_VERSION 12
 
-/* KVM API, section 4.4: what KVM_CAP_NR_VCPUS and KVM_CAP_NR_MEMSLOTS mean where they are not answered. */
+/*
+ * KVM API, KVM_CHECK_EXTENSION: where KVM_CAP_MAX_VCPUS and KVM_CAP_NR_MEMSLOTS are not answered. KVM_CAP_NR_VCPUS is no limit,
+ * but how many processors the host has.
+ */
 #define VCPU_COUNT_DEFAULT 4u
 #define SLOT_COUNT_DEFAULT 32u
 
@@ -144,7 +147,6 @@ static enum loam_error check_capabilities(const char *device, int fd, struct loa
 static enum loam_error ask_figures(const char *device, struct kvm *kvm, struct loam_diag *diag)
 {
     uint32_t slots = ask(kvm->fd, KVM_CAP_NR_MEMSLOTS);
-    uint32_t recommended = ask(kvm->fd, KVM_CAP_NR_VCPUS);
     uint32_t limit = ask(kvm->fd, KVM_CAP_MAX_VCPUS);
     int run_bytes = kvm_ioctl_number(kvm->fd, KVM_GET_VCPU_MMAP_SIZE, 0);
 
@@ -154,8 +156,7 @@ static enum loam_error ask_figures(const char *device, struct kvm *kvm, struct l
     }
     kvm->run_bytes = (size_t)run_bytes;
     kvm->slot_limit = slots > 0 ? slots : SLOT_COUNT_DEFAULT;
-    kvm->vcpu_recommended = recommended > 0 ? recommended : VCPU_COUNT_DEFAULT;
-    kvm->vcpu_limit = limit > kvm->vcpu_recommended ? limit : kvm->vcpu_recommended;
+    kvm->vcpu_limit = limit > 0 ? limit : VCPU_COUNT_DEFAULT;
     kvm->has_memory_fault = ask(kvm->fd, KVM_CAP_MEMORY_FAULT_INFO) != 0;
     kvm->has_deadline_timer = ask(kvm->fd, KVM_CAP_TSC_DEADLINE_TIMER) != 0;
     return LOAM_OK;

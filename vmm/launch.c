@@ -32,7 +32,7 @@ enum loam_error launch_ask_kvm(struct launch *launch, struct loam_diag *diag)
 
     if (error == LOAM_OK) {
         launch->slot_limit = kvm.slot_limit;
-        launch->vcpu_limit = kvm.vcpu_recommended;
+        launch->vcpu_limit = kvm.vcpu_limit;
         kvm_close(&kvm);
     }
     return error;

@@ -499,10 +499,10 @@ static enum loam_error open_kvm(struct kvm *kvm, uint32_t vcpu_count, struct loa
 {
     enum loam_error error = kvm_open(KVM_DEVICE, kvm, diag);
 
-    if (error == LOAM_OK && vcpu_count > kvm->vcpu_recommended) {
+    if (error == LOAM_OK && vcpu_count > kvm->vcpu_limit) {
         error = loam_fail(diag, LOAM_ERROR_EXHAUSTED,
-                          "vCPUs: %" PRIu32 " wanted, KVM recommends at most %" PRIu32 " on this host: ask for fewer",
-                          vcpu_count, kvm->vcpu_recommended);
+                          "vCPUs: %" PRIu32 " wanted, KVM has at most %" PRIu32 " for one machine: ask for fewer",
+                          vcpu_count, kvm->vcpu_limit);
         kvm_close(kvm);
     }
     return error;

@@ -46,8 +46,7 @@ Test(kvm, opens_and_answers_figures)
     NEED_KVM();
     cr_assert_eq(kvm_open(KVM_DEVICE, &kvm, &diag), LOAM_OK, "%s", diag.text);
     cr_assert_geq(kvm.slot_limit, 32);
-    cr_assert_geq(kvm.vcpu_recommended, 1);
-    cr_assert_geq(kvm.vcpu_limit, kvm.vcpu_recommended);
+    cr_assert_geq(kvm.vcpu_limit, 1);
     cr_assert_geq(kvm.run_bytes, sizeof(struct kvm_run));
     cr_assert_eq(fcntl(kvm.fd, F_GETFD) & FD_CLOEXEC, FD_CLOEXEC);
     cr_assert_eq(fcntl(kvm.fd, F_GETFL) & O_ACCMODE, O_RDWR);
@@ -281,17 +280,9 @@ Test(kvm, takes_the_figures_that_kvm_answers)
     cr_assert_eq(kvm_open(KVM_DEVICE, &kvm, NULL), LOAM_OK);
     cr_assert_eq(kvm.slot_limit, 1);
     kvm_close(&kvm);
-    ioctl_fake_answer(KVM_CHECK_EXTENSION, KVM_CAP_NR_VCPUS, 1);
-    cr_assert_eq(kvm_open(KVM_DEVICE, &kvm, NULL), LOAM_OK);
-    cr_assert_eq(kvm.vcpu_recommended, 1);
-    kvm_close(&kvm);
     ioctl_fake_answer(KVM_CHECK_EXTENSION, KVM_CAP_MAX_VCPUS, 5000);
     cr_assert_eq(kvm_open(KVM_DEVICE, &kvm, NULL), LOAM_OK);
-    cr_assert_eq(kvm.vcpu_limit, 5000);
-    kvm_close(&kvm);
-    ioctl_fake_answer(KVM_CHECK_EXTENSION, KVM_CAP_MAX_VCPUS, 0);
-    cr_assert_eq(kvm_open(KVM_DEVICE, &kvm, NULL), LOAM_OK);
-    cr_assert_eq(kvm.vcpu_limit, kvm.vcpu_recommended, "never less than what is recommended");
+    cr_assert_eq(kvm.vcpu_limit, 5000, "more than the host has processors");
     kvm_close(&kvm);
     for (int has = 0; has < 2; has++) {
         ioctl_fake_answer(KVM_CHECK_EXTENSION, KVM_CAP_TSC_DEADLINE_TIMER, has);
@@ -314,9 +305,9 @@ Test(kvm, assumes_what_the_specification_says_where_figures_are_missing)
     cr_assert_eq(kvm_open(KVM_DEVICE, &kvm, NULL), LOAM_OK);
     cr_assert_eq(kvm.slot_limit, 32);
     kvm_close(&kvm);
-    ioctl_fake_answer(KVM_CHECK_EXTENSION, KVM_CAP_NR_VCPUS, 0);
+    ioctl_fake_answer(KVM_CHECK_EXTENSION, KVM_CAP_MAX_VCPUS, 0);
     cr_assert_eq(kvm_open(KVM_DEVICE, &kvm, NULL), LOAM_OK);
-    cr_assert_eq(kvm.vcpu_recommended, 4);
+    cr_assert_eq(kvm.vcpu_limit, 4);
     kvm_close(&kvm);
 }
 

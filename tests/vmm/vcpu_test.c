@@ -257,7 +257,7 @@ Test(vcpu, may_be_woken_without_end_while_it_waits_to_be_started)
     int vm_fd;
 
     ioctl_fake_reset();
-    if (kvm_open(KVM_DEVICE, &kvm, &diag) != LOAM_OK || kvm.vcpu_recommended < 2) {
+    if (kvm_open(KVM_DEVICE, &kvm, &diag) != LOAM_OK || kvm.vcpu_limit < 2) {
         cr_skip("no KVM with two vCPUs: %s", diag.text);
     }
     cr_assert_eq(kvm_create_vm(&kvm, &vm_fd, &diag), LOAM_OK, "%s", diag.text);
@@ -564,7 +564,7 @@ static void make_vcpus(void)
     cr_assert_eq(kvm_ioctl_number(vm_fd, KVM_CREATE_IRQCHIP, 0), 0);
     cr_assert_eq(vcpu_cpuid_supported(&kvm, &cpuid, &diag), LOAM_OK, "%s", diag.text);
     cr_assert_not_null(leaf(1, 0));
-    for (uint32_t i = 0; i < 2 && i < kvm.vcpu_recommended; i++) {
+    for (uint32_t i = 0; i < 2 && i < kvm.vcpu_limit; i++) {
         vcpu_cpuid_adapt(&cpuid, i, 2, kvm.has_deadline_timer);
         cr_assert_eq(vcpu_create(&kvm, vm_fd, i, &cpuid, &vcpus[i], &diag), LOAM_OK, "%s", diag.text);
     }
@@ -572,7 +572,7 @@ static void make_vcpus(void)
 
 static void drop_vcpus(void)
 {
-    for (uint32_t i = 0; i < 2 && i < kvm.vcpu_recommended; i++) {
+    for (uint32_t i = 0; i < 2 && i < kvm.vcpu_limit; i++) {
         vcpu_destroy(&vcpus[i]);
         cr_assert_eq(vcpus[i].fd, -1);
         cr_assert_null(vcpus[i].run);
@@ -635,7 +635,7 @@ Test(vcpu, lets_the_first_run_and_the_others_wait)
     make_vcpus();
     cr_assert_eq(kvm_ioctl(vcpus[0].fd, KVM_GET_MP_STATE, &state), 0);
     cr_assert_eq(state.mp_state, KVM_MP_STATE_RUNNABLE);
-    if (kvm.vcpu_recommended >= 2) {
+    if (kvm.vcpu_limit >= 2) {
         cr_assert_eq(kvm_ioctl(vcpus[1].fd, KVM_GET_MP_STATE, &state), 0);
         cr_assert_eq(state.mp_state, KVM_MP_STATE_UNINITIALIZED);
     }
@@ -645,7 +645,7 @@ Test(vcpu, lets_the_first_run_and_the_others_wait)
 Test(vcpu, does_not_enter_once_an_exit_is_requested)
 {
     make_vcpus();
-    for (uint32_t i = 0; i < 2 && i < kvm.vcpu_recommended; i++) {
+    for (uint32_t i = 0; i < 2 && i < kvm.vcpu_limit; i++) {
         vcpu_request_exit(&vcpus[i]);
         cr_assert_eq(vcpu_run(&vcpus[i], &bus, NULL), VCPU_INTERRUPTED);
         cr_assert_eq(vcpu_run(&vcpus[i], &bus, NULL), VCPU_INTERRUPTED, "the request stands");

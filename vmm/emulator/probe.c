@@ -139,7 +139,7 @@ json_t *probe_properties(const char *type)
 json_t *probe_machines(void)
 {
     struct kvm kvm;
-    json_int_t vcpu_limit = kvm_open(KVM_DEVICE, &kvm, NULL) == LOAM_OK ? (json_int_t)kvm.vcpu_recommended : 1;
+    json_int_t vcpu_limit = kvm_open(KVM_DEVICE, &kvm, NULL) == LOAM_OK ? (json_int_t)kvm.vcpu_limit : 1;
 
     kvm_close(&kvm);
     return json_pack("[{sssbsIsbsbsbss}]", "name", "microvm", "is-default", 1, "cpu-max", vcpu_limit,

@@ -74,7 +74,7 @@ struct loam_memory_request {
     uint64_t dma32_reserve_bytes;
     uint32_t slot_limit;    /**< memory slots that the hypervisor offers (KVM_CAP_NR_MEMSLOTS); 0: not checked */
     uint32_t extra_slots;   /**< to keep for the caller beyond those of the RAM, where the limit is known */
-    uint32_t vcpu_limit;    /**< vCPUs that the hypervisor gives one machine (KVM_CAP_NR_VCPUS); 0: not checked */
+    uint32_t vcpu_limit;    /**< vCPUs that the hypervisor gives one machine (KVM_CAP_MAX_VCPUS); 0: not checked */
     uint32_t vcpu_count;    /**< that the caller will make, where the limit is known; their threads are extra_threads */
     uint32_t extra_threads; /**< that the caller, and the hypervisor for it, will start after creation */
     uint64_t extra_bytes;   /**< host memory that the caller will take for itself after the plan is made */
