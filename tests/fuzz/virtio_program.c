@@ -125,7 +125,7 @@ void virtio_program_send(struct virtio_program *program, uint32_t queue, uint16_
 
 void virtio_program_await(struct virtio_program *program)
 {
-    bool is_idle = false;
+    bool is_idle = program->worker == NULL;
 
     while (!is_idle) {
         virtio_mmio_lock(program->mmio);
@@ -188,10 +188,14 @@ void virtio_program_act(struct virtio_program *program)
         virtio_program_await(program);
         break;
     case 5:
-        virtio_worker_hold(program->worker);
+        if (program->worker != NULL) {
+            virtio_worker_hold(program->worker);
+        }
         break;
     case 6:
-        virtio_worker_resume(program->worker);
+        if (program->worker != NULL) {
+            virtio_worker_resume(program->worker);
+        }
         break;
     case 7:
         virtio_program_send(program, queue, (uint16_t)virtio_program_choose(program, VIRTIO_PROGRAM_SIZE + 1));

@@ -30,7 +30,7 @@ struct virtio_program {
     size_t byte_count;
     struct loam_memory *memory; /* the same for all programs */
     struct virtio_mmio *mmio;
-    struct virtio_worker *worker;
+    struct virtio_worker *worker; /* NULL: the device works in the thread that rings */
     uint16_t available[VIRTIO_MMIO_QUEUE_MAX];
 };
 
