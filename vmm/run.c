@@ -262,10 +262,11 @@ static int make_machine(struct run *run)
 static int confine(struct run *run)
 {
     const struct options *options = run->options;
-    const struct sandbox_needs needs = {
-        .makes_machines = options->on_reset == ON_RESET_RESTART,
-        .has_debugger = options->gdb != NULL,
-        .socket_path = options->gdb != NULL && strchr(options->gdb, '/') != NULL ? options->gdb : NULL};
+    const char *socket_path = options->gdb;
+    const struct sandbox_needs needs = {.makes_machines = options->on_reset == ON_RESET_RESTART,
+                                        .has_debugger = socket_path != NULL,
+                                        .paths = &socket_path,
+                                        .path_count = socket_path != NULL && strchr(socket_path, '/') != NULL};
     struct loam_diag diag = {0};
     enum loam_error error = privilege_drop(&options->privilege, &diag);
 
@@ -294,9 +295,7 @@ static void check_reported(void *self, enum loam_abi_check check, const struct a
 static void note_tune(struct run *run)
 {
     const struct tune *tune = &run->launch.tune;
-    const char *lacks = !tune->lacks.hypercalls ? "XRSTOR"
-                        : !tune->lacks.xrstor   ? "hypercalls"
-                                                : "XRSTOR and hypercalls";
+    const char *lacks = tune_lacks_text(&tune->lacks);
 
     if (tune->command_line != NULL) {
         report_note(&run->report,

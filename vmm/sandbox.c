@@ -38,14 +38,14 @@ struct ruleset {
 
 /* --- Landlock --------------------------------------------------------------------------------------------------- */
 
-static struct ruleset ruleset_of(long abi)
+static struct ruleset ruleset_of(long abi, bool has_network)
 {
     struct ruleset ruleset = {.handled_access_fs = ACCESS_FS_FIRST};
 
     ruleset.handled_access_fs |= abi >= ABI_REFER ? LANDLOCK_ACCESS_FS_REFER : 0;
     ruleset.handled_access_fs |= abi >= ABI_TRUNCATE ? ACCESS_FS_TRUNCATE : 0;
     ruleset.handled_access_fs |= abi >= ABI_IOCTL_DEV ? ACCESS_FS_IOCTL_DEV : 0;
-    ruleset.handled_access_net = abi >= ABI_NET ? ACCESS_NET_BIND_TCP | ACCESS_NET_CONNECT_TCP : 0;
+    ruleset.handled_access_net = abi >= ABI_NET && !has_network ? ACCESS_NET_BIND_TCP | ACCESS_NET_CONNECT_TCP : 0;
     ruleset.scoped = abi >= ABI_SCOPED_WITHIN ? SCOPE_ABSTRACT_UNIX | SCOPE_SIGNAL : 0;
     return ruleset;
 }
@@ -73,6 +73,13 @@ static bool leave_removal(int ruleset_fd, const char *path)
     return leave(ruleset_fd, dirname(folder), LANDLOCK_ACCESS_FS_REMOVE_FILE);
 }
 
+/* Name servers, and the seed of what a network stack chooses by chance. */
+static bool leave_network(int ruleset_fd)
+{
+    return leave(ruleset_fd, "/etc/resolv.conf", LANDLOCK_ACCESS_FS_READ_FILE) &&
+           leave(ruleset_fd, "/dev/urandom", LANDLOCK_ACCESS_FS_READ_FILE);
+}
+
 static bool restrict_files(const struct ruleset *ruleset, const struct sandbox_needs *needs)
 {
     const uint64_t reads = LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR;
@@ -80,10 +87,13 @@ static bool restrict_files(const struct ruleset *ruleset, const struct sandbox_n
                             ruleset->handled_access_fs;
     int fd = (int)syscall(SYS_landlock_create_ruleset, ruleset, sizeof *ruleset, 0);
     bool is_done = fd >= 0 && leave(fd, "/proc", reads) && leave(fd, "/sys", reads) &&
-                   (!needs->makes_machines || leave(fd, KVM_DEVICE, device)) &&
-                   (needs->socket_path == NULL || leave_removal(fd, needs->socket_path)) &&
-                   syscall(SYS_landlock_restrict_self, fd, 0) == 0;
+                   (!(needs->makes_machines || needs->is_domain) || leave(fd, KVM_DEVICE, device)) &&
+                   (!needs->has_network || leave_network(fd));
 
+    for (size_t i = 0; is_done && i < needs->path_count; i++) {
+        is_done = leave_removal(fd, needs->paths[i]);
+    }
+    is_done = is_done && syscall(SYS_landlock_restrict_self, fd, 0) == 0;
     if (fd >= 0) {
         int failed = errno;
 
@@ -96,7 +106,7 @@ static bool restrict_files(const struct ruleset *ruleset, const struct sandbox_n
 static enum loam_error enter_landlock(const struct sandbox_needs *needs, struct loam_diag *diag)
 {
     long abi = syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
-    struct ruleset ruleset = ruleset_of(abi);
+    struct ruleset ruleset = ruleset_of(abi, needs->has_network);
 
     if (abi < 0) {
         return LOAM_OK; /* not built in, or switched off */
@@ -130,6 +140,9 @@ static enum loam_error take_filter(const struct sandbox_filter *filter, unsigned
 
 static const struct sandbox_filter *filter_for(const struct sandbox_needs *needs)
 {
+    if (needs->is_domain) {
+        return needs->has_network ? &sandbox_filter_network : &sandbox_filter_domain;
+    }
     if (needs->makes_machines) {
         return &sandbox_filter_anew;
     }

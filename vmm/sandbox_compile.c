@@ -21,7 +21,8 @@
 static const struct {
     const char *name;
     unsigned int who;
-} filters[] = {{"vcpu", SANDBOX_VCPU}, {"rest", SANDBOX_REST}, {"anew", SANDBOX_ANEW}, {"debugger", SANDBOX_DEBUGGER}};
+} filters[] = {{"vcpu", SANDBOX_VCPU},         {"rest", SANDBOX_REST},     {"anew", SANDBOX_ANEW},
+               {"debugger", SANDBOX_DEBUGGER}, {"domain", SANDBOX_DOMAIN}, {"network", SANDBOX_NETWORK}};
 
 static void fail(const char *what, int error)
 {

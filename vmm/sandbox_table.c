@@ -9,9 +9,11 @@
 #include <sys/prctl.h>
 
 #define VCPU  SANDBOX_VCPU
-#define REST  (SANDBOX_REST | SANDBOX_ANEW | SANDBOX_DEBUGGER)
+#define REST  (SANDBOX_REST | SANDBOX_ANEW | SANDBOX_DEBUGGER | DOM)
 #define GDB   SANDBOX_DEBUGGER
-#define ANEW  SANDBOX_ANEW
+#define ANEW  (SANDBOX_ANEW | DOM)
+#define DOM   (SANDBOX_DOMAIN | SANDBOX_NETWORK)
+#define NET   SANDBOX_NETWORK
 #define BOTH  (VCPU | REST)
 #define TOOLS SANDBOX_SANITIZER
 
@@ -99,12 +101,42 @@ const struct sandbox_rule sandbox_rules[] = {
     {"getdents64", BOTH, ANY, "nodes and pools of hugepages"},
 
     /* A debugger's socket, which listens since before the guest began. */
-    {"accept4", GDB, ANY, "the debugger comes"},
-    {"recvfrom", GDB, ANY, "what it asks"},
-    {"sendto", GDB, ANY, "what it is told"},
+    {"accept4", GDB | DOM, ANY, "the debugger comes; a client of QMP or of the console"},
+    {"recvfrom", GDB | DOM, ANY, "what it asks"},
+    {"sendto", GDB | DOM, ANY, "what it is told"},
     {"shutdown", GDB, ANY, "it goes"},
     {"setsockopt", GDB, ANY, "small packets are not held back"},
-    {"unlink", GDB, ANY, "its socket goes with the run; Landlock leaves no other folder"},
+    {"unlink", GDB | DOM, ANY, "its socket goes with the run; Landlock leaves no other folder"},
+
+    /* A libvirt domain: disks, QMP, a network of the guest's own. */
+    {"preadv", DOM, ANY, "a disk"},
+    {"preadv2", DOM, ANY, "likewise"},
+    {"pwritev", DOM, ANY, "likewise"},
+    {"pwritev2", DOM, ANY, "likewise"},
+    {"fdatasync", DOM, ANY, "a disk's flush"},
+    {"fsync", DOM, ANY, "likewise"},
+    {"ioctl", DOM, REQUESTS_OF(0x12), "a disk that is a block device: its size, discarding, zeroes"},
+    {"recvmsg", DOM, ANY, "a client of QMP, with descriptors"},
+    {"sendmsg", DOM, ANY, "what it is told"},
+    {"dup", DOM, ANY, "descriptors that it gave"},
+    {"epoll_wait", DOM, ANY, "clients"},
+    {"epoll_ctl", DOM, ANY, "likewise"},
+    {"epoll_create1", DOM, ANY, "likewise"},
+    {"socket", NET, ANY, "a connection of the guest's"},
+    {"socketpair", NET, ANY, "likewise"},
+    {"connect", NET, ANY, "likewise"},
+    {"bind", NET, ANY, "likewise"},
+    {"listen", NET, ANY, "likewise"},
+    {"accept", NET, ANY, "likewise"},
+    {"shutdown", NET, ANY, "its end"},
+    {"setsockopt", NET, ANY, "its properties"},
+    {"getsockopt", NET, ANY, "whether it is there"},
+    {"getsockname", NET, ANY, "its address"},
+    {"getpeername", NET, ANY, "likewise"},
+    {"ioctl", NET, REQUEST(FIONREAD), "how much there is to read"},
+    {"ioctl", NET, REQUEST(FIONBIO), "it does not wait"},
+    {"stat", NET, ANY, "whether the host has other name servers now"},
+    {"uname", NET, ANY, "likewise"},
 
     /* Memory. */
     {"mmap", BOTH, ARGUMENT(2, PROT_EXEC, 0), "heap, stacks, guest memory; never code"},

@@ -17,7 +17,9 @@ enum sandbox_who {
     SANDBOX_REST = 1 << 1,      /* every other thread; a vCPU's has to pass both filters */
     SANDBOX_ANEW = 1 << 2,      /* every other thread of a program that makes another machine for its guest */
     SANDBOX_DEBUGGER = 1 << 3,  /* every other thread of a program to which a debugger comes */
-    SANDBOX_SANITIZER = 1 << 4, /* all, in a build with a sanitizer */
+    SANDBOX_DOMAIN = 1 << 4,    /* every other thread of a libvirt domain */
+    SANDBOX_NETWORK = 1 << 5,   /* the same of one whose guest has a network by sockets of the process */
+    SANDBOX_SANITIZER = 1 << 6, /* all, in a build with a sanitizer */
 };
 
 /* (argument & mask) == value; mask 0: whatever it is. Arguments of 32 bits are masked as such. */

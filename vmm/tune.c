@@ -238,6 +238,14 @@ enum loam_error tune_ask(const struct kvm *kvm, const char *command_line, uint32
     return LOAM_OK;
 }
 
+const char *tune_lacks_text(const struct tune_lacks *lacks)
+{
+    if (!lacks->hypercalls) {
+        return "XRSTOR";
+    }
+    return lacks->xrstor ? "XRSTOR and hypercalls" : "hypercalls";
+}
+
 void tune_release(struct tune *tune)
 {
     free(tune->command_line);

@@ -54,6 +54,9 @@ struct tune {
 LOAM_MUST_USE enum loam_error tune_ask(const struct kvm *kvm, const char *command_line, uint32_t vcpu_count,
                                        enum tune_wish wish, struct tune *tune, struct loam_diag *diag);
 
+/* "XRSTOR", "hypercalls" or both; static. */
+const char *tune_lacks_text(const struct tune_lacks *lacks);
+
 /* No effect on one that is all zero. */
 void tune_release(struct tune *tune);
 

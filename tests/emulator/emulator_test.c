@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /* A domain from its start to its end, as libvirtd drives it, with guests that really run. */
 #include "tests/emulator/emulator_run.h"
+#include "vmm/kvm.h"
+#include "vmm/tune.h"
 
 #include <criterion/criterion.h>
 #include <fcntl.h>
@@ -107,6 +109,104 @@ Test(emulator, each_vcpu_has_a_thread_of_its_own_and_its_name)
         cr_expect_neq(thread_of(i), run.process.pid);
     }
     cr_expect_neq(thread_of(0), thread_of(1));
+}
+
+/* Of /proc's status of a thread. */
+static unsigned number_of_thread(pid_t thread, const char *key)
+{
+    char path[64], line[256];
+    unsigned number = 0;
+    FILE *file;
+
+    snprintf(path, sizeof path, "/proc/%d/task/%d/status", run.process.pid, thread);
+    file = fopen(path, "re");
+    cr_assert_not_null(file, "%s", path);
+    while (fgets(line, sizeof line, file) != NULL) {
+        if (strncmp(line, key, strlen(key)) == 0 && line[strlen(key)] == ':') {
+            number = (unsigned)strtoul(line + strlen(key) + 1, NULL, 10);
+        }
+    }
+    fclose(file);
+    return number;
+}
+
+static void expect_confined(unsigned filters)
+{
+    pid_t main = run.process.pid;
+
+    cr_expect_eq(number_of_thread(main, "Seccomp_filters"), filters);
+    cr_expect_eq(number_of_thread(main, "NoNewPrivs"), filters);
+    for (unsigned i = 0; i < 2; i++) {
+        cr_expect_eq(number_of_thread(thread_of(i), "Seccomp_filters"), 2 * filters, "vCPU %u", i);
+    }
+}
+
+Test(emulator, it_is_confined_before_its_guest_begins_and_in_every_life)
+{
+    emulator_run_guest(&run, "-smp", "2,sockets=2,cores=1,threads=1", "-sandbox",
+                       "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny", NULL);
+    expect_confined(1);
+    emulator_run_type(&run, "r");
+    emulator_run_expect(&run, "ready\r\n");
+    expect_confined(1);
+}
+
+Test(emulator, it_keeps_its_rights_where_that_is_wished)
+{
+    emulator_run_guest(&run, "-smp", "2,sockets=2,cores=1,threads=1", "-sandbox", "off", NULL);
+    expect_confined(0);
+}
+
+/* The domain guest, and what makes Linux of a file. */
+static void make_linux(char path[128])
+{
+    static char bytes[1 << 20];
+    FILE *from = fopen(domain_guest_path(), "re"), *to;
+    size_t count;
+
+    snprintf(path, 128, "%s/linux", run.folder);
+    to = fopen(path, "we");
+    cr_assert(from != NULL && to != NULL);
+    count = fread(bytes, 1, sizeof bytes, from);
+    cr_assert(count < sizeof bytes && fwrite(bytes, 1, count, to) == count && fputs("Linux version 6.1", to) >= 0);
+    fclose(from);
+    fclose(to);
+}
+
+static bool kvm_lacks_xrstor(void)
+{
+    struct kvm kvm;
+    bool lacks = kvm_open(KVM_DEVICE, &kvm, NULL) == LOAM_OK && !tune_declares_xsave(&kvm) && tune_try(&kvm).xrstor;
+
+    kvm_close(&kvm);
+    return lacks;
+}
+
+static void expect_words(const char *words, const char *option, const char *value)
+{
+    char kernel[128], said[64];
+
+    make_linux(kernel);
+    emulator_run_start(&run, kernel, "-append", "quiet", option, value, NULL);
+    emulator_run_connect(&run);
+    act("cont");
+    snprintf(said, sizeof said, "domain guest: %s\r\n", words);
+    emulator_run_expect(&run, said);
+    unlink(kernel);
+    act("quit");
+}
+
+Test(emulator, linux_is_told_what_this_kvm_lacks)
+{
+    bool lacks = kvm_lacks_xrstor();
+
+    expect_words(lacks ? "noxsave quiet" : "quiet", NULL, NULL);
+    expect_end(0, lacks ? "loam-emulator: command line: noxsave added, since the KVM of this host lacks XRSTOR" : "");
+}
+
+Test(emulator, linux_is_told_nothing_where_that_is_wished)
+{
+    expect_words("quiet", "-x-loam", "tune=off");
 }
 
 Test(emulator, linux_is_told_of_the_devices_there_are)

@@ -346,5 +346,5 @@ Test(line_memory, refusals_of_how_backends_go_together)
     check_refusal(ONE(",hugetlb=on,hugetlbsize=2M") "-x-loam pages=thp",
                   "-x-loam: pages=thp: -object memory-backend-memfd,id=ram says what RAM is made of: give one of them");
     check_refusal(ONE("") "-x-loam pages=3M", "-x-loam: pages=3M: give pages=auto|1G|2M|thp|4K");
-    check_refusal(ONE("") "-x-loam colour=red", "-x-loam: colour=red: no such key here: known is pages");
+    check_refusal(ONE("") "-x-loam colour=red", "-x-loam: colour=red: no such key here: known are pages and tune");
 }

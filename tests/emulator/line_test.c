@@ -584,8 +584,7 @@ Test(line, refusals_of_what_is_not_there)
 {
     check_more("-rtc base=localtime", "-rtc: base=localtime: there is no real-time clock: give base=utc");
     check_more("-boot menu=on,strict=on", "-boot: menu=on: a kernel is booted, and no firmware: give menu=off");
-    check_more("-sandbox on,obsolete=deny", "-sandbox on: enable=on: there is no filter of system calls: give "
-                                            "enable=off");
+    check_more("-sandbox on,spawn=allow", "-sandbox on: spawn=allow: no guest needs it: give spawn=deny");
     check_more("-global kvm-pit.lost_tick_policy=delay",
                "-global: kvm-pit.lost_tick_policy=delay: no such key here: known are PIIX4_PM.disable_s3 and "
                "PIIX4_PM.disable_s4");

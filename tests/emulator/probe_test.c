@@ -130,6 +130,21 @@ Test(probe, what_libvirt_looks_for_is_there_and_what_loam_lacks_is_not)
     end_probe();
 }
 
+Test(probe, libvirt_can_switch_the_sandbox_off)
+{
+    json_t *options;
+    const json_t *keys;
+
+    start_probe("kvm:tcg");
+    options = emulator_run_do(&run, "query-command-line-options", NULL);
+    cr_expect_eq(json_array_size(options), 1, "libvirt is told of an option that nobody has tried with it");
+    cr_expect_str_eq(json_string_value(json_object_get(json_array_get(options, 0), "option")), "sandbox");
+    keys = json_object_get(json_array_get(options, 0), "parameters");
+    cr_expect(has_name(keys, "enable") && has_name(keys, "elevateprivileges"));
+    json_decref(options);
+    end_probe();
+}
+
 Test(probe, the_properties_that_switch_something_on_are_there)
 {
     static const char *const properties[][2] = {

@@ -23,7 +23,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum place { IN_REST, IN_ANEW, IN_DEBUGGER, IN_VCPU };
+enum place { IN_REST, IN_ANEW, IN_DEBUGGER, IN_DOMAIN, IN_NETWORK, IN_VCPU };
 
 /* 0: as it should be. What is forbidden does not return. */
 typedef int act_fn(void);
@@ -35,9 +35,13 @@ struct act {
 
 static bool enter(enum place place)
 {
+    const char *const paths[] = {"/tmp/loam-sandbox-test"};
     const struct sandbox_needs needs = {.makes_machines = place == IN_ANEW,
                                         .has_debugger = place == IN_DEBUGGER,
-                                        .socket_path = place == IN_DEBUGGER ? "/tmp/loam-sandbox-test" : NULL};
+                                        .is_domain = place == IN_DOMAIN || place == IN_NETWORK,
+                                        .has_network = place == IN_NETWORK,
+                                        .paths = paths,
+                                        .path_count = place == IN_DEBUGGER || place == IN_DOMAIN};
 
     return sandbox_enter(&needs, NULL) == LOAM_OK && (place != IN_VCPU || sandbox_enter_vcpu(NULL) == LOAM_OK);
 }
@@ -187,6 +191,23 @@ Test(sandbox, a_forbidden_call_ends_the_process)
     expect_killed(IN_ANEW, &forbidden[0]);
     expect_killed(IN_ANEW, &(struct act){"socket", open_socket});
     expect_killed(IN_ANEW, &(struct act){"open to write", write_file});
+}
+
+Test(sandbox, a_domain_has_no_more_than_it_needs)
+{
+    SKIP_WHERE_A_SANITIZER_MAPS();
+    for (size_t i = 0; i < sizeof forbidden / sizeof forbidden[0]; i++) {
+        bool is_sockets = forbidden[i].act == open_socket || forbidden[i].act == connect_socket;
+        bool is_left = forbidden[i].act == remove_file || forbidden[i].act == start_process ||
+                       forbidden[i].act == clone_process;
+
+        if (!is_left) {
+            expect_killed(IN_DOMAIN, &forbidden[i]);
+        }
+        if (!is_left && !is_sockets) {
+            expect_killed(IN_NETWORK, &forbidden[i]);
+        }
+    }
 }
 
 /* --- What a vCPU's thread has not -------------------------------------------------------------------------------- */

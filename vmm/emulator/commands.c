@@ -139,6 +139,12 @@ static void query_cpu_definitions(void *self, struct qmp_call *call)
     call->answer = probe_cpus();
 }
 
+static void query_options(void *self, struct qmp_call *call)
+{
+    (void)self;
+    call->answer = probe_options();
+}
+
 static void answer_none(void *self, struct qmp_call *call)
 {
     (void)self;
@@ -559,7 +565,7 @@ static const struct qmp_command table[] = {
     {"device-list-properties", list_properties},
     {"query-machines", query_machines},
     {"query-cpu-definitions", query_cpu_definitions},
-    {"query-command-line-options", answer_none},
+    {"query-command-line-options", query_options},
     {"query-migrate-capabilities", query_migrate_capabilities},
     {"migrate-set-capabilities", set_migrate_capabilities},
     {"query-status", query_status},

@@ -11,6 +11,7 @@
 #include "vmm/kick.h"
 #include "vmm/lasting.h"
 #include "vmm/printable.h"
+#include "vmm/sandbox.h"
 
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -169,9 +170,11 @@ static void init_launch(struct domain *domain, const struct loam_memory_request 
         .transports = devices_transports(domain->devices),
         .extra_threads = OWN_THREADS + devices_thread_count(domain->devices),
         .extra_readers = OWN_READERS + devices_thread_count(domain->devices),
+        .tune = line->no_tune ? TUNE_IGNORE : TUNE_ADD,
         .cancel = {must_end, domain},
         .bus_error = {.exit_status = EXIT_FAILURE},
         .checked = checked,
+        .vcpu_begins = line->no_sandbox ? NULL : sandbox_enter_vcpu,
         .serial_output = write_serial,
         .serial_pace = pace_serial,
         .self = domain,
@@ -211,10 +214,22 @@ static enum loam_error make_memory(struct domain *domain, struct loam_diag *diag
     return error == LOAM_OK ? LOAM_OK : about_memory(error, why.text, diag);
 }
 
+/* What a Linux kernel is told on this host beside its own words. */
+static void note_tune(const struct domain *domain)
+{
+    const struct tune *tune = &domain->launch.tune;
+
+    if (tune->command_line != NULL) {
+        say("command line: %s added, since the KVM of this host lacks %s, which Linux uses unless told so: "
+            "-x-loam tune=off leaves it as it was",
+            tune->words, tune_lacks_text(&tune->lacks));
+    }
+}
+
 /* What the kernel will not be able to use, although it is given. */
 static void note_losses(const struct domain *domain)
 {
-    size_t length = strlen(domain->launch.config.command_line), kept = domain->launch.boot.command_line_kept;
+    size_t length = strlen(launch_command_line(&domain->launch)), kept = domain->launch.boot.command_line_kept;
 
     if (domain->line->kernel != NULL && length > kept) {
         say("command line: %zu characters, with those for its devices, and this kernel is Linux, which keeps the first "
@@ -223,7 +238,7 @@ static void note_losses(const struct domain *domain)
     }
 }
 
-/* Up to vCPUs that stand before their first instruction. */
+/* Up to vCPUs that have not begun. */
 static enum loam_error make_life(struct domain *domain, struct loam_diag *diag)
 {
     enum loam_error error = make_memory(domain, diag);
@@ -238,14 +253,14 @@ static enum loam_error make_life(struct domain *domain, struct loam_diag *diag)
         domain->launch.config.threads = domain->threads;
         error = launch_make_machine(&domain->launch, diag);
     }
-    if (error == LOAM_OK) {
-        error = devices_attach(domain->devices, &domain->launch, diag);
-    }
-    if (error == LOAM_OK) {
-        machine_pause(domain->launch.machine);
-        error = machine_start(domain->launch.machine, diag);
-    }
-    return error;
+    return error == LOAM_OK ? devices_attach(domain->devices, &domain->launch, diag) : error;
+}
+
+/* vCPUs that stand before their first instruction. */
+static enum loam_error start_life(struct domain *domain, struct loam_diag *diag)
+{
+    machine_pause(domain->launch.machine);
+    return machine_start(domain->launch.machine, diag);
 }
 
 /* false: a device's thread cannot be ended, and all that it uses has to stay. */
@@ -324,6 +339,9 @@ static void renew(void *self)
         domain->renew_error = memory_files_clear(&domain->memory_files, &domain->renew_diag);
         if (domain->renew_error == LOAM_OK) {
             domain->renew_error = make_life(domain, &domain->renew_diag);
+        }
+        if (domain->renew_error == LOAM_OK) {
+            domain->renew_error = start_life(domain, &domain->renew_diag);
         }
     }
     (void)eventfd_write(domain->renewed_fd, 1);
@@ -550,6 +568,7 @@ static enum loam_error set_up(struct domain *domain, struct loam_diag *diag)
         error = make_life(domain, diag);
     }
     if (error == LOAM_OK) {
+        note_tune(domain);
         note_losses(domain);
     }
     return error;
@@ -581,11 +600,11 @@ enum loam_error domain_create(const struct domain_config *config, struct domain 
     return LOAM_OK;
 }
 
-void domain_go(struct domain *domain)
+enum loam_error domain_go(struct domain *domain, struct loam_diag *diag)
 {
-    if (!domain->line->starts_paused) {
-        (void)!domain_cont(domain, NULL);
-    }
+    enum loam_error error = start_life(domain, diag);
+
+    return error == LOAM_OK && !domain->line->starts_paused ? domain_cont(domain, diag) : error;
 }
 
 bool domain_destroy(struct domain *domain)

@@ -62,14 +62,17 @@ struct domain_config {
 };
 
 /*
- * Open what the guest needs and make its first life, up to vCPU threads that stand before their first instruction.
+ * Open all that the guest's lives need and make its first, up to vCPU threads that have not begun.
  * diag says which of its wishes, and what falls short. LOAM_ERROR_CANCELLED: end_fd.
  */
 LOAM_MUST_USE enum loam_error domain_create(const struct domain_config *config, struct domain **domain,
                                             struct loam_diag *diag);
 
-/* Begin, unless the command line wants it to wait for domain_cont. */
-void domain_go(struct domain *domain);
+/*
+ * vCPU threads stand before their first instruction, and go on unless the command line wants them to wait for domain_cont.
+ * Once. LOAM_ERROR_SYSTEM.
+ */
+LOAM_MUST_USE enum loam_error domain_go(struct domain *domain, struct loam_diag *diag);
 
 /* NULL is allowed. false: a disk's file or the like does not answer, and the caller has to end the process. */
 bool domain_destroy(struct domain *domain);

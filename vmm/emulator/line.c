@@ -35,11 +35,15 @@ static enum loam_error copy_text(const struct arguments *arguments, const char *
 
 static void read_switches(const struct arguments *arguments, struct line *line)
 {
+    const struct argument *sandbox = arguments_find(arguments, "-sandbox"), *own = arguments_find(arguments, "-x-loam");
+
     line->daemonize = is_there(arguments, "-daemonize");
     line->starts_paused = is_there(arguments, "-S");
     line->no_shutdown = is_there(arguments, "-no-shutdown");
     line->no_reboot = is_there(arguments, "-no-reboot");
     line->is_incoming = is_there(arguments, "-incoming");
+    line->no_tune = own != NULL && !words_is_on(&own->words, "tune", true);
+    line->no_sandbox = sandbox != NULL && !words_is_on(&sandbox->words, "enable", true);
 }
 
 static enum loam_error read_texts(const struct arguments *arguments, struct line *line, struct loam_diag *diag)

@@ -86,6 +86,7 @@ struct line {
     char *uuid;         /* "" if not given */
     bool starts_paused; /* -S */
     bool no_shutdown, no_reboot;
+    bool no_sandbox;  /* -sandbox off: the process keeps its rights while the guest runs */
     bool is_incoming; /* -incoming defer */
     /*
      * One backend is the request itself, several are its parts, by nodeid; limits are the caller's. Where no huge pages are
@@ -121,6 +122,7 @@ struct line {
     char *rng_path; /* /dev/urandom or /dev/random */
     bool has_panic; /* pvpanic */
     /* --- Loam's own, by <qemu:arg>: -x-loam KEY=VALUE ------------------------------------------------------------ */
+    bool no_tune;  /* tune=off: a Linux kernel's command line stays as it is, whatever this KVM lacks */
     char *x_pages; /* pages=: as loam run --pages, and in memory already; NULL */
 };
 

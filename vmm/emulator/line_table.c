@@ -85,7 +85,14 @@ static const struct words_key overcommit_keys[] = {
 
 static const struct words_key msg_keys[] = {{SWITCH("timestamp")}, {SWITCH("guest-name")}};
 
-static const struct words_key sandbox_keys[] = {{ONLY("enable", "off", "there is no filter of system calls")}};
+/* What QEMU's filter takes away by these three, Loam's does anyway. */
+#define DENIED(key)                                                                                                    \
+    {                                                                                                                  \
+        ONLY(key, "deny", "no guest needs it")                                                                         \
+    }
+
+static const struct words_key sandbox_keys[] = {
+    {SWITCH("enable")}, DENIED("obsolete"), DENIED("elevateprivileges"), DENIED("spawn"), DENIED("resourcecontrol")};
 
 static const struct words_key global_keys[] = {{NUMBER("PIIX4_PM.disable_s3", 0, 1)},
                                                {NUMBER("PIIX4_PM.disable_s4", 0, 1)}};
@@ -276,7 +283,7 @@ static const struct words_key audio_keys[] = {{ID("id"), NEEDED}};
 
 static const struct words_type audiodevs[] = {{TYPE("none", audio_keys)}};
 
-static const struct words_key loam_keys[] = {{CHOICE("pages", "auto 1G 2M thp 4K")}};
+static const struct words_key loam_keys[] = {{CHOICE("pages", "auto 1G 2M thp 4K")}, {SWITCH("tune")}};
 
 /* --- Options ------------------------------------------------------------------------------------------------------ */
 
@@ -331,7 +338,9 @@ static const struct argument_row rows[] = {
                "defer: wait for QMP's migrate-incoming")},
     {ALONE("-daemonize", "go on in the background once QMP can be reached")},
     {TEXT_OF("-pidfile", WORDS_PATH, "FILE: write the process's number there")},
-    {WORDS("-x-loam", NULL, "pages=auto|1G|2M|thp|4K: what RAM is made of where no huge pages are asked for"),
+    {WORDS("-x-loam", NULL,
+           "pages=auto|1G|2M|thp|4K: what RAM is made of where no huge pages are asked for; tune=off: a Linux kernel's "
+           "command line is left as it is"),
      PLAIN(loam_keys)},
     {TEXT_ONLY("-display", "none", "there are no displays", "none: no effect")},
     {TEXT_ONLY("-vga", "none", "there are no displays", "none: no effect")},
@@ -343,7 +352,8 @@ static const struct argument_row rows[] = {
     {WORDS("-rtc", NULL, "base=utc: no effect: there is no real-time clock"), PLAIN(rtc_keys)},
     {WORDS("-boot", NULL, "strict=on: no effect: a kernel is booted"), PLAIN(boot_keys)},
     {WORDS("-msg", NULL, "timestamp=on: no effect"), PLAIN(msg_keys)},
-    {WORDS("-sandbox", "enable", "off: no effect"), PLAIN(sandbox_keys)},
+    {WORDS("-sandbox", "enable", "on (so it is anyway), off: the process keeps its rights while the guest runs"),
+     PLAIN(sandbox_keys)},
     {WORDS("-global", NULL, "PIIX4_PM.disable_s3=1, PIIX4_PM.disable_s4=1: no effect: there is no such device"),
      .many = true, PLAIN(global_keys)},
     {WORDS("-audiodev", "driver", "none,id=ID: no effect"), .what = "sound", MANY("id"), .may_be_json = true,

@@ -8,6 +8,7 @@
 #include "vmm/emulator/daemon.h"
 #include "vmm/emulator/probe.h"
 #include "vmm/printable.h"
+#include "vmm/sandbox.h"
 #include "vmm/session.h"
 #include "vmm/standard.h"
 
@@ -18,6 +19,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#define PATH_COUNT_MAX    (LINE_CHARDEV_MAX + 2)
 #define READ_MILLISECONDS 1000 /* how long who reads standard error is waited for at the end */
 
 /* Zero members are not there yet. */
@@ -131,7 +133,6 @@ static int live(struct emulator *emulator)
     struct pollfd fds[2 + DOMAIN_POLL_MAX];
     int exit_status = EXIT_SUCCESS;
 
-    domain_go(emulator->domain);
     while (!domain_is_over(emulator->domain, &exit_status)) {
         int timeout_milliseconds = -1;
         size_t count = domain_poll(emulator->domain, fds + 2, &timeout_milliseconds);
@@ -148,6 +149,47 @@ static int live(struct emulator *emulator)
     return exit_status;
 }
 
+/* Files and sockets that go with the process. Returns how many. */
+static size_t list_paths(const struct line *line, const char *paths[PATH_COUNT_MAX])
+{
+    size_t count = 0;
+
+    for (uint32_t i = 0; i < line->chardev_count; i++) {
+        if (line->chardevs[i].kind == LINE_CHARDEV_SOCKET && line->chardevs[i].path != NULL) {
+            paths[count++] = line->chardevs[i].path;
+        }
+    }
+    if (line->qmp_path != NULL) {
+        paths[count++] = line->qmp_path;
+    }
+    if (line->pid_path != NULL) {
+        paths[count++] = line->pid_path;
+    }
+    return count;
+}
+
+static bool has_user_network(const struct line *line)
+{
+    for (uint32_t i = 0; i < line->net_count; i++) {
+        if (line->nets[i].kind == LINE_NET_USER) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* All that is needed is open, for every life of the guest. */
+static enum loam_error confine(const struct emulator *emulator, struct loam_diag *diag)
+{
+    const char *paths[PATH_COUNT_MAX];
+    const struct sandbox_needs needs = {.is_domain = true,
+                                        .has_network = has_user_network(emulator->line),
+                                        .paths = paths,
+                                        .path_count = list_paths(emulator->line, paths)};
+
+    return emulator->line->no_sandbox ? LOAM_OK : sandbox_enter(&needs, diag);
+}
+
 static enum loam_error start_domain(struct emulator *emulator, struct loam_diag *diag)
 {
     const struct domain_config config = {
@@ -160,7 +202,13 @@ static enum loam_error start_domain(struct emulator *emulator, struct loam_diag 
     if (error == LOAM_OK) {
         error = open_qmp(emulator, diag);
     }
-    return error == LOAM_OK ? daemon_ready(&emulator->daemon, diag) : error;
+    if (error == LOAM_OK) {
+        error = daemon_ready(&emulator->daemon, diag);
+    }
+    if (error == LOAM_OK) {
+        error = confine(emulator, diag);
+    }
+    return error == LOAM_OK ? domain_go(emulator->domain, diag) : error;
 }
 
 /* A domain that cannot be released is the kernel's to clear away. */

@@ -158,3 +158,17 @@ json_t *probe_cpus(void)
     }
     return cpus;
 }
+
+json_t *probe_options(void)
+{
+    const struct argument_row *row = row_of("-sandbox");
+    json_t *keys = json_array();
+
+    for (uint32_t i = 0; row != NULL && i < row->types[0].key_count; i++) {
+        const struct words_key *key = &row->types[0].keys[i];
+
+        json_array_append_new(
+            keys, json_pack("{ssss}", "name", key->name, "type", key->kind == WORDS_SWITCH ? "boolean" : "string"));
+    }
+    return json_pack("[{ssso}]", "option", "sandbox", "parameters", keys);
+}

@@ -26,9 +26,12 @@ json_t *probe_types(void);
 /* device-list-properties, qom-list-properties; NULL also: there is no such type. */
 json_t *probe_properties(const char *type);
 
-/* The one machine, with as many vCPUs as KVM recommends here; without KVM none can be said, and 1 is. */
+/* The one machine, with as many vCPUs as KVM allows; without KVM none can be said, and 1 is. */
 json_t *probe_machines(void);
 
 json_t *probe_cpus(void);
+
+/* query-command-line-options: -sandbox alone, so that libvirt's seccomp_sandbox reaches it. */
+json_t *probe_options(void);
 
 #endif
