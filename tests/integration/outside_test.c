@@ -25,6 +25,7 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <termios.h>
 #include <unistd.h>
@@ -673,6 +674,64 @@ Test(outside, whatever_ends_it_the_terminal_is_restored, .timeout = 120)
         cr_expect_not(is_raw(), "left raw by signal %d", numbers[i]);
         job_close();
     }
+}
+
+/* The index-th thread of the running process; 0: it has fewer. */
+static pid_t thread_at(size_t index)
+{
+    char path[64];
+    const struct dirent *entry = NULL;
+    DIR *directory;
+    pid_t thread = 0;
+
+    snprintf(path, sizeof path, "/proc/%d/task", job.pid);
+    directory = opendir(path);
+    cr_assert_not_null(directory, "%s", path);
+    for (size_t i = 0; i <= index && (entry = readdir(directory)) != NULL;) {
+        i += entry->d_name[0] != '.';
+    }
+    thread = entry != NULL ? (pid_t)strtol(entry->d_name, NULL, 10) : 0;
+    closedir(directory);
+    return thread;
+}
+
+/* Whether a thread of the running process does not hear a signal. */
+static bool blocks(pid_t thread, int number)
+{
+    char path[64], line[128];
+    unsigned long long blocked = 0;
+    FILE *file;
+
+    snprintf(path, sizeof path, "/proc/%d/task/%d/status", job.pid, thread);
+    file = fopen(path, "re");
+    cr_assert_not_null(file, "%s", path);
+    while (fgets(line, sizeof line, file) != NULL) {
+        (void)sscanf(line, "SigBlk: %llx", &blocked);
+    }
+    fclose(file);
+    return (blocked >> (number - 1) & 1) != 0;
+}
+
+/* The kernel hands a signal to any thread; a vCPU's may do less than others. */
+Test(outside, whichever_thread_it_ends_the_terminal_is_restored, .timeout = 120)
+{
+    size_t index = 0;
+
+    for (bool has_thread = true; has_thread; index++) {
+        pid_t thread;
+        int status;
+
+        start_in_foreground();
+        thread = thread_at(index);
+        has_thread = thread > 0;
+        syscall(SYS_tgkill, job.pid, has_thread && !blocks(thread, SIGABRT) ? thread : job.pid, SIGABRT);
+        status = job_await_status();
+        cr_expect(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT, "thread %zu: status 0x%x", index,
+                  (unsigned)status);
+        cr_expect_not(is_raw(), "left raw by thread %zu", index);
+        job_close();
+    }
+    cr_expect_gt(index, 2, "the vCPU's thread was not among them");
 }
 
 /* --- The sandbox -------------------------------------------------------------------------------------------------- */

@@ -198,8 +198,8 @@ Test(sandbox, a_domain_has_no_more_than_it_needs)
     SKIP_WHERE_A_SANITIZER_MAPS();
     for (size_t i = 0; i < sizeof forbidden / sizeof forbidden[0]; i++) {
         bool is_sockets = forbidden[i].act == open_socket || forbidden[i].act == connect_socket;
-        bool is_left = forbidden[i].act == remove_file || forbidden[i].act == start_process ||
-                       forbidden[i].act == clone_process;
+        bool is_left =
+            forbidden[i].act == remove_file || forbidden[i].act == start_process || forbidden[i].act == clone_process;
 
         if (!is_left) {
             expect_killed(IN_DOMAIN, &forbidden[i]);
@@ -217,11 +217,11 @@ static int accept_a_debugger(void)
     return accept4(-1, NULL, NULL, 0) < 0 && errno == EBADF ? 0 : 1;
 }
 
-static int read_terminal(void)
+static int set_terminal(void)
 {
-    char state[64];
+    char state[64] = {0};
 
-    return ioctl(-1, TCGETS, state) < 0 && errno == EBADF ? 0 : 1;
+    return ioctl(-1, TCSETSW, state) < 0 && errno == EBADF ? 0 : 1;
 }
 
 static int make_machine(void)
@@ -235,7 +235,7 @@ static int take_a_filter(void)
 }
 
 static const struct act of_the_rest[] = {
-    {"TCGETS", read_terminal},
+    {"TCSETSW", set_terminal},
     {"KVM_CREATE_VM", make_machine},
     {"seccomp", take_a_filter},
 };

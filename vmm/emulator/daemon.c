@@ -19,7 +19,7 @@ enum loam_error daemon_begin(struct daemon *daemon, bool forks, const char *pid_
     int ends[2];
     pid_t pid;
 
-    *daemon = (struct daemon){.ready_fd = -1, .pid_path = pid_path};
+    *daemon = (struct daemon){.ready_fd = -1, .null_fd = -1, .pid_path = pid_path};
     if (!forks) {
         return LOAM_OK;
     }
@@ -53,34 +53,32 @@ static enum loam_error write_number(const char *path, struct loam_diag *diag)
     return error;
 }
 
-static enum loam_error detach(struct loam_diag *diag)
-{
-    int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-
-    if (null < 0) {
-        return loam_fail(diag, LOAM_ERROR_SYSTEM, "-daemonize: /dev/null");
-    }
-    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
-        (void)dup2(null, fd);
-    }
-    close(null);
-    return LOAM_OK;
-}
-
-enum loam_error daemon_ready(struct daemon *daemon, struct loam_diag *diag)
+enum loam_error daemon_prepare(struct daemon *daemon, struct loam_diag *diag)
 {
     enum loam_error error = daemon->pid_path != NULL ? write_number(daemon->pid_path, diag) : LOAM_OK;
 
     daemon->has_file = error == LOAM_OK && daemon->pid_path != NULL;
     if (error == LOAM_OK && daemon->ready_fd >= 0) {
-        error = detach(diag);
-    }
-    if (error == LOAM_OK && daemon->ready_fd >= 0) {
-        (void)!write(daemon->ready_fd, "", 1);
-        close(daemon->ready_fd);
-        daemon->ready_fd = -1;
+        daemon->null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+        if (daemon->null_fd < 0) {
+            return loam_fail(diag, LOAM_ERROR_SYSTEM, "-daemonize: /dev/null");
+        }
     }
     return error;
+}
+
+void daemon_ready(struct daemon *daemon)
+{
+    if (daemon->ready_fd < 0) {
+        return;
+    }
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
+        (void)dup2(daemon->null_fd, fd);
+    }
+    (void)!write(daemon->ready_fd, "", 1);
+    close(daemon->null_fd);
+    close(daemon->ready_fd);
+    daemon->null_fd = daemon->ready_fd = -1;
 }
 
 void daemon_end(struct daemon *daemon)

@@ -10,9 +10,10 @@
 
 #include <stdbool.h>
 
-/* Not there yet: ready_fd -1 and no path. */
+/* Not there yet: descriptors -1 and no path. */
 struct daemon {
     int ready_fd; /* to whoever waits; -1: nobody */
+    int null_fd;
     const char *pid_path;
     bool has_file;
 };
@@ -24,8 +25,11 @@ struct daemon {
 LOAM_MUST_USE enum loam_error daemon_begin(struct daemon *daemon, bool forks, const char *pid_path,
                                            struct loam_diag *diag);
 
-/* The file is written; in the background, standard descriptors lead nowhere from here on. LOAM_ERROR_SYSTEM. */
-LOAM_MUST_USE enum loam_error daemon_ready(struct daemon *daemon, struct loam_diag *diag);
+/* The file is written, and nothing more has to be opened. LOAM_ERROR_SYSTEM. */
+LOAM_MUST_USE enum loam_error daemon_prepare(struct daemon *daemon, struct loam_diag *diag);
+
+/* After that: in the background, standard descriptors lead nowhere from here on. */
+void daemon_ready(struct daemon *daemon);
 
 /* The file goes with the process. */
 void daemon_end(struct daemon *daemon);

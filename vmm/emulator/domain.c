@@ -238,7 +238,7 @@ static void note_losses(const struct domain *domain)
     }
 }
 
-/* Up to vCPUs that have not begun. */
+/* Up to vCPUs that stand before their first instruction. */
 static enum loam_error make_life(struct domain *domain, struct loam_diag *diag)
 {
     enum loam_error error = make_memory(domain, diag);
@@ -253,14 +253,14 @@ static enum loam_error make_life(struct domain *domain, struct loam_diag *diag)
         domain->launch.config.threads = domain->threads;
         error = launch_make_machine(&domain->launch, diag);
     }
-    return error == LOAM_OK ? devices_attach(domain->devices, &domain->launch, diag) : error;
-}
-
-/* vCPUs that stand before their first instruction. */
-static enum loam_error start_life(struct domain *domain, struct loam_diag *diag)
-{
-    machine_pause(domain->launch.machine);
-    return machine_start(domain->launch.machine, diag);
+    if (error == LOAM_OK) {
+        error = devices_attach(domain->devices, &domain->launch, diag);
+    }
+    if (error == LOAM_OK) {
+        machine_pause(domain->launch.machine);
+        error = machine_start(domain->launch.machine, diag);
+    }
+    return error;
 }
 
 /* false: a device's thread cannot be ended, and all that it uses has to stay. */
@@ -339,9 +339,6 @@ static void renew(void *self)
         domain->renew_error = memory_files_clear(&domain->memory_files, &domain->renew_diag);
         if (domain->renew_error == LOAM_OK) {
             domain->renew_error = make_life(domain, &domain->renew_diag);
-        }
-        if (domain->renew_error == LOAM_OK) {
-            domain->renew_error = start_life(domain, &domain->renew_diag);
         }
     }
     (void)eventfd_write(domain->renewed_fd, 1);
@@ -561,17 +558,7 @@ static enum loam_error set_up(struct domain *domain, struct loam_diag *diag)
     if (error == LOAM_OK) {
         error = devices_open(domain->line, &domain->config.news, &domain->devices, diag);
     }
-    if (error == LOAM_OK) {
-        error = prepare(domain, diag);
-    }
-    if (error == LOAM_OK) {
-        error = make_life(domain, diag);
-    }
-    if (error == LOAM_OK) {
-        note_tune(domain);
-        note_losses(domain);
-    }
-    return error;
+    return error == LOAM_OK ? prepare(domain, diag) : error;
 }
 
 enum loam_error domain_create(const struct domain_config *config, struct domain **domain, struct loam_diag *diag)
@@ -600,11 +587,22 @@ enum loam_error domain_create(const struct domain_config *config, struct domain 
     return LOAM_OK;
 }
 
-enum loam_error domain_go(struct domain *domain, struct loam_diag *diag)
+enum loam_error domain_make(struct domain *domain, struct loam_diag *diag)
 {
-    enum loam_error error = start_life(domain, diag);
+    enum loam_error error = make_life(domain, diag);
 
-    return error == LOAM_OK && !domain->line->starts_paused ? domain_cont(domain, diag) : error;
+    if (error == LOAM_OK) {
+        note_tune(domain);
+        note_losses(domain);
+    }
+    return error;
+}
+
+void domain_go(struct domain *domain)
+{
+    if (!domain->line->starts_paused) {
+        (void)!domain_cont(domain, NULL);
+    }
 }
 
 bool domain_destroy(struct domain *domain)

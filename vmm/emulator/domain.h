@@ -2,7 +2,7 @@
 /*
  * A domain: one guest as libvirt sees it, over as many lives as its resets give it, with its serial line and its devices.
  *
- *     domain_create -> domain_go -> { poll, with what domain_poll names; domain_turn; commands } until domain_is_over
+ *     domain_create -> domain_make -> domain_go -> { poll, with what domain_poll names; domain_turn; commands } until domain_is_over
  *                   -> domain_destroy
  *
  * What ends a life, and what becomes of the domain then:
@@ -62,17 +62,17 @@ struct domain_config {
 };
 
 /*
- * Open all that the guest's lives need and make its first, up to vCPU threads that have not begun.
- * diag says which of its wishes, and what falls short. LOAM_ERROR_CANCELLED: end_fd.
+ * Open all that the guest's lives need, so that a process which is confined from then on can make them. diag says which of
+ * its wishes, and what falls short. LOAM_ERROR_CANCELLED: end_fd.
  */
 LOAM_MUST_USE enum loam_error domain_create(const struct domain_config *config, struct domain **domain,
                                             struct loam_diag *diag);
 
-/*
- * vCPU threads stand before their first instruction, and go on unless the command line wants them to wait for domain_cont.
- * Once. LOAM_ERROR_SYSTEM.
- */
-LOAM_MUST_USE enum loam_error domain_go(struct domain *domain, struct loam_diag *diag);
+/* The first life, up to vCPU threads that stand before their first instruction. Once. Errors as above. */
+LOAM_MUST_USE enum loam_error domain_make(struct domain *domain, struct loam_diag *diag);
+
+/* Begin, unless the command line wants it to wait for domain_cont. */
+void domain_go(struct domain *domain);
 
 /* NULL is allowed. false: a disk's file or the like does not answer, and the caller has to end the process. */
 bool domain_destroy(struct domain *domain);

@@ -114,9 +114,10 @@ static int run_probe(struct emulator *emulator)
 {
     struct loam_diag diag = {0};
 
-    if (open_qmp(emulator, &diag) != LOAM_OK || daemon_ready(&emulator->daemon, &diag) != LOAM_OK) {
+    if (open_qmp(emulator, &diag) != LOAM_OK || daemon_prepare(&emulator->daemon, &diag) != LOAM_OK) {
         return fail(&diag);
     }
+    daemon_ready(&emulator->daemon);
     while (!emulator->is_hung_up) {
         struct pollfd readable = {.fd = qmp_fd(emulator->qmp), .events = POLLIN};
 
@@ -133,6 +134,7 @@ static int live(struct emulator *emulator)
     struct pollfd fds[2 + DOMAIN_POLL_MAX];
     int exit_status = EXIT_SUCCESS;
 
+    domain_go(emulator->domain);
     while (!domain_is_over(emulator->domain, &exit_status)) {
         int timeout_milliseconds = -1;
         size_t count = domain_poll(emulator->domain, fds + 2, &timeout_milliseconds);
@@ -203,12 +205,18 @@ static enum loam_error start_domain(struct emulator *emulator, struct loam_diag 
         error = open_qmp(emulator, diag);
     }
     if (error == LOAM_OK) {
-        error = daemon_ready(&emulator->daemon, diag);
+        error = daemon_prepare(&emulator->daemon, diag);
     }
     if (error == LOAM_OK) {
         error = confine(emulator, diag);
     }
-    return error == LOAM_OK ? domain_go(emulator->domain, diag) : error;
+    if (error == LOAM_OK) {
+        error = domain_make(emulator->domain, diag);
+    }
+    if (error == LOAM_OK) {
+        daemon_ready(&emulator->daemon);
+    }
+    return error;
 }
 
 /* A domain that cannot be released is the kernel's to clear away. */
