@@ -2,7 +2,6 @@
 /* Each case is a child that enters the sandbox, which nobody leaves, and does one thing there. */
 #include "vmm/sandbox.h"
 
-#include "tests/support/sanitizer.h"
 #include "vmm/sandbox_table.h"
 
 #include <criterion/criterion.h>
@@ -22,6 +21,18 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+/* Of a BUILD file: whether the table's rows for sanitizers are in the filters; 0 for who looks at this file alone. */
+#ifndef LOAM_SANITIZED
+#define LOAM_SANITIZED 0
+#endif
+
+#define SKIP_WHERE_A_SANITIZER_HAS_ROWS()                                                                              \
+    do {                                                                                                               \
+        if (LOAM_SANITIZED) {                                                                                          \
+            cr_skip("a sanitizer's calls are allowed in this build");                                                  \
+        }                                                                                                              \
+    } while (0)
 
 enum place { IN_REST, IN_ANEW, IN_DEBUGGER, IN_DOMAIN, IN_NETWORK, IN_VCPU };
 
@@ -182,7 +193,7 @@ static const struct act forbidden[] = {
 
 Test(sandbox, a_forbidden_call_ends_the_process)
 {
-    SKIP_WHERE_A_SANITIZER_MAPS();
+    SKIP_WHERE_A_SANITIZER_HAS_ROWS();
     for (size_t i = 0; i < sizeof forbidden / sizeof forbidden[0]; i++) {
         expect_killed(IN_REST, &forbidden[i]);
         expect_killed(IN_VCPU, &forbidden[i]);
@@ -195,7 +206,7 @@ Test(sandbox, a_forbidden_call_ends_the_process)
 
 Test(sandbox, a_domain_has_no_more_than_it_needs)
 {
-    SKIP_WHERE_A_SANITIZER_MAPS();
+    SKIP_WHERE_A_SANITIZER_HAS_ROWS();
     for (size_t i = 0; i < sizeof forbidden / sizeof forbidden[0]; i++) {
         bool is_sockets = forbidden[i].act == open_socket || forbidden[i].act == connect_socket;
         bool is_left =
@@ -242,7 +253,7 @@ static const struct act of_the_rest[] = {
 
 Test(sandbox, a_vcpu_has_less)
 {
-    SKIP_WHERE_A_SANITIZER_MAPS();
+    SKIP_WHERE_A_SANITIZER_HAS_ROWS();
     for (size_t i = 0; i < sizeof of_the_rest / sizeof of_the_rest[0]; i++) {
         expect_done(IN_REST, &of_the_rest[i]);
         expect_killed(IN_VCPU, &of_the_rest[i]);
@@ -373,7 +384,7 @@ Test(sandbox, threads_that_began_before_are_held_too)
     int status;
     pid_t child;
 
-    SKIP_WHERE_A_SANITIZER_MAPS();
+    SKIP_WHERE_A_SANITIZER_HAS_ROWS();
     child = fork();
     if (child == 0) {
         setrlimit(RLIMIT_CORE, &no_core);
