@@ -706,5 +706,6 @@ int plan_command(const struct options *options)
         exit_status = show_way(&run);
     }
     close_report(&run, exit_status);
+    launch_release(&run.launch);
     return exit_status;
 }
