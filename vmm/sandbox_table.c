@@ -2,6 +2,8 @@
 #include "vmm/sandbox_table.h"
 
 #include <fcntl.h>
+#include <linux/fs.h>
+#include <linux/if_tun.h>
 #include <linux/kvm.h>
 #include <sched.h>
 #include <sys/ioctl.h>
@@ -115,7 +117,12 @@ const struct sandbox_rule sandbox_rules[] = {
     {"pwritev2", DOM, ANY, "likewise"},
     {"fdatasync", DOM, ANY, "a disk's flush"},
     {"fsync", DOM, ANY, "likewise"},
-    {"ioctl", DOM, REQUESTS_OF(0x12), "a disk that is a block device: its size, discarding, zeroes"},
+    {"ioctl", DOM, REQUEST(BLKGETSIZE64), "a disk that is a block device"},
+    {"ioctl", DOM, REQUEST(BLKSSZGET), "likewise"},
+    {"ioctl", DOM, REQUEST(TUNGETIFF), "a network that is a TAP device"},
+    {"ioctl", DOM, REQUEST(TUNSETOFFLOAD), "likewise"},
+    {"ioctl", DOM, REQUEST(TUNSETVNETHDRSZ), "likewise"},
+    {"getsockopt", DOM, ANY, "what a descriptor that was handed over is"},
     {"recvmsg", DOM, ANY, "a client of QMP, with descriptors"},
     {"sendmsg", DOM, ANY, "what it is told"},
     {"dup", DOM, ANY, "descriptors that it gave"},
@@ -131,7 +138,6 @@ const struct sandbox_rule sandbox_rules[] = {
     {"accept", NET, ANY, "likewise"},
     {"shutdown", NET, ANY, "its end"},
     {"setsockopt", NET, ANY, "its properties"},
-    {"getsockopt", NET, ANY, "whether it is there"},
     {"getsockname", NET, ANY, "its address"},
     {"getpeername", NET, ANY, "likewise"},
     {"ioctl", NET, REQUEST(FIONREAD), "how much there is to read"},

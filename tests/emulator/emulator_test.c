@@ -5,11 +5,17 @@
 #include "vmm/tune.h"
 
 #include <criterion/criterion.h>
+#include <errno.h>
 #include <fcntl.h>
+#include <linux/if.h>
+#include <linux/if_tun.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -130,12 +136,17 @@ static unsigned number_of_thread(pid_t thread, const char *key)
     return number;
 }
 
-static void expect_confined(unsigned filters)
+static void expect_main(unsigned filters)
 {
     pid_t main = run.process.pid;
 
     cr_expect_eq(number_of_thread(main, "Seccomp_filters"), filters);
     cr_expect_eq(number_of_thread(main, "NoNewPrivs"), filters);
+}
+
+static void expect_confined(unsigned filters)
+{
+    expect_main(filters);
     for (unsigned i = 0; i < 2; i++) {
         cr_expect_eq(number_of_thread(thread_of(i), "Seccomp_filters"), 2 * filters, "vCPU %u", i);
     }
@@ -149,6 +160,43 @@ Test(emulator, it_is_confined_before_its_guest_begins_and_in_every_life)
     emulator_run_type(&run, "r");
     emulator_run_expect(&run, "ready\r\n");
     expect_confined(1);
+}
+
+/* The descriptor becomes the program's; what it is stays. */
+static void run_on(int fd)
+{
+    char option[64];
+
+    cr_assert_geq(fd, 0);
+    snprintf(option, sizeof option, "tap,id=n0,fd=%d", fd);
+    emulator_run_guest(&run, "-netdev", option, "-device", "virtio-net-device,netdev=n0,id=net0,mac=52:54:00:12:34:56",
+                       NULL);
+    close(fd);
+    emulator_run_type(&run, "r");
+    emulator_run_expect(&run, "ready\r\n");
+    expect_main(1);
+}
+
+Test(emulator, a_socket_is_a_network_in_every_life)
+{
+    int ends[2];
+
+    cr_assert_eq(socketpair(AF_UNIX, SOCK_DGRAM, 0, ends), 0);
+    cr_assert_eq(fcntl(ends[0], F_SETFD, FD_CLOEXEC), 0);
+    run_on(ends[1]);
+    close(ends[0]);
+}
+
+Test(emulator, a_tap_interface_is_a_network_in_every_life)
+{
+    struct ifreq request = {.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR};
+    int fd = unshare(CLONE_NEWNET) == 0 ? open("/dev/net/tun", O_RDWR) : -1;
+
+    if (fd < 0 || ioctl(fd, TUNSETIFF, &request) != 0) {
+        tear_down();
+        cr_skip("no tap interface can be made here (/dev/net/tun, CAP_NET_ADMIN): %s", strerror(errno));
+    }
+    run_on(fd);
 }
 
 Test(emulator, it_keeps_its_rights_where_that_is_wished)
