@@ -47,7 +47,7 @@ struct gdb {
     int quit_fd; /* an eventfd: the end */
     struct kick_thread thread;
     bool has_thread;
-    int exit_status; /* from gdb_end on */
+    atomic_int exit_status; /* from gdb_end on */
     atomic_bool is_killed;
     bool is_attached;        /* there is a client */
     bool is_running;         /* the guest is, as far as this is concerned */
@@ -578,7 +578,7 @@ static void serve(void *self)
         }
     }
     if (gdb->is_attached) {
-        gdb_command_tell_end(&gdb->command, gdb->exit_status);
+        gdb_command_tell_end(&gdb->command, atomic_load(&gdb->exit_status));
         say_answer(gdb);
     }
 }
@@ -653,8 +653,8 @@ enum loam_error gdb_start(struct gdb *gdb, struct loam_diag *diag)
 void gdb_end(struct gdb *gdb, int exit_status)
 {
     if (gdb->has_thread) {
-        gdb->exit_status = exit_status;
-        (void)eventfd_write(gdb->quit_fd, 1); /* what the thread reads of exit_status, it reads after this */
+        atomic_store(&gdb->exit_status, exit_status); /* the thread reads it when the descriptor below is readable */
+        (void)eventfd_write(gdb->quit_fd, 1);
         kick_join(&gdb->thread);
         gdb->has_thread = false;
         gdb_client_end(&gdb->client);
