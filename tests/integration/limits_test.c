@@ -123,7 +123,7 @@ ParameterizedTestParameters(limits_of_a_process, are_lines_of_the_plan)
     static struct process_limit limits[] = {
         {"--fsize=1048576", "4K", "16M", "1", "file size"},    {"--fsize=1048576", "2M", "16M", "1", "file size"},
         {"--as=1073741824", "4K", "2G", "1", "address space"}, {"--as=1073741824", "2M", "2G", "1", "address space"},
-        {"--data=18874368", "4K", "16M", "1", "data size"},    {"--nofile=1024", "4K", "16M", "1024", "vcpus"},
+        {"--data=18874368", "4K", "16M", "1", "data size"},
     };
 
     return cr_make_param_array(struct process_limit, limits, sizeof limits / sizeof limits[0]);
