@@ -39,11 +39,11 @@ struct kvm_memory_fault {
 /* run_bytes >= sizeof(struct kvm_run) */
 struct kvm {
     int fd;
-    uint32_t slot_limit;       /* memory slots of one VM */
-    uint32_t vcpu_limit; /* vCPUs of one machine; more than the host has processors share them */
-    size_t run_bytes;          /* of a vCPU's shared mapping */
-    bool has_memory_fault;     /* KVM_RUN's EFAULT may come with KVM_EXIT_MEMORY_FAULT */
-    bool has_deadline_timer;   /* the in-kernel local APIC has a TSC deadline timer */
+    uint32_t slot_limit;     /* memory slots of one VM */
+    uint32_t vcpu_limit;     /* vCPUs of one machine; more than the host has processors share them */
+    size_t run_bytes;        /* of a vCPU's shared mapping */
+    bool has_memory_fault;   /* KVM_RUN's EFAULT may come with KVM_EXIT_MEMORY_FAULT */
+    bool has_deadline_timer; /* the in-kernel local APIC has a TSC deadline timer */
 };
 
 /*
