@@ -40,3 +40,25 @@ bool pvh_find_module(uint64_t start_info, const char *command_line, struct pvh_m
     }
     return false;
 }
+
+#define VERSION_OFFSET     4u
+#define MAP_OFFSET         40u
+#define ENTRY_COUNT_OFFSET 48u
+#define ENTRY_COUNT_MAX    128u /* of an E820 map */
+
+uint32_t pvh_memory_map(uint64_t start_info, const struct pvh_memory **entries)
+{
+    uint64_t map;
+    uint32_t count;
+
+    if (platform_load32(start_info + VERSION_OFFSET) < 1 || !paging_map(start_info + MAP_OFFSET, 16)) {
+        return 0;
+    }
+    map = platform_load64(start_info + MAP_OFFSET);
+    count = platform_load32(start_info + ENTRY_COUNT_OFFSET);
+    if (count == 0 || count > ENTRY_COUNT_MAX || !paging_map(map, count * sizeof **entries)) {
+        return 0;
+    }
+    *entries = (const struct pvh_memory *)(uintptr_t)map;
+    return count;
+}

@@ -28,6 +28,21 @@ struct pvh_module {
 _Static_assert(sizeof(struct pvh_start_info) == 40, "version 0 of the structure");
 _Static_assert(sizeof(struct pvh_module) == 32, "as Xen has it");
 
+#define PVH_MEMORY_RAM 1u
+
+/* A row of the memory map, which version 1 of the start info has. */
+struct pvh_memory {
+    uint64_t start;
+    uint64_t bytes;
+    uint32_t type; /* as in the E820 map */
+    uint32_t reserved;
+};
+
+_Static_assert(sizeof(struct pvh_memory) == 24, "as Xen has it");
+
+/* The rows, and how many there are; 0: the start info, which is valid, has none. */
+uint32_t pvh_memory_map(uint64_t start_info, const struct pvh_memory **entries);
+
 /* Whether start_info is what the PVH protocol promises. */
 bool pvh_valid(uint64_t start_info);
 

@@ -184,12 +184,21 @@ static bool complete(struct rng_driver *driver, struct rng_fault *fault)
     return true;
 }
 
-bool rng_request(struct rng_driver *driver, uint64_t gpa, uint32_t bytes, uint32_t *written, struct rng_fault *fault)
+static uint16_t slot_of(const struct rng_driver *driver)
 {
-    uint16_t slot = (uint16_t)(driver->request_count & (driver->queue_size - 1));
+    return (uint16_t)(driver->request_count & (driver->queue_size - 1));
+}
+
+void rng_submit(const struct rng_driver *driver, uint64_t gpa, uint32_t bytes)
+{
+    submit(driver, slot_of(driver), gpa, bytes);
+}
+
+bool rng_complete(struct rng_driver *driver, uint32_t bytes, uint32_t *written, struct rng_fault *fault)
+{
+    uint16_t slot = slot_of(driver);
     uint64_t entry = driver->used + 4 + UINT64_C(8) * slot;
 
-    submit(driver, slot, gpa, bytes);
     if (!complete(driver, fault) || !expect(fault, entry, slot, platform_load32(entry))) {
         return false;
     }
@@ -198,6 +207,12 @@ bool rng_request(struct rng_driver *driver, uint64_t gpa, uint32_t bytes, uint32
         return expect(fault, entry + 4, bytes, *written);
     }
     return true;
+}
+
+bool rng_request(struct rng_driver *driver, uint64_t gpa, uint32_t bytes, uint32_t *written, struct rng_fault *fault)
+{
+    rng_submit(driver, gpa, bytes);
+    return rng_complete(driver, bytes, written, fault);
 }
 
 void rng_stop(const struct rng_driver *driver)

@@ -36,6 +36,10 @@ bool rng_start(struct rng_driver *driver, struct rng_fault *fault);
  */
 bool rng_request(struct rng_driver *driver, uint64_t gpa, uint32_t bytes, uint32_t *written, struct rng_fault *fault);
 
+/* The two halves of that: between them the device works. One request at a time. */
+void rng_submit(const struct rng_driver *driver, uint64_t gpa, uint32_t bytes);
+bool rng_complete(struct rng_driver *driver, uint32_t bytes, uint32_t *written, struct rng_fault *fault);
+
 /* The device lets go of the rings. */
 void rng_stop(const struct rng_driver *driver);
 
