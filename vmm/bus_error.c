@@ -18,6 +18,8 @@
 static struct loam_gpa_map *_Atomic watched;
 static struct bus_error_end ending; /* complete before watched is set */
 static struct sigaction before;
+static char explained[512]; /* why; complete before is_explained is true */
+static atomic_bool is_explaining, is_explained;
 
 /* --- Text without stdio ------------------------------------------------------------------------------------------- */
 
@@ -70,20 +72,29 @@ static bool find(const struct loam_gpa_view *view, const void *hva, loam_gpa *gp
            loam_gpa_view_find(view, *gpa, region) == LOAM_OK;
 }
 
+static void put_reason(struct line *line, loam_gpa gpa, const struct loam_region *region, int code)
+{
+    if (atomic_load(&is_explained)) {
+        put(line, explained);
+        return;
+    }
+    put(line, "the host does not supply guest RAM at GPA ");
+    put_number(line, gpa.value, 16);
+    put(line, " (touched by Loam itself; region [");
+    put_number(line, region->start.value, 16);
+    put(line, ", ");
+    put_number(line, region->start.value + region->bytes, 16);
+    put(line, code == BUS_MCEERR_AR || code == BUS_MCEERR_AO
+                  ? ")): it reports a memory error there (see dmesg): its hardware fails"
+                  : ")): a limit on hugepages or memory was lowered (hugetlb.*.max or memory.max of the control "
+                    "group), or the pool is drained: raise it, or take all memory at the start with --populate");
+}
+
 static void say(loam_gpa gpa, const struct loam_region *region, int code)
 {
     struct line reason = {.used = 0}, line = {.used = 0};
 
-    put(&reason, "the host does not supply guest RAM at GPA ");
-    put_number(&reason, gpa.value, 16);
-    put(&reason, " (touched by Loam itself; region [");
-    put_number(&reason, region->start.value, 16);
-    put(&reason, ", ");
-    put_number(&reason, region->start.value + region->bytes, 16);
-    put(&reason, code == BUS_MCEERR_AR || code == BUS_MCEERR_AO
-                     ? ")): it reports a memory error there (see dmesg): its hardware fails"
-                     : ")): a limit on hugepages or memory was lowered (hugetlb.*.max or memory.max of the control "
-                       "group), or the pool is drained: raise it, or take all memory at the start with --populate");
+    put_reason(&reason, gpa, region, code);
     put(&line, "loam: ");
     put(&line, reason.text);
     put(&line, "\n");
@@ -151,6 +162,14 @@ void bus_error_watch(struct loam_gpa_map *map, const struct bus_error_end *end)
         sigaction(SIGBUS, &action, &before);
     }
     atomic_store(&watched, map);
+}
+
+void bus_error_explain(const char *reason)
+{
+    if (!atomic_exchange(&is_explaining, true)) {
+        strncpy(explained, reason, sizeof explained - 1);
+        atomic_store(&is_explained, true);
+    }
 }
 
 void bus_error_forget(void)

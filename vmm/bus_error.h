@@ -27,6 +27,9 @@ struct bus_error_end {
  */
 void bus_error_watch(struct loam_gpa_map *map, const struct bus_error_end *end);
 
+/* Why memory will be missing from now on, which is said instead of a guess; copied; the first counts. Any thread. */
+void bus_error_explain(const char *reason);
+
 /* SIGBUS is whose it was. No effect without bus_error_watch before. */
 void bus_error_forget(void);
 

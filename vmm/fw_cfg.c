@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "vmm/fw_cfg.h"
 
-#define ITEM_MAX_BYTES  8u
 #define SIGNATURE       UINT64_C(0x554d4551) /* "QEMU" */
 #define REVISION        1u                   /* bit 0: selector and data ports; bit 1, DMA, is clear */
 #define SELECTOR_OFFSET 0u
@@ -36,7 +35,7 @@ static uint64_t item(const struct fw_cfg *fw_cfg)
 
 static uint8_t next_byte(struct fw_cfg *fw_cfg)
 {
-    if (fw_cfg->offset == ITEM_MAX_BYTES) {
+    if (fw_cfg->offset == FW_CFG_ITEM_BYTES_MAX) {
         return 0;
     }
     return (uint8_t)(item(fw_cfg) >> 8 * fw_cfg->offset++);

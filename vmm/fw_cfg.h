@@ -21,6 +21,8 @@
 #define FW_CFG_PORT  0x510u
 #define FW_CFG_BYTES 2u
 
+#define FW_CFG_ITEM_BYTES_MAX 8u
+
 /* Keys. */
 #define FW_CFG_SIGNATURE      0x00u /* 4 bytes */
 #define FW_CFG_ID             0x01u /* 4 bytes, as all numbers but the directory's with the lowest byte first */

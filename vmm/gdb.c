@@ -11,11 +11,11 @@
 #include "vmm/decode.h"
 #include "vmm/gdb_client.h"
 #include "vmm/gdb_command.h"
-#include "vmm/gdb_listener.h"
 #include "vmm/gdb_memory.h"
 #include "vmm/gdb_points.h"
 #include "vmm/gdb_vcpu.h"
 #include "vmm/kick.h"
+#include "vmm/listener.h"
 #include "vmm/printable.h"
 #include "vmm/vcpu.h"
 
@@ -38,7 +38,7 @@ struct pending {
 };
 
 struct gdb {
-    struct gdb_listener listener;
+    struct listener listener;
     struct outlet *teller;
     struct machine *machine;
     struct loam_gpa_map *map;
@@ -540,7 +540,7 @@ static void serve_client(struct gdb *gdb)
 
 static void welcome(struct gdb *gdb)
 {
-    int fd = gdb_listener_accept(&gdb->listener);
+    int fd = listener_accept(&gdb->listener);
 
     if (fd < 0) {
         return;
@@ -587,7 +587,7 @@ static void serve(void *self)
 
 static enum loam_error furnish(struct gdb *gdb, const char *where, struct loam_diag *diag)
 {
-    enum loam_error error = gdb_listener_open(where, &gdb->listener, diag);
+    enum loam_error error = listener_open("--gdb", where, &gdb->listener, diag);
 
     if (error == LOAM_OK) {
         error = gdb_vcpu_try(&gdb->abilities, diag);
@@ -672,7 +672,7 @@ void gdb_close(struct gdb *gdb)
         return;
     }
     gdb_end(gdb, 0);
-    gdb_listener_close(&gdb->listener);
+    listener_close(&gdb->listener);
     if (gdb->news_fd >= 0) {
         close(gdb->news_fd);
     }

@@ -32,8 +32,8 @@
 struct gdb;
 
 /*
- * Listen at where (gdb_listener.h), find out what this host has for debuggers, and say on teller, which outlives it, that the guest
- * will wait. vcpu_count is that of the machine. *gdb is NULL on failure. Errors as gdb_listener_open and gdb_vcpu_try.
+ * Listen at where (listener.h), find out what this host has for debuggers, and say on teller, which outlives it, that the guest
+ * will wait. vcpu_count is that of the machine. *gdb is NULL on failure. Errors as listener_open and gdb_vcpu_try.
  */
 LOAM_MUST_USE enum loam_error gdb_open(const char *where, uint32_t vcpu_count, struct outlet *teller, struct gdb **gdb,
                                        struct loam_diag *diag);

@@ -20,6 +20,9 @@
 #ifndef LOAM_VMM_GUEST_CLOCK_H
 #define LOAM_VMM_GUEST_CLOCK_H
 
+#include "loam/error.h"
+#include "vmm/state.h"
+
 #include <linux/kvm.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -28,6 +31,7 @@
 struct guest_clock {
     bool is_held;
     struct kvm_clock_data held; /* with is_held */
+    uint64_t held_realtime;     /* likewise: nanoseconds since 1970 */
     uint64_t tsc_shift;         /* from guest_clock_go_on on: what vCPUs' TSCs are to lose; 0: not known */
 };
 
@@ -37,5 +41,26 @@ void guest_clock_hold(struct guest_clock *clock, int vm_fd);
 /* They say it again, from now on: the VM's clock here, then that of each vCPU. No effect on what is not held. */
 void guest_clock_go_on(struct guest_clock *clock, int vm_fd);
 void guest_clock_go_on_vcpu(const struct guest_clock *clock, int vcpu_fd);
+
+/* How far the host's TSC has gone since the clocks were held; 0: not known. */
+uint64_t guest_clock_elapsed(const struct guest_clock *clock, int vm_fd);
+
+/* What a guest finds of the time for which it was not there. */
+enum guest_clock_jump {
+    GUEST_CLOCK_GOES_ON, /* nothing: its clocks say what they said */
+    GUEST_CLOCK_JUMPS,   /* all of it, as the hosts' own clocks have it */
+};
+
+/* Where clocks stand that were written down elsewhere. */
+struct guest_clock_base {
+    uint64_t host_tsc;         /* at which TSCs are what they were, and jump; 0: not known, and they go on from now */
+    uint64_t jump_nanoseconds; /* how far all clocks leap */
+};
+
+/* Written down while they are held; and held as they were written down: state.h. */
+void guest_clock_save(const struct guest_clock *clock, struct state_writer *writer);
+LOAM_MUST_USE enum loam_error guest_clock_load(struct guest_clock *clock, int vm_fd, enum guest_clock_jump jump,
+                                               struct state_reader *reader, struct guest_clock_base *base,
+                                               struct loam_diag *diag);
 
 #endif

@@ -310,3 +310,69 @@ enum loam_error irqchip_add(struct irqchip *chip, struct bus *bus, struct loam_d
     }
     return LOAM_OK;
 }
+
+/* --- Written down --------------------------------------------------------------------------------------------------- */
+
+static const struct state_field pic_fields[] = {
+    STATE_ANY(struct pic_chip, lines),
+    STATE_ANY(struct pic_chip, latched),
+    STATE_ANY(struct pic_chip, in_service),
+    STATE_ANY(struct pic_chip, mask),
+    STATE_ANY(struct pic_chip, levels),
+    STATE_ANY(struct pic_chip, base),
+    STATE_FIELD(struct pic_chip, lowest, PIC_LINES / PIC_CHIPS - 1),
+    STATE_FIELD(struct pic_chip, awaited_word, 4),
+    STATE_BOOL(struct pic_chip, is_single),
+    STATE_BOOL(struct pic_chip, has_fourth_word),
+    STATE_BOOL(struct pic_chip, ends_by_itself),
+    STATE_BOOL(struct pic_chip, rotates_by_itself),
+    STATE_BOOL(struct pic_chip, has_special_mask),
+    STATE_BOOL(struct pic_chip, is_specially_nested),
+    STATE_BOOL(struct pic_chip, shows_in_service),
+    STATE_BOOL(struct pic_chip, is_polled),
+};
+
+static const struct state_field ioapic_fields[] = {
+    STATE_FIELD(struct ioapic, id, UINT32_MAX),
+    STATE_FIELD(struct ioapic, lines, (1u << IOAPIC_PINS) - 1),
+    STATE_FIELD(struct ioapic, edges, (1u << IOAPIC_PINS) - 1),
+    STATE_ANY(struct ioapic, selected),
+    STATE_ARRAY(struct ioapic, entries, UINT64_MAX),
+};
+
+void irqchip_save(struct irqchip *chip, struct state_writer *writer)
+{
+    begin(chip);
+    state_begin(writer, STATE_IRQCHIP, 0);
+    for (uint32_t i = 0; i < PIC_CHIPS; i++) {
+        state_put_fields(writer, STATE_FIELDS(pic_fields), &chip->pic.chips[i]);
+    }
+    state_put_fields(writer, STATE_FIELDS(ioapic_fields), &chip->ioapic);
+    state_end(writer);
+    pthread_mutex_unlock(&chip->lock);
+}
+
+/* KVM has to know of levels that are in service, whose ends come back. */
+enum loam_error irqchip_load(struct irqchip *chip, struct state_reader *reader, struct loam_diag *diag)
+{
+    struct state_record *record;
+    enum loam_error error = state_find(reader, STATE_IRQCHIP, 0, &record, diag);
+
+    begin(chip);
+    for (uint32_t i = 0; error == LOAM_OK && i < PIC_CHIPS; i++) {
+        error = state_take_fields(record, STATE_FIELDS(pic_fields), &chip->pic.chips[i], diag);
+    }
+    if (error == LOAM_OK) {
+        error = state_take_fields(record, STATE_FIELDS(ioapic_fields), &chip->ioapic, diag);
+    }
+    if (error == LOAM_OK) {
+        error = state_done(record, diag);
+    }
+    if (error != LOAM_OK) {
+        pthread_mutex_unlock(&chip->lock);
+        return error;
+    }
+    tell_routes(chip);
+    finish(chip);
+    return LOAM_OK;
+}

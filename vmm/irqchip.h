@@ -27,6 +27,7 @@
 #include "vmm/bus.h"
 #include "vmm/ioapic.h"
 #include "vmm/pic.h"
+#include "vmm/state.h"
 
 #include <linux/kvm.h>
 #include <pthread.h>
@@ -90,5 +91,12 @@ void irqchip_enter(struct irqchip *chip, int vcpu_fd, struct kvm_run *run);
 
 /* KVM_EXIT_IOAPIC_EOI. */
 void irqchip_end(struct irqchip *chip, uint8_t vector);
+
+/*
+ * Written down, and read again: state.h. While no vCPU runs; loading is for one that was just made, after the local APICs.
+ * Errors as state_take_fields.
+ */
+void irqchip_save(struct irqchip *chip, struct state_writer *writer);
+LOAM_MUST_USE enum loam_error irqchip_load(struct irqchip *chip, struct state_reader *reader, struct loam_diag *diag);
 
 #endif

@@ -148,6 +148,7 @@ static enum loam_error ask_figures(const char *device, struct kvm *kvm, struct l
 {
     uint32_t slots = ask(kvm->fd, KVM_CAP_NR_MEMSLOTS);
     uint32_t limit = ask(kvm->fd, KVM_CAP_MAX_VCPUS);
+    uint32_t xsave = ask(kvm->fd, KVM_CAP_XSAVE2);
     int run_bytes = kvm_ioctl_number(kvm->fd, KVM_GET_VCPU_MMAP_SIZE, 0);
 
     if (run_bytes < (int)sizeof(struct kvm_run)) {
@@ -157,6 +158,7 @@ static enum loam_error ask_figures(const char *device, struct kvm *kvm, struct l
     kvm->run_bytes = (size_t)run_bytes;
     kvm->slot_limit = slots > 0 ? slots : SLOT_COUNT_DEFAULT;
     kvm->vcpu_limit = limit > 0 ? limit : VCPU_COUNT_DEFAULT;
+    kvm->xsave_bytes = xsave > sizeof(struct kvm_xsave) ? xsave : (uint32_t)sizeof(struct kvm_xsave);
     kvm->has_memory_fault = ask(kvm->fd, KVM_CAP_MEMORY_FAULT_INFO) != 0;
     kvm->has_deadline_timer = ask(kvm->fd, KVM_CAP_TSC_DEADLINE_TIMER) != 0;
     return LOAM_OK;

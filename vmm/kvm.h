@@ -42,6 +42,7 @@ struct kvm {
     uint32_t slot_limit;     /* memory slots of one VM */
     uint32_t vcpu_limit;     /* vCPUs of one machine; more than the host has processors share them */
     size_t run_bytes;        /* of a vCPU's shared mapping */
+    uint32_t xsave_bytes;    /* of a vCPU's XSAVE state, at least sizeof(struct kvm_xsave) */
     bool has_memory_fault;   /* KVM_RUN's EFAULT may come with KVM_EXIT_MEMORY_FAULT */
     bool has_deadline_timer; /* the in-kernel local APIC has a TSC deadline timer */
 };

@@ -7,6 +7,12 @@
 #include "vmm/kvm_paging.h"
 #include "vmm/platform_tables.h"
 #include "vmm/sabotage.h"
+#include "vmm/state_memory.h"
+
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <unistd.h>
 
 #define RNG_TRANSPORT (1u << 0) /* where the machine puts virtio-rng: machine_config */
 #define EXTRA_SLOTS   8         /* for the pieces that read-only ranges cut RAM into */
@@ -22,7 +28,7 @@
 
 void launch_init(struct launch *launch, const struct launch_config *config)
 {
-    *launch = (struct launch){.config = *config};
+    *launch = (struct launch){.config = *config, .order_fd = -1};
 }
 
 enum loam_error launch_ask_kvm(struct launch *launch, struct loam_diag *diag)
@@ -38,13 +44,44 @@ enum loam_error launch_ask_kvm(struct launch *launch, struct loam_diag *diag)
     return error;
 }
 
+bool launch_is_selftest(const struct launch *launch)
+{
+    return launch->config.kernel == NULL && launch->config.restore == NULL;
+}
+
+/* What the machine has to be is the snapshot's to say. */
+static enum loam_error measure_snapshot(struct launch *launch, struct loam_diag *diag)
+{
+    struct launch_config *config = &launch->config;
+    struct machine_shape shape;
+    enum loam_error error = snapshot_open(config->restore, &launch->snapshot, diag);
+
+    launch->state = error == LOAM_OK ? &launch->snapshot.reader : NULL;
+    if (error == LOAM_OK) {
+        error = machine_state_check(&launch->snapshot.reader, diag);
+    }
+    if (error == LOAM_OK) {
+        error = machine_shape_load(&launch->snapshot.reader, &shape, diag);
+    }
+    if (error == LOAM_OK) {
+        config->vcpu_count = shape.vcpu_count;
+        config->without_rng = !shape.has_rng;
+        error = state_memory_request(&launch->snapshot.reader, &config->memory, diag);
+    }
+    /* Pages that are there are not waited for; they are found as the guest's are brought. */
+    if (config->memory.commit == LOAM_COMMIT_RESERVE && !config->memory.lock) {
+        config->memory.commit = LOAM_COMMIT_LAZY;
+    }
+    return error;
+}
+
 enum loam_error launch_measure(struct launch *launch, struct loam_diag *diag)
 {
     const struct launch_config *config = &launch->config;
     uint64_t kernel_bytes = 0, initrd_bytes = 0;
-    enum loam_error error = LOAM_OK;
+    enum loam_error error = config->restore != NULL ? measure_snapshot(launch, diag) : LOAM_OK;
 
-    if (config->kernel != NULL) {
+    if (error == LOAM_OK && config->kernel != NULL) {
         error = file_measure(config->kernel, config->memory.bytes, &kernel_bytes, diag);
     }
     if (error == LOAM_OK && config->initrd != NULL) {
@@ -66,8 +103,10 @@ static struct loam_memory_request request_of(const struct launch *launch)
     request.keep_from_dumps = true;
     request.vcpu_limit = launch->vcpu_limit;
     request.vcpu_count = config->vcpu_count;
-    request.extra_threads = config->vcpu_count + KVM_THREADS + TIMER_THREADS + config->extra_threads;
-    request.extra_bytes = PROGRAM_BYTES + config->vcpu_count * VCPU_BYTES + launch->file_bytes + config->extra_bytes;
+    request.extra_threads = config->vcpu_count + KVM_THREADS + TIMER_THREADS + config->extra_threads +
+                            (config->restore != NULL ? PAGER_THREADS : 0);
+    request.extra_bytes = (config->restore != NULL ? PAGER_BYTES : 0) + PROGRAM_BYTES +
+                          config->vcpu_count * VCPU_BYTES + launch->file_bytes + config->extra_bytes;
     /* Nothing is plugged, and no thread has a cache; who looks at memory is a vCPU, or one of those beside them. */
     request.block_capacity = 1;
     request.cache_capacity = 1;
@@ -121,6 +160,9 @@ enum loam_error launch_read(struct launch *launch, struct loam_diag *diag)
     const struct launch_config *config = &launch->config;
     enum loam_error error;
 
+    if (config->restore != NULL) {
+        return state_memory_check(&launch->snapshot.reader, &launch->plan, diag);
+    }
     if (config->kernel == NULL) {
         launch->kernel = (struct boot_file){loam_guest_selftest, loam_guest_selftest_bytes, "self-test"};
         return LOAM_OK;
@@ -193,8 +235,65 @@ static enum loam_error load_selftest(struct launch *launch, struct loam_diag *di
     return error == LOAM_OK ? attest_publish(launch->attest, &launch->boot, diag) : error;
 }
 
+static void page_failed(void *self, const struct loam_diag *diag)
+{
+    struct launch *launch = self;
+
+    bus_error_explain(diag->text);
+    launch->has_lost_pages = true;
+    machine_break(launch->machine, diag);
+}
+
+/* Where it cannot be written, nothing is learnt. */
+static void open_order(struct launch *launch)
+{
+    char path[PATH_MAX];
+
+    if (snprintf(path, sizeof path, "%s/order", launch->config.restore) < (int)sizeof path) {
+        launch->order_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
+        if (launch->order_fd < 0) {
+            launch->order_fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+        }
+    }
+}
+
+/* As it is touched, where the kernel has something to that end. */
+static enum loam_error bring_memory(struct launch *launch, struct loam_diag *diag)
+{
+    const struct pager_config config = {.image = &launch->snapshot.image,
+                                        .memory = launch->memory,
+                                        .order_fd = launch->order_fd,
+                                        .failed = page_failed,
+                                        .self = launch};
+    struct loam_diag why = {0};
+    enum loam_error error;
+
+    if (launch->config.memory.commit != LOAM_COMMIT_LAZY) {
+        return image_restore(&launch->snapshot.image, launch->memory, 0, diag);
+    }
+    error = pager_create(&config, &launch->pager, &why);
+    if (error == LOAM_ERROR_NOT_PERMITTED || error == LOAM_ERROR_NOT_FOUND) {
+        snprintf(launch->without_pager, sizeof launch->without_pager, "%s", why.text);
+        return image_restore(&launch->snapshot.image, launch->memory, 0, diag);
+    }
+    return error == LOAM_OK ? LOAM_OK : loam_fail(diag, error, "%s", why.text);
+}
+
+static enum loam_error load_snapshot(struct launch *launch, struct loam_diag *diag)
+{
+    return state_memory_load(launch->memory, &launch->snapshot.reader, diag);
+}
+
+bool launch_settle(struct launch *launch)
+{
+    return launch->pager == NULL || pager_wait(launch->pager);
+}
+
 enum loam_error launch_load(struct launch *launch, struct loam_diag *diag)
 {
+    if (launch->config.restore != NULL) {
+        return load_snapshot(launch, diag);
+    }
     return launch->config.kernel != NULL ? load_kernel(launch, diag) : load_selftest(launch, diag);
 }
 
@@ -203,7 +302,8 @@ enum loam_error launch_make_machine(struct launch *launch, struct loam_diag *dia
     const struct launch_config *config = &launch->config;
     struct machine_config machine = {.memory = launch->memory,
                                      .vcpu_count = config->vcpu_count,
-                                     .boot = &launch->boot,
+                                     .boot = launch->state == NULL ? &launch->boot : NULL,
+                                     .state = launch->state,
                                      .without_rng = config->without_rng,
                                      .threads = config->threads,
                                      .vcpu_begins = config->vcpu_begins,
@@ -217,6 +317,34 @@ enum loam_error launch_make_machine(struct launch *launch, struct loam_diag *dia
         error = attest_attach(launch->attest, launch->machine, diag);
     } else if (error == LOAM_OK) {
         sabotage_strike(SABOTAGE_ATTACH, launch->memory, NULL);
+    }
+    if (error == LOAM_OK && launch->state != NULL) {
+        machine_pause(launch->machine);
+    }
+    if (error == LOAM_OK && config->restore != NULL) {
+        open_order(launch);
+        error = bring_memory(launch, diag);
+    }
+    return error;
+}
+
+enum loam_error launch_make_going(struct launch *launch,
+                                  enum loam_error (*load)(void *self, struct state_reader *reader,
+                                                          struct loam_diag *diag),
+                                  void *self, struct loam_diag *diag)
+{
+    struct state_reader *reader = launch->state;
+    enum loam_error error = machine_load(launch->machine, reader, launch->config.jump, diag);
+
+    if (error == LOAM_OK && load != NULL) {
+        error = load(self, reader, diag);
+    }
+    if (error == LOAM_OK) {
+        error = state_all_done(reader, diag);
+    }
+    launch->state = NULL;
+    if (error == LOAM_OK) {
+        machine_replay(launch->machine);
     }
     return error;
 }
@@ -245,6 +373,12 @@ void launch_end_life(struct launch *launch)
 {
     machine_destroy(launch->machine);
     launch->machine = NULL;
+    pager_destroy(launch->pager);
+    launch->pager = NULL;
+    if (launch->order_fd >= 0) {
+        close(launch->order_fd);
+        launch->order_fd = -1;
+    }
     attest_destroy(launch->attest);
     launch->attest = NULL;
     bus_error_forget();
@@ -259,5 +393,6 @@ void launch_release(struct launch *launch)
         file_release(&launch->kernel);
     }
     file_release(&launch->initrd);
+    snapshot_close(&launch->snapshot);
     tune_release(&launch->tune);
 }

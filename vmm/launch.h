@@ -23,8 +23,11 @@
 #include "vmm/bus_error.h"
 #include "vmm/lasting.h"
 #include "vmm/machine.h"
+#include "vmm/pager.h"
+#include "vmm/snapshot.h"
 #include "vmm/tune.h"
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -33,8 +36,11 @@
 struct launch_config {
     struct loam_memory_request memory; /* its limits, and what the process takes beside it, are the launch's to add */
     uint32_t vcpu_count;
-    const char *kernel; /* NULL: the self-test */
-    const char *initrd; /* NULL: none */
+    const char *kernel; /* NULL: the self-test, or what is restored */
+    const char
+        *restore; /* a snapshot's directory, which says what memory and vcpu_count are too; NULL: a guest begins */
+    enum guest_clock_jump jump; /* with restore */
+    const char *initrd;         /* NULL: none */
     const char *command_line;
     enum tune_wish tune;     /* what becomes of the command line of a Linux kernel on a KVM that lacks something */
     bool without_rng;        /* as machine_config */
@@ -67,6 +73,13 @@ struct launch {
     struct boot_way way; /* how the kernel is booted, once it has been read */
     struct tune tune;    /* after launch_read */
     struct boot_state boot;
+    struct snapshot snapshot;   /* with restore, after launch_measure */
+    struct pager *pager;        /* with restore: brings what the guest touches; NULL: all is there before it goes on */
+    int order_fd;               /* the pager's; -1 */
+    atomic_bool has_lost_pages; /* it could not bring one: guest memory is not to be looked at */
+    char without_pager[512];    /* why there is none; "": nothing hinders */
+    struct state_reader
+        *state; /* what the machine is to be, in place of boot: the snapshot's, or the caller's; NULL: nothing */
     struct attest *attest; /* NULL with a kernel */
     struct machine *machine;
 };
@@ -76,7 +89,10 @@ void launch_init(struct launch *launch, const struct launch_config *config);
 /* What KVM offers: without it the plan does not look at slots and vCPUs. As kvm_open. */
 LOAM_MUST_USE enum loam_error launch_ask_kvm(struct launch *launch, struct loam_diag *diag);
 
-/* What the files will take, which the plan counts. As file_measure. */
+/*
+ * What the files will take, which the plan counts; a snapshot is looked at, and whether this host can go on with it. As file_measure,
+ * snapshot_open and machine_state_check.
+ */
 LOAM_MUST_USE enum loam_error launch_measure(struct launch *launch, struct loam_diag *diag);
 
 /* launch->plan. As loam_plan_make: that it falls short is no error here, but launch_make_memory's. */
@@ -97,8 +113,26 @@ LOAM_MUST_USE enum loam_error launch_make_memory(struct launch *launch, struct l
  */
 LOAM_MUST_USE enum loam_error launch_load(struct launch *launch, struct loam_diag *diag);
 
-/* As machine_create; the self-test's doorbell is attached. */
+/*
+ * As machine_create; the self-test's doorbell is attached. What is restored is paused, and is as it was when launch_make_going has
+ * followed, which the caller's devices may come before.
+ */
 LOAM_MUST_USE enum loam_error launch_make_machine(struct launch *launch, struct loam_diag *diag);
+
+/*
+ * What launch->state says is in this machine and this memory from now on: as state_memory_load, unless it is done, and machine_load.
+ * It is asked for no more afterwards. load, which may be NULL, does the same for devices of the caller's, with its self.
+ */
+LOAM_MUST_USE enum loam_error launch_make_going(struct launch *launch,
+                                                enum loam_error (*load)(void *self, struct state_reader *reader,
+                                                                        struct loam_diag *diag),
+                                                void *self, struct loam_diag *diag);
+
+/* The guest is the self-test, with the host's half of it in this process. */
+bool launch_is_selftest(const struct launch *launch);
+
+/* What is restored is all there when this returns; false: it never will be. At once without a pager. */
+bool launch_settle(struct launch *launch);
 
 /* Why a machine stopped, in half a sentence: "the guest ended in a triple fault". */
 const char *launch_stop_text(enum machine_stop_reason reason);

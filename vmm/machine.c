@@ -32,6 +32,7 @@
 #include "vmm/rest.h"
 #include "vmm/serial.h"
 #include "vmm/stand.h"
+#include "vmm/state_vcpu.h"
 #include "vmm/vcpu.h"
 #include "vmm/virtio_mmio.h"
 #include "vmm/virtio_rng.h"
@@ -81,6 +82,9 @@ struct machine {
     struct platform platform;
     struct virtio_rng rng;
     struct guest_clock clock;
+    struct write_log log;
+    struct loam_dirty *dirty; /* config's, or in dirty_memory */
+    void *dirty_memory;
     struct crew crew;
     struct lookout lookout;
     pthread_mutex_t pausing;          /* pauses begin and end one after the other; before the crew's */
@@ -481,14 +485,15 @@ static void hold_vcpu(void *self, uint32_t index, bool is_held)
 
 static enum loam_error check_config(const struct machine_config *config, struct loam_diag *diag)
 {
-    if (config->memory == NULL || config->boot == NULL || config->vcpu_count == 0) {
-        return loam_fail(diag, LOAM_ERROR_INVALID, "machine: it needs memory, a boot state and at least one vCPU");
+    if (config->memory == NULL || (config->boot == NULL) == (config->state == NULL) || config->vcpu_count == 0) {
+        return loam_fail(diag, LOAM_ERROR_INVALID,
+                         "machine: it needs memory, a boot state or what is written down, and at least one vCPU");
     }
     if (config->threads != NULL && lasting_count(config->threads) < config->vcpu_count) {
         return loam_fail(diag, LOAM_ERROR_INVALID, "machine: %" PRIu32 " vCPUs, and %" PRIu32 " threads for them",
                          config->vcpu_count, lasting_count(config->threads));
     }
-    if ((unsigned int)config->boot->protocol >= BOOT_PROTOCOL_COUNT) {
+    if (config->boot != NULL && (unsigned int)config->boot->protocol >= BOOT_PROTOCOL_COUNT) {
         return loam_fail(diag, LOAM_ERROR_INVALID, "machine: boot protocol %u is none",
                          (unsigned int)config->boot->protocol);
     }
@@ -519,6 +524,25 @@ static enum loam_error open_vm(struct machine *machine, struct loam_diag *diag)
     }
     error = loam_slots_create(&config, &machine->slots, diag);
     return error == LOAM_OK ? kvm_create_vm(&machine->kvm, &machine->vm_fd, diag) : error;
+}
+
+/* Of all RAM up to its end; what is never marked takes no memory. */
+static enum loam_error make_dirty(struct machine *machine, struct loam_dirty *given, struct loam_diag *diag)
+{
+    const struct loam_plan *plan = loam_memory_plan(machine->memory);
+    const struct loam_plan_part *last = &plan->parts[plan->part_count - 1];
+    const struct loam_dirty_config config = {.bytes = last->start.value + last->bytes};
+    const size_t bytes = loam_dirty_bytes(&config);
+
+    machine->dirty = given;
+    if (given != NULL) {
+        return LOAM_OK;
+    }
+    machine->dirty_memory = calloc(1, bytes);
+    return machine->dirty_memory != NULL &&
+                   loam_dirty_init(machine->dirty_memory, bytes, &config, &machine->dirty) == LOAM_OK
+               ? LOAM_OK
+               : loam_fail(diag, LOAM_ERROR_SYSTEM, "machine: no memory for marks");
 }
 
 /* Devices' addresses are kept free of memory for as long as the machine is there. */
@@ -568,15 +592,24 @@ static enum loam_error add_vcpus(struct machine *machine, const struct machine_c
 {
     uint32_t count = config->vcpu_count;
     struct vcpu_cpuid cpuid;
-    enum loam_error error = vcpu_cpuid_supported(&machine->kvm, &cpuid, diag);
+    enum loam_error error = config->state != NULL ? LOAM_OK : vcpu_cpuid_supported(&machine->kvm, &cpuid, diag);
 
     for (uint32_t i = 0; error == LOAM_OK && i < count; i++) {
-        vcpu_cpuid_adapt(&cpuid, i, count, machine->kvm.has_deadline_timer);
+        if (config->state == NULL) {
+            vcpu_cpuid_adapt(&cpuid, i, count, machine->kvm.has_deadline_timer);
+        } else {
+            error = state_vcpu_cpuid(config->state, i, &cpuid, diag);
+        }
+        if (error != LOAM_OK) {
+            return error;
+        }
         error = vcpu_create(&machine->kvm, machine->vm_fd, i, &cpuid, &machine->vcpus[i], diag);
-        machine->vcpus[i].dirty = config->dirty;
+        machine->vcpus[i].dirty = machine->dirty;
         machine->vcpu_count += error == LOAM_OK;
     }
-    return error == LOAM_OK ? vcpu_boot(&machine->vcpus[0], config->boot, machine->has_interrupts, diag) : error;
+    return error == LOAM_OK && config->state == NULL
+               ? vcpu_boot(&machine->vcpus[0], config->boot, machine->has_interrupts, diag)
+               : error;
 }
 
 static void attach_trace(struct machine *machine, struct trace *trace)
@@ -592,6 +625,10 @@ static enum loam_error set_up(struct machine *machine, const struct machine_conf
     enum loam_error error = open_vm(machine, diag);
 
     if (error == LOAM_OK) {
+        error = make_dirty(machine, config->dirty, diag);
+    }
+    if (error == LOAM_OK) {
+        write_log_init(&machine->log, machine->vm_fd, machine->slots, machine->map, machine->dirty);
         error = reserve_range(machine, diag);
     }
     if (error == LOAM_OK) {
@@ -613,7 +650,7 @@ static enum loam_error set_up(struct machine *machine, const struct machine_conf
 }
 
 /* Everything that needs no undoing; kvm is the machine's from here on. */
-static struct machine *make_empty(const struct machine_config *config, const struct kvm *kvm)
+static struct machine *make_empty(const struct machine_config *config, const struct kvm *kvm, bool has_interrupts)
 {
     struct machine *machine = calloc(1, sizeof *machine + config->vcpu_count * sizeof machine->vcpus[0]);
 
@@ -622,7 +659,7 @@ static struct machine *make_empty(const struct machine_config *config, const str
         machine->vm_fd = machine->stop_fd = -1;
         machine->memory = config->memory;
         machine->map = loam_memory_map(config->memory);
-        machine->has_interrupts = !config->boot->without_interrupts || config->vcpu_count > 1;
+        machine->has_interrupts = has_interrupts;
         bus_init(&machine->bus);
         machine->vcpu_begins = config->vcpu_begins;
         pthread_mutex_init(&machine->output_lock, NULL);
@@ -636,21 +673,47 @@ static struct machine *make_empty(const struct machine_config *config, const str
     return machine;
 }
 
+/* What is written down is of a machine such as config wants it. */
+static enum loam_error check_shape(const struct machine_config *config, bool *has_interrupts, struct loam_diag *diag)
+{
+    struct machine_shape shape;
+    enum loam_error error;
+
+    if (config->state == NULL) {
+        *has_interrupts = !config->boot->without_interrupts || config->vcpu_count > 1;
+        return LOAM_OK;
+    }
+    error = machine_shape_load(config->state, &shape, diag);
+    *has_interrupts = error == LOAM_OK && shape.has_interrupts;
+    if (error == LOAM_OK && (shape.vcpu_count != config->vcpu_count || shape.has_rng == config->without_rng)) {
+        return loam_fail(diag, LOAM_ERROR_INVALID,
+                         "state: a machine with %" PRIu32 " vCPUs %s virtio-rng wanted there, and %" PRIu32
+                         " %s it here: give it as many",
+                         shape.vcpu_count, shape.has_rng ? "and" : "without", config->vcpu_count,
+                         config->without_rng ? "without" : "and");
+    }
+    return error;
+}
+
 enum loam_error machine_create(const struct machine_config *config, struct machine **machine, struct loam_diag *diag)
 {
     struct machine *made;
     struct kvm kvm;
     enum loam_error error;
+    bool has_interrupts;
 
     *machine = NULL;
     error = check_config(config, diag);
+    if (error == LOAM_OK) {
+        error = check_shape(config, &has_interrupts, diag);
+    }
     if (error == LOAM_OK) {
         error = open_kvm(&kvm, config->vcpu_count, diag);
     }
     if (error != LOAM_OK) {
         return error;
     }
-    made = make_empty(config, &kvm);
+    made = make_empty(config, &kvm, has_interrupts);
     if (made == NULL) {
         error = loam_fail(diag, LOAM_ERROR_SYSTEM, "machine: no memory");
         kvm_close(&kvm);
@@ -701,6 +764,7 @@ void machine_destroy(struct machine *machine)
         crew_join(&machine->crew);
         crew_destroy(&machine->crew);
     }
+    write_log_stop(&machine->log);
     if (machine->has_pit) {
         pit_destroy(&machine->pit);
     }
@@ -717,6 +781,7 @@ void machine_destroy(struct machine *machine)
     bus_destroy(&machine->bus);
     pthread_mutex_destroy(&machine->pausing);
     release_range(machine);
+    free(machine->dirty_memory);
     if (machine->stop_fd >= 0) {
         close(machine->stop_fd);
     }
@@ -767,6 +832,7 @@ enum loam_error machine_add_virtio(struct machine *machine, unsigned int transpo
         return loam_fail(diag, LOAM_ERROR_INVALID, "%s: virtio transport %u wanted, and there are 0 to %u", name,
                          transport, MACHINE_VIRTIO_MAX - 1);
     }
+    mmio->dirty = machine->dirty;
     return add_device(machine, &device, diag);
 }
 
@@ -815,6 +881,14 @@ int machine_stop_fd(const struct machine *machine)
 void machine_stop(struct machine *machine)
 {
     if (claim_stop(machine, MACHINE_STOP_REQUESTED)) {
+        announce_stop(machine);
+    }
+}
+
+void machine_break(struct machine *machine, const struct loam_diag *diag)
+{
+    if (claim_stop(machine, MACHINE_STOP_BROKEN)) {
+        snprintf(machine->cause, sizeof machine->cause, "%s", diag->text);
         announce_stop(machine);
     }
 }
@@ -957,4 +1031,142 @@ void machine_stand(const struct machine *machine, uint32_t vcpu, struct stand *s
 size_t machine_serial_input(struct machine *machine, const uint8_t *bytes, size_t count)
 {
     return serial_receive(&machine->serial, bytes, count);
+}
+
+/* --- What is written ---------------------------------------------------------------------------------------------- */
+
+enum loam_error machine_log_start(struct machine *machine, struct loam_diag *diag)
+{
+    return write_log_start(&machine->log, diag);
+}
+
+enum loam_error machine_log_harvest(struct machine *machine, write_log_run_fn *run, void *self, uint64_t *page_count,
+                                    struct loam_diag *diag)
+{
+    return write_log_harvest(&machine->log, run, self, page_count, diag);
+}
+
+void machine_log_stop(struct machine *machine)
+{
+    write_log_stop(&machine->log);
+}
+
+/* --- Written down ------------------------------------------------------------------------------------------------ */
+
+static const struct state_field shape_fields[] = {
+    STATE_ANY(struct machine_shape, vcpu_count),
+    STATE_BOOL(struct machine_shape, has_interrupts),
+    STATE_BOOL(struct machine_shape, has_rng),
+};
+
+void machine_shape_save(const struct machine *machine, struct state_writer *writer)
+{
+    const struct machine_shape shape = {machine->vcpu_count, machine->has_interrupts, machine->has_rng};
+
+    state_begin(writer, STATE_MACHINE, 0);
+    state_put_fields(writer, STATE_FIELDS(shape_fields), &shape);
+    state_end(writer);
+}
+
+enum loam_error machine_shape_load(struct state_reader *reader, struct machine_shape *shape, struct loam_diag *diag)
+{
+    struct state_record *record;
+    enum loam_error error = state_find(reader, STATE_MACHINE, 0, &record, diag);
+
+    if (error == LOAM_OK) {
+        error = state_take_fields(record, STATE_FIELDS(shape_fields), shape, diag);
+    }
+    if (error == LOAM_OK && (shape->vcpu_count == 0 || (shape->vcpu_count > 1 && !shape->has_interrupts))) {
+        return state_refuse(record, diag, "%" PRIu32 " vCPUs %s interrupt controllers", shape->vcpu_count,
+                            shape->has_interrupts ? "with" : "without");
+    }
+    return error == LOAM_OK ? state_done(record, diag) : error;
+}
+
+enum loam_error machine_state_check(struct state_reader *reader, struct loam_diag *diag)
+{
+    struct machine_shape shape;
+    struct kvm kvm;
+    enum loam_error error = machine_shape_load(reader, &shape, diag);
+
+    if (error == LOAM_OK) {
+        error = open_kvm(&kvm, shape.vcpu_count, diag);
+    }
+    if (error == LOAM_OK) {
+        for (uint32_t i = 0; error == LOAM_OK && i < shape.vcpu_count; i++) {
+            error = state_vcpu_check(&kvm, reader, i, diag);
+        }
+        kvm_close(&kvm);
+    }
+    return error;
+}
+
+enum loam_error machine_save(struct machine *machine, struct state_writer *writer, struct loam_diag *diag)
+{
+    const uint64_t elapsed = guest_clock_elapsed(&machine->clock, machine->vm_fd);
+    enum loam_error error = LOAM_OK;
+
+    machine_shape_save(machine, writer);
+    guest_clock_save(&machine->clock, writer);
+    for (uint32_t i = 0; error == LOAM_OK && i < machine->vcpu_count; i++) {
+        error = state_vcpu_save(&machine->kvm, &machine->vcpus[i], machine->has_interrupts, elapsed, writer, diag);
+    }
+    if (machine->has_irqchip) {
+        irqchip_save(&machine->irqchip, writer);
+        pit_save(&machine->pit, writer);
+    }
+    serial_save(&machine->serial, writer);
+    power_save(&machine->power, writer);
+    platform_save(&machine->platform, writer);
+    if (machine->has_rng) {
+        virtio_mmio_save(&machine->rng.mmio, writer, 0);
+    }
+    return error;
+}
+
+static enum loam_error load_vcpus(struct machine *machine, struct state_reader *reader, enum guest_clock_jump jump,
+                                  struct loam_diag *diag)
+{
+    struct guest_clock_base base;
+    enum loam_error error = guest_clock_load(&machine->clock, machine->vm_fd, jump, reader, &base, diag);
+
+    for (uint32_t i = 0; error == LOAM_OK && i < machine->vcpu_count; i++) {
+        error = state_vcpu_load(&machine->kvm, &machine->vcpus[i], machine->has_interrupts, &base, reader, diag);
+    }
+    return error;
+}
+
+static enum loam_error load_interrupts(struct machine *machine, struct state_reader *reader, struct loam_diag *diag)
+{
+    enum loam_error error = pit_load(&machine->pit, reader, diag);
+
+    return error == LOAM_OK ? irqchip_load(&machine->irqchip, reader, diag) : error;
+}
+
+/* Lines as their controllers have them are the devices' too: nobody sets one here. */
+enum loam_error machine_load(struct machine *machine, struct state_reader *reader, enum guest_clock_jump jump,
+                             struct loam_diag *diag)
+{
+    enum loam_error error = load_vcpus(machine, reader, jump, diag);
+
+    if (error == LOAM_OK && machine->has_irqchip) {
+        error = load_interrupts(machine, reader, diag);
+    }
+    if (error == LOAM_OK) {
+        error = serial_load(&machine->serial, reader, diag);
+    }
+    if (error == LOAM_OK) {
+        error = power_load(&machine->power, reader, diag);
+    }
+    if (error == LOAM_OK) {
+        error = platform_load(&machine->platform, reader, diag);
+    }
+    return error == LOAM_OK && machine->has_rng ? virtio_mmio_load(&machine->rng.mmio, reader, 0, diag) : error;
+}
+
+void machine_replay(struct machine *machine)
+{
+    if (machine->has_rng) {
+        virtio_mmio_replay(&machine->rng.mmio);
+    }
 }

@@ -15,7 +15,7 @@
  * interrupts or breaks; the caller calls machine_stop) makes machine_stop_fd readable; the first reason counts. A guest
  * can stop itself, but cannot stop, corrupt or slow the host.
  *
- * Threads: machine_stop, machine_press_power, machine_serial_input, machine_pause and machine_resume from any; all else
+ * Threads: machine_stop, machine_break, machine_press_power, machine_serial_input, machine_pause and machine_resume from any; all else
  * from the creating thread, or from others one after the other.
  */
 #ifndef LOAM_VMM_MACHINE_H
@@ -26,10 +26,13 @@
 #include "loam/memory.h"
 #include "vmm/boot.h"
 #include "vmm/bus.h"
+#include "vmm/guest_clock.h"
 #include "vmm/irq.h"
 #include "vmm/lasting.h"
+#include "vmm/state.h"
 #include "vmm/trace.h"
 #include "vmm/virtio_mmio.h"
+#include "vmm/write_log.h"
 
 #include <assert.h>
 #include <stdbool.h>
@@ -77,10 +80,12 @@ struct machine_config {
     struct loam_memory *memory; /* outlives the machine */
     uint32_t vcpu_count;        /* 1 up to what KVM recommends */
     const struct boot_state *boot;
+    /* In place of boot, which is NULL then: vCPUs and controllers are made as machine_save has written them down. */
+    struct state_reader *state;
     bool without_rng; /* else virtio-rng is transport 0 */
     /*
-     * Marked where a vCPU's store is made by assist.h, which KVM's dirty log does not see: whoever harvests that log takes
-     * these pages too. Outlives the machine. NULL: nobody does.
+     * Marked where a store of a vCPU's is made by assist.h, and where devices write, which KVM's dirty log does not see. Outlives the
+     * machine. NULL: the machine has one of its own.
      */
     struct loam_dirty *dirty;
     struct lasting *threads; /* vCPU n runs on the n-th of these; NULL: on one of its own */
@@ -196,6 +201,9 @@ bool machine_is_pausing(const struct machine *machine);
 /* Readable from machine_pause to machine_resume, and once the machine stops: what serial_pace polls. The machine's. */
 int machine_pause_fd(const struct machine *machine);
 
+/* The run cannot go on, for a reason outside of the guest, which diag has; as if KVM could not. Any thread. */
+void machine_break(struct machine *machine, const struct loam_diag *diag);
+
 /*
  * Press the power button: what a guest does that listens (ACPI: PM1_EN, bit 8) is its own affair.
  * Returns whether it listens.
@@ -220,5 +228,55 @@ void machine_stand(const struct machine *machine, uint32_t vcpu, struct stand *s
 
 /* Hand bytes to COM1's receiver; returns how many it took. */
 size_t machine_serial_input(struct machine *machine, const uint8_t *bytes, size_t count);
+
+/* --- What is written ---------------------------------------------------------------------------------------------- */
+
+/*
+ * As write_log.h, of all who write to the guest's memory but those who write by its HVAs behind the machine's back. One thread at a
+ * time, while the machine runs or is paused; the slots are nobody else's meanwhile.
+ */
+LOAM_MUST_USE enum loam_error machine_log_start(struct machine *machine, struct loam_diag *diag);
+LOAM_MUST_USE enum loam_error machine_log_harvest(struct machine *machine, write_log_run_fn *run, void *self,
+                                                  uint64_t *page_count, struct loam_diag *diag);
+void machine_log_stop(struct machine *machine);
+
+/* --- Written down ------------------------------------------------------------------------------------------------ */
+
+/* What has to be known of a machine before it is made. */
+struct machine_shape {
+    uint32_t vcpu_count;
+    bool has_interrupts;
+    bool has_rng;
+};
+
+/* Record machine, of a machine that may run. */
+void machine_shape_save(const struct machine *machine, struct state_writer *writer);
+
+/* Errors of the record. */
+LOAM_MUST_USE enum loam_error machine_shape_load(struct state_reader *reader, struct machine_shape *shape,
+                                                 struct loam_diag *diag);
+
+/*
+ * Whether this host's KVM can run what is written down, before anything of it is made. LOAM_ERROR_NOT_FOUND: diag names what is
+ * missing. Errors as kvm_open and of records.
+ */
+LOAM_MUST_USE enum loam_error machine_state_check(struct state_reader *reader, struct loam_diag *diag);
+
+/*
+ * All of a machine but its memory and its caller's devices, as it stands in a pause. Devices of the caller's are at rest, and
+ * write themselves down. LOAM_ERROR_SYSTEM.
+ */
+LOAM_MUST_USE enum loam_error machine_save(struct machine *machine, struct state_writer *writer,
+                                           struct loam_diag *diag);
+
+/*
+ * The reverse, of a machine that was made with config.state and is paused, before machine_start; the caller's devices are there,
+ * and loaded after it. Errors as state_vcpu_load, and of records; the machine is fit to be destroyed then.
+ */
+LOAM_MUST_USE enum loam_error machine_load(struct machine *machine, struct state_reader *reader,
+                                           enum guest_clock_jump jump, struct loam_diag *diag);
+
+/* Devices look for what the driver has left them. After machine_load, and those of the caller's. */
+void machine_replay(struct machine *machine);
 
 #endif

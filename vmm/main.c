@@ -3,6 +3,7 @@
 #include "vmm/options.h"
 #include "vmm/report.h"
 #include "vmm/run.h"
+#include "vmm/snapshot_command.h"
 #include "vmm/standard.h"
 
 #include <errno.h>
@@ -18,6 +19,7 @@ static const char usage[] =
     "\n"
     "  run       launch a microVM on carved memory: the self-test, or --kernel FILE\n"
     "  plan      say what a run would take from the host and what falls short; map nothing\n"
+    "  snapshot  write the guest of a run that listens (--control) into a directory; run --restore goes on with it\n"
     "  domain    run what a libvirt domain describes, from a file or by its name\n"
     "  host      say what a host has for guests, by libvirt; set its pools of hugepages\n"
     "  place     say which of several hosts can hold a guest, by libvirt; run it there\n"
@@ -138,8 +140,13 @@ static const struct {
     char *full_name; /* argv[0] of the command */
     int (*command)(int argc, char *argv[]);
 } commands[] = {
-    {"run", "loam run", run},       {"plan", "loam plan", plan}, {"version", "loam version", version},
-    {"--version", "loam", version}, {"help", "loam", help},      {"--help", "loam", help},
+    {"run", "loam run", run},
+    {"plan", "loam plan", plan},
+    {"version", "loam version", version},
+    {"snapshot", "loam snapshot", snapshot_command},
+    {"--version", "loam", version},
+    {"help", "loam", help},
+    {"--help", "loam", help},
 };
 
 /* Letters, digits and dashes, so that a name never leads out of the folder. */

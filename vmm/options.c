@@ -21,6 +21,9 @@ enum {
     KEY_INITRD,
     KEY_CMDLINE,
     KEY_NO_TUNE,
+    KEY_RESTORE,
+    KEY_CLOCK,
+    KEY_CONTROL,
     KEY_ON_RESET,
     KEY_NO_SANDBOX,
     KEY_UID,
@@ -62,6 +65,9 @@ static struct argp_option rows[] = {
      "KVM "
      "lacks what these leave out",
      2},
+    {"restore", KEY_RESTORE, "DIR", 0, "go on with the guest that loam snapshot has written to DIR", 2},
+    {"clock", KEY_CLOCK, "WHAT", 0,
+     "the clocks of a guest that is restored: goes-on where they stood (the default), or jumps over the time since", 2},
     {"timeout", 't', "SECONDS", 0,
      "stop so long after the start, populating included; 0: never (default: never with --kernel or --gdb, else 60 and "
      "30 for each GiB)",
@@ -77,6 +83,8 @@ static struct argp_option rows[] = {
     {"trace", KEY_TRACE, "FILE", 0, "write a line of JSON for each exit of each virtual processor", 3},
     {"gdb", KEY_GDB, "PORT|PATH", 0,
      "wait for a debugger at a port of 127.0.0.1, or at a socket that is made at PATH, before the guest begins", 3},
+    {"control", KEY_CONTROL, "PATH", 0,
+     "make a socket at PATH, where loam snapshot and others who speak QMP tell the run what to do", 3},
     {"json", KEY_JSON, NULL, 0, "print one JSON object instead of text", 3},
     {NULL, 0, NULL, 0, NULL, 0},
     {NULL, 0, NULL, 0, NULL, 0},
@@ -214,6 +222,16 @@ static enum on_reset read_on_reset(struct argp_state *state, const char *text)
     }
     argp_failure(state, EXIT_CODE_USAGE, 0, "--on-reset %s: give fail, pass or restart", text);
     return ON_RESET_FAIL;
+}
+
+static bool read_clock(struct argp_state *state, const char *text)
+{
+    bool jumps = strcmp(text, "jumps") == 0;
+
+    if (!jumps && strcmp(text, "goes-on") != 0) {
+        argp_failure(state, EXIT_CODE_USAGE, 0, "--clock %s: give goes-on or jumps", text);
+    }
+    return jumps;
 }
 
 /* --- Parts of memory -------------------------------------------------------------------------------------------- */
@@ -453,6 +471,11 @@ static const struct rule {
     {KEY_CMDLINE, KEY_KERNEL, true, "it is for one"},
     {KEY_NO_TUNE, KEY_KERNEL, true, "it is of its command line"},
     {KEY_ON_RESET, KEY_KERNEL, true, "the self-test never resets itself"},
+    {KEY_RESTORE, KEY_KERNEL, false, "a guest goes on, or begins"},
+    {KEY_RESTORE, 'm', false, "it has the memory that it had"},
+    {KEY_RESTORE, KEY_LOW_LIMIT, false, "its memory lies where it lay"},
+    {KEY_RESTORE, 'c', false, "it has as many as it had"},
+    {KEY_CLOCK, KEY_RESTORE, true, "it is for a guest that was not there for a while"},
 };
 
 static void check_rules(struct argp_state *state, const struct reading *reading)
@@ -465,7 +488,8 @@ static void check_rules(struct argp_state *state, const struct reading *reading)
             continue;
         }
         if (rule->needs) {
-            argp_failure(state, EXIT_CODE_USAGE, 0, "--%s goes with --%s FILE only: %s", option, other, rule->why);
+            argp_failure(state, EXIT_CODE_USAGE, 0, "--%s goes with --%s %s only: %s", option, other,
+                         rows[row_of(rule->other)].arg, rule->why);
         } else {
             argp_failure(state, EXIT_CODE_USAGE, 0, "--%s and --%s contradict each other (%s): give one of them",
                          option, other, rule->why);
@@ -497,7 +521,7 @@ static void finish_options(struct argp_state *state, const struct reading *readi
     if (options->timeout_milliseconds == UINT64_MAX) {
         uint64_t gib = options->memory.bytes / LOAM_GIB;
 
-        options->timeout_milliseconds = options->kernel != NULL || options->gdb != NULL
+        options->timeout_milliseconds = options->kernel != NULL || options->restore != NULL || options->gdb != NULL
                                             ? 0
                                             : (TIMEOUT_DEFAULT_SECONDS + TIMEOUT_GIB_SECONDS * gib) * 1000;
     }
@@ -554,6 +578,15 @@ static error_t read_option(int key, char *argument, struct argp_state *state)
     case KEY_TRACE:
         options->trace = read_trace(state, argument);
         return 0;
+    case KEY_RESTORE:
+        options->restore = argument;
+        return 0;
+    case KEY_CLOCK:
+        options->clock_jumps = read_clock(state, argument);
+        return 0;
+    case KEY_CONTROL:
+        options->control = argument;
+        return 0;
     case KEY_GDB:
         options->gdb = argument;
         return 0;
@@ -607,6 +640,8 @@ static const char documentation[] =
     "  --no-tune and --cmdline: what is given there already is not added anyway\n"
     "  --trace and --timeout: the guest waits for a disk that is too slow, and the time counts\n"
     "  --uid and --gid: without --gid the group has the user's number\n"
+    "  --restore and --populate: all memory is brought before the guest goes on\n"
+    "  --restore and --pages: they may be others than it had\n"
     "  --vcpus and --kernel: ACPI and an MP table tell a kernel of them\n"
     "  --initrd and --memory: the file is in memory beside the guest's, and planned for\n"
     "Parts of memory: --memory size=SIZE,..., once for each, up to 8, in place of --memory SIZE, --pages, --node, "

@@ -33,6 +33,8 @@ struct options {
     uint32_t vcpu_count;
     const char *kernel;            /* NULL: the embedded self-test */
     const char *initrd;            /* NULL: none */
+    const char *restore;           /* a snapshot's directory, in place of a guest that begins; NULL: none */
+    bool clock_jumps;              /* with restore: the guest's clocks leap over the time for which it was not there */
     const char *command_line;      /* "" unless given */
     bool without_tune;             /* nothing is added to command_line */
     uint64_t timeout_milliseconds; /* 0: none */
@@ -40,6 +42,7 @@ struct options {
     bool without_sandbox;
     struct privilege privilege; /* what becomes of the process before the guest starts */
     const char *trace;          /* NULL: none */
+    const char *control;        /* the socket at which others tell the run what to do; NULL: none */
     const char *gdb;            /* where a debugger comes to; NULL: none does */
     bool json;
 };

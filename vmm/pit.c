@@ -376,3 +376,95 @@ void pit_go_on(struct pit *pit)
     }
     pthread_mutex_unlock(&pit->lock);
 }
+
+/* --- Written down --------------------------------------------------------------------------------------------------- */
+
+/* A clock that began so long ago was never right: thirty years. */
+#define NANOSECOND_MAX (UINT64_C(1) << 60)
+#define CLOCK_MAX      (UINT64_C(1) << 50)
+#define COUNT_MAX      65536u
+
+static const struct state_field fields[] = {
+    STATE_BOOL(struct pit, state.has_speaker),
+    STATE_FIELD(struct pit, seen, CLOCK_MAX),
+    STATE_BOOL(struct pit, is_high),
+};
+
+static const struct state_field counter_fields[] = {
+    STATE_FIELD(struct pit_counter, mode, PIT_MODE_COUNT - 1),
+    STATE_FIELD(struct pit_counter, access, PIT_ACCESS_BOTH),
+    STATE_BOOL(struct pit_counter, is_decimal),
+    STATE_BOOL(struct pit_counter, gate),
+    STATE_BOOL(struct pit_counter, is_begun),
+    STATE_BOOL(struct pit_counter, has_initial),
+    STATE_BOOL(struct pit_counter, is_loaded),
+    STATE_FIELD(struct pit_counter, initial, COUNT_MAX),
+    STATE_FIELD(struct pit_counter, count, COUNT_MAX),
+    STATE_FIELD(struct pit_counter, start, CLOCK_MAX),
+    STATE_BOOL(struct pit_counter, was_high),
+    STATE_BOOL(struct pit_counter, is_stopped),
+    STATE_FIELD(struct pit_counter, elapsed, CLOCK_MAX),
+    STATE_BOOL(struct pit_counter, has_next),
+    STATE_FIELD(struct pit_counter, next_at, CLOCK_MAX),
+    STATE_BOOL(struct pit_counter, awaits_high),
+    STATE_ANY(struct pit_counter, low),
+    STATE_BOOL(struct pit_counter, gives_high),
+    STATE_BOOL(struct pit_counter, has_latched),
+    STATE_ANY(struct pit_counter, latched),
+    STATE_BOOL(struct pit_counter, has_status),
+    STATE_ANY(struct pit_counter, status),
+};
+
+/* The clock itself is written as the nanoseconds that it has run. */
+void pit_save(struct pit *pit, struct state_writer *writer)
+{
+    pthread_mutex_lock(&pit->lock);
+    state_begin(writer, STATE_PIT, 0);
+    state_put_u64(writer, (uint64_t)((pit->is_held ? pit->held : monotonic()) - pit->zero));
+    state_put_u32(writer, atomic_load(&pit->untaken));
+    state_put_fields(writer, STATE_FIELDS(fields), pit);
+    for (uint32_t i = 0; i < PIT_COUNTERS; i++) {
+        state_put_fields(writer, STATE_FIELDS(counter_fields), &pit->state.counters[i]);
+    }
+    state_end(writer);
+    pthread_mutex_unlock(&pit->lock);
+}
+
+/* What counts down, or will, is never 0. */
+static enum loam_error take_counter(struct state_record *record, struct pit_counter *counter, struct loam_diag *diag)
+{
+    enum loam_error error = state_take_fields(record, STATE_FIELDS(counter_fields), counter, diag);
+
+    if (error == LOAM_OK && ((counter->is_begun && counter->count == 0) ||
+                             ((counter->has_initial || counter->has_next) && counter->initial == 0))) {
+        return state_refuse(record, diag, "a counter counts down from 0, at least 1");
+    }
+    return error;
+}
+
+enum loam_error pit_load(struct pit *pit, struct state_reader *reader, struct loam_diag *diag)
+{
+    struct state_record *record;
+    enum loam_error error = state_find(reader, STATE_PIT, 0, &record, diag);
+    uint64_t nanoseconds;
+    uint32_t untaken;
+
+    if (error != LOAM_OK) {
+        return error;
+    }
+    nanoseconds = state_take_u64(record);
+    untaken = state_take_u32(record);
+    if (nanoseconds > NANOSECOND_MAX || untaken > PIT_OWED_MAX + 1) {
+        return state_refuse(record, diag, "%llu ns and %u ticks, at most %llu and %u", (unsigned long long)nanoseconds,
+                            untaken, (unsigned long long)NANOSECOND_MAX, PIT_OWED_MAX + 1);
+    }
+    pthread_mutex_lock(&pit->lock);
+    pit->zero = pit->held - (int64_t)nanoseconds;
+    atomic_store(&pit->untaken, untaken);
+    error = state_take_fields(record, STATE_FIELDS(fields), pit, diag);
+    for (uint32_t i = 0; error == LOAM_OK && i < PIT_COUNTERS; i++) {
+        error = take_counter(record, &pit->state.counters[i], diag);
+    }
+    pthread_mutex_unlock(&pit->lock);
+    return error == LOAM_OK ? state_done(record, diag) : error;
+}

@@ -24,6 +24,7 @@
 #include "vmm/irq.h"
 #include "vmm/kick.h"
 #include "vmm/pit_counter.h"
+#include "vmm/state.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -94,5 +95,10 @@ void pit_go_on(struct pit *pit);
 /* Whole clocks in so many nanoseconds; nanoseconds until a clock begins. Pure; neither is negative. */
 int64_t pit_clocks(int64_t nanoseconds);
 int64_t pit_nanoseconds(int64_t clocks);
+
+/* Written down, and read again: state.h. While no vCPU runs; loading is for one that was just made and is held. Errors as
+ * state_take_fields. */
+void pit_save(struct pit *pit, struct state_writer *writer);
+LOAM_MUST_USE enum loam_error pit_load(struct pit *pit, struct state_reader *reader, struct loam_diag *diag);
 
 #endif

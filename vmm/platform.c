@@ -38,3 +38,36 @@ enum loam_error platform_add(struct platform *platform, struct bus *bus, struct 
     }
     return LOAM_OK;
 }
+
+/* --- Written down --------------------------------------------------------------------------------------------------- */
+
+/* Seconds of a clock that is right: a thousand years and more. */
+#define SECOND_MAX (UINT64_C(1) << 36)
+
+static const struct state_field fields[] = {
+    STATE_FIELD(struct platform, cmos.index, CMOS_REGISTER_COUNT - 1),
+    STATE_ARRAY(struct platform, cmos.registers, UINT64_MAX),
+    STATE_FIELD(struct platform, cmos.kept_second, SECOND_MAX),
+    STATE_FIELD(struct platform, cmos.told_second, SECOND_MAX),
+    STATE_ANY(struct platform, fw_cfg.key),
+    STATE_FIELD(struct platform, fw_cfg.offset, FW_CFG_ITEM_BYTES_MAX),
+    STATE_BOOL(struct platform, i8042.awaits_output_port),
+};
+
+void platform_save(struct platform *platform, struct state_writer *writer)
+{
+    state_begin(writer, STATE_PLATFORM, 0);
+    state_put_fields(writer, STATE_FIELDS(fields), platform);
+    state_end(writer);
+}
+
+enum loam_error platform_load(struct platform *platform, struct state_reader *reader, struct loam_diag *diag)
+{
+    struct state_record *record;
+    enum loam_error error = state_find(reader, STATE_PLATFORM, 0, &record, diag);
+
+    if (error == LOAM_OK) {
+        error = state_take_fields(record, STATE_FIELDS(fields), platform, diag);
+    }
+    return error == LOAM_OK ? state_done(record, diag) : error;
+}

@@ -15,6 +15,7 @@
 #include "vmm/debug_console.h"
 #include "vmm/fw_cfg.h"
 #include "vmm/i8042.h"
+#include "vmm/state.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -40,5 +41,10 @@ void platform_init(struct platform *platform, const struct platform_config *conf
 
 /* Put all of them on the bus. As bus_add; diag names the device. */
 LOAM_MUST_USE enum loam_error platform_add(struct platform *platform, struct bus *bus, struct loam_diag *diag);
+
+/* Written down, and read again: state.h. While no vCPU runs; loading is for one that was just made. Errors as state_take_fields. */
+void platform_save(struct platform *platform, struct state_writer *writer);
+LOAM_MUST_USE enum loam_error platform_load(struct platform *platform, struct state_reader *reader,
+                                            struct loam_diag *diag);
 
 #endif

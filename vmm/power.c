@@ -116,3 +116,33 @@ bool power_press(struct power *power)
     pthread_mutex_unlock(&power->lock);
     return is_told;
 }
+
+/* --- Written down --------------------------------------------------------------------------------------------------- */
+
+static const struct state_field fields[] = {
+    STATE_ANY(struct power, status),
+    STATE_ANY(struct power, enable),
+    STATE_FIELD(struct power, sleep_type, POWER_SLEEP_TYPE_MASK),
+    STATE_FIELD(struct power, reduced_type, POWER_REDUCED_TYPE_MASK),
+    STATE_BOOL(struct power, is_high),
+};
+
+void power_save(struct power *power, struct state_writer *writer)
+{
+    pthread_mutex_lock(&power->lock);
+    state_begin(writer, STATE_POWER, 0);
+    state_put_fields(writer, STATE_FIELDS(fields), power);
+    state_end(writer);
+    pthread_mutex_unlock(&power->lock);
+}
+
+enum loam_error power_load(struct power *power, struct state_reader *reader, struct loam_diag *diag)
+{
+    struct state_record *record;
+    enum loam_error error = state_find(reader, STATE_POWER, 0, &record, diag);
+
+    if (error == LOAM_OK) {
+        error = state_take_fields(record, STATE_FIELDS(fields), power, diag);
+    }
+    return error == LOAM_OK ? state_done(record, diag) : error;
+}

@@ -21,8 +21,10 @@
 #ifndef LOAM_VMM_POWER_H
 #define LOAM_VMM_POWER_H
 
+#include "loam/error.h"
 #include "vmm/bus.h"
 #include "vmm/irq.h"
+#include "vmm/state.h"
 
 #include <pthread.h>
 #include <stdbool.h>
@@ -67,5 +69,9 @@ void power_access(void *power, struct bus_access *access);
 
 /* Returns whether the guest is told: PWRBTN_EN is set. */
 bool power_press(struct power *power);
+
+/* Written down, and read again: state.h. While no vCPU runs; loading is for one that was just made. Errors as state_take_fields. */
+void power_save(struct power *power, struct state_writer *writer);
+LOAM_MUST_USE enum loam_error power_load(struct power *power, struct state_reader *reader, struct loam_diag *diag);
 
 #endif

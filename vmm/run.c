@@ -3,6 +3,7 @@
 
 #include "vmm/account.h"
 #include "vmm/console.h"
+#include "vmm/control.h"
 #include "vmm/gdb.h"
 #include "vmm/launch.h"
 #include "vmm/leave.h"
@@ -32,10 +33,12 @@ struct run {
     const struct options *options;
     struct report report;
     struct session session;
-    int64_t started_milliseconds; /* --timeout counts from here */
+    int64_t started_milliseconds;                      /* --timeout counts from here */
+    uint64_t started_nanoseconds, gone_on_nanoseconds; /* of a guest that is restored */
     struct launch launch;
     struct trace *trace;          /* NULL: none */
     struct gdb *gdb;              /* NULL: none */
+    struct control *control;      /* NULL: none */
     struct outlet *console;       /* what the guest's serial line is written to */
     struct transcript transcript; /* with JSON */
     struct panic_line panic_line; /* of this life */
@@ -58,6 +61,14 @@ static int64_t now_milliseconds(void)
 
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+static uint64_t now_nanoseconds(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
 static bool is_time_up(const struct run *run)
@@ -238,6 +249,16 @@ static int open_gdb(struct run *run)
     return fail(run, EXIT_CODE_USAGE, &diag);
 }
 
+static int open_control(struct run *run)
+{
+    struct loam_diag diag = {0};
+
+    if (run->options->control == NULL || control_open(run->options->control, &run->control, &diag) == LOAM_OK) {
+        return EXIT_CODE_PASS;
+    }
+    return fail(run, EXIT_CODE_USAGE, &diag);
+}
+
 static int make_memory(struct run *run)
 {
     return take(run, launch_make_memory, EXIT_CODE_HOST);
@@ -248,10 +269,18 @@ static int load(struct run *run)
     return take(run, launch_load, EXIT_CODE_USAGE);
 }
 
+static enum loam_error make_going(struct launch *launch, struct loam_diag *diag)
+{
+    return launch_make_going(launch, NULL, NULL, diag);
+}
+
 static int make_machine(struct run *run)
 {
     int exit_status = take(run, launch_make_machine, EXIT_CODE_HOST);
 
+    if (exit_status == EXIT_CODE_PASS && run->options->restore != NULL) {
+        exit_status = take(run, make_going, EXIT_CODE_USAGE);
+    }
     if (exit_status == EXIT_CODE_PASS && run->gdb != NULL) {
         gdb_begin(run->gdb, run->launch.machine, loam_memory_map(run->launch.memory));
     }
@@ -262,11 +291,13 @@ static int make_machine(struct run *run)
 static int confine(struct run *run)
 {
     const struct options *options = run->options;
-    const char *socket_path = options->gdb;
+    const bool has_gdb_path = options->gdb != NULL && strchr(options->gdb, '/') != NULL;
+    const char *const paths[] = {has_gdb_path ? options->gdb : options->control, options->control};
     const struct sandbox_needs needs = {.makes_machines = options->on_reset == ON_RESET_RESTART,
-                                        .has_debugger = socket_path != NULL,
-                                        .paths = &socket_path,
-                                        .path_count = socket_path != NULL && strchr(socket_path, '/') != NULL};
+                                        .has_debugger = options->gdb != NULL,
+                                        .is_controlled = options->control != NULL,
+                                        .paths = paths,
+                                        .path_count = (has_gdb_path ? 1u : 0) + (options->control != NULL ? 1u : 0)};
     struct loam_diag diag = {0};
     enum loam_error error = privilege_drop(&options->privilege, &diag);
 
@@ -417,6 +448,10 @@ static int judge_broken(struct run *run, const struct machine_result *result, ui
     struct account account;
     char end[1024];
 
+    if (run->launch.has_lost_pages) {
+        report_failure(&run->report, "%s", result->cause);
+        return EXIT_CODE_BROKEN;
+    }
     give_account(run, result, &account);
     account_end(&account, result->cause[0] != '\0' ? result->cause : reason, end, sizeof end);
     if (run->launch.attest == NULL || strcmp(end, reason) != 0) {
@@ -519,10 +554,49 @@ static uint64_t left_milliseconds(const struct run *run)
     return whole == 0 ? 0 : whole > gone ? whole - gone : 1;
 }
 
+static double milliseconds(uint64_t nanoseconds)
+{
+    return (double)nanoseconds / 1e6;
+}
+
+/* How long what was restored took to be there, and what the guest waited for. */
+static void note_restored(struct run *run)
+{
+    const struct launch *launch = &run->launch;
+    struct pager_figures figures;
+
+    if (launch->pager == NULL) {
+        if (launch->without_pager[0] != '\0') {
+            report_note(&run->report, "restored: all memory was brought before the guest went on: %s",
+                        launch->without_pager);
+        }
+        return;
+    }
+    pager_get_figures(launch->pager, &figures);
+    report_note(&run->report,
+                "restored: the guest went on %.1f ms after the start; %s%.0f MiB that it touches first were there "
+                "%.1f ms after it began to be brought, all %.0f MiB after %.1f ms; it waited for %.0f MiB",
+                milliseconds(run->gone_on_nanoseconds),
+                figures.has_order ? "" : "not known yet: ", 2.0 * (double)figures.order_count,
+                milliseconds(figures.order_nanoseconds), 2.0 * (double)figures.chunk_count,
+                milliseconds(figures.all_nanoseconds), 2.0 * (double)figures.demand_count);
+}
+
+static bool serve_control(void *self)
+{
+    struct run *run = self;
+
+    control_turn(run->control);
+    return control_has_quit(run->control);
+}
+
 /* One life of the guest, from its start to the end of its session. */
 static int live(struct run *run, enum session_end *end, struct machine_result *result)
 {
+    const struct session_visitor visitor = {
+        .fd = run->control != NULL ? control_fd(run->control) : -1, .turn = serve_control, .self = run};
     struct session_request request = {.input_fd = run->launch.attest != NULL ? -1 : STDIN_FILENO,
+                                      .visitor = run->control != NULL ? &visitor : NULL,
                                       .timeout_milliseconds = left_milliseconds(run),
                                       .is_debugged = run->gdb != NULL,
                                       .console = run->console};
@@ -533,10 +607,23 @@ static int live(struct run *run, enum session_end *end, struct machine_result *r
     if (error == LOAM_OK && run->gdb != NULL) {
         error = gdb_start(run->gdb, &diag);
     }
+    if (error == LOAM_OK && run->options->restore != NULL) {
+        run->gone_on_nanoseconds = now_nanoseconds() - run->started_nanoseconds;
+        machine_resume(run->launch.machine);
+    }
+    if (run->control != NULL) {
+        control_begin(run->control, &run->launch);
+    }
     if (error == LOAM_OK) {
         error = session_watch(&run->session, run->launch.machine, &request, end, &diag);
         machine_wait(run->launch.machine, result);
         run->is_cut_short = *end != SESSION_MACHINE;
+    }
+    if (run->control != NULL) {
+        control_end(run->control);
+    }
+    if (error == LOAM_OK && run->options->restore != NULL) {
+        note_restored(run);
     }
     run->quick_resets = now_milliseconds() - born < QUICK_RESET_MILLISECONDS ? run->quick_resets + 1 : 0;
     return error == LOAM_OK ? EXIT_CODE_PASS : fail(run, EXIT_CODE_HOST, &diag);
@@ -591,6 +678,7 @@ static void release(struct run *run)
 {
     sabotage_end();
     gdb_close(run->gdb); /* which has the machine */
+    control_close(run->control);
     launch_release(&run->launch);
 }
 
@@ -598,7 +686,8 @@ static uint64_t extra_bytes(const struct options *options)
 {
     uint64_t trace = TRACE_BYTES + options->vcpu_count * (uint64_t)TRACE_LANE_BYTES;
 
-    return (options->trace != NULL ? trace : 0) + (options->gdb != NULL ? GDB_BYTES : 0);
+    return (options->trace != NULL ? trace : 0) + (options->gdb != NULL ? GDB_BYTES : 0) +
+           (options->control != NULL ? CONTROL_BYTES : 0);
 }
 
 static void init_launch(struct run *run)
@@ -610,8 +699,11 @@ static void init_launch(struct run *run)
         .kernel = options->kernel,
         .initrd = options->initrd,
         .command_line = options->command_line,
-        .extra_threads = (options->trace != NULL ? 1u : 0) + (options->gdb != NULL ? 1u : 0),
-        .extra_readers = options->gdb != NULL,
+        .restore = options->restore,
+        .jump = options->clock_jumps ? GUEST_CLOCK_JUMPS : GUEST_CLOCK_GOES_ON,
+        .extra_threads = (options->trace != NULL ? 1u : 0) + (options->gdb != NULL ? 1u : 0) +
+                         (options->control != NULL ? CONTROL_THREADS : 0),
+        .extra_readers = (options->gdb != NULL ? 1u : 0) + (options->control != NULL ? CONTROL_THREADS : 0),
         .extra_bytes = extra_bytes(options),
         .tune = options->without_tune ? TUNE_ASK : TUNE_ADD,
         .cancel = {must_end, run},
@@ -629,7 +721,7 @@ static void init_launch(struct run *run)
 /* With --kernel or JSON, standard output is for the guest or for the object; the other goes to standard error. */
 static void open_report(struct run *run, const struct options *options)
 {
-    bool is_guests = options->kernel != NULL && !options->json;
+    bool is_guests = (options->kernel != NULL || options->restore != NULL) && !options->json;
 
     run->options = options;
     run->console = is_guests ? standard_out() : standard_err();
@@ -650,11 +742,13 @@ static void register_barriers(void)
 int run_command(const struct options *options)
 {
     int (*const steps[])(struct run *) = {
-        check_kvm, check_files, make_plan, read_files,   open_trace, open_gdb,
+        check_kvm, check_files, make_plan, read_files,   open_trace, open_gdb, open_control,
         show_plan, make_memory, load,      make_machine, confine,    go,
     };
     struct loam_diag diag = {0};
-    struct run run = {.session = {.signal_fd = -1}, .started_milliseconds = now_milliseconds()};
+    struct run run = {.session = {.signal_fd = -1},
+                      .started_milliseconds = now_milliseconds(),
+                      .started_nanoseconds = now_nanoseconds()};
     int exit_status = EXIT_CODE_PASS;
 
     register_barriers();

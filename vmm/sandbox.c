@@ -86,9 +86,10 @@ static bool restrict_files(const struct ruleset *ruleset, const struct sandbox_n
     const uint64_t device = (LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_WRITE_FILE | ACCESS_FS_IOCTL_DEV) &
                             ruleset->handled_access_fs;
     int fd = (int)syscall(SYS_landlock_create_ruleset, ruleset, sizeof *ruleset, 0);
-    bool is_done = fd >= 0 && leave(fd, "/proc", reads) && leave(fd, "/sys", reads) &&
-                   (!(needs->makes_machines || needs->is_domain) || leave(fd, KVM_DEVICE, device)) &&
-                   (!needs->has_network || leave_network(fd));
+    bool is_done =
+        fd >= 0 && leave(fd, "/proc", reads) && leave(fd, "/sys", reads) &&
+        (!(needs->makes_machines || needs->is_controlled || needs->is_domain) || leave(fd, KVM_DEVICE, device)) &&
+        (!needs->has_network || leave_network(fd));
 
     for (size_t i = 0; is_done && i < needs->path_count; i++) {
         is_done = leave_removal(fd, needs->paths[i]);
@@ -142,6 +143,9 @@ static const struct sandbox_filter *filter_for(const struct sandbox_needs *needs
 {
     if (needs->is_domain) {
         return needs->has_network ? &sandbox_filter_network : &sandbox_filter_domain;
+    }
+    if (needs->is_controlled || (needs->makes_machines && needs->has_debugger)) {
+        return &sandbox_filter_control;
     }
     if (needs->makes_machines) {
         return &sandbox_filter_anew;

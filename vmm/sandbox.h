@@ -20,12 +20,14 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* What is left beside what every run needs; of the first three one at most. */
+/* What is left beside what every run needs; is_domain stands alone. */
 struct sandbox_needs {
     bool makes_machines; /* machines, and memory for them, again: /dev/kvm can be opened */
     bool has_debugger;   /* one comes to a socket that listens already */
-    bool is_domain;      /* a libvirt domain: the same as for machines, disks, and who comes to QMP and the console */
-    bool has_network;    /* of a domain: its guest's connections become sockets of this process, to anywhere */
+    bool
+        is_controlled; /* others tell it what to do with its guest, which may want machines, and memory for them, again */
+    bool is_domain;    /* a libvirt domain: the same as for machines, disks, and who comes to QMP and the console */
+    bool has_network;         /* of a domain: its guest's connections become sockets of this process, to anywhere */
     const char *const *paths; /* files and sockets to be removed at the end: those of their folders can be */
     size_t path_count;
 };

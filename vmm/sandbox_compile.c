@@ -22,7 +22,8 @@ static const struct {
     const char *name;
     unsigned int who;
 } filters[] = {{"vcpu", SANDBOX_VCPU},         {"rest", SANDBOX_REST},     {"anew", SANDBOX_ANEW},
-               {"debugger", SANDBOX_DEBUGGER}, {"domain", SANDBOX_DOMAIN}, {"network", SANDBOX_NETWORK}};
+               {"debugger", SANDBOX_DEBUGGER}, {"domain", SANDBOX_DOMAIN}, {"network", SANDBOX_NETWORK},
+               {"control", SANDBOX_CONTROL}};
 
 static void fail(const char *what, int error)
 {

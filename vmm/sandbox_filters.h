@@ -12,6 +12,6 @@ struct sandbox_filter {
 };
 
 extern const struct sandbox_filter sandbox_filter_vcpu, sandbox_filter_rest, sandbox_filter_anew,
-    sandbox_filter_debugger, sandbox_filter_domain, sandbox_filter_network;
+    sandbox_filter_debugger, sandbox_filter_domain, sandbox_filter_network, sandbox_filter_control;
 
 #endif

@@ -5,17 +5,19 @@
 #include <linux/fs.h>
 #include <linux/if_tun.h>
 #include <linux/kvm.h>
+#include <linux/userfaultfd.h>
 #include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 
 #define VCPU  SANDBOX_VCPU
-#define REST  (SANDBOX_REST | SANDBOX_ANEW | SANDBOX_DEBUGGER | DOM)
-#define GDB   SANDBOX_DEBUGGER
-#define ANEW  (SANDBOX_ANEW | DOM)
+#define REST  (SANDBOX_REST | SANDBOX_ANEW | SANDBOX_DEBUGGER | CTL)
+#define GDB   (SANDBOX_DEBUGGER | SANDBOX_CONTROL)
+#define ANEW  (SANDBOX_ANEW | CTL)
 #define DOM   (SANDBOX_DOMAIN | SANDBOX_NETWORK)
 #define NET   SANDBOX_NETWORK
+#define CTL   (SANDBOX_CONTROL | DOM)
 #define BOTH  (VCPU | REST)
 #define TOOLS SANDBOX_SANITIZER
 
@@ -122,14 +124,14 @@ const struct sandbox_rule sandbox_rules[] = {
     {"ioctl", DOM, REQUEST(TUNGETIFF), "a network that is a TAP device"},
     {"ioctl", DOM, REQUEST(TUNSETOFFLOAD), "likewise"},
     {"ioctl", DOM, REQUEST(TUNSETVNETHDRSZ), "likewise"},
-    {"getsockopt", DOM, ANY, "what a descriptor that was handed over is"},
-    {"recvmsg", DOM, ANY, "a client of QMP, with descriptors"},
-    {"sendmsg", DOM, ANY, "what it is told"},
-    {"dup", DOM, ANY, "descriptors that it gave"},
+    {"getsockopt", CTL, ANY, "what a descriptor that was handed over is"},
+    {"recvmsg", CTL, ANY, "a client of QMP, with descriptors"},
+    {"sendmsg", CTL, ANY, "what it is told"},
+    {"dup", CTL, ANY, "descriptors that it gave"},
     {"dup2", DOM, ANY, "a process that goes on in the background"},
-    {"epoll_wait", DOM, ANY, "clients"},
-    {"epoll_ctl", DOM, ANY, "likewise"},
-    {"epoll_create1", DOM, ANY, "likewise"},
+    {"epoll_wait", CTL, ANY, "clients"},
+    {"epoll_ctl", CTL, ANY, "likewise"},
+    {"epoll_create1", CTL, ANY, "likewise"},
     {"socket", NET, ANY, "a connection of the guest's"},
     {"socketpair", NET, ANY, "likewise"},
     {"connect", NET, ANY, "likewise"},
@@ -154,6 +156,7 @@ const struct sandbox_rule sandbox_rules[] = {
     {"madvise", BOTH, ANY, "stacks that end, pages given back"},
     {"mincore", BOTH, ANY, "which memory is missing"},
     {"sysinfo", BOTH, ANY, "qsort(3) asks how much memory there is"},
+    {"ioctl", REST, REQUESTS_OF(UFFDIO), "pages of a guest that is restored are brought"},
     {"membarrier", BOTH, ANY, "readers of the map, and caches of frames"},
 
     /* Threads, who are this process's own. */

@@ -19,7 +19,8 @@ enum sandbox_who {
     SANDBOX_DEBUGGER = 1 << 3,  /* every other thread of a program to which a debugger comes */
     SANDBOX_DOMAIN = 1 << 4,    /* every other thread of a libvirt domain */
     SANDBOX_NETWORK = 1 << 5,   /* the same of one whose guest has a network by sockets of the process */
-    SANDBOX_SANITIZER = 1 << 6, /* all, in a build with a sanitizer */
+    SANDBOX_CONTROL = 1 << 6,   /* every other thread of a program that is told by others what to do with its guest */
+    SANDBOX_SANITIZER = 1 << 7, /* all, in a build with a sanitizer */
 };
 
 /* (argument & mask) == value; mask 0: whatever it is. Arguments of 32 bits are masked as such. */

@@ -408,3 +408,58 @@ size_t serial_receive(struct serial *serial, const uint8_t *bytes, size_t count)
     pthread_mutex_unlock(&serial->lock);
     return taken;
 }
+
+/* --- Written down --------------------------------------------------------------------------------------------------- */
+
+static const struct state_field fields[] = {
+    STATE_BOOL(struct serial, irq_level),
+    STATE_BOOL(struct serial, fifo_enabled),
+    STATE_BOOL(struct serial, transmit_pending),
+    STATE_ANY(struct serial, interrupt_enable),
+    STATE_ANY(struct serial, fifo_control),
+    STATE_ANY(struct serial, line_control),
+    STATE_ANY(struct serial, modem_control),
+    STATE_ANY(struct serial, modem_delta),
+    STATE_ANY(struct serial, line_errors),
+    STATE_ANY(struct serial, scratch),
+    STATE_ARRAY(struct serial, divisor, UINT64_MAX),
+    STATE_FIELD(struct serial, intent, SERIAL_READS),
+    STATE_FIELD(struct serial, unheard_count, UNHEARD_MAX),
+    STATE_ARRAY(struct serial, looped, UINT64_MAX),
+    STATE_FIELD(struct serial, looped_first, SERIAL_FIFO_BYTES - 1),
+    STATE_FIELD(struct serial, looped_count, SERIAL_FIFO_BYTES),
+    STATE_FIELD(struct serial, line_count, SERIAL_LINE_BYTES),
+};
+
+/* What waits on the line lies behind its fields, from its first byte on. */
+void serial_save(struct serial *serial, struct state_writer *writer)
+{
+    pthread_mutex_lock(&serial->lock);
+    state_begin(writer, STATE_SERIAL, 0);
+    state_put_fields(writer, STATE_FIELDS(fields), serial);
+    for (uint32_t i = 0; i < serial->line_count; i++) {
+        state_put(writer, &serial->line[(serial->line_first + i) % SERIAL_LINE_BYTES], 1);
+    }
+    state_end(writer);
+    pthread_mutex_unlock(&serial->lock);
+}
+
+enum loam_error serial_load(struct serial *serial, struct state_reader *reader, struct loam_diag *diag)
+{
+    struct state_record *record;
+    enum loam_error error = state_find(reader, STATE_SERIAL, 0, &record, diag);
+
+    if (error == LOAM_OK) {
+        error = state_take_fields(record, STATE_FIELDS(fields), serial, diag);
+    }
+    if (error != LOAM_OK) {
+        return error;
+    }
+    if (serial->looped_count > receive_capacity(serial)) {
+        return state_refuse(record, diag, "looped_count is %u, at most %u", serial->looped_count,
+                            receive_capacity(serial));
+    }
+    serial->line_first = 0;
+    state_take(record, serial->line, serial->line_count);
+    return state_done(record, diag);
+}

@@ -20,8 +20,10 @@
 #ifndef LOAM_VMM_SERIAL_H
 #define LOAM_VMM_SERIAL_H
 
+#include "loam/error.h"
 #include "vmm/bus.h"
 #include "vmm/irq.h"
+#include "vmm/state.h"
 
 #include <pthread.h>
 #include <stdbool.h>
@@ -86,5 +88,9 @@ void serial_access(void *serial, struct bus_access *access);
  * again later, so that nothing typed is lost. Any thread.
  */
 size_t serial_receive(struct serial *serial, const uint8_t *bytes, size_t count);
+
+/* Written down, and read again: state.h. While no vCPU runs; loading is for one that was just made. Errors as state_take_fields. */
+void serial_save(struct serial *serial, struct state_writer *writer);
+LOAM_MUST_USE enum loam_error serial_load(struct serial *serial, struct state_reader *reader, struct loam_diag *diag);
 
 #endif

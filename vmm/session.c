@@ -31,6 +31,7 @@ struct watch {
     struct session *session;
     struct machine *machine;
     bool is_debugged;
+    const struct session_visitor *visitor; /* NULL: none */
     struct input input;
     int64_t next_look; /* when machine_look wants to be called again */
 };
@@ -305,8 +306,14 @@ static void look(struct watch *watch)
     }
 }
 
+/* Whether the session is to end. */
+static bool serve_visitor(const struct session_visitor *visitor)
+{
+    return visitor != NULL && visitor->turn(visitor->self);
+}
+
 /* Whether anything of what poll found, or the clock, ends the session. */
-static bool is_over(struct watch *watch, const struct pollfd fds[4], enum session_end *end)
+static bool is_over(struct watch *watch, const struct pollfd fds[5], enum session_end *end)
 {
     if (fds[0].revents != 0) {
         *end = SESSION_MACHINE;
@@ -316,7 +323,7 @@ static bool is_over(struct watch *watch, const struct pollfd fds[4], enum sessio
         *end = SESSION_SIGNAL;
         return true;
     }
-    if (fds[3].revents != 0 && read_input(watch)) {
+    if ((fds[3].revents != 0 && read_input(watch)) || (fds[4].revents != 0 && serve_visitor(watch->visitor))) {
         *end = SESSION_LEFT;
         return true;
     }
@@ -334,9 +341,10 @@ static enum loam_error go_on(struct watch *watch, enum session_end *end, struct 
         struct pollfd fds[] = {{.fd = machine_stop_fd(watch->machine), .events = POLLIN},
                                {.fd = watch->session->signal_fd, .events = POLLIN},
                                {.fd = input->job_fd, .events = POLLIN},
-                               {.fd = input_fd(input), .events = POLLIN}};
+                               {.fd = input_fd(input), .events = POLLIN},
+                               {.fd = watch->visitor != NULL ? watch->visitor->fd : -1, .events = POLLIN}};
 
-        if (poll(fds, 4, wait_milliseconds(watch)) < 0 && errno != EINTR) {
+        if (poll(fds, sizeof fds / sizeof fds[0], wait_milliseconds(watch)) < 0 && errno != EINTR) {
             return loam_fail(diag, LOAM_ERROR_SYSTEM, "poll");
         }
         if (is_over(watch, fds, end)) {
@@ -380,6 +388,7 @@ enum loam_error session_watch(struct session *session, struct machine *machine, 
     struct watch watch = {.session = session,
                           .machine = machine,
                           .is_debugged = request->is_debugged,
+                          .visitor = request->visitor,
                           .next_look = now_milliseconds() + MACHINE_LOOK_MILLISECONDS,
                           .input = {.fd = request->input_fd, .job_fd = -1, .outlet = request->console}};
     enum loam_error error = LOAM_OK;

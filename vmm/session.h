@@ -24,7 +24,7 @@ enum session_end {
     SESSION_MACHINE, /* the machine stopped by itself */
     SESSION_TIMEOUT,
     SESSION_SIGNAL, /* SIGINT, SIGTERM or SIGHUP */
-    SESSION_LEFT,   /* Ctrl-a x */
+    SESSION_LEFT,   /* Ctrl-a x, or the visitor */
 };
 
 struct session {
@@ -47,11 +47,19 @@ bool session_signalled(struct session *session);
 /* Readable when a signal has come that nobody has been told of by session_signalled or session_watch. */
 int session_fd(const struct session *session);
 
+/* Somebody else who is to be served meanwhile. */
+struct session_visitor {
+    int fd;                   /* readable when turn has something to do */
+    bool (*turn)(void *self); /* do it, without waiting; true: the session is to end */
+    void *self;
+};
+
 struct session_request {
-    int input_fd;                  /* feeds the guest's serial line; -1: none */
-    uint64_t timeout_milliseconds; /* 0: none */
-    bool is_debugged;              /* a debugger pauses the machine: Ctrl-a p does not */
-    struct outlet *console;        /* where the person at the terminal is told of the keys; NULL: nowhere */
+    int input_fd;                          /* feeds the guest's serial line; -1: none */
+    uint64_t timeout_milliseconds;         /* 0: none */
+    bool is_debugged;                      /* a debugger pauses the machine: Ctrl-a p does not */
+    const struct session_visitor *visitor; /* NULL: none */
+    struct outlet *console;                /* where the person at the terminal is told of the keys; NULL: nowhere */
 };
 
 /*

@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -228,6 +229,7 @@ static enum loam_error set_msrs(struct vcpu *vcpu, struct loam_diag *diag)
 
 static enum loam_error open_vcpu(struct vcpu *vcpu, int vm_fd, const struct vcpu_cpuid *cpuid, struct loam_diag *diag)
 {
+    const size_t cpuid_bytes = offsetof(struct vcpu_cpuid, entries) + cpuid->count * sizeof cpuid->entries[0];
     void *run;
 
     vcpu->fd = kvm_ioctl_number(vm_fd, KVM_CREATE_VCPU, vcpu->index);
@@ -239,6 +241,11 @@ static enum loam_error open_vcpu(struct vcpu *vcpu, int vm_fd, const struct vcpu
         return failed(vcpu, "mmap of its run state", diag);
     }
     vcpu->run = run;
+    vcpu->cpuid = malloc(cpuid_bytes);
+    if (vcpu->cpuid == NULL) {
+        return failed(vcpu, "no memory for cpuid", diag);
+    }
+    memcpy(vcpu->cpuid, cpuid, cpuid_bytes);
     if (kvm_ioctl_number(vcpu->fd, KVM_SET_CPUID2, (uintptr_t)cpuid) < 0) {
         return failed(vcpu, "KVM_SET_CPUID2", diag);
     }
@@ -267,6 +274,7 @@ void vcpu_destroy(struct vcpu *vcpu)
     if (vcpu->fd >= 0) {
         close(vcpu->fd);
     }
+    free(vcpu->cpuid);
     *vcpu = (struct vcpu){.fd = -1};
 }
 

@@ -61,6 +61,7 @@ struct vcpu {
     int fd;
     uint32_t index; /* and APIC id */
     struct kvm_run *run;
+    struct vcpu_cpuid *cpuid; /* heap: what it was made with, and no room beyond */
     size_t run_bytes;
     bool has_memory_fault;    /* as struct kvm */
     int run_errno;            /* of the last KVM_RUN: 0 if it returned an exit */

@@ -340,3 +340,36 @@ void virtio_balloon_resume(struct virtio_balloon *balloon)
 {
     virtio_worker_resume(&balloon->worker);
 }
+
+/* --- Written down --------------------------------------------------------------------------------------------------- */
+
+static const struct state_field state_fields[] = {
+    STATE_ANY(struct virtio_balloon, layout.num_pages),
+    STATE_ANY(struct virtio_balloon, layout.actual),
+};
+
+void virtio_balloon_save(struct virtio_balloon *balloon, struct state_writer *writer, uint32_t index)
+{
+    virtio_mmio_save(&balloon->mmio, writer, index);
+    state_begin(writer, STATE_VIRTIO_BALLOON, index);
+    state_put_fields(writer, STATE_FIELDS(state_fields), balloon);
+    state_end(writer);
+}
+
+enum loam_error virtio_balloon_load(struct virtio_balloon *balloon, struct state_reader *reader, uint32_t index,
+                                    struct loam_diag *diag)
+{
+    struct state_record *record;
+    enum loam_error error = virtio_mmio_load(&balloon->mmio, reader, index, diag);
+
+    if (error == LOAM_OK) {
+        error = state_find(reader, STATE_VIRTIO_BALLOON, index, &record, diag);
+    }
+    if (error == LOAM_OK) {
+        error = state_take_fields(record, STATE_FIELDS(state_fields), balloon, diag);
+    }
+    if (error == LOAM_OK && balloon->config.changed != NULL) {
+        balloon->config.changed(balloon->config.self, balloon->layout.actual);
+    }
+    return error == LOAM_OK ? state_done(record, diag) : error;
+}

@@ -114,4 +114,12 @@ void virtio_balloon_get_stats(struct virtio_balloon *balloon, struct virtio_ball
 void virtio_balloon_quiesce(struct virtio_balloon *balloon);
 void virtio_balloon_resume(struct virtio_balloon *balloon);
 
+/*
+ * Written down at transport index, and read again: state.h. It serves nothing meanwhile, and no vCPU runs; loading is for one that
+ * was just made. Errors as virtio_mmio_load.
+ */
+void virtio_balloon_save(struct virtio_balloon *balloon, struct state_writer *writer, uint32_t index);
+LOAM_MUST_USE enum loam_error virtio_balloon_load(struct virtio_balloon *balloon, struct state_reader *reader,
+                                                  uint32_t index, struct loam_diag *diag);
+
 #endif

@@ -587,3 +587,37 @@ void virtio_blk_get_stats(struct virtio_blk *blk, struct virtio_blk_stats *stats
     *stats = blk->stats;
     virtio_mmio_unlock(&blk->mmio);
 }
+
+/* --- Written down --------------------------------------------------------------------------------------------------- */
+
+static const struct state_field state_fields[] = {
+    STATE_ANY(struct virtio_blk, layout.capacity_sectors),
+};
+
+void virtio_blk_save(struct virtio_blk *blk, struct state_writer *writer, uint32_t index)
+{
+    virtio_mmio_save(&blk->mmio, writer, index);
+    state_begin(writer, STATE_VIRTIO_BLK, index);
+    state_put_fields(writer, STATE_FIELDS(state_fields), blk);
+    state_end(writer);
+}
+
+enum loam_error virtio_blk_load(struct virtio_blk *blk, struct state_reader *reader, uint32_t index,
+                                struct loam_diag *diag)
+{
+    const uint64_t sectors = blk->layout.capacity_sectors;
+    struct state_record *record;
+    enum loam_error error = virtio_mmio_load(&blk->mmio, reader, index, diag);
+
+    if (error == LOAM_OK) {
+        error = state_find(reader, STATE_VIRTIO_BLK, index, &record, diag);
+    }
+    if (error == LOAM_OK) {
+        error = state_take_fields(record, STATE_FIELDS(state_fields), blk, diag);
+    }
+    if (error == LOAM_OK && blk->layout.capacity_sectors != sectors) {
+        return state_refuse(record, diag, "a disk of %llu sectors wanted, and one of %llu found here",
+                            (unsigned long long)blk->layout.capacity_sectors, (unsigned long long)sectors);
+    }
+    return error == LOAM_OK ? state_done(record, diag) : error;
+}

@@ -174,4 +174,12 @@ uint64_t virtio_blk_capacity_bytes(const struct virtio_blk *blk);
 
 void virtio_blk_get_stats(struct virtio_blk *blk, struct virtio_blk_stats *stats);
 
+/*
+ * Written down at transport index, and read again: state.h. It serves nothing meanwhile, and no vCPU runs; loading is for one that
+ * was just made, on a disk of the same size. Errors as virtio_mmio_load.
+ */
+void virtio_blk_save(struct virtio_blk *blk, struct state_writer *writer, uint32_t index);
+LOAM_MUST_USE enum loam_error virtio_blk_load(struct virtio_blk *blk, struct state_reader *reader, uint32_t index,
+                                              struct loam_diag *diag);
+
 #endif

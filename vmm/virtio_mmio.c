@@ -424,10 +424,150 @@ void virtio_mmio_settle(struct virtio_mmio *transport, uint32_t queue, const str
     }
 }
 
+/* Section 2.7.8: flags, index, and 8 bytes an entry; and the event behind them. */
+static uint64_t used_bytes(const struct virtqueue_config *config)
+{
+    return UINT64_C(6) + UINT64_C(8) * config->size;
+}
+
+void virtio_mmio_wrote(const struct virtio_mmio *transport, uint32_t queue, const struct virtqueue_chain *chain)
+{
+    const struct virtqueue_config *config = &transport->queues[queue].config;
+    const struct loam_piece *pieces = chain->pieces + chain->readable_count;
+
+    if (transport->dirty == NULL) {
+        return;
+    }
+    for (uint32_t i = 0; i < chain->writable_count; i++) {
+        (void)loam_dirty_mark(transport->dirty, pieces[i].start, pieces[i].bytes);
+    }
+    (void)loam_dirty_mark(transport->dirty, config->used, used_bytes(config));
+}
+
 void virtio_mmio_config_changed(struct virtio_mmio *transport)
 {
     transport->config_generation++;
     if (running(transport)) {
         raise_interrupt(transport, VIRTIO_INTERRUPT_CONFIG);
+    }
+}
+
+/* --- Written down --------------------------------------------------------------------------------------------------- */
+
+#define INTERRUPTS (VIRTIO_INTERRUPT_USED | VIRTIO_INTERRUPT_CONFIG)
+
+static const struct state_field fields[] = {
+    STATE_FIELD(struct virtio_mmio, device.id, UINT32_MAX),
+    STATE_FIELD(struct virtio_mmio, device.queue_count, VIRTIO_MMIO_QUEUE_MAX),
+    STATE_FIELD(struct virtio_mmio, status, DRIVER_STATUS | VIRTIO_STATUS_NEEDS_RESET),
+    STATE_FIELD(struct virtio_mmio, interrupt_status, INTERRUPTS),
+    STATE_ANY(struct virtio_mmio, config_generation),
+    STATE_ANY(struct virtio_mmio, device_features_select),
+    STATE_ANY(struct virtio_mmio, driver_features_select),
+    STATE_ANY(struct virtio_mmio, queue_select),
+    STATE_ANY(struct virtio_mmio, driver_features),
+    STATE_BOOL(struct virtio_mmio, driver_features_beyond),
+};
+
+static const struct state_field config_fields[] = {
+    STATE_ANY(struct virtqueue_config, size),
+    STATE_ANY(struct virtqueue_config, descriptors.value),
+    STATE_ANY(struct virtqueue_config, available.value),
+    STATE_ANY(struct virtqueue_config, used.value),
+};
+
+static const struct state_field queue_fields[] = {
+    STATE_BOOL(struct virtqueue, ready),
+    STATE_FIELD(struct virtqueue, fault, VIRTQUEUE_FAULT_COUNT - 1),
+    STATE_ANY(struct virtqueue, next_used),
+};
+
+void virtio_mmio_save(struct virtio_mmio *transport, struct state_writer *writer, uint32_t index)
+{
+    virtio_mmio_lock(transport);
+    state_begin(writer, STATE_VIRTIO, index);
+    state_put_fields(writer, STATE_FIELDS(fields), transport);
+    for (uint32_t i = 0; i < transport->device.queue_count; i++) {
+        state_put_fields(writer, STATE_FIELDS(config_fields), &transport->configs[i]);
+        state_put_fields(writer, STATE_FIELDS(config_fields), &transport->queues[i].config);
+        state_put_fields(writer, STATE_FIELDS(queue_fields), &transport->queues[i]);
+    }
+    state_end(writer);
+    virtio_mmio_unlock(transport);
+}
+
+/* One that was ready has rings in this machine's memory too, or the driver is told that it has to begin anew. */
+static enum loam_error take_queue(struct virtio_mmio *transport, struct state_record *record, uint32_t index,
+                                  const struct loam_gpa_view *view, struct loam_diag *diag)
+{
+    struct virtqueue taken = {.ready = false};
+    struct virtqueue *queue = &transport->queues[index];
+    enum loam_error error = state_take_fields(record, STATE_FIELDS(config_fields), &transport->configs[index], diag);
+
+    if (error == LOAM_OK) {
+        error = state_take_fields(record, STATE_FIELDS(config_fields), &taken.config, diag);
+    }
+    if (error == LOAM_OK) {
+        error = state_take_fields(record, STATE_FIELDS(queue_fields), &taken, diag);
+    }
+    if (error != LOAM_OK || !taken.ready) {
+        queue->fault = taken.fault;
+        return error;
+    }
+    if (virtqueue_enable(queue, view, &taken.config, transport->device.queue_size_max) != LOAM_OK) {
+        return state_refuse(record, diag, "the rings of queue %u cannot be used: %s", index,
+                            virtqueue_fault_name(queue->fault));
+    }
+    queue->fault = taken.fault;
+    queue->next_available = queue->next_used = taken.next_used;
+    return LOAM_OK;
+}
+
+static enum loam_error check_device(const struct virtio_mmio *transport, const struct state_record *record, uint32_t id,
+                                    uint32_t queue_count, struct loam_diag *diag)
+{
+    if (transport->device.id != id || transport->device.queue_count != queue_count) {
+        return state_refuse(record, diag, "virtio device %u with %u queues wanted there, and %u with %u found here", id,
+                            queue_count, transport->device.id, transport->device.queue_count);
+    }
+    if ((transport->status & VIRTIO_STATUS_FEATURES_OK) != 0 && !features_acceptable(transport)) {
+        return loam_fail(diag, LOAM_ERROR_NOT_FOUND,
+                         "state: virtio device %u: its driver uses features 0x%llx, of which 0x%llx are not offered "
+                         "here: give the device what it had",
+                         id, (unsigned long long)transport->driver_features,
+                         (unsigned long long)(transport->driver_features & ~offered_features(transport)));
+    }
+    return LOAM_OK;
+}
+
+enum loam_error virtio_mmio_load(struct virtio_mmio *transport, struct state_reader *reader, uint32_t index,
+                                 struct loam_diag *diag)
+{
+    const struct virtio_device device = transport->device;
+    const struct loam_gpa_view *view;
+    struct state_record *record;
+    struct virtio_device taken;
+    enum loam_error error = state_find(reader, STATE_VIRTIO, index, &record, diag);
+
+    if (error == LOAM_OK) {
+        error = state_take_fields(record, STATE_FIELDS(fields), transport, diag);
+        taken = transport->device;
+        transport->device = device;
+    }
+    if (error == LOAM_OK) {
+        error = check_device(transport, record, taken.id, taken.queue_count, diag);
+    }
+    view = loam_gpa_map_acquire(transport->map);
+    for (uint32_t i = 0; error == LOAM_OK && i < device.queue_count; i++) {
+        error = take_queue(transport, record, i, view, diag);
+    }
+    loam_gpa_map_release(transport->map, view);
+    return error == LOAM_OK ? state_done(record, diag) : error;
+}
+
+void virtio_mmio_replay(struct virtio_mmio *transport)
+{
+    for (uint32_t i = 0; i < transport->device.queue_count; i++) {
+        virtio_mmio_notify(transport, i);
     }
 }

@@ -17,10 +17,12 @@
 #ifndef LOAM_VMM_VIRTIO_MMIO_H
 #define LOAM_VMM_VIRTIO_MMIO_H
 
+#include "loam/dirty.h"
 #include "loam/error.h"
 #include "loam/gpa_map.h"
 #include "vmm/bus.h"
 #include "vmm/irq.h"
+#include "vmm/state.h"
 #include "vmm/virtqueue.h"
 
 #include <pthread.h>
@@ -106,6 +108,8 @@ struct virtio_device {
 struct virtio_mmio {
     pthread_mutex_t lock;
     struct loam_gpa_map *map;
+    struct loam_dirty
+        *dirty; /* the caller's, set after virtio_mmio_init: what the device writes is marked; NULL: nowhere */
     struct irq_line irq;
     struct virtio_device device;
     uint32_t status;
@@ -156,7 +160,26 @@ uint64_t virtio_mmio_features(const struct virtio_mmio *transport);
  */
 void virtio_mmio_settle(struct virtio_mmio *transport, uint32_t queue, const struct loam_gpa_view *view, bool pushed);
 
+/*
+ * After the device has written to a chain, of a queue that is ready, and given it back: the pages of its writable pieces, and of the
+ * used ring, are marked.
+ */
+void virtio_mmio_wrote(const struct virtio_mmio *transport, uint32_t queue, const struct virtqueue_chain *chain);
+
 /* The device's configuration has changed of itself: the driver is told, once DRIVER_OK is set. */
 void virtio_mmio_config_changed(struct virtio_mmio *transport);
+
+/*
+ * Written down as transport number index, and read again: state.h. While no vCPU runs and the device serves nothing; loading
+ * is for one that was just made, whose device then has its own state loaded, and is rung by virtio_mmio_replay. A chain that
+ * was taken and not given back is taken again. LOAM_ERROR_NOT_FOUND: the device has not all that the driver agreed upon with
+ * the one that was written down. Else errors as state_take_fields.
+ */
+void virtio_mmio_save(struct virtio_mmio *transport, struct state_writer *writer, uint32_t index);
+LOAM_MUST_USE enum loam_error virtio_mmio_load(struct virtio_mmio *transport, struct state_reader *reader,
+                                               uint32_t index, struct loam_diag *diag);
+
+/* Whatever the driver has made available, it may have rung for. Before the vCPUs go on. */
+void virtio_mmio_replay(struct virtio_mmio *transport);
 
 #endif

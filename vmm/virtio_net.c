@@ -102,6 +102,7 @@ static void transmit_all(struct virtio_net *net)
     for (uint32_t i = 0; i < queue->config.size && virtqueue_pop(queue, view, &chain) == LOAM_OK; i++) {
         transmit(net, &chain);
         pushed |= virtqueue_push(queue, view, chain.head, 0) == LOAM_OK;
+        virtio_mmio_wrote(&net->mmio, VIRTIO_NET_TRANSMIT, &chain);
     }
     virtio_mmio_settle(&net->mmio, VIRTIO_NET_TRANSMIT, view, pushed);
     loam_gpa_map_release(net->mmio.map, view);
@@ -153,6 +154,7 @@ static bool deliver(struct virtio_net *net, const uint8_t *frame, size_t bytes)
     if (error == LOAM_OK) {
         filled = fill(&chain, frame, bytes);
         pushed = virtqueue_push(queue, view, chain.head, filled) == LOAM_OK;
+        virtio_mmio_wrote(&net->mmio, VIRTIO_NET_RECEIVE, &chain);
     }
     if (error != LOAM_ERROR_NOT_FOUND) {
         count(&net->counts.received, pushed && filled > 0, bytes);
@@ -297,4 +299,39 @@ void virtio_net_read_counts(struct virtio_net *net, struct virtio_net_counts *co
     virtio_mmio_lock(&net->mmio);
     *counts = net->counts;
     virtio_mmio_unlock(&net->mmio);
+}
+
+/* --- Written down --------------------------------------------------------------------------------------------------- */
+
+static const struct state_field state_fields[] = {
+    STATE_BOOL(struct virtio_net, is_up),
+    STATE_ARRAY(struct virtio_net, mac, UINT64_MAX),
+};
+
+void virtio_net_save(struct virtio_net *net, struct state_writer *writer, uint32_t index)
+{
+    virtio_mmio_save(&net->mmio, writer, index);
+    state_begin(writer, STATE_VIRTIO_NET, index);
+    state_put_fields(writer, STATE_FIELDS(state_fields), net);
+    state_end(writer);
+}
+
+enum loam_error virtio_net_load(struct virtio_net *net, struct state_reader *reader, uint32_t index,
+                                struct loam_diag *diag)
+{
+    uint8_t mac[VIRTIO_NET_MAC_BYTES];
+    struct state_record *record;
+    enum loam_error error = virtio_mmio_load(&net->mmio, reader, index, diag);
+
+    memcpy(mac, net->mac, sizeof mac);
+    if (error == LOAM_OK) {
+        error = state_find(reader, STATE_VIRTIO_NET, index, &record, diag);
+    }
+    if (error == LOAM_OK) {
+        error = state_take_fields(record, STATE_FIELDS(state_fields), net, diag);
+    }
+    if (error == LOAM_OK && memcmp(mac, net->mac, sizeof mac) != 0) {
+        return state_refuse(record, diag, "its MAC address is another than that of the network here");
+    }
+    return error == LOAM_OK ? state_done(record, diag) : error;
 }

@@ -120,4 +120,12 @@ void virtio_net_set_link(struct virtio_net *net, bool is_up);
 /* Since virtio_net_init, over all resets. */
 void virtio_net_read_counts(struct virtio_net *net, struct virtio_net_counts *counts);
 
+/*
+ * Written down at transport index, and read again: state.h. It serves nothing meanwhile, and no vCPU runs; loading is for one that
+ * was just made, with the same MAC address. Errors as virtio_mmio_load.
+ */
+void virtio_net_save(struct virtio_net *net, struct state_writer *writer, uint32_t index);
+LOAM_MUST_USE enum loam_error virtio_net_load(struct virtio_net *net, struct state_reader *reader, uint32_t index,
+                                              struct loam_diag *diag);
+
 #endif

@@ -58,6 +58,7 @@ static void notify(void *self, uint32_t index)
         const uint32_t filled = fill(rng, &chain);
 
         if (virtqueue_push(queue, view, chain.head, filled) == LOAM_OK) {
+            virtio_mmio_wrote(&rng->mmio, index, &chain);
             pushed = true;
             rng->chain_count++;
         }

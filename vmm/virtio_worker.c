@@ -59,6 +59,7 @@ static bool serve_taken(struct virtio_worker *worker)
 {
     struct virtio_mmio *mmio = worker->mmio;
     uint32_t written;
+    bool is_given;
 
     worker->is_serving = true;
     worker->job_count++;
@@ -68,9 +69,11 @@ static bool serve_taken(struct virtio_worker *worker)
     virtio_mmio_lock(mmio);
     worker->is_serving = false;
     pthread_cond_broadcast(&worker->done);
-    return !atomic_load(&worker->must_stop) &&
-           virtqueue_push(virtio_mmio_queue(mmio, worker->job.queue), worker->job.view, worker->job.chain.head,
-                          written) == LOAM_OK;
+    is_given =
+        !atomic_load(&worker->must_stop) && virtqueue_push(virtio_mmio_queue(mmio, worker->job.queue), worker->job.view,
+                                                           worker->job.chain.head, written) == LOAM_OK;
+    virtio_mmio_wrote(mmio, worker->job.queue, &worker->job.chain);
+    return is_given;
 }
 
 static void serve_next(struct virtio_worker *worker)

@@ -2190,8 +2190,9 @@ static const char *name_of(unsigned long request)
 /* Figures that have a default where KVM does not answer, and what a guest can do without. */
 static bool may_fail(unsigned long request, unsigned long argument)
 {
-    static const unsigned long capabilities[] = {KVM_CAP_NR_MEMSLOTS, KVM_CAP_NR_VCPUS, KVM_CAP_MAX_VCPUS,
-                                                 KVM_CAP_TSC_DEADLINE_TIMER, KVM_CAP_MEMORY_FAULT_INFO};
+    static const unsigned long capabilities[] = {KVM_CAP_NR_MEMSLOTS,       KVM_CAP_NR_VCPUS,
+                                                 KVM_CAP_MAX_VCPUS,         KVM_CAP_TSC_DEADLINE_TIMER,
+                                                 KVM_CAP_MEMORY_FAULT_INFO, KVM_CAP_XSAVE2};
 
     for (size_t i = 0; i < sizeof capabilities / sizeof capabilities[0]; i++) {
         if (request == KVM_CHECK_EXTENSION && argument == capabilities[i]) {

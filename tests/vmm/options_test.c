@@ -270,6 +270,8 @@ static const struct {
     {"initrd", {"--initrd", "file"}},
     {"cmdline", {"--cmdline", "text"}},
     {"no-tune", {"--no-tune"}},
+    {"restore", {"--restore", "dir"}},
+    {"clock", {"--clock", "jumps"}},
     {"timeout", {"--timeout", "5"}},
     {"on-reset", {"--on-reset", "pass"}},
     {"uid", {"--uid", "5"}},
@@ -277,13 +279,15 @@ static const struct {
     {"no-sandbox", {"--no-sandbox"}},
     {"trace", {"--trace", "file"}},
     {"gdb", {"--gdb", "1234"}},
+    {"control", {"--control", "path"}},
     {"json", {"--json"}},
 };
 
 enum { OPTION_COUNT = sizeof all_options / sizeof all_options[0] };
 
 /* What a pair is: refused by name, or explained in the help; all others have nothing to do with each other. */
-static const char *const refused_pairs[][2] = {{"populate", "lazy"}, {"lock", "lazy"}};
+static const char *const refused_pairs[][2] = {{"populate", "lazy"},  {"lock", "lazy"},         {"restore", "kernel"},
+                                               {"restore", "memory"}, {"restore", "low-limit"}, {"restore", "vcpus"}};
 static const char *const explained_pairs[][2] = {
     {"lock", "populate"},
     {"lazy", "pages"},
@@ -300,8 +304,12 @@ static const char *const explained_pairs[][2] = {
     {"trace", "timeout"},
     {"timeout", "gdb"},
     {"no-tune", "cmdline"},
+    {"restore", "populate"},
+    {"restore", "pages"},
 };
-static const char *const needs_kernel[] = {"initrd", "cmdline", "on-reset", "no-tune"};
+/* The first goes with the second only. */
+static const char *const needs[][2] = {
+    {"initrd", "kernel"}, {"cmdline", "kernel"}, {"on-reset", "kernel"}, {"no-tune", "kernel"}, {"clock", "restore"}};
 
 /* What options_read prints and ends with, in a process of its own; 0 also when it returns. */
 static int ending(char *argv[], int count, char *text, size_t bytes)
@@ -434,7 +442,7 @@ static unsigned group_of(const char *line)
                                 strchr("= \n", line[strlen(all_options[i].name)]) == NULL)) {
         i++;
     }
-    return i <= 7 ? 1 : i <= 11 ? 2 : 3;
+    return i <= 7 ? 1 : i <= 14 ? 2 : 3;
 }
 
 static bool lists(const char *const pairs[][2], size_t count, const char *a, const char *b)
@@ -448,14 +456,24 @@ static bool lists(const char *const pairs[][2], size_t count, const char *a, con
     return false;
 }
 
-static bool needs_a_kernel(const char *name)
+/* What the option goes with only, and the other is not; NULL: nothing. */
+static const char *lacking(const char *name, const char *other)
 {
-    for (size_t i = 0; i < sizeof needs_kernel / sizeof needs_kernel[0]; i++) {
-        if (strcmp(needs_kernel[i], name) == 0) {
-            return true;
+    for (size_t i = 0; i < sizeof needs / sizeof needs[0]; i++) {
+        if (strcmp(needs[i][0], name) == 0 && strcmp(needs[i][1], other) != 0) {
+            return needs[i][1];
         }
     }
-    return false;
+    return NULL;
+}
+
+/* Of what one of them lacks there is a word. */
+static bool says_lack(const char *text, const char *name, const char *wanted)
+{
+    char words[64];
+
+    snprintf(words, sizeof words, "%s goes with --%s", name, wanted != NULL ? wanted : "");
+    return wanted != NULL && strstr(text, words) != NULL;
 }
 
 static void check_pair(unsigned a, unsigned b)
@@ -463,8 +481,9 @@ static void check_pair(unsigned a, unsigned b)
     char *argv[8] = {"loam plan"}, text[4096], name[2][32];
     bool refused =
         lists(refused_pairs, sizeof refused_pairs / sizeof refused_pairs[0], all_options[a].name, all_options[b].name);
-    bool kernel = strcmp(all_options[a].name, "kernel") == 0 || strcmp(all_options[b].name, "kernel") == 0;
-    bool lacks = !kernel && (needs_a_kernel(all_options[a].name) || needs_a_kernel(all_options[b].name));
+    const char *wanted[2] = {lacking(all_options[a].name, all_options[b].name),
+                             lacking(all_options[b].name, all_options[a].name)};
+    bool lacks = wanted[0] != NULL || wanted[1] != NULL;
     int count = 1, status;
 
     for (unsigned i = 0; i < 4; i++) {
@@ -482,10 +501,8 @@ static void check_pair(unsigned a, unsigned b)
         cr_expect(strstr(text, name[0]) != NULL && strstr(text, name[1]) != NULL && strstr(text, "contradict") != NULL,
                   "%s %s: %s", name[0], name[1], text);
     } else if (lacks) {
-        cr_expect(((needs_a_kernel(all_options[a].name) && strstr(text, name[0]) != NULL) ||
-                   (needs_a_kernel(all_options[b].name) && strstr(text, name[1]) != NULL)) &&
-                      strstr(text, "goes with --kernel") != NULL,
-                  "%s %s: %s", name[0], name[1], text);
+        cr_expect(says_lack(text, name[0], wanted[0]) || says_lack(text, name[1], wanted[1]), "%s %s: %s", name[0],
+                  name[1], text);
     } else {
         cr_expect_str_empty(text, "%s %s: %s", name[0], name[1], text);
     }

@@ -163,13 +163,54 @@ static void query_commands(void *self, struct qmp_call *call)
     }
 }
 
-/* --- Migration, as far as it is there ----------------------------------------------------------------------------------- */
+static struct fdsets *fdsets_of(void *self)
+{
+    struct commands *commands = self;
+
+    return commands->fdsets;
+}
+
+/* --- Migration ------------------------------------------------------------------------------------------------------- */
+
+#define DOWNTIME_MAX 2000000u /* as QEMU's */
+
+enum { CAPABILITY_EVENTS, CAPABILITY_PAUSE, CAPABILITY_RETURN_PATH, CAPABILITY_COUNT };
+
+static const char *const capability_names[CAPABILITY_COUNT] = {[CAPABILITY_EVENTS] = "events",
+                                                               [CAPABILITY_PAUSE] = "pause-before-switchover",
+                                                               [CAPABILITY_RETURN_PATH] = "return-path"};
 
 static void query_migrate_capabilities(void *self, struct qmp_call *call)
 {
     const struct commands *commands = self;
 
-    call->answer = json_pack("[{sssb}]", "capability", "events", "state", commands->has_migration_events);
+    call->answer = json_array();
+    for (size_t i = 0; i < CAPABILITY_COUNT; i++) {
+        json_array_append_new(call->answer, json_pack("{sssb}", "capability", capability_names[i], "state",
+                                                      commands->migration_capabilities[i]));
+    }
+}
+
+static int find_capability(const char *name)
+{
+    int found = 0;
+
+    while (found < CAPABILITY_COUNT && (name == NULL || strcmp(capability_names[found], name) != 0)) {
+        found++;
+    }
+    return found;
+}
+
+static void tell_how(const struct commands *commands)
+{
+    const struct domain_migration how = {.has_events = commands->migration_capabilities[CAPABILITY_EVENTS],
+                                         .pauses_before_switchover = commands->migration_capabilities[CAPABILITY_PAUSE],
+                                         .has_return_path = commands->migration_capabilities[CAPABILITY_RETURN_PATH],
+                                         .downtime_milliseconds = commands->downtime_milliseconds};
+
+    if (commands->domain != NULL) {
+        domain_set_migration(commands->domain, &how);
+    }
 }
 
 /* All of them are looked at before any is set. */
@@ -177,9 +218,10 @@ static void set_migrate_capabilities(void *self, struct qmp_call *call)
 {
     struct commands *commands = self;
     const json_t *list = json_object_get(call->arguments, "capabilities"), *entry;
-    bool has_events = commands->has_migration_events;
+    bool wanted[CAPABILITY_COUNT];
     size_t i;
 
+    memcpy(wanted, commands->migration_capabilities, sizeof wanted);
     if (!json_is_array(list)) {
         qmp_refuse(call, QMP_GENERIC_ERROR, "Parameter 'capabilities' is missing, or no list");
         return;
@@ -188,15 +230,108 @@ static void set_migrate_capabilities(void *self, struct qmp_call *call)
     {
         const char *name = json_string_value(json_object_get(entry, "capability"));
         const json_t *state = json_object_get(entry, "state");
+        int found = find_capability(name);
 
-        if (name == NULL || strcmp(name, "events") != 0 || !json_is_boolean(state)) {
-            qmp_refuse(call, QMP_GENERIC_ERROR, "'events' is the only capability: '%s' cannot be set",
+        if (found == CAPABILITY_COUNT || !json_is_boolean(state)) {
+            qmp_refuse(call, QMP_GENERIC_ERROR,
+                       "'events', 'pause-before-switchover' and 'return-path' are all capabilities: '%s' cannot be "
+                       "set",
                        name == NULL ? "" : name);
             return;
         }
-        has_events = json_is_true(state);
+        wanted[found] = json_is_true(state);
     }
-    commands->has_migration_events = has_events;
+    memcpy(commands->migration_capabilities, wanted, sizeof wanted);
+    tell_how(commands);
+}
+
+static void query_migrate(void *self, struct qmp_call *call)
+{
+    struct domain *domain = domain_of(self, call);
+
+    if (domain != NULL) {
+        call->answer = domain_migration(domain);
+    }
+}
+
+/* It goes as fast as the stream takes it. */
+static void query_migrate_parameters(void *self, struct qmp_call *call)
+{
+    const struct commands *commands = self;
+    const uint32_t downtime = commands->downtime_milliseconds != 0 ? commands->downtime_milliseconds : 300;
+
+    call->answer = json_pack("{sIsI}", "max-bandwidth", (json_int_t)INT64_MAX, "downtime-limit", (json_int_t)downtime);
+}
+
+static void set_migrate_parameters(void *self, struct qmp_call *call)
+{
+    struct commands *commands = self;
+    const json_t *downtime = json_object_get(call->arguments, "downtime-limit");
+    const char *name;
+    json_t *value;
+
+    json_object_foreach((json_t *)call->arguments, name, value)
+    {
+        if ((strcmp(name, "max-bandwidth") != 0 && strcmp(name, "downtime-limit") != 0) || !json_is_integer(value)) {
+            qmp_refuse(call, QMP_GENERIC_ERROR, "Parameter '%s' is unexpected, or no number", name);
+            return;
+        }
+    }
+    if (downtime != NULL && (json_integer_value(downtime) < 1 || json_integer_value(downtime) > DOWNTIME_MAX)) {
+        qmp_refuse(call, QMP_GENERIC_ERROR, "Parameter 'downtime-limit' expects a number of ms from 1 to %u",
+                   DOWNTIME_MAX);
+    } else if (downtime != NULL) {
+        commands->downtime_milliseconds = (uint32_t)json_integer_value(downtime);
+        tell_how(commands);
+    }
+}
+
+static void act_migrate(void *self, struct qmp_call *call)
+{
+    struct domain *domain = domain_of(self, call);
+    const char *uri = domain != NULL ? text_of(call, "uri") : NULL;
+    struct loam_diag diag = {0};
+    int fd;
+
+    if (uri == NULL) {
+        return;
+    }
+    fd = strncmp(uri, "fd:", 3) == 0 ? fdsets_take(fdsets_of(self), uri + 3) : -1;
+    if (fd < 0) {
+        qmp_refuse(call, QMP_GENERIC_ERROR, "migrate %s: fd:NAME wanted, of a descriptor that getfd has brought", uri);
+    } else if (domain_migrate(domain, fd, &diag) != LOAM_OK) {
+        refuse(call, &diag);
+    }
+}
+
+static void act_migrate_incoming(void *self, struct qmp_call *call)
+{
+    struct domain *domain = domain_of(self, call);
+    const char *uri = domain != NULL ? text_of(call, "uri") : NULL;
+    struct loam_diag diag = {0};
+
+    if (uri != NULL && domain_migrate_incoming(domain, uri, &diag) != LOAM_OK) {
+        refuse(call, &diag);
+    }
+}
+
+static void act_migrate_continue(void *self, struct qmp_call *call)
+{
+    struct domain *domain = domain_of(self, call);
+    struct loam_diag diag = {0};
+
+    if (domain != NULL && domain_migrate_continue(domain, &diag) != LOAM_OK) {
+        refuse(call, &diag);
+    }
+}
+
+static void act_migrate_cancel(void *self, struct qmp_call *call)
+{
+    struct domain *domain = domain_of(self, call);
+
+    if (domain != NULL) {
+        domain_migrate_cancel(domain);
+    }
 }
 
 /* --- What the guest does ---------------------------------------------------------------------------------------------- */
@@ -417,13 +552,6 @@ static void get_property(void *self, struct qmp_call *call)
 
 /* --- Descriptors ---------------------------------------------------------------------------------------------------------- */
 
-static struct fdsets *fdsets_of(void *self)
-{
-    struct commands *commands = self;
-
-    return commands->fdsets;
-}
-
 static int take_descriptor(struct qmp_call *call)
 {
     int fd = qmp_take_descriptor(call);
@@ -568,6 +696,13 @@ static const struct qmp_command table[] = {
     {"query-command-line-options", query_options},
     {"query-migrate-capabilities", query_migrate_capabilities},
     {"migrate-set-capabilities", set_migrate_capabilities},
+    {"query-migrate", query_migrate},
+    {"query-migrate-parameters", query_migrate_parameters},
+    {"migrate-set-parameters", set_migrate_parameters},
+    {"migrate", act_migrate},
+    {"migrate-incoming", act_migrate_incoming},
+    {"migrate-continue", act_migrate_continue},
+    {"migrate_cancel", act_migrate_cancel},
     {"query-status", query_status},
     {"query-cpus-fast", query_cpus},
     {"query-chardev", query_chardev},

@@ -18,11 +18,8 @@
 struct commands {
     struct domain *domain; /* NULL: a probe, whose commands on a guest are refused */
     struct fdsets *fdsets;
-    /*
-     * Of migration's capabilities, the one that libvirt sets before it starts any domain: that MIGRATION tells how far it
-     * is. There is none yet that could be told of.
-     */
-    bool has_migration_events;
+    uint32_t downtime_milliseconds; /* as migrate-set-parameters has it; 0: it has not been */
+    bool migration_capabilities[3]; /* commands.c says which; MIGRATION tells how far it is with the first */
 };
 
 /* All of them, but for qmp_capabilities, which is the server's. */

@@ -19,6 +19,9 @@ struct device_operations {
     /* Return when it is not at the guest's memory; resume lets it. Nothing of what is not attached. */
     void (*quiesce)(void *self);
     void (*resume)(void *self);
+    /* Written down, and read again (state.h), at the transport where it is attached; it is quiet, and no vCPU runs. */
+    void (*save)(void *self, struct state_writer *writer);
+    enum loam_error (*load)(void *self, struct state_reader *reader, struct loam_diag *diag);
     /* It is detached. */
     void (*close)(void *self);
 };

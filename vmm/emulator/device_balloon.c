@@ -23,6 +23,7 @@ struct balloon {
     pthread_mutex_t lock;            /* between who attaches and detaches, and who sets */
     struct virtio_balloon *attached; /* NULL: detached; under lock */
     uint32_t target_pages;           /* under lock */
+    unsigned int transport;          /* where it is attached */
 };
 
 static void changed(void *self, uint32_t actual_pages)
@@ -56,6 +57,7 @@ static enum loam_error attach(void *self, struct launch *launch, unsigned int tr
     }
     pthread_mutex_lock(&balloon->lock);
     balloon->attached = made;
+    balloon->transport = transport;
     virtio_balloon_set_target(made, balloon->target_pages);
     pthread_mutex_unlock(&balloon->lock);
     return machine_add_virtio(launch->machine, transport, balloon->line->balloon_id, &made->mmio, diag);
@@ -79,6 +81,25 @@ static bool detach(void *self)
         changed(balloon, 0);
     }
     return true;
+}
+
+static void save(void *self, struct state_writer *writer)
+{
+    struct balloon *balloon = self;
+
+    virtio_balloon_save(balloon->attached, writer, balloon->transport);
+}
+
+static enum loam_error load(void *self, struct state_reader *reader, struct loam_diag *diag)
+{
+    struct balloon *balloon = self;
+    enum loam_error error = virtio_balloon_load(balloon->attached, reader, balloon->transport, diag);
+
+    if (error == LOAM_OK) {
+        balloon->target_pages = balloon->attached->layout.num_pages;
+        virtio_mmio_replay(&balloon->attached->mmio);
+    }
+    return error;
 }
 
 static void quiesce(void *self)
@@ -114,7 +135,7 @@ enum loam_error device_balloon_open(const struct line *line, const struct device
                                     struct loam_diag *diag)
 {
     static const struct device_operations operations = {
-        "virtio-balloon-device", attach, detach, quiesce, resume, close_balloon};
+        "virtio-balloon-device", attach, detach, quiesce, resume, save, load, close_balloon};
     struct balloon *balloon = calloc(1, sizeof *balloon);
 
     if (balloon == NULL) {

@@ -14,6 +14,7 @@
 struct disk {
     const struct line_disk *line;
     int fd;
+    unsigned int transport;       /* where it is attached */
     pthread_mutex_t lock;         /* between who attaches and detaches, and who asks */
     struct virtio_blk *blk;       /* NULL: detached; under lock */
     struct virtio_blk_stats past; /* of former lives; under lock */
@@ -52,6 +53,7 @@ static enum loam_error attach(void *self, struct launch *launch, unsigned int tr
         return loam_fail(diag, LOAM_ERROR_INVALID, "disk %s: %s", line->id, why.text);
     }
     set_blk(disk, blk);
+    disk->transport = transport;
     return machine_add_virtio(launch->machine, transport, line->id, &blk->mmio, diag);
 }
 
@@ -118,6 +120,24 @@ static void resume(void *self)
     }
 }
 
+static void save(void *self, struct state_writer *writer)
+{
+    const struct disk *disk = self;
+
+    virtio_blk_save(disk->blk, writer, disk->transport);
+}
+
+static enum loam_error load(void *self, struct state_reader *reader, struct loam_diag *diag)
+{
+    const struct disk *disk = self;
+    enum loam_error error = virtio_blk_load(disk->blk, reader, disk->transport, diag);
+
+    if (error == LOAM_OK) {
+        virtio_mmio_replay(&disk->blk->mmio);
+    }
+    return error;
+}
+
 /* --- Opening -------------------------------------------------------------------------------------------------------------- */
 
 static void close_disk(void *self)
@@ -154,8 +174,8 @@ static enum loam_error open_file(const struct line_disk *line, int *fd, struct l
 
 enum loam_error device_disk_open(const struct line_disk *line, struct device *device, struct loam_diag *diag)
 {
-    static const struct device_operations operations = {"virtio-blk-device", attach, detach, quiesce, resume,
-                                                        close_disk};
+    static const struct device_operations operations = {
+        "virtio-blk-device", attach, detach, quiesce, resume, save, load, close_disk};
     struct disk *disk;
     enum loam_error error;
 

@@ -12,9 +12,10 @@
 struct card {
     const struct line_net *line;
     bool is_attached;
-    struct net_tap *tap;   /* NULL: none */
-    struct net_user *user; /* NULL: none */
-    struct virtio_net net; /* if attached */
+    unsigned int transport; /* likewise */
+    struct net_tap *tap;    /* NULL: none */
+    struct net_user *user;  /* NULL: none */
+    struct virtio_net net;  /* if attached */
 };
 
 static enum loam_error connect_card(struct card *card, struct loam_diag *diag)
@@ -37,6 +38,7 @@ static enum loam_error attach(void *self, struct launch *launch, unsigned int tr
         return loam_fail(diag, error, "network %s: cannot be set up with its MAC address", card->line->id);
     }
     card->is_attached = true;
+    card->transport = transport;
     error = machine_add_virtio(launch->machine, transport, card->line->id, &card->net.mmio, diag);
     return error == LOAM_OK ? connect_card(card, diag) : error;
 }
@@ -74,6 +76,24 @@ static void resume(void *self)
     }
 }
 
+static void save(void *self, struct state_writer *writer)
+{
+    struct card *card = self;
+
+    virtio_net_save(&card->net, writer, card->transport);
+}
+
+static enum loam_error load(void *self, struct state_reader *reader, struct loam_diag *diag)
+{
+    struct card *card = self;
+    enum loam_error error = virtio_net_load(&card->net, reader, card->transport, diag);
+
+    if (error == LOAM_OK) {
+        virtio_mmio_replay(&card->net.mmio);
+    }
+    return error;
+}
+
 static void close_card(void *self)
 {
     struct card *card = self;
@@ -86,8 +106,8 @@ static void close_card(void *self)
 
 enum loam_error device_net_open(const struct line_net *line, struct device *device, struct loam_diag *diag)
 {
-    static const struct device_operations operations = {"virtio-net-device", attach, detach, quiesce, resume,
-                                                        close_card};
+    static const struct device_operations operations = {
+        "virtio-net-device", attach, detach, quiesce, resume, save, load, close_card};
     struct card *card = calloc(1, sizeof *card);
 
     if (card == NULL) {

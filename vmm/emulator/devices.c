@@ -160,6 +160,23 @@ void devices_resume(struct devices *devices)
     }
 }
 
+void devices_save(const struct devices *devices, struct state_writer *writer)
+{
+    for (uint32_t i = 0; i < devices->count; i++) {
+        devices->list[i].operations->save(devices->list[i].self, writer);
+    }
+}
+
+enum loam_error devices_load(const struct devices *devices, struct state_reader *reader, struct loam_diag *diag)
+{
+    enum loam_error error = LOAM_OK;
+
+    for (uint32_t i = 0; error == LOAM_OK && i < devices->count; i++) {
+        error = devices->list[i].operations->load(devices->list[i].self, reader, diag);
+    }
+    return error;
+}
+
 bool devices_balloon(struct devices *devices, uint64_t *bytes)
 {
     *bytes = devices->balloon != NULL ? device_balloon_bytes(devices->balloon) : 0;

@@ -63,6 +63,11 @@ bool devices_detach(struct devices *devices);
 void devices_quiesce(struct devices *devices);
 void devices_resume(struct devices *devices);
 
+/* Written down, and read again: state.h. They are attached and quiet, and no vCPU runs. */
+void devices_save(const struct devices *devices, struct state_writer *writer);
+LOAM_MUST_USE enum loam_error devices_load(const struct devices *devices, struct state_reader *reader,
+                                           struct loam_diag *diag);
+
 /* What the guest has of its memory, and shall have; false: there is no balloon. */
 bool devices_balloon(struct devices *devices, uint64_t *bytes);
 bool devices_set_balloon(struct devices *devices, uint64_t bytes);

@@ -8,6 +8,7 @@
 #include "guest/abi.h"
 #include "vmm/account.h"
 #include "vmm/emulator/memory_files.h"
+#include "vmm/emulator/move.h"
 #include "vmm/kick.h"
 #include "vmm/lasting.h"
 #include "vmm/printable.h"
@@ -25,6 +26,12 @@
 /* A guest that resets itself so often in a row, so soon after each start, would do it for ever. */
 #define QUICK_RESET_MAX          10u
 #define QUICK_RESET_MILLISECONDS 1000
+
+/* For which a guest that is sent may stand, unless it is said otherwise; as QEMU has it. */
+#define DOWNTIME_MILLISECONDS 300u
+
+/* From one kick to the next of a thread that is told to give up. */
+#define MOVE_CALL_MILLISECONDS 10
 
 /* The one that makes lives; the main thread, and devices' threads look at memory. */
 #define OWN_THREADS 1u
@@ -51,7 +58,11 @@ struct domain {
     struct chardev *chardevs[LINE_CHARDEV_MAX];
     enum domain_state state;
     struct actions actions;
-    bool has_ended; /* the machine has stopped, and its vCPUs rest */
+    struct move move;
+    struct domain_migration how;
+    bool was_running; /* before it was sent; or, of one that comes, that it is to run */
+    char move_error[sizeof((struct loam_diag *)0)->text];
+    bool has_ended; /* the machine has stopped, and its vCPUs rest; or there is none yet */
     bool is_over;
     int exit_status;
     /* The next life. */
@@ -68,8 +79,9 @@ struct domain {
 };
 
 static const char *const state_names[DOMAIN_STATE_COUNT] = {
-    [DOMAIN_PRELAUNCH] = "prelaunch", [DOMAIN_RUNNING] = "running",         [DOMAIN_PAUSED] = "paused",
-    [DOMAIN_SHUTDOWN] = "shutdown",   [DOMAIN_PANICKED] = "guest-panicked", [DOMAIN_BROKEN] = "internal-error",
+    [DOMAIN_PRELAUNCH] = "prelaunch",     [DOMAIN_INMIGRATE] = "inmigrate",     [DOMAIN_RUNNING] = "running",
+    [DOMAIN_PAUSED] = "paused",           [DOMAIN_POSTMIGRATE] = "postmigrate", [DOMAIN_SHUTDOWN] = "shutdown",
+    [DOMAIN_PANICKED] = "guest-panicked", [DOMAIN_BROKEN] = "internal-error",
 };
 
 const char *domain_state_name(enum domain_state state)
@@ -238,6 +250,30 @@ static void note_losses(const struct domain *domain)
     }
 }
 
+static enum loam_error make_threads(struct domain *domain, struct loam_diag *diag)
+{
+    enum loam_error error = LOAM_OK;
+
+    if (domain->threads == NULL) {
+        error = lasting_create(domain->line->vcpu_count, "CPU ", "/KVM", &domain->threads, diag);
+    }
+    domain->launch.config.threads = domain->threads;
+    return error;
+}
+
+static enum loam_error make_machine(struct domain *domain, struct loam_diag *diag)
+{
+    enum loam_error error = launch_make_machine(&domain->launch, diag);
+
+    return error == LOAM_OK ? devices_attach(domain->devices, &domain->launch, diag) : error;
+}
+
+static enum loam_error start_machine(struct domain *domain, struct loam_diag *diag)
+{
+    machine_pause(domain->launch.machine);
+    return machine_start(domain->launch.machine, diag);
+}
+
 /* Up to vCPUs that stand before their first instruction. */
 static enum loam_error make_life(struct domain *domain, struct loam_diag *diag)
 {
@@ -246,21 +282,13 @@ static enum loam_error make_life(struct domain *domain, struct loam_diag *diag)
     if (error == LOAM_OK) {
         error = launch_load(&domain->launch, diag);
     }
-    if (error == LOAM_OK && domain->threads == NULL) {
-        error = lasting_create(domain->line->vcpu_count, "CPU ", "/KVM", &domain->threads, diag);
+    if (error == LOAM_OK) {
+        error = make_threads(domain, diag);
     }
     if (error == LOAM_OK) {
-        domain->launch.config.threads = domain->threads;
-        error = launch_make_machine(&domain->launch, diag);
+        error = make_machine(domain, diag);
     }
-    if (error == LOAM_OK) {
-        error = devices_attach(domain->devices, &domain->launch, diag);
-    }
-    if (error == LOAM_OK) {
-        machine_pause(domain->launch.machine);
-        error = machine_start(domain->launch.machine, diag);
-    }
-    return error;
+    return error == LOAM_OK ? start_machine(domain, diag) : error;
 }
 
 /* false: a device's thread cannot be ended, and all that it uses has to stay. */
@@ -348,7 +376,7 @@ static void begin_reset(struct domain *domain, bool is_guests)
 {
     struct loam_diag diag = {0};
 
-    if (domain->is_renewing || domain->is_over) {
+    if (domain->is_renewing || domain->is_over || domain->state == DOMAIN_INMIGRATE || !move_is_idle(&domain->move)) {
         return;
     }
     if (domain->state != DOMAIN_RUNNING) {
@@ -393,7 +421,32 @@ static void end_reset(struct domain *domain)
     }
 }
 
+/* --- How far a migration is ---------------------------------------------------------------------------------------- */
+
+static void tell_move(struct domain *domain, const char *status)
+{
+    if (domain->how.has_events) {
+        tell(domain, "MIGRATION", json_pack("{ss}", "status", status));
+    }
+}
+
+static void become_move(struct domain *domain, enum move_status status)
+{
+    domain->move.status = status;
+    tell_move(domain, move_status_name(status));
+}
+
 /* --- The end of a life ---------------------------------------------------------------------------------------------- */
+
+/* A guest that has ended is not sent. */
+static void abort_move(struct domain *domain)
+{
+    if (!move_is_idle(&domain->move)) {
+        move_abort(&domain->move);
+        snprintf(domain->move_error, sizeof domain->move_error, "the guest has ended while it was sent");
+        become_move(domain, MOVE_FAILED);
+    }
+}
 
 static void judge_reset(struct domain *domain)
 {
@@ -460,6 +513,7 @@ static void judge(struct domain *domain)
 {
     struct machine_result result;
 
+    abort_move(domain);
     machine_wait(domain->launch.machine, &result);
     domain->has_ended = true;
     switch (result.reason) {
@@ -545,10 +599,10 @@ static enum loam_error set_up(struct domain *domain, struct loam_diag *diag)
 {
     enum loam_error error;
 
-    if (domain->line->is_incoming) {
-        return loam_fail(
-            diag, LOAM_ERROR_INVALID,
-            "-incoming: a guest can be neither saved nor received: start it anew (virsh start --force-boot)");
+    enum loam_error moved = move_init(&domain->move, diag);
+
+    if (moved != LOAM_OK) {
+        return moved;
     }
     domain->renewed_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (domain->renewed_fd < 0) {
@@ -573,6 +627,7 @@ enum loam_error domain_create(const struct domain_config *config, struct domain 
     made->config = *config;
     made->line = config->line;
     made->renewed_fd = -1;
+    made->move.done_fd = made->move.fd = -1;
     made->actions = (struct actions){
         .reboot = config->line->no_reboot ? ACTION_SHUTDOWN : ACTION_RESET,
         .shutdown = config->line->no_shutdown ? ACTION_PAUSE : ACTION_POWEROFF,
@@ -587,9 +642,32 @@ enum loam_error domain_create(const struct domain_config *config, struct domain 
     return LOAM_OK;
 }
 
+static enum loam_error confine(struct domain *domain, struct loam_diag *diag)
+{
+    return domain->config.confine != NULL ? domain->config.confine(domain->config.confine_self, diag) : LOAM_OK;
+}
+
+/* The guest is to come: there is memory for it, and threads. */
+static enum loam_error make_room(struct domain *domain, struct loam_diag *diag)
+{
+    enum loam_error error = make_memory(domain, diag);
+
+    domain->state = DOMAIN_INMIGRATE;
+    domain->has_ended = true;
+    return error == LOAM_OK ? make_threads(domain, diag) : error;
+}
+
 enum loam_error domain_make(struct domain *domain, struct loam_diag *diag)
 {
-    enum loam_error error = make_life(domain, diag);
+    enum loam_error error;
+
+    if (domain->line->is_incoming) {
+        return make_room(domain, diag);
+    }
+    error = confine(domain, diag);
+    if (error == LOAM_OK) {
+        error = make_life(domain, diag);
+    }
 
     if (error == LOAM_OK) {
         note_tune(domain);
@@ -600,7 +678,7 @@ enum loam_error domain_make(struct domain *domain, struct loam_diag *diag)
 
 void domain_go(struct domain *domain)
 {
-    if (!domain->line->starts_paused) {
+    if (!domain->line->starts_paused && !domain->line->is_incoming) {
         (void)!domain_cont(domain, NULL);
     }
 }
@@ -614,6 +692,7 @@ bool domain_destroy(struct domain *domain)
     if (domain->is_renewing) {
         kick_join(&domain->renewer);
     }
+    move_end(&domain->move);
     if (!end_life(domain)) {
         return false;
     }
@@ -629,6 +708,219 @@ bool domain_destroy(struct domain *domain)
     }
     free(domain);
     return true;
+}
+
+/* --- Migration ----------------------------------------------------------------------------------------------------- */
+
+static enum loam_error save_devices(void *self, struct state_writer *writer, struct loam_diag *diag)
+{
+    struct domain *domain = self;
+
+    (void)diag;
+    devices_save(domain->devices, writer);
+    return LOAM_OK;
+}
+
+static enum loam_error load_devices(void *self, struct state_reader *reader, struct loam_diag *diag)
+{
+    struct domain *domain = self;
+
+    return devices_load(domain->devices, reader, diag);
+}
+
+/* It is here still, and as it was. */
+static void fail_move(struct domain *domain, enum move_status status, const struct loam_diag *diag)
+{
+    snprintf(domain->move_error, sizeof domain->move_error, "%s", status == MOVE_FAILED ? diag->text : "");
+    become_move(domain, status);
+    if (status == MOVE_FAILED) {
+        say("migrate: %s", diag->text);
+    }
+    if (domain->was_running && domain->state == DOMAIN_PAUSED) {
+        (void)!domain_cont(domain, NULL);
+    }
+}
+
+/* What it has written since is sent while it stands. */
+static void stand_and_send(struct domain *domain)
+{
+    struct loam_diag diag = {0};
+
+    domain->move.stood_milliseconds = now_milliseconds();
+    domain_stop(domain);
+    if (move_send_rest(&domain->move, &diag) != LOAM_OK) {
+        fail_move(domain, MOVE_FAILED, &diag);
+    }
+}
+
+static void finish_move(struct domain *domain)
+{
+    struct loam_diag diag = {0};
+
+    become_move(domain, MOVE_DEVICE);
+    if (move_finish(&domain->move, domain->how.has_return_path, &diag) != LOAM_OK) {
+        fail_move(domain, MOVE_FAILED, &diag);
+    }
+}
+
+/* Out of what came, with the devices of this process. */
+static enum loam_error settle_in(struct domain *domain, struct loam_diag *diag)
+{
+    struct launch *launch = &domain->launch;
+    enum loam_error error = machine_state_check(move_received(&domain->move), diag);
+
+    launch->state = move_received(&domain->move);
+    if (error == LOAM_OK) {
+        error = state_memory_load(launch->memory, launch->state, diag);
+    }
+    if (error == LOAM_OK) {
+        error = confine(domain, diag);
+    }
+    if (error == LOAM_OK) {
+        error = make_machine(domain, diag);
+    }
+    if (error == LOAM_OK) {
+        devices_quiesce(domain->devices);
+        error = launch_make_going(launch, load_devices, domain, diag);
+    }
+    if (error == LOAM_OK) {
+        error = start_machine(domain, diag);
+    }
+    return error == LOAM_OK && domain->how.has_return_path ? move_give_word(&domain->move, diag) : error;
+}
+
+static void arrive(struct domain *domain, enum loam_error error, struct loam_diag *diag)
+{
+    if (error == LOAM_OK) {
+        error = settle_in(domain, diag);
+    }
+    if (error != LOAM_OK) {
+        say("migrate-incoming: %s", diag->text);
+        snprintf(domain->move_error, sizeof domain->move_error, "%s", diag->text);
+        become_move(domain, MOVE_FAILED);
+        leave(domain, EXIT_FAILURE);
+        return;
+    }
+    domain->has_ended = false;
+    domain->state = DOMAIN_PAUSED;
+    domain->born_milliseconds = now_milliseconds();
+    become_move(domain, MOVE_COMPLETED);
+    if (domain->was_running) {
+        (void)!domain_cont(domain, NULL);
+    }
+}
+
+static void turn_move(struct domain *domain)
+{
+    struct loam_diag diag = {0};
+
+    switch (move_turn(&domain->move, &diag)) {
+    case MOVE_NEWS_MEMORY_SENT:
+        stand_and_send(domain);
+        break;
+    case MOVE_NEWS_REST_SENT:
+        if (domain->how.pauses_before_switchover) {
+            become_move(domain, MOVE_PRE_SWITCHOVER);
+        } else {
+            finish_move(domain);
+        }
+        break;
+    case MOVE_NEWS_SENT:
+        domain->state = DOMAIN_POSTMIGRATE;
+        become_move(domain, MOVE_COMPLETED);
+        break;
+    case MOVE_NEWS_RECEIVED:
+        arrive(domain, LOAM_OK, &diag);
+        break;
+    case MOVE_NEWS_FAILED:
+        if (domain->state == DOMAIN_INMIGRATE) {
+            arrive(domain, LOAM_ERROR_INVALID, &diag);
+        } else {
+            fail_move(domain, atomic_load(&domain->move.must_end) ? MOVE_CANCELLED : MOVE_FAILED, &diag);
+        }
+        break;
+    default:
+        break;
+    }
+}
+
+enum loam_error domain_migrate(struct domain *domain, int fd, struct loam_diag *diag)
+{
+    const struct snapshot_source source = {
+        .memory = domain->launch.memory, .machine = domain->launch.machine, .save = save_devices, .self = domain};
+    enum loam_error error = LOAM_OK;
+
+    if (domain->is_renewing || domain->has_ended) {
+        error = loam_fail(diag, LOAM_ERROR_NOT_PERMITTED, "migrate: there is no guest to be sent");
+    } else if (launch_is_selftest(&domain->launch)) {
+        error = loam_fail(diag, LOAM_ERROR_NOT_PERMITTED,
+                          "migrate: the self-test cannot be sent: its host's half is this process");
+    } else if (!move_is_idle(&domain->move)) {
+        error = loam_fail(diag, LOAM_ERROR_BUSY, "migrate: the guest is being sent already");
+    }
+    if (error != LOAM_OK) {
+        close(fd);
+        return error;
+    }
+    domain->was_running = domain->state == DOMAIN_RUNNING;
+    domain->move_error[0] = '\0';
+    tell_move(domain, "setup");
+    become_move(domain, MOVE_ACTIVE);
+    error = move_send(
+        &domain->move, fd, &source, domain->was_running,
+        domain->how.downtime_milliseconds != 0 ? domain->how.downtime_milliseconds : DOWNTIME_MILLISECONDS, diag);
+    if (error != LOAM_OK) {
+        fail_move(domain, MOVE_FAILED, diag);
+    }
+    return error;
+}
+
+enum loam_error domain_migrate_continue(struct domain *domain, struct loam_diag *diag)
+{
+    if (domain->move.status != MOVE_PRE_SWITCHOVER) {
+        return loam_fail(diag, LOAM_ERROR_NOT_PERMITTED, "migrate-continue: nothing waits for it: migration is %s",
+                         move_status_name(domain->move.status));
+    }
+    finish_move(domain);
+    return LOAM_OK;
+}
+
+void domain_migrate_cancel(struct domain *domain)
+{
+    const struct loam_diag none = {0};
+
+    if (domain->move.status == MOVE_PRE_SWITCHOVER) {
+        move_cancel(&domain->move);
+        fail_move(domain, MOVE_CANCELLED, &none);
+    } else if (!move_is_idle(&domain->move) && domain->state != DOMAIN_INMIGRATE) {
+        move_cancel(&domain->move);
+    }
+}
+
+enum loam_error domain_migrate_incoming(struct domain *domain, const char *uri, struct loam_diag *diag)
+{
+    enum loam_error error;
+
+    if (domain->state != DOMAIN_INMIGRATE || domain->move.status != MOVE_NONE) {
+        return loam_fail(diag, LOAM_ERROR_NOT_PERMITTED,
+                         "migrate-incoming: no guest is waited for: -incoming defer says that one is");
+    }
+    error = move_receive(&domain->move, uri, domain->launch.memory, diag);
+    if (error == LOAM_OK) {
+        tell_move(domain, "setup");
+        become_move(domain, MOVE_ACTIVE);
+    }
+    return error;
+}
+
+void domain_set_migration(struct domain *domain, const struct domain_migration *how)
+{
+    domain->how = *how;
+}
+
+json_t *domain_migration(const struct domain *domain)
+{
+    return move_json(&domain->move, domain->move_error);
 }
 
 /* --- Turns ----------------------------------------------------------------------------------------------------------- */
@@ -664,6 +956,10 @@ size_t domain_poll(struct domain *domain, struct pollfd fds[DOMAIN_POLL_MAX], in
     } else if (!domain->has_ended) {
         fds[count++] = (struct pollfd){.fd = machine_stop_fd(domain->launch.machine), .events = POLLIN};
     }
+    fds[count++] = (struct pollfd){.fd = move_fd(&domain->move), .events = POLLIN};
+    if (atomic_load(&domain->move.must_end) && domain->move.has_thread) {
+        *timeout_milliseconds = MOVE_CALL_MILLISECONDS; /* until it has heard */
+    }
     count += devices_poll(domain->devices, fds + count, timeout_milliseconds);
     for (uint32_t i = 0; i < domain->line->chardev_count; i++) {
         if (domain->chardevs[i] != NULL) {
@@ -688,6 +984,7 @@ void domain_turn(struct domain *domain)
     } else if (!domain->is_renewing && !domain->has_ended && is_readable(machine_stop_fd(domain->launch.machine))) {
         judge(domain);
     }
+    turn_move(domain);
     devices_turn(domain->devices);
     for (uint32_t i = 0; i < domain->line->chardev_count; i++) {
         if (domain->chardevs[i] != NULL) {
@@ -713,6 +1010,13 @@ enum loam_error domain_cont(struct domain *domain, struct loam_diag *diag)
         return loam_fail(diag, LOAM_ERROR_NOT_PERMITTED,
                          "the guest has ended its life (%s), and cannot go on: system_reset gives it another",
                          domain_state_name(domain->state));
+    }
+    if (domain->state == DOMAIN_INMIGRATE) {
+        domain->was_running = true; /* once it has come */
+        return LOAM_OK;
+    }
+    if (!move_is_idle(&domain->move) && domain->state == DOMAIN_PAUSED) {
+        return loam_fail(diag, LOAM_ERROR_BUSY, "the guest is being sent: migrate_cancel first");
     }
     if (domain->state != DOMAIN_RUNNING) {
         domain->state = DOMAIN_RUNNING;

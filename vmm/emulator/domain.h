@@ -36,15 +36,17 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#define DOMAIN_POLL_MAX (1 + DEVICES_POLL_MAX + LINE_CHARDEV_MAX * CHARDEV_POLL_MAX)
+#define DOMAIN_POLL_MAX (2 + DEVICES_POLL_MAX + LINE_CHARDEV_MAX * CHARDEV_POLL_MAX)
 
 /* Opaque. */
 struct domain;
 
 enum domain_state {
     DOMAIN_PRELAUNCH, /* it has not begun its life */
+    DOMAIN_INMIGRATE, /* nor has it come yet */
     DOMAIN_RUNNING,
     DOMAIN_PAUSED,
+    DOMAIN_POSTMIGRATE, /* it has gone to another process, and stands here as it went */
     /* These three have ended their life: a reset gives them another. */
     DOMAIN_SHUTDOWN,
     DOMAIN_PANICKED,
@@ -52,13 +54,16 @@ enum domain_state {
     DOMAIN_STATE_COUNT
 };
 
-/* As QMP calls it: "prelaunch", "running", "paused", "shutdown", "guest-panicked", "internal-error". */
+/* As QMP calls it: "prelaunch", "inmigrate", "running", "paused", "postmigrate", "shutdown", "guest-panicked", "internal-error". */
 const char *domain_state_name(enum domain_state state);
 
 struct domain_config {
     const struct line *line; /* outlives the domain */
     int end_fd;              /* readable when the process is told to end: memory is made no further then */
     struct device_news news; /* also of the domain's own events */
+    /* Before any of the guest's instructions, but after it has come: what is not needed any more is given up. */
+    enum loam_error (*confine)(void *self, struct loam_diag *diag);
+    void *confine_self;
 };
 
 /*
@@ -68,7 +73,10 @@ struct domain_config {
 LOAM_MUST_USE enum loam_error domain_create(const struct domain_config *config, struct domain **domain,
                                             struct loam_diag *diag);
 
-/* The first life, up to vCPU threads that stand before their first instruction. Once. Errors as above. */
+/*
+ * The first life, up to vCPU threads that stand before their first instruction, or up to the memory of a guest that comes by
+ * domain_migrate_incoming. Once. Errors as above.
+ */
 LOAM_MUST_USE enum loam_error domain_make(struct domain *domain, struct loam_diag *diag);
 
 /* Begin, unless the command line wants it to wait for domain_cont. */
@@ -107,6 +115,34 @@ void domain_end(struct domain *domain, const char *reason);
  */
 LOAM_MUST_USE enum loam_error domain_set_action(struct domain *domain, const char *reboot, const char *shutdown,
                                                 const char *panic, struct loam_diag *diag);
+
+/* --- Migration --------------------------------------------------------------------------------------------------- */
+
+/*
+ * Send the guest to fd, which becomes the domain's: its memory, in rounds while it runs, and then the rest, for which it stands, and
+ * which waits for domain_migrate_continue if it is to. LOAM_ERROR_NOT_PERMITTED: there is none
+ * that could be sent; LOAM_ERROR_BUSY: one is sent already.
+ */
+LOAM_MUST_USE enum loam_error domain_migrate(struct domain *domain, int fd, struct loam_diag *diag);
+LOAM_MUST_USE enum loam_error domain_migrate_continue(struct domain *domain, struct loam_diag *diag);
+
+/* The guest goes on here, if it ran. No effect if none is sent. */
+void domain_migrate_cancel(struct domain *domain);
+
+/* Of a domain that was begun with -incoming defer: as move_receive. */
+LOAM_MUST_USE enum loam_error domain_migrate_incoming(struct domain *domain, const char *uri, struct loam_diag *diag);
+
+/* How, as QEMU's capabilities of these names have it; from the next one on. */
+struct domain_migration {
+    bool has_events;                /* MIGRATION tells how far it is */
+    bool pauses_before_switchover;  /* see above */
+    bool has_return_path;           /* who sends keeps the guest until who receives has it, and says so */
+    uint32_t downtime_milliseconds; /* for which a guest that ran may stand; 0: 300 */
+};
+void domain_set_migration(struct domain *domain, const struct domain_migration *how);
+
+/* As QEMU's query-migrate. */
+json_t *domain_migration(const struct domain *domain);
 
 /* --- Queries ----------------------------------------------------------------------------------------------------- */
 

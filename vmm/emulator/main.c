@@ -181,8 +181,9 @@ static bool has_user_network(const struct line *line)
 }
 
 /* All that is needed is open, for every life of the guest. */
-static enum loam_error confine(const struct emulator *emulator, struct loam_diag *diag)
+static enum loam_error confine(void *self, struct loam_diag *diag)
 {
+    const struct emulator *emulator = self;
     const char *paths[PATH_COUNT_MAX];
     const struct sandbox_needs needs = {.is_domain = true,
                                         .has_network = has_user_network(emulator->line),
@@ -194,8 +195,11 @@ static enum loam_error confine(const struct emulator *emulator, struct loam_diag
 
 static enum loam_error start_domain(struct emulator *emulator, struct loam_diag *diag)
 {
-    const struct domain_config config = {
-        .line = emulator->line, .end_fd = session_fd(&emulator->session), .news = {tell, emulator}};
+    const struct domain_config config = {.line = emulator->line,
+                                         .end_fd = session_fd(&emulator->session),
+                                         .news = {tell, emulator},
+                                         .confine = confine,
+                                         .confine_self = emulator};
     enum loam_error error = standard_start(diag);
 
     if (error == LOAM_OK) {
@@ -206,9 +210,6 @@ static enum loam_error start_domain(struct emulator *emulator, struct loam_diag 
     }
     if (error == LOAM_OK) {
         error = daemon_prepare(&emulator->daemon, diag);
-    }
-    if (error == LOAM_OK) {
-        error = confine(emulator, diag);
     }
     if (error == LOAM_OK) {
         error = domain_make(emulator->domain, diag);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "vmm/gdb_listener.h"
+#include "vmm/listener.h"
 
 #include <arpa/inet.h>
 #include <criterion/criterion.h>
@@ -15,7 +15,7 @@
 
 static char folder[] = "/tmp/loam-gdb-XXXXXX";
 static char path[64];
-static struct gdb_listener listener;
+static struct listener listener;
 static struct loam_diag diag;
 
 static void set_up(void)
@@ -27,11 +27,11 @@ static void set_up(void)
 
 static void tear_down(void)
 {
-    gdb_listener_close(&listener);
+    listener_close(&listener);
     cr_expect_eq(rmdir(folder), 0, "something was left in %s", folder);
 }
 
-TestSuite(gdb_listener, .init = set_up, .fini = tear_down, .timeout = 30);
+TestSuite(listener, .init = set_up, .fini = tear_down, .timeout = 30);
 
 static int connect_path(void)
 {
@@ -45,78 +45,78 @@ static int connect_path(void)
 
 static void expect_refused(const char *where, enum loam_error error, const char *why)
 {
-    cr_expect_eq(gdb_listener_open(where, &listener, &diag), error, "%s: %s", where, diag.text);
+    cr_expect_eq(listener_open("--gdb", where, &listener, &diag), error, "%s: %s", where, diag.text);
     cr_expect_not_null(strstr(diag.text, why), "%s", diag.text);
     cr_expect_eq(listener.fd, -1);
 }
 
-Test(gdb_listener, makes_a_socket_that_is_its_owners_alone)
+Test(listener, makes_a_socket_that_is_its_owners_alone)
 {
     struct stat status;
     int fd, accepted;
 
     umask(0);
-    cr_assert_eq(gdb_listener_open(path, &listener, &diag), LOAM_OK, "%s", diag.text);
+    cr_assert_eq(listener_open("--gdb", path, &listener, &diag), LOAM_OK, "%s", diag.text);
     cr_expect_str_eq(listener.name, path);
     cr_assert_eq(stat(path, &status), 0);
     cr_expect_eq(status.st_mode, S_IFSOCK | 0600);
-    cr_expect_eq(gdb_listener_accept(&listener), -1, "nobody has come");
+    cr_expect_eq(listener_accept(&listener), -1, "nobody has come");
     fd = connect_path();
-    accepted = gdb_listener_accept(&listener);
+    accepted = listener_accept(&listener);
     cr_expect_geq(accepted, 0);
     cr_expect_eq(fcntl(accepted, F_GETFL) & O_NONBLOCK, O_NONBLOCK);
     cr_expect_eq(fcntl(accepted, F_GETFD) & FD_CLOEXEC, FD_CLOEXEC);
     close(accepted);
     close(fd);
-    gdb_listener_close(&listener);
+    listener_close(&listener);
     cr_expect_neq(access(path, F_OK), 0, "it goes with the listener");
 }
 
-Test(gdb_listener, takes_the_place_of_one_that_was_left_behind)
+Test(listener, takes_the_place_of_one_that_was_left_behind)
 {
-    cr_assert_eq(gdb_listener_open(path, &listener, &diag), LOAM_OK);
+    cr_assert_eq(listener_open("--gdb", path, &listener, &diag), LOAM_OK);
     close(listener.fd); /* as a process that was killed */
-    cr_expect_eq(gdb_listener_open(path, &listener, &diag), LOAM_OK, "%s", diag.text);
+    cr_expect_eq(listener_open("--gdb", path, &listener, &diag), LOAM_OK, "%s", diag.text);
 }
 
-Test(gdb_listener, leaves_alone_what_is_not_its_own)
+Test(listener, leaves_alone_what_is_not_its_own)
 {
-    struct gdb_listener other;
+    struct listener other;
     int fd;
 
-    cr_assert_eq(gdb_listener_open(path, &other, &diag), LOAM_OK);
+    cr_assert_eq(listener_open("--gdb", path, &other, &diag), LOAM_OK);
     expect_refused(path, LOAM_ERROR_OVERLAP, "somebody else listens there");
     fd = connect_path(); /* and still does */
     close(fd);
-    gdb_listener_close(&other);
+    listener_close(&other);
     fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
     close(fd);
     expect_refused(path, LOAM_ERROR_OVERLAP, "somebody else");
     cr_expect_eq(unlink(path), 0, "a file is no socket");
 }
 
-Test(gdb_listener, listens_at_a_port_of_this_host_alone)
+Test(listener, listens_at_a_port_of_this_host_alone)
 {
     struct sockaddr_in address;
     socklen_t length = sizeof address;
-    struct gdb_listener other;
+    struct listener other;
     int fd, accepted;
 
-    cr_assert_eq(gdb_listener_open("0", &listener, &diag), LOAM_OK, "%s", diag.text);
+    cr_assert_eq(listener_open("--gdb", "0", &listener, &diag), LOAM_OK, "%s", diag.text);
     cr_assert_eq(getsockname(listener.fd, (struct sockaddr *)&address, &length), 0);
     cr_expect_eq(address.sin_addr.s_addr, htonl(INADDR_LOOPBACK));
     cr_expect_eq(strncmp(listener.name, "127.0.0.1:", 10), 0, "%s", listener.name);
     cr_expect_eq(strtoul(listener.name + 10, NULL, 10), ntohs(address.sin_port));
-    cr_expect_eq(gdb_listener_open(listener.name + 10, &other, &diag), LOAM_ERROR_OVERLAP, "%s", diag.text);
+    cr_expect_eq(listener_open("--gdb", listener.name + 10, &other, &diag), LOAM_ERROR_OVERLAP, "%s", diag.text);
     fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     cr_assert_eq(connect(fd, (const struct sockaddr *)&address, sizeof address), 0);
-    accepted = gdb_listener_accept(&listener);
+    accepted = listener_accept(&listener);
     cr_expect_geq(accepted, 0);
     close(accepted);
     close(fd);
 }
 
-Test(gdb_listener, refuses_what_is_neither)
+Test(listener, refuses_what_is_neither)
 {
     char longest[200];
 

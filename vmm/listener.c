@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "vmm/gdb_listener.h"
+#include "vmm/listener.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -14,14 +14,16 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-static enum loam_error failed(const char *where, const char *call, struct loam_diag *diag)
+static enum loam_error failed(const struct listener *listener, const char *where, const char *call,
+                              struct loam_diag *diag)
 {
-    return loam_fail(diag, LOAM_ERROR_SYSTEM, "--gdb %s: %s", where, call);
+    return loam_fail(diag, LOAM_ERROR_SYSTEM, "%s %s: %s", listener->option, where, call);
 }
 
-static enum loam_error in_use(const char *where, struct loam_diag *diag)
+static enum loam_error in_use(const struct listener *listener, const char *where, struct loam_diag *diag)
 {
-    return loam_fail(diag, LOAM_ERROR_OVERLAP, "--gdb %s: somebody else listens there: give another", where);
+    return loam_fail(diag, LOAM_ERROR_OVERLAP, "%s %s: somebody else listens there: give another", listener->option,
+                     where);
 }
 
 static bool is_number(const char *where)
@@ -31,7 +33,7 @@ static bool is_number(const char *where)
 
 /* --- A port ------------------------------------------------------------------------------------------------------- */
 
-static enum loam_error bind_port(const char *where, struct gdb_listener *listener, struct loam_diag *diag)
+static enum loam_error bind_port(const char *where, struct listener *listener, struct loam_diag *diag)
 {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     unsigned long port = strlen(where) <= 5 ? strtoul(where, NULL, 10) : UINT32_MAX;
@@ -39,17 +41,18 @@ static enum loam_error bind_port(const char *where, struct gdb_listener *listene
     int yes = 1;
 
     if (port > UINT16_MAX) {
-        return loam_fail(diag, LOAM_ERROR_INVALID, "--gdb %s: ports go from 0 (any that is free) to 65535", where);
+        return loam_fail(diag, LOAM_ERROR_INVALID, "%s %s: ports go from 0 (any that is free) to 65535",
+                         listener->option, where);
     }
     address.sin_port = htons((uint16_t)port);
     if (setsockopt(listener->fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes) < 0) {
-        return failed(where, "SO_REUSEADDR", diag);
+        return failed(listener, where, "SO_REUSEADDR", diag);
     }
     if (bind(listener->fd, (const struct sockaddr *)&address, sizeof address) < 0) {
-        return errno == EADDRINUSE ? in_use(where, diag) : failed(where, "bind", diag);
+        return errno == EADDRINUSE ? in_use(listener, where, diag) : failed(listener, where, "bind", diag);
     }
     if (getsockname(listener->fd, (struct sockaddr *)&address, &length) < 0) {
-        return failed(where, "getsockname", diag);
+        return failed(listener, where, "getsockname", diag);
     }
     snprintf(listener->name, sizeof listener->name, "127.0.0.1:%u", (unsigned int)ntohs(address.sin_port));
     return LOAM_OK;
@@ -75,28 +78,28 @@ static void make_room(const struct sockaddr_un *address)
     }
 }
 
-static enum loam_error bind_path(const char *path, struct gdb_listener *listener, struct loam_diag *diag)
+static enum loam_error bind_path(const char *path, struct listener *listener, struct loam_diag *diag)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     size_t length = strlen(path);
 
     if (length == 0 || (strchr(path, ':') != NULL && strchr(path, '/') == NULL)) {
-        return loam_fail(diag, LOAM_ERROR_INVALID, "--gdb %s: give a port, such as 1234, or the path of a socket",
-                         path);
+        return loam_fail(diag, LOAM_ERROR_INVALID, "%s %s: give a port, such as 1234, or the path of a socket",
+                         listener->option, path);
     }
     if (length >= sizeof address.sun_path) {
         return loam_fail(diag, LOAM_ERROR_INVALID,
-                         "--gdb %s: %zu characters, and a socket's path has at most %zu: shorten it", path, length,
-                         sizeof address.sun_path - 1);
+                         "%s %s: %zu characters, and a socket's path has at most %zu: shorten it", listener->option,
+                         path, length, sizeof address.sun_path - 1);
     }
     memcpy(address.sun_path, path, length);
     make_room(&address);
     /* What it is bound to has this mode (less the umask) from the first moment on. */
     if (fchmod(listener->fd, S_IRUSR | S_IWUSR) < 0) {
-        return failed(path, "fchmod", diag);
+        return failed(listener, path, "fchmod", diag);
     }
     if (bind(listener->fd, (const struct sockaddr *)&address, sizeof address) < 0) {
-        return errno == EADDRINUSE ? in_use(path, diag) : failed(path, "bind", diag);
+        return errno == EADDRINUSE ? in_use(listener, path, diag) : failed(listener, path, "bind", diag);
     }
     listener->path = path;
     snprintf(listener->name, sizeof listener->name, "%s", path);
@@ -105,27 +108,27 @@ static enum loam_error bind_path(const char *path, struct gdb_listener *listener
 
 /* ------------------------------------------------------------------------------------------------------------------ */
 
-enum loam_error gdb_listener_open(const char *where, struct gdb_listener *listener, struct loam_diag *diag)
+enum loam_error listener_open(const char *option, const char *where, struct listener *listener, struct loam_diag *diag)
 {
     bool is_port = is_number(where);
     enum loam_error error;
 
-    *listener =
-        (struct gdb_listener){.fd = socket(is_port ? AF_INET : AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)};
+    *listener = (struct listener){
+        .option = option, .fd = socket(is_port ? AF_INET : AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)};
     if (listener->fd < 0) {
-        return failed(where, "socket", diag);
+        return failed(listener, where, "socket", diag);
     }
     error = is_port ? bind_port(where, listener, diag) : bind_path(where, listener, diag);
     if (error == LOAM_OK && listen(listener->fd, 1) < 0) {
-        error = errno == EADDRINUSE ? in_use(where, diag) : failed(where, "listen", diag);
+        error = errno == EADDRINUSE ? in_use(listener, where, diag) : failed(listener, where, "listen", diag);
     }
     if (error != LOAM_OK) {
-        gdb_listener_close(listener);
+        listener_close(listener);
     }
     return error;
 }
 
-void gdb_listener_close(struct gdb_listener *listener)
+void listener_close(struct listener *listener)
 {
     if (listener->fd >= 0) {
         close(listener->fd);
@@ -137,7 +140,7 @@ void gdb_listener_close(struct gdb_listener *listener)
     }
 }
 
-int gdb_listener_accept(const struct gdb_listener *listener)
+int listener_accept(const struct listener *listener)
 {
     int fd = accept4(listener->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
     int yes = 1;
