@@ -67,16 +67,20 @@ _loam() {
     case $before in
     --pages | -p) words='1G 2M thp 4K auto' ;;
     --on-reset) words='fail pass restart' ;;
-    --kernel | --initrd | --trace | --gdb)
+    --clock) words='goes-on jumps' ;;
+    --kernel | --initrd | --trace | --gdb | --control | --restore)
         mapfile -t COMPREPLY < <(compgen -f -- "$word")
         return
         ;;
     --memory | -m | --low-limit | --node | --vcpus | -c | --cmdline | --populate-threads | --timeout | -t | --connect | --ignore) ;;
     *)
         if [ "$COMP_CWORD" -eq 1 ]; then
-            words='run plan domain host place version --help'
+            words='run plan snapshot domain host place version --help'
         elif [[ ${COMP_WORDS[1]} == run || ${COMP_WORDS[1]} == plan ]]; then
-            words="$memory $guest --json --no-tune --on-reset --timeout --trace --gdb --uid --gid --no-sandbox --help"
+            words="$memory $guest --json --no-tune --on-reset --timeout --trace --gdb --control --restore --clock --uid --gid --no-sandbox --help"
+        elif [ "${COMP_WORDS[1]}" = snapshot ]; then
+            words='--json --help'
+            [[ $word == -* ]] || { mapfile -t COMPREPLY < <(compgen -f -- "$word") && return; }
         elif [ "${COMP_WORDS[1]}" = domain ]; then
             words='run show --help'
             if [ "$COMP_CWORD" -gt 2 ]; then
