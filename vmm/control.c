@@ -7,12 +7,13 @@
 #include "vmm/qmp.h"
 
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 /*
- * launch NULL: there is no guest. While is_writing, the writer thread has its machine paused, and memory_fd and state_fd are its
- * own.
+ * launch NULL: there is no guest. While is_writing, the guest, the request and what follows it are the writer's.
  */
 struct control {
     struct listener listener;
@@ -23,40 +24,63 @@ struct control {
     atomic_bool is_writing;
     atomic_bool must_end;
     struct kick_thread writer;
-    int memory_fd, state_fd;
+    struct snapshot_request request;
+    struct snapshot_base base;
+    bool is_logging;                 /* what was written since the snapshot with last_id; nobody's while is_writing */
+    uint8_t last_id[IMAGE_ID_BYTES]; /* likewise */
 };
 
 /* --- A snapshot --------------------------------------------------------------------------------------------------- */
 
 static json_t *figures_of(const struct snapshot_figures *figures)
 {
-    return json_pack("{sssIsIsIsI}", "status", "completed", "memory-bytes", (json_int_t)figures->memory.written_bytes,
-                     "zero-bytes", (json_int_t)figures->memory.zero_bytes, "state-bytes",
-                     (json_int_t)figures->state_bytes, "pause-nanoseconds", (json_int_t)figures->nanoseconds);
+    return json_pack("{sssIsIsIsIsIsI}", "status", "completed", "memory-bytes",
+                     (json_int_t)figures->memory.written_bytes, "zero-bytes", (json_int_t)figures->memory.zero_bytes,
+                     "state-bytes", (json_int_t)figures->state_bytes, "pause-nanoseconds",
+                     (json_int_t)figures->pause_nanoseconds, "nanoseconds", (json_int_t)figures->nanoseconds, "rounds",
+                     (json_int_t)figures->round_count);
+}
+
+static void pause_guest(void *self)
+{
+    machine_pause(((struct control *)self)->launch->machine);
+}
+
+static void resume_guest(void *self)
+{
+    machine_resume(((struct control *)self)->launch->machine);
+}
+
+static void leave_guest(void *self)
+{
+    (void)self;
+}
+
+static enum loam_error write_files(struct control *control, struct snapshot_figures *figures, struct loam_diag *diag)
+{
+    struct launch *launch = control->launch;
+    const struct snapshot_source source = {
+        .memory = launch->memory, .machine = launch->machine, .must_end = &control->must_end};
+    const bool stands = machine_is_pausing(launch->machine);
+    const struct snapshot_pauses pauses = {stands ? leave_guest : pause_guest, stands ? leave_guest : resume_guest,
+                                           control};
+    enum loam_error error = launch_settle(launch)
+                                ? snapshot_write(&source, &pauses, &control->request, control->last_id, figures, diag)
+                                : loam_fail(diag, LOAM_ERROR_INVALID, "the guest's memory was never all there");
+
+    control->is_logging = error == LOAM_OK && control->request.keeps_log;
+    return error;
 }
 
 static void write_snapshot(void *self)
 {
     struct control *control = self;
-    struct launch *launch = control->launch;
-    const struct snapshot_source source = {
-        .memory = launch->memory, .machine = launch->machine, .must_end = &control->must_end};
-    const bool was_paused = machine_is_pausing(launch->machine);
     struct snapshot_figures figures;
     struct loam_diag diag = {0};
-    enum loam_error error;
+    enum loam_error error = write_files(control, &figures, &diag);
 
-    if (launch_settle(launch)) {
-        machine_pause(launch->machine);
-        error = snapshot_write(&source, control->memory_fd, control->state_fd, &figures, &diag);
-    } else {
-        error = loam_fail(&diag, LOAM_ERROR_INVALID, "the guest's memory was never all there");
-    }
-    if (!was_paused) {
-        machine_resume(launch->machine);
-    }
-    close(control->memory_fd);
-    close(control->state_fd);
+    close(control->request.memory_fd);
+    close(control->request.state_fd);
     atomic_store(&control->is_writing, false);
     qmp_event(control->qmp, "LOAM_SNAPSHOT",
               error == LOAM_OK ? figures_of(&figures) : json_pack("{ssss}", "status", "failed", "error", diag.text));
@@ -151,6 +175,45 @@ static void quit(void *self, struct qmp_call *call)
     control->has_quit = true;
 }
 
+static bool read_id(const char *text, uint8_t id[IMAGE_ID_BYTES])
+{
+    unsigned int byte;
+
+    for (size_t i = 0; i < IMAGE_ID_BYTES; i++) {
+        if (text == NULL || sscanf(text + 2 * i, "%2x", &byte) != 1) {
+            return false;
+        }
+        id[i] = (uint8_t)byte;
+    }
+    return true;
+}
+
+/* "parent": {"id", "name"}, of the last snapshot; "track": whether what is written is logged from then on. */
+static bool read_request(struct control *control, struct qmp_call *call)
+{
+    const json_t *parent = json_object_get(call->arguments, "parent");
+    const char *name = json_string_value(json_object_get(parent, "name"));
+
+    control->request = (struct snapshot_request){.keeps_log = json_is_true(json_object_get(call->arguments, "track"))};
+    if (parent == NULL) {
+        return true;
+    }
+    if (!read_id(json_string_value(json_object_get(parent, "id")), control->base.id) || name == NULL ||
+        strlen(name) >= sizeof control->base.name) {
+        qmp_refuse(call, QMP_GENERIC_ERROR, "parent: an object with id and name wanted");
+        return false;
+    }
+    if (!control->is_logging || memcmp(control->base.id, control->last_id, sizeof control->last_id) != 0) {
+        qmp_refuse(call, QMP_GENERIC_ERROR,
+                   "%s is not the last snapshot of this guest, or was not taken with --track: take all of it", name);
+        return false;
+    }
+    strcpy(control->base.name, name);
+    control->request.base = &control->base;
+    control->request.keeps_log = true;
+    return true;
+}
+
 static void snapshot(void *self, struct qmp_call *call)
 {
     struct control *control = self;
@@ -161,9 +224,9 @@ static void snapshot(void *self, struct qmp_call *call)
         qmp_refuse(call, QMP_GENERIC_ERROR, "two descriptors wanted, of files for memory and state");
     } else if (control->launch != NULL && launch_is_selftest(control->launch)) {
         qmp_refuse(call, QMP_GENERIC_ERROR, "the self-test cannot be saved: its host's half is this process");
-    } else if (is_ready(control, call)) {
-        control->memory_fd = memory_fd;
-        control->state_fd = state_fd;
+    } else if (is_ready(control, call) && read_request(control, call)) {
+        control->request.memory_fd = memory_fd;
+        control->request.state_fd = state_fd;
         is_taken = start_writer(control, call);
     }
     if (!is_taken && memory_fd >= 0) {
@@ -241,6 +304,7 @@ void control_close(struct control *control)
 void control_begin(struct control *control, struct launch *launch)
 {
     control->launch = launch;
+    control->is_logging = false;
     atomic_store(&control->must_end, false);
 }
 

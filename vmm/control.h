@@ -3,7 +3,8 @@
  * What a run is told from outside: QMP (qmp.h) at a socket of its own, which only its user can open.
  *
  *     query-status, stop, cont, system_powerdown, quit        as QEMU has them
- *     loam-snapshot      with two descriptors, of empty files for memory and state (snapshot.h); the answer comes at once, and
+ *     loam-snapshot      with two descriptors, of empty files for memory and state (snapshot.h); {"track": true}: what is written
+ *                        from then on is logged; {"parent": {"id", "name"}}: the difference to the last one; the answer comes at once, and
  *                        when all is written, or cannot be, LOAM_SNAPSHOT {"status": "completed", figures} or
  *                        {"status": "failed", "error": why}
  *

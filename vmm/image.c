@@ -12,15 +12,17 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define PAGE_BYTES UINT64_C(4096)
-#define THREAD_MAX 4u
-#define CHUNKS_MAX (UINT64_C(1) << 20) /* 2 TiB of RAM */
+#define PAGE_BYTES  UINT64_C(4096)
+#define PIECE_BYTES UINT64_C(262144)
+#define THREAD_MAX  4u
+#define CHUNKS_MAX  (UINT64_C(1) << 20) /* 2 TiB of RAM */
 
 static const uint8_t zeros[64 * 1024];
 
@@ -86,6 +88,22 @@ enum loam_error image_init(struct image *image, const struct loam_plan *plan, in
         return loam_fail(diag, LOAM_ERROR_SYSTEM, "image: getrandom");
     }
     return make_chunks(image, diag);
+}
+
+void image_set_parent(struct image *image, const uint8_t id[IMAGE_ID_BYTES], const char *name)
+{
+    memcpy(image->parent_id, id, sizeof image->parent_id);
+    snprintf(image->parent_name, sizeof image->parent_name, "%s", name);
+    for (uint64_t i = 0; i < image->chunk_count; i++) {
+        image->chunks[i].kind = IMAGE_PARENT;
+    }
+}
+
+enum loam_error image_make_file(const struct image *image, struct loam_diag *diag)
+{
+    return ftruncate(image->fd, (off_t)end_of(image)) == 0
+               ? LOAM_OK
+               : loam_fail(diag, LOAM_ERROR_SYSTEM, "image: ftruncate to %" PRIu64 " bytes", end_of(image));
 }
 
 void image_release(struct image *image)
@@ -177,20 +195,10 @@ struct walk {
     struct writing *writing;
     struct image_chunk *chunk;
     XXH3_state_t sum;
-    uint64_t at; /* GPA up to which the sum goes */
     uint64_t start;
+    uint8_t *copy; /* of a piece of memory, which may be written to meanwhile */
     bool has_data;
 };
-
-static void add_zeros(struct walk *walk, uint64_t until)
-{
-    while (walk->at < until) {
-        uint64_t left = until - walk->at, bytes = left < sizeof zeros ? left : sizeof zeros;
-
-        XXH3_64bits_update(&walk->sum, zeros, bytes);
-        walk->at += bytes;
-    }
-}
 
 /* Pages have 4096 bytes, and so has all that is compared. */
 static bool is_zero_page(const uint8_t *page)
@@ -207,6 +215,7 @@ static enum loam_error put(struct walk *walk, uint64_t gpa, const uint8_t *bytes
         walk->chunk->pages[i / 64] |= UINT64_C(1) << i % 64;
     }
     walk->has_data = true;
+    XXH3_64bits_update(&walk->sum, bytes, count);
     atomic_fetch_add(&writing->written_bytes, count);
     while (count > 0) {
         ssize_t done = pwrite(writing->image->fd, bytes, count, (off_t)gpa);
@@ -221,16 +230,13 @@ static enum loam_error put(struct walk *walk, uint64_t gpa, const uint8_t *bytes
     return LOAM_OK;
 }
 
-/* A run of memory that is there: its pages that are not zero, as many at once as follow each other. */
-static enum loam_error walk_run(void *self, uint64_t gpa, const uint8_t *bytes, uint64_t count, struct loam_diag *diag)
+/* A piece, which nobody writes to: its pages that are not zero, as many at once as follow each other. */
+static enum loam_error walk_piece(struct walk *walk, uint64_t gpa, const uint8_t *bytes, uint64_t count,
+                                  struct loam_diag *diag)
 {
-    struct walk *walk = self;
     enum loam_error error = LOAM_OK;
     uint64_t first = 0;
 
-    add_zeros(walk, gpa);
-    XXH3_64bits_update(&walk->sum, bytes, count);
-    walk->at = gpa + count;
     for (uint64_t at = 0; error == LOAM_OK && at <= count; at += PAGE_BYTES) {
         if (at == count || is_zero_page(bytes + at)) {
             if (at > first) {
@@ -243,21 +249,37 @@ static enum loam_error walk_run(void *self, uint64_t gpa, const uint8_t *bytes, 
     return error;
 }
 
+/* A run of memory that is there, piece by piece, each of which stays in the processor's cache. */
+static enum loam_error walk_run(void *self, uint64_t gpa, const uint8_t *bytes, uint64_t count, struct loam_diag *diag)
+{
+    struct walk *walk = self;
+    enum loam_error error = LOAM_OK;
+
+    for (uint64_t at = 0, here; error == LOAM_OK && at < count; at += here) {
+        here = count - at < PIECE_BYTES ? count - at : PIECE_BYTES;
+        memcpy(walk->copy, bytes + at, here);
+        error = walk_piece(walk, gpa + at, walk->copy, here, diag);
+    }
+    return error;
+}
+
 static enum loam_error write_chunk(void *self, uint64_t index, struct loam_diag *diag)
 {
     struct writing *writing = self;
     const struct image_place place = image_place(writing->image, index);
     struct image_chunk *chunk = &writing->image->chunks[index];
-    struct walk walk = {.writing = writing, .chunk = chunk, .at = place.gpa, .start = place.gpa};
+    struct walk walk = {.writing = writing, .chunk = chunk, .start = place.gpa, .copy = malloc(PIECE_BYTES)};
     enum loam_error error;
 
     if (writing->must_end != NULL && atomic_load(writing->must_end)) {
+        free(walk.copy);
         return loam_fail(diag, LOAM_ERROR_CANCELLED, "image: the guest has ended before all of it was written");
     }
     XXH3_64bits_reset_withSeed(&walk.sum, place.gpa);
-    error = resident_walk(writing->resident, place.gpa, place.bytes, walk_run, &walk, diag);
+    error = walk.copy != NULL ? resident_walk(writing->resident, place.gpa, place.bytes, walk_run, &walk, diag)
+                              : loam_fail(diag, LOAM_ERROR_SYSTEM, "image: no memory");
+    free(walk.copy);
     if (error == LOAM_OK && walk.has_data) {
-        add_zeros(&walk, place.gpa + place.bytes);
         chunk->sum = XXH3_64bits_digest(&walk.sum);
         chunk->kind = IMAGE_HERE;
     }
@@ -272,10 +294,10 @@ enum loam_error image_write(struct image *image, struct loam_memory *memory, con
     enum loam_error error;
 
     *tally = (struct image_tally){0};
-    if (ftruncate(image->fd, (off_t)end_of(image)) < 0) {
-        return loam_fail(diag, LOAM_ERROR_SYSTEM, "image: ftruncate to %" PRIu64 " bytes", end_of(image));
+    error = image_make_file(image, diag);
+    if (error == LOAM_OK) {
+        error = resident_open(memory, &writing.resident, diag);
     }
-    error = resident_open(memory, &writing.resident, diag);
     if (error == LOAM_OK) {
         error = run_crowd(&crowd, thread_count, diag);
         resident_close(writing.resident);
@@ -285,12 +307,87 @@ enum loam_error image_write(struct image *image, struct loam_memory *memory, con
     return error;
 }
 
+/* --- Pages in the file ---------------------------------------------------------------------------------------------- */
+
+static enum loam_error get(const struct image *image, uint64_t gpa, uint8_t *to, uint64_t count, struct loam_diag *diag)
+{
+    while (count > 0) {
+        ssize_t done = pread(image->fd, to, count, (off_t)gpa);
+
+        if (done == 0) {
+            return loam_fail(diag, LOAM_ERROR_INVALID,
+                             "image: %" PRIu64 " bytes wanted at 0x%" PRIx64 ", and the file ends before: it was cut",
+                             count, gpa);
+        }
+        if (done < 0 && errno != EINTR) {
+            return loam_fail(diag, LOAM_ERROR_SYSTEM, "image: read of %" PRIu64 " bytes at 0x%" PRIx64, count, gpa);
+        }
+        to += done > 0 ? done : 0;
+        gpa += done > 0 ? (uint64_t)done : 0;
+        count -= done > 0 ? (uint64_t)done : 0;
+    }
+    return LOAM_OK;
+}
+
+static bool has_page(const struct image_chunk *chunk, uint64_t page)
+{
+    return (chunk->pages[page / 64] >> page % 64 & 1) != 0;
+}
+
+/* The chunk's own pages, from its file, to where they lie in it; and their sum. */
+static enum loam_error get_pages(const struct image *image, const struct image_chunk *chunk, struct image_place place,
+                                 uint8_t *to, uint64_t *sum, struct loam_diag *diag)
+{
+    const uint64_t page_count = place.bytes / PAGE_BYTES;
+    enum loam_error error = LOAM_OK;
+    XXH3_state_t state;
+
+    XXH3_INITSTATE(&state);
+    XXH3_64bits_reset_withSeed(&state, place.gpa);
+    for (uint64_t page = 0, end; error == LOAM_OK && page < page_count; page = end) {
+        const bool is_own = has_page(chunk, page);
+        uint8_t *at = to + page * PAGE_BYTES;
+
+        for (end = page + 1; end < page_count && has_page(chunk, end) == is_own; end++) {
+        }
+        if (is_own) {
+            error = get(image, place.gpa + page * PAGE_BYTES, at, (end - page) * PAGE_BYTES, diag);
+            XXH3_64bits_update(&state, at, (end - page) * PAGE_BYTES);
+        }
+    }
+    *sum = XXH3_64bits_digest(&state);
+    return error;
+}
+
+static enum loam_error put_page(const struct image *image, const struct image_page *page, struct loam_diag *diag)
+{
+    return pwrite(image->fd, page->bytes, PAGE_BYTES, (off_t)page->gpa) == (ssize_t)PAGE_BYTES
+               ? LOAM_OK
+               : loam_fail(diag, LOAM_ERROR_SYSTEM, "image: write of a page at 0x%" PRIx64, page->gpa);
+}
+
+enum loam_error image_patch(struct image *image, const struct image_page *pages, uint32_t count, uint8_t *buffer,
+                            struct loam_diag *diag)
+{
+    const uint64_t index = image_index(image, pages[0].gpa);
+    const struct image_place place = image_place(image, index);
+    struct image_chunk *chunk = &image->chunks[index];
+    enum loam_error error = LOAM_OK;
+
+    for (uint32_t i = 0; error == LOAM_OK && i < count; i++) {
+        const uint64_t number = (pages[i].gpa - place.gpa) / PAGE_BYTES;
+
+        chunk->pages[number / 64] |= UINT64_C(1) << number % 64;
+        error = put_page(image, &pages[i], diag);
+    }
+    chunk->kind = IMAGE_HERE;
+    return error == LOAM_OK ? get_pages(image, chunk, place, buffer, &chunk->sum, diag) : error;
+}
+
 /* --- What is known of it -------------------------------------------------------------------------------------------- */
 
 void image_save(const struct image *image, struct state_writer *writer)
 {
-    const bool has_parent = image_has_parent(image);
-
     state_begin(writer, STATE_MEMORY, 0);
     state_put(writer, image->id, sizeof image->id);
     state_put(writer, image->parent_id, sizeof image->parent_id);
@@ -305,7 +402,7 @@ void image_save(const struct image *image, struct state_writer *writer)
 
         if (chunk->kind == IMAGE_HERE) {
             state_put_u64(writer, chunk->sum);
-            state_put(writer, chunk->pages, has_parent ? sizeof chunk->pages : 0);
+            state_put(writer, chunk->pages, sizeof chunk->pages);
         }
     }
     state_end(writer);
@@ -343,7 +440,7 @@ static enum loam_error take_chunks(struct image *image, struct state_record *rec
 
         if (chunk->kind == IMAGE_HERE) {
             chunk->sum = state_take_u64(record);
-            state_take(record, chunk->pages, has_parent ? sizeof chunk->pages : 0);
+            state_take(record, chunk->pages, sizeof chunk->pages);
         }
     }
     return state_done(record, diag);
@@ -403,85 +500,31 @@ bool image_is_zero(const struct image *image, uint64_t index)
     return image->chunks[index].kind == IMAGE_ZERO;
 }
 
-static enum loam_error get(const struct image *image, uint64_t gpa, uint8_t *to, uint64_t count, struct loam_diag *diag)
-{
-    while (count > 0) {
-        ssize_t done = pread(image->fd, to, count, (off_t)gpa);
-
-        if (done == 0) {
-            return loam_fail(diag, LOAM_ERROR_INVALID,
-                             "image: %" PRIu64 " bytes wanted at 0x%" PRIx64 ", and the file ends before: it was cut",
-                             count, gpa);
-        }
-        if (done < 0 && errno != EINTR) {
-            return loam_fail(diag, LOAM_ERROR_SYSTEM, "image: read of %" PRIu64 " bytes at 0x%" PRIx64, count, gpa);
-        }
-        to += done > 0 ? done : 0;
-        gpa += done > 0 ? (uint64_t)done : 0;
-        count -= done > 0 ? (uint64_t)done : 0;
-    }
-    return LOAM_OK;
-}
-
-static bool has_page(const struct image_chunk *chunk, uint64_t page)
-{
-    return (chunk->pages[page / 64] >> page % 64 & 1) != 0;
-}
-
-/* Its own pages over those of its parent. */
-static enum loam_error get_pages(const struct image *image, uint64_t index, struct image_place place, uint8_t *to,
-                                 struct loam_diag *diag)
-{
-    const struct image_chunk *chunk = &image->chunks[index];
-    const uint64_t page_count = place.bytes / PAGE_BYTES;
-    enum loam_error error = LOAM_OK;
-
-    for (uint64_t page = 0, end; error == LOAM_OK && page < page_count; page = end) {
-        const bool is_own = has_page(chunk, page);
-
-        for (end = page + 1; end < page_count && has_page(chunk, end) == is_own; end++) {
-        }
-        if (is_own) {
-            error = get(image, place.gpa + page * PAGE_BYTES, to + page * PAGE_BYTES, (end - page) * PAGE_BYTES, diag);
-        }
-    }
-    return error;
-}
-
-static enum loam_error read_here(const struct image *image, uint64_t index, struct image_place place, uint8_t *to,
-                                 bool is_zero, struct loam_diag *diag)
-{
-    enum loam_error error;
-
-    if (!image_has_parent(image)) {
-        return get(image, place.gpa, to, place.bytes, diag);
-    }
-    error = image_read(image->parent, index, to, is_zero, diag);
-    return error == LOAM_OK ? get_pages(image, index, place, to, diag) : error;
-}
-
 enum loam_error image_read(const struct image *image, uint64_t index, void *to, bool is_zero, struct loam_diag *diag)
 {
     const struct image_place place = image_place(image, index);
-    enum loam_error error;
+    const struct image_chunk *chunk;
+    enum loam_error error = LOAM_OK;
+    uint64_t sum;
 
     while (image->chunks[index].kind == IMAGE_PARENT) {
         image = image->parent;
     }
-    if (image->chunks[index].kind == IMAGE_ZERO) {
-        if (!is_zero) {
-            memset(to, 0, place.bytes);
-        }
-        return LOAM_OK;
+    chunk = &image->chunks[index];
+    if (chunk->kind == IMAGE_HERE && image_has_parent(image)) {
+        error = image_read(image->parent, index, to, is_zero, diag);
+    } else if (!is_zero) {
+        memset(to, 0, place.bytes);
     }
-    error = read_here(image, index, place, to, is_zero, diag);
-    if (error == LOAM_OK && XXH3_64bits_withSeed(to, place.bytes, place.gpa) != image->chunks[index].sum) {
-        return loam_fail(diag, LOAM_ERROR_INVALID,
-                         "image: the sum of 0x%" PRIx64 " bytes at GPA 0x%" PRIx64
-                         " is wrong: the file, or one that it follows, is not the one that was written",
-                         place.bytes, place.gpa);
+    if (error != LOAM_OK || chunk->kind == IMAGE_ZERO) {
+        return error;
     }
-    return error;
+    error = get_pages(image, chunk, place, to, &sum, diag);
+    return error != LOAM_OK || sum == chunk->sum ? error
+                                                 : loam_fail(diag, LOAM_ERROR_INVALID,
+                                                             "image: the sum of 0x%" PRIx64 " bytes at GPA 0x%" PRIx64
+                                                             " is wrong: the file is not the one that was written",
+                                                             place.bytes, place.gpa);
 }
 
 /* --- All of it ------------------------------------------------------------------------------------------------------ */

@@ -4,9 +4,9 @@
  * Pages that hold nothing but zeros are holes.
  *
  * RAM is cut into chunks of 2 MiB at multiples of that, in the order of their GPAs; the last of a range may be shorter. What
- * is known of each stands in the state file (record memory): whether it is all zeros, in this file, or as in the image's parent,
- * and a sum of its bytes, begun from its GPA, so that neither a changed bit nor a swapped chunk passes. A chunk of an image with
- * a parent that is in its file has its own pages there, and the others' come from the parent.
+ * is known of each stands in the state file (record memory): whether it is all zeros, in this file, or as in the image's parent.
+ * Of one that is in this file, which of its pages are: the others are zeros or, in an image that has a parent, as they are there;
+ * and a sum of the bytes of its pages, begun from its GPA, so that neither a changed bit nor a swapped page passes.
  *
  *     image_write -> image_save             memory to a file, and what is known of it to the state
  *     image_load -> image_read ...          and back
@@ -32,15 +32,15 @@
 #define IMAGE_NAME_BYTES  4096u
 
 enum image_kind {
-    IMAGE_ZERO,   /* all zeros */
-    IMAGE_HERE,   /* in this image's file; with a parent, those of its pages that chunk.pages names */
+    IMAGE_ZERO, /* all zeros */
+    IMAGE_HERE, /* those of its pages that chunk.pages names are in this image's file; the others are zeros, or the parent's */
     IMAGE_PARENT, /* as in the parent */
     IMAGE_KIND_COUNT
 };
 
 /* page n: bit n % 64 of pages[n / 64] */
 struct image_chunk {
-    uint64_t sum; /* of all of its bytes; 0 with IMAGE_ZERO and IMAGE_PARENT */
+    uint64_t sum; /* of its pages; 0 with IMAGE_ZERO and IMAGE_PARENT */
     uint64_t pages[IMAGE_CHUNK_PAGES / 64];
     uint8_t kind; /* enum image_kind */
 };
@@ -75,6 +75,13 @@ bool image_has_parent(const struct image *image);
  */
 LOAM_MUST_USE enum loam_error image_init(struct image *image, const struct loam_plan *plan, int fd,
                                          struct loam_diag *diag);
+
+/* Every chunk of an image that was initialised is as in its parent, of which this is known. */
+void image_set_parent(struct image *image, const uint8_t id[IMAGE_ID_BYTES], const char *name);
+
+/* The file, which is empty, is as long as it has to be: what image_write does first. LOAM_ERROR_SYSTEM. */
+LOAM_MUST_USE enum loam_error image_make_file(const struct image *image, struct loam_diag *diag);
+
 void image_release(struct image *image);
 
 struct image_tally {
@@ -84,11 +91,24 @@ struct image_tally {
 
 /*
  * All of memory into the image's file, which is empty, by up to thread_count threads (0: as many as processors, up to
- * four). Nobody writes to memory meanwhile. LOAM_ERROR_SYSTEM: the file cannot be written, or there is no memory.
+ * four). What is written to memory meanwhile is in the file or is not, and its sum is that of the file. LOAM_ERROR_SYSTEM: the file cannot be written, or there is no memory.
  * LOAM_ERROR_CANCELLED: *must_end (NULL: never) has become true.
  */
 LOAM_MUST_USE enum loam_error image_write(struct image *image, struct loam_memory *memory, const atomic_bool *must_end,
                                           uint32_t thread_count, struct image_tally *tally, struct loam_diag *diag);
+
+/* A page of RAM, and what it is now. */
+struct image_page {
+    uint64_t gpa;
+    const uint8_t *bytes;
+};
+
+/*
+ * Pages of one chunk, after image_write or image_make_file, are these: up to IMAGE_CHUNK_PAGES of them, in ascending order. buffer: of
+ * IMAGE_CHUNK_BYTES. The file is open for reading too. Errors as image_write.
+ */
+LOAM_MUST_USE enum loam_error image_patch(struct image *image, const struct image_page *pages, uint32_t count,
+                                          uint8_t *buffer, struct loam_diag *diag);
 
 /* Record memory. */
 void image_save(const struct image *image, struct state_writer *writer);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "vmm/snapshot.h"
 
+#include "vmm/capture.h"
 #include "vmm/state_memory.h"
 
 #include <errno.h>
@@ -50,41 +51,83 @@ static enum loam_error write_file(int fd, const uint8_t *bytes, size_t count, st
     return LOAM_OK;
 }
 
-static enum loam_error write_state(const struct snapshot_source *source, const struct image *image, int fd,
-                                   uint64_t *bytes, struct loam_diag *diag)
+/* Records that are there, and the image's, into the file. */
+static enum loam_error write_records(struct state_writer *writer, const struct image *image, int fd, uint64_t *bytes,
+                                     struct loam_diag *diag)
 {
-    struct state_writer writer;
     enum loam_error error;
 
+    image_save(image, writer);
+    error = state_finish(writer, diag);
+    *bytes = writer->count;
+    return error == LOAM_OK ? write_file(fd, writer->bytes, writer->count, diag) : error;
+}
+
+/* --- While it runs ---------------------------------------------------------------------------------------------------- */
+
+/* The guest stands as briefly as can be. */
+static enum loam_error take_moment(struct capture *capture, const struct snapshot_source *source,
+                                   const struct snapshot_pauses *pauses, struct state_writer *writer,
+                                   struct snapshot_figures *figures, struct loam_diag *diag)
+{
+    const uint64_t begun = now_nanoseconds();
+    enum loam_error error;
+
+    pauses->pause(pauses->self);
+    error = capture_moment(capture, diag);
+    if (error == LOAM_OK) {
+        error = snapshot_save_state(source, writer, diag);
+    }
+    pauses->resume(pauses->self);
+    figures->pause_nanoseconds = now_nanoseconds() - begun;
+    figures->round_count = capture->round_count;
+    return error;
+}
+
+static enum loam_error write_captured(struct capture *capture, const struct snapshot_source *source,
+                                      const struct snapshot_pauses *pauses, int state_fd,
+                                      struct snapshot_figures *figures, struct loam_diag *diag)
+{
+    enum loam_error error = capture_rounds(capture, &figures->memory, diag);
+    struct state_writer writer;
+
     state_writer_init(&writer);
-    error = snapshot_save_state(source, &writer, diag);
-    image_save(image, &writer);
     if (error == LOAM_OK) {
-        error = state_finish(&writer, diag);
+        error = take_moment(capture, source, pauses, &writer, figures, diag);
     }
     if (error == LOAM_OK) {
-        error = write_file(fd, writer.bytes, writer.count, diag);
+        error = capture_finish(capture, diag);
     }
-    *bytes = writer.count;
+    if (error == LOAM_OK) {
+        error = write_records(&writer, capture->image, state_fd, &figures->state_bytes, diag);
+    }
+    figures->memory.written_bytes += capture->patched_bytes;
     state_writer_release(&writer);
     return error;
 }
 
-enum loam_error snapshot_write(const struct snapshot_source *source, int memory_fd, int state_fd,
+enum loam_error snapshot_write(const struct snapshot_source *source, const struct snapshot_pauses *pauses,
+                               const struct snapshot_request *request, uint8_t id[IMAGE_ID_BYTES],
                                struct snapshot_figures *figures, struct loam_diag *diag)
 {
     const uint64_t begun = now_nanoseconds();
+    struct capture capture;
     struct image image;
-    enum loam_error error = image_init(&image, loam_memory_plan(source->memory), memory_fd, diag);
+    enum loam_error error = image_init(&image, loam_memory_plan(source->memory), request->memory_fd, diag);
 
     *figures = (struct snapshot_figures){.state_bytes = 0};
     if (error != LOAM_OK) {
         return error;
     }
-    error = image_write(&image, source->memory, source->must_end, 0, &figures->memory, diag);
-    if (error == LOAM_OK) {
-        error = write_state(source, &image, state_fd, &figures->state_bytes, diag);
+    if (request->base != NULL) {
+        image_set_parent(&image, request->base->id, request->base->name);
     }
+    error = capture_begin(&capture, source->machine, source->memory, &image, source->must_end, diag);
+    if (error == LOAM_OK) {
+        error = write_captured(&capture, source, pauses, request->state_fd, figures, diag);
+        capture_end(&capture, error == LOAM_OK && request->keeps_log);
+    }
+    memcpy(id, image.id, sizeof image.id);
     image_release(&image);
     figures->nanoseconds = now_nanoseconds() - begun;
     return error;

@@ -26,7 +26,7 @@
 
 /* --- Writing ------------------------------------------------------------------------------------------------------ */
 
-/* A guest that stands: its machine is paused, its devices are at rest, and nobody else writes to its memory. */
+/* A guest; nobody writes to its memory but its machine, with its devices. */
 struct snapshot_source {
     struct loam_memory *memory;
     struct machine *machine;
@@ -36,21 +36,45 @@ struct snapshot_source {
     void *self;
 };
 
-/* All records but memory's. The writer is initialised. LOAM_ERROR_SYSTEM, and errors of save's. */
+/* All records but memory's, of a machine that is paused, with its devices at rest. The writer is initialised. LOAM_ERROR_SYSTEM, and errors of save's. */
 LOAM_MUST_USE enum loam_error snapshot_save_state(const struct snapshot_source *source, struct state_writer *writer,
                                                   struct loam_diag *diag);
 
 struct snapshot_figures {
     struct image_tally memory;
     uint64_t state_bytes;
-    uint64_t nanoseconds;
+    uint64_t nanoseconds;       /* of all */
+    uint64_t pause_nanoseconds; /* for which the guest stood */
+    uint32_t round_count;       /* in which what it wrote meanwhile was written */
+};
+
+/* How it is made to stand, with all of its devices, and to go on; one that stood already stays as it is. */
+struct snapshot_pauses {
+    void (*pause)(void *self);
+    void (*resume)(void *self);
+    void *self;
+};
+
+/* Of a snapshot that another is the difference to. */
+struct snapshot_base {
+    uint8_t id[IMAGE_ID_BYTES];
+    char name[IMAGE_NAME_BYTES]; /* its directory, from the other's own */
+};
+
+struct snapshot_request {
+    const struct snapshot_base
+        *base;      /* the last one that was written of this guest, with keeps_log; NULL: it stands alone */
+    bool keeps_log; /* what is written from then on is logged, so that another can be the difference to it */
+    int memory_fd,
+        state_fd; /* empty files, which stay the caller's: after a failure what is in them is worth nothing */
 };
 
 /*
- * All of it into two empty files, which stay the caller's: what is in them after a failure is worth nothing. Errors as
- * image_write, machine_save, and save's.
+ * All of it, while the guest runs: it stands only for as long as machine_save takes, and copying what it has written last. id: of the
+ * snapshot, for a base. After a failure nothing is logged. Errors as capture_begin and what follows it, machine_save, and save's.
  */
-LOAM_MUST_USE enum loam_error snapshot_write(const struct snapshot_source *source, int memory_fd, int state_fd,
+LOAM_MUST_USE enum loam_error snapshot_write(const struct snapshot_source *source, const struct snapshot_pauses *pauses,
+                                             const struct snapshot_request *request, uint8_t id[IMAGE_ID_BYTES],
                                              struct snapshot_figures *figures, struct loam_diag *diag);
 
 /* --- Reading ------------------------------------------------------------------------------------------------------ */

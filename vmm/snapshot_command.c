@@ -30,6 +30,8 @@ static const char *const file_names[FILE_COUNT] = {
 struct order {
     const char *where;     /* SOCKET or PID */
     const char *directory; /* DIR */
+    const char *parent;    /* the snapshot that this one is the difference to; NULL: none */
+    bool track;
     bool json;
     int fds[FILE_COUNT]; /* -1: not there yet */
     json_t *figures;     /* NULL: likewise */
@@ -44,6 +46,12 @@ static error_t read_argument(int key, char *argument, struct argp_state *state)
     switch (key) {
     case 'j':
         order->json = true;
+        return 0;
+    case 'p':
+        order->parent = argument;
+        return 0;
+    case 't':
+        order->track = true;
         return 0;
     case ARGP_KEY_ARG:
         if (state->arg_num > 1) {
@@ -63,8 +71,11 @@ static error_t read_argument(int key, char *argument, struct argp_state *state)
 
 static void read_order(int argc, char *argv[], struct order *order)
 {
-    static const struct argp_option rows[] = {{"json", 'j', NULL, 0, "print one JSON object instead of text", 0},
-                                              {NULL, 0, NULL, 0, NULL, 0}};
+    static const struct argp_option rows[] = {
+        {"parent", 'p', "DIR", 0, "write the difference to the last snapshot, which is DIR", 0},
+        {"track", 't', NULL, 0, "log what is written from now on, for a difference to this one; --parent does, too", 0},
+        {"json", 'j', NULL, 0, "print one JSON object instead of text", 0},
+        {NULL, 0, NULL, 0, NULL, 0}};
     static const struct argp argp = {
         .options = rows,
         .parser = read_argument,
@@ -145,11 +156,61 @@ static void close_files(const struct order *order)
 
 /* --- The run -------------------------------------------------------------------------------------------------------- */
 
+/* A parent beside it moves with it; any other is named by its whole path. */
+static char *name_of_parent(const struct order *order)
+{
+    char *parent = realpath(order->parent, NULL), *copy = strdup(order->directory), *folder = NULL, *name = NULL;
+    char *base;
+
+    if (parent != NULL && copy != NULL) {
+        folder = realpath(dirname(copy), NULL);
+        base = strrchr(parent, '/');
+        if (folder != NULL && (size_t)(base - parent) == strlen(folder) &&
+            strncmp(parent, folder, strlen(folder)) == 0) {
+            name = asprintf(&name, "..%s", base) >= 0 ? name : NULL;
+        } else {
+            name = strdup(parent);
+        }
+    }
+    free(folder);
+    free(copy);
+    free(parent);
+    return name;
+}
+
+static enum loam_error add_parent(const struct order *order, json_t *arguments, struct loam_diag *diag)
+{
+    char id[2 * IMAGE_ID_BYTES + 1], *name;
+    struct snapshot parent;
+    enum loam_error error = snapshot_open(order->parent, &parent, diag);
+
+    if (error != LOAM_OK) {
+        return error;
+    }
+    for (size_t i = 0; i < IMAGE_ID_BYTES; i++) {
+        snprintf(id + 2 * i, 3, "%02x", parent.image.id[i]);
+    }
+    snapshot_close(&parent);
+    name = name_of_parent(order);
+    if (name == NULL) {
+        return loam_fail(diag, LOAM_ERROR_SYSTEM, "%s: has no path", order->parent);
+    }
+    json_object_set_new(arguments, "parent", json_pack("{ssss}", "id", id, "name", name));
+    free(name);
+    return LOAM_OK;
+}
+
 static enum loam_error have_written(struct order *order, struct qmp_caller *caller, struct loam_diag *diag)
 {
-    enum loam_error error = qmp_caller_call(caller, "loam-snapshot", NULL, order->fds, FILE_COUNT, NULL, diag);
+    json_t *arguments = json_pack("{sb}", "track", order->track);
+    enum loam_error error = order->parent != NULL ? add_parent(order, arguments, diag) : LOAM_OK;
     const char *why;
 
+    if (error != LOAM_OK) {
+        json_decref(arguments);
+        return error;
+    }
+    error = qmp_caller_call(caller, "loam-snapshot", arguments, order->fds, FILE_COUNT, NULL, diag);
     if (error == LOAM_OK) {
         error = qmp_caller_await(caller, "LOAM_SNAPSHOT", &order->figures, diag);
     }

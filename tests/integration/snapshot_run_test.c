@@ -205,6 +205,70 @@ Test(snapshot_run, a_run_is_found_by_its_process)
     finish(&run);
 }
 
+static void expect_refused(char *const argv[], int status, const char *words);
+
+static void save_with(const char *option, const char *value, const char *to)
+{
+    char *argv[] = {loam_path(),
+                    "snapshot",
+                    (char *)option,
+                    value != NULL ? (char *)value : socket_path,
+                    value != NULL ? socket_path : (char *)to,
+                    value != NULL ? (char *)to : NULL,
+                    NULL};
+    struct process client;
+
+    cr_assert_eq(process_run(&client, argv, MILLISECONDS), 0, "%s", client.err);
+    process_end(&client);
+}
+
+/* Each has what was written since the one before; the last of them is the guest. */
+Test(snapshot_run, differences_follow_each_other)
+{
+    char *lost[] = {loam_path(), "run", "--restore", path_in("third"), NULL};
+    char *late[] = {loam_path(), "snapshot", "--parent", path_in("first"), socket_path, path_in("late"), NULL};
+    struct process run, client;
+    char first[128], second[128], third[128];
+
+    strcpy(first, path_in("first"));
+    strcpy(second, path_in("second"));
+    strcpy(third, path_in("third"));
+    start_witness(&run, "4K");
+    save_with("--track", NULL, first);
+    cr_assert(process_expect(&run, "witness: round"), "%s", run.err);
+    save_with("--parent", first, second);
+    save_with("--parent", second, third);
+    cr_expect_eq(process_run(&client, late, MILLISECONDS), 3, "%s", client.err);
+    cr_expect(strstr(client.err, "is not the last snapshot") != NULL, "%s", client.err);
+    process_end(&client);
+    finish(&run);
+    start_restored(&run, third, "4K");
+    finish(&run);
+    start_restored(&run, second, "thp");
+    finish(&run);
+    remove_tree(second);
+    expect_refused(lost, 2, "second");
+}
+
+/* A guest that runs on stands for less than it takes to write it. */
+Test(snapshot_run, it_stands_for_a_moment)
+{
+    char *argv[] = {loam_path(), "snapshot", "--json", socket_path, saved, NULL};
+    struct process run, client;
+    const json_t *object;
+
+    start_witness(&run, "4K");
+    cr_assert_eq(process_run(&client, argv, MILLISECONDS), 0, "%s", client.err);
+    object = json_loads(client.out, 0, NULL);
+    cr_expect_lt(json_integer_value(json_object_get(object, "pause-nanoseconds")),
+                 json_integer_value(json_object_get(object, "nanoseconds")), "%s", client.out);
+    json_decref((json_t *)object);
+    process_end(&client);
+    finish(&run);
+    start_restored(&run, saved, "4K");
+    finish(&run);
+}
+
 /* --- What is refused -------------------------------------------------------------------------------------------------- */
 
 static void expect_refused(char *const argv[], int status, const char *words)

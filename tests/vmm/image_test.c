@@ -289,6 +289,70 @@ Test(image, ends_when_it_has_to, .timeout = 60)
     loam_memory_destroy(memory);
 }
 
+/* --- Differences ------------------------------------------------------------------------------------------------------ */
+
+/* Pages that were written since, some of them to zeros, into an image that has the first for its parent. */
+static void save_difference(struct loam_memory *memory, const struct image *parent, struct saved *saved)
+{
+    static uint8_t buffer[IMAGE_CHUNK_BYTES];
+    struct random random = {SEED + 1};
+    struct loam_diag diag = {0};
+    struct image image;
+
+    saved->fd = temporary_file();
+    cr_assert_eq(image_init(&image, &plan, saved->fd, &diag), LOAM_OK);
+    image_set_parent(&image, parent->id, "../parent");
+    cr_assert_eq(image_make_file(&image, &diag), LOAM_OK);
+    for (uint64_t i = 0; i < page_count(); i += 1 + random_below(&random, 300)) {
+        const uint64_t offset = i * PAGE_BYTES;
+        const struct image_page page = {offset < LOW_BYTES ? offset : 4 * LOAM_GIB + offset - LOW_BYTES,
+                                        page_at(memory, i)};
+
+        if (random_one_in(&random, 3)) {
+            memset(page_at(memory, i), 0, PAGE_BYTES);
+        } else {
+            fill(page_at(memory, i), &random);
+        }
+        cr_assert_eq(image_patch(&image, &page, 1, buffer, &diag), LOAM_OK, "%s", diag.text);
+    }
+    state_writer_init(&saved->writer);
+    image_save(&image, &saved->writer);
+    image_release(&image);
+    cr_assert_eq(state_finish(&saved->writer, &diag), LOAM_OK);
+    cr_assert_eq(state_open(&saved->reader, saved->writer.bytes, saved->writer.count, &diag), LOAM_OK);
+    cr_assert_eq(image_load(&saved->image, &saved->reader, saved->fd, &diag), LOAM_OK, "%s", diag.text);
+    cr_expect(image_has_parent(&saved->image));
+    saved->image.parent = (struct image *)parent;
+}
+
+Test(image, a_difference_and_what_it_follows_are_one, .timeout = 60)
+{
+    struct loam_memory *memory = make_memory(LOAM_PAGES_4K, LOAM_SHARING_SHARED), *other;
+    struct saved first, second, third;
+    struct loam_diag diag = {0};
+    struct stat status;
+
+    fill_some(memory);
+    save(memory, &first);
+    save_difference(memory, &first.image, &second);
+    save_difference(memory, &second.image, &third);
+    cr_assert_eq(fstat(second.fd, &status), 0);
+    cr_expect_lt(status.st_blocks * 512, 1 << 20, "it has its own pages alone");
+    other = make_memory(LOAM_PAGES_4K, LOAM_SHARING_ANY);
+    cr_assert_eq(image_restore(&third.image, other, 2, &diag), LOAM_OK, "%s", diag.text);
+    expect_same(memory, other);
+    loam_memory_destroy(other);
+    flip(first.fd, LOW_BYTES - 1);
+    cr_expect_eq(restore(&third, &diag), LOAM_ERROR_INVALID, "a bit of the first of three");
+    flip(first.fd, LOW_BYTES - 1);
+    flip(second.fd, 0);
+    cr_expect_eq(restore(&third, &diag), LOAM_ERROR_INVALID, "a bit of the second");
+    discard(&third);
+    discard(&second);
+    discard(&first);
+    loam_memory_destroy(memory);
+}
+
 /* Every chunk is found by its GPA, and lies where it is found. */
 Test(image, places_are_of_ram_alone)
 {

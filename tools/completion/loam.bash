@@ -68,7 +68,7 @@ _loam() {
     --pages | -p) words='1G 2M thp 4K auto' ;;
     --on-reset) words='fail pass restart' ;;
     --clock) words='goes-on jumps' ;;
-    --kernel | --initrd | --trace | --gdb | --control | --restore)
+    --kernel | --initrd | --trace | --gdb | --control | --restore | --parent)
         mapfile -t COMPREPLY < <(compgen -f -- "$word")
         return
         ;;
@@ -79,7 +79,7 @@ _loam() {
         elif [[ ${COMP_WORDS[1]} == run || ${COMP_WORDS[1]} == plan ]]; then
             words="$memory $guest --json --no-tune --on-reset --timeout --trace --gdb --control --restore --clock --uid --gid --no-sandbox --help"
         elif [ "${COMP_WORDS[1]}" = snapshot ]; then
-            words='--json --help'
+            words='--json --track --parent --help'
             [[ $word == -* ]] || { mapfile -t COMPREPLY < <(compgen -f -- "$word") && return; }
         elif [ "${COMP_WORDS[1]}" = domain ]; then
             words='run show --help'
