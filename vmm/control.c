@@ -208,7 +208,7 @@ static bool read_request(struct control *control, struct qmp_call *call)
                    "%s is not the last snapshot of this guest, or was not taken with --track: take all of it", name);
         return false;
     }
-    strcpy(control->base.name, name);
+    snprintf(control->base.name, sizeof control->base.name, "%s", name);
     control->request.base = &control->base;
     control->request.keeps_log = true;
     return true;
