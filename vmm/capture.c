@@ -81,7 +81,7 @@ static void copy_chunk(struct capture *capture, loam_gpa *at, uint8_t *buffer,
             break;
         }
         pages[*count] = (struct image_page){start.value, buffer + *count * PAGE_BYTES};
-        memcpy(buffer + *count * PAGE_BYTES, hva, PAGE_BYTES);
+        resident_take(buffer + *count * PAGE_BYTES, hva, PAGE_BYTES);
         at->value = start.value + PAGE_BYTES;
     }
 }

@@ -257,7 +257,7 @@ static enum loam_error walk_run(void *self, uint64_t gpa, const uint8_t *bytes, 
 
     for (uint64_t at = 0, here; error == LOAM_OK && at < count; at += here) {
         here = count - at < PIECE_BYTES ? count - at : PIECE_BYTES;
-        memcpy(walk->copy, bytes + at, here);
+        resident_take(walk->copy, bytes + at, here);
         error = walk_piece(walk, gpa + at, walk->copy, here, diag);
     }
     return error;

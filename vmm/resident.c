@@ -246,6 +246,12 @@ uint64_t resident_page_bytes(const struct resident *resident, uint64_t gpa)
     return part == NULL ? 0 : part->pages == LOAM_PAGES_THP ? PAGE_BYTES : part->page_bytes;
 }
 
+/* In assembly: the guest, and the kernel for a device, write while it is read, which C has no name for. */
+void resident_take(void *to, const uint8_t *hva, uint64_t count)
+{
+    __asm__ volatile("rep movsb" : "+D"(to), "+S"(hva), "+c"(count) : : "memory");
+}
+
 void resident_copy(const struct resident *resident, uint64_t gpa, const uint8_t *bytes, uint64_t count)
 {
     while (count > 0) {

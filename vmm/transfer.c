@@ -154,7 +154,7 @@ static enum loam_error send_pages(const struct sending *sending, uint64_t gpa, c
 
     for (uint64_t at = 0, here; error == LOAM_OK && at < count; at += here) {
         here = count - at < PIECE_MAX ? count - at : PIECE_MAX;
-        memcpy(sending->piece, bytes + at, here);
+        resident_take(sending->piece, bytes + at, here);
         error = send_frame(sending->transfer, FRAME_PAGES, gpa + at, sending->piece, here, diag);
         atomic_fetch_add(&sending->transfer->progress->moved_bytes, here);
     }
