@@ -371,6 +371,9 @@ const char *launch_stop_text(enum machine_stop_reason reason)
 
 void launch_end_life(struct launch *launch)
 {
+    if (launch->pager != NULL) {
+        pager_mute(launch->pager);
+    }
     machine_destroy(launch->machine);
     launch->machine = NULL;
     pager_destroy(launch->pager);

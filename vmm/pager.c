@@ -76,6 +76,7 @@ struct pager {
     atomic_uint_fast64_t order_nanoseconds, all_nanoseconds;
     uint64_t chunk_count;
     atomic_bool has_failed, must_stop;
+    bool is_muted; /* by lock */
     pthread_mutex_t lock;
     pthread_cond_t changed; /* chunks_left has become 0, or has_failed true */
 };
@@ -158,10 +159,12 @@ static void tell_changed(struct pager *pager)
 
 static void fail(struct pager *pager, struct image_place spot, const struct loam_diag *diag)
 {
-    if (!atomic_exchange(&pager->has_failed, true)) {
+    pthread_mutex_lock(&pager->lock);
+    if (!atomic_exchange(&pager->has_failed, true) && !pager->is_muted) {
         pager->config.failed(pager->config.self, diag);
-        tell_changed(pager);
     }
+    pthread_cond_broadcast(&pager->changed);
+    pthread_mutex_unlock(&pager->lock);
     poison(pager, (uintptr_t)resident_hva(pager->resident, spot.gpa, spot.bytes), spot.bytes);
 }
 
@@ -490,6 +493,13 @@ enum loam_error pager_create(const struct pager_config *config, struct pager **p
     }
     *pager = made;
     return LOAM_OK;
+}
+
+void pager_mute(struct pager *pager)
+{
+    pthread_mutex_lock(&pager->lock);
+    pager->is_muted = true;
+    pthread_mutex_unlock(&pager->lock);
 }
 
 void pager_destroy(struct pager *pager)

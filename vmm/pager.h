@@ -32,7 +32,7 @@ struct pager_config {
     const struct image *image;  /* outlives the pager, and so does its file */
     struct loam_memory *memory; /* fresh; outlives the pager */
     int order_fd; /* of the file of what was touched first, which may be empty; the caller's; -1: there is none */
-    /* A chunk cannot be had: diag says why. From a thread of the pager's, once. */
+    /* A chunk cannot be had: diag says why. From a thread of the pager's, once; it must not wait for memory. */
     void (*failed)(void *self, const struct loam_diag *diag);
     void *self;
 };
@@ -44,6 +44,9 @@ struct pager_config {
  */
 LOAM_MUST_USE enum loam_error pager_create(const struct pager_config *config, struct pager **pager,
                                            struct loam_diag *diag);
+
+/* failed is not called any more when this returns; whoever waits for memory is served as before. */
+void pager_mute(struct pager *pager);
 
 /* What is not there by then reads as zeros: no vCPU runs any more. NULL is allowed. */
 void pager_destroy(struct pager *pager);

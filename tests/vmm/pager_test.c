@@ -298,7 +298,20 @@ Test(pager, a_changed_page_is_no_page)
     cr_assert_eq(pwrite(image_fd, &other, 1, (off_t)(2 * IMAGE_CHUNK_BYTES + 77)), 1);
     start(LOAM_PAGES_4K, LOAM_SHARING_SHARED);
     cr_expect(faults(2 * IMAGE_CHUNK_PAGES));
+    cr_expect_eq(atomic_load(&failed_count), 1);
     cr_expect(strstr(failed_text, "sum") != NULL, "%s", failed_text);
+}
+
+/* Whoever was to be told may be gone: a page that cannot be had is one of no memory, and nothing more is said. */
+Test(pager, is_silent_when_muted)
+{
+    start(LOAM_PAGES_4K, LOAM_SHARING_SHARED);
+    cr_expect_eq(look(0), word_of(0));
+    pager_mute(pager);
+    cr_assert_eq(ftruncate(image_fd, 8 * LOAM_MIB), 0);
+    cr_expect(faults(5 * IMAGE_CHUNK_PAGES));
+    cr_expect_not(pager_wait(pager));
+    cr_expect_eq(atomic_load(&failed_count), 0);
 }
 
 Test(pager, ends_at_any_time)
