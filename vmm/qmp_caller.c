@@ -38,6 +38,7 @@ static enum loam_error connect_to(const char *path, int *fd, struct loam_diag *d
 
 static enum loam_error gone(struct loam_diag *diag)
 {
+    errno = 0; /* whatever it was, it is not why */
     return loam_fail(diag, LOAM_ERROR_SYSTEM, "the run has ended, or hung up, before it answered");
 }
 

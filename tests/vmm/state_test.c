@@ -63,6 +63,7 @@ static void write_example(void)
 
 static enum loam_error open_bytes(const void *bytes, size_t count, struct loam_diag *diag)
 {
+    state_close(&reader); /* what it read before */
     return state_open(&reader, bytes, count, diag);
 }
 
