@@ -379,24 +379,20 @@ Test(move, a_reader_that_goes_away_costs_nothing)
     finish(&runs[0]);
 }
 
-static uint64_t now_microseconds(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
-}
-
-/* Read no faster than 32 MiB a second, a third of what the witness writes, until something is told of the migration. */
+/* A reader of 16 MiB a second, a sixth of what the witness writes, until something is told of the migration. */
 static void read_slowly(struct emulator_run *run, int fd)
 {
     char bytes[65536];
+    struct timespec due;
 
-    for (uint64_t due = now_microseconds(); !emulator_run_has(run, "MIGRATION"); due += 2000) {
+    clock_gettime(CLOCK_MONOTONIC, &due);
+    while (!emulator_run_has(run, "MIGRATION")) {
         (void)!read(fd, bytes, sizeof bytes);
-        do {
-            json_decref(emulator_run_do(run, "query-migrate", NULL));
-        } while (now_microseconds() < due);
+        json_decref(emulator_run_do(run, "query-migrate", NULL));
+        due.tv_nsec += 4000000;
+        due.tv_sec += due.tv_nsec / 1000000000;
+        due.tv_nsec %= 1000000000;
+        clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &due, NULL);
     }
 }
 
