@@ -446,6 +446,40 @@ Test(snapshot_run, a_client_that_is_killed_leaves_nothing)
     finish(&run);
 }
 
+/* Nor does a run that is killed, whose client is told; the next has its socket. What the client had already is whole. */
+Test(snapshot_run, a_run_that_is_killed_leaves_nothing)
+{
+    char *argv[] = {loam_path(), "snapshot", socket_path, path_in("late"), NULL};
+    struct random random = {SEED};
+    struct process run, client;
+    struct stat status;
+    char late[128];
+
+    strcpy(late, path_in("late"));
+    argv[3] = late;
+    start_witness(&run, "4K");
+    save_to(saved);
+    stop(&run);
+    for (int i = 0; i < 20; i++) {
+        start_restored(&run, saved, "4K");
+        cr_assert(process_expect(&run, "witness: round"), "%s%s", run.out, run.err);
+        cr_assert(process_start(&client, argv, MILLISECONDS));
+        usleep(random_below(&random, 20000)); /* at random: what it has come to by then does not matter */
+        kill(run.pid, SIGKILL);
+        process_end(&run);
+        if (process_wait(&client) == 0) {
+            start_beside(&run, late);
+            finish(&run);
+            remove_tree(late);
+        } else {
+            cr_expect(client.status == 2 || client.status == 3, "%d: %s", client.status, client.err);
+            cr_expect(strstr(client.err, "loam snapshot: ") != NULL, "%s", client.err);
+            cr_expect_neq(stat(late, &status), 0, "%s", client.err);
+        }
+        process_end(&client);
+    }
+}
+
 /* --- Pages that come late ----------------------------------------------------------------------------------------------- */
 
 /* The first time it is learnt what the guest touches first, and the next time it waits for nothing of that. */
