@@ -41,34 +41,19 @@ static json_t *figures_of(const struct snapshot_figures *figures)
                      (json_int_t)figures->round_count);
 }
 
-static void pause_guest(void *self)
-{
-    machine_pause(((struct control *)self)->launch->machine);
-}
-
-static void resume_guest(void *self)
-{
-    machine_resume(((struct control *)self)->launch->machine);
-}
-
-static void leave_guest(void *self)
-{
-    (void)self;
-}
-
 static enum loam_error write_files(struct control *control, struct snapshot_figures *figures, struct loam_diag *diag)
 {
     struct launch *launch = control->launch;
     const struct snapshot_source source = {
         .memory = launch->memory, .machine = launch->machine, .must_end = &control->must_end};
-    const bool stands = machine_is_pausing(launch->machine);
-    const struct snapshot_pauses pauses = {stands ? leave_guest : pause_guest, stands ? leave_guest : resume_guest,
-                                           control};
     enum loam_error error = launch_settle(launch)
-                                ? snapshot_write(&source, &pauses, &control->request, control->last_id, figures, diag)
+                                ? snapshot_write(&source, &control->request, control->last_id, figures, diag)
                                 : loam_fail(diag, LOAM_ERROR_INVALID, "the guest's memory was never all there");
 
     control->is_logging = error == LOAM_OK && control->request.keeps_log;
+    if (!control->is_logging) {
+        machine_log_stop(launch->machine); /* which may have failed before it was anybody's */
+    }
     return error;
 }
 
@@ -179,8 +164,11 @@ static bool read_id(const char *text, uint8_t id[IMAGE_ID_BYTES])
 {
     unsigned int byte;
 
+    if (text == NULL || strlen(text) != (size_t)2 * IMAGE_ID_BYTES) {
+        return false;
+    }
     for (size_t i = 0; i < IMAGE_ID_BYTES; i++) {
-        if (text == NULL || sscanf(text + 2 * i, "%2x", &byte) != 1) {
+        if (sscanf(text + 2 * i, "%2x", &byte) != 1) {
             return false;
         }
         id[i] = (uint8_t)byte;
@@ -199,7 +187,7 @@ static bool read_request(struct control *control, struct qmp_call *call)
         return true;
     }
     if (!read_id(json_string_value(json_object_get(parent, "id")), control->base.id) || name == NULL ||
-        strlen(name) >= sizeof control->base.name) {
+        name[0] == '\0' || strlen(name) >= sizeof control->base.name) {
         qmp_refuse(call, QMP_GENERIC_ERROR, "parent: an object with id and name wanted");
         return false;
     }

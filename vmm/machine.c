@@ -88,6 +88,7 @@ struct machine {
     struct crew crew;
     struct lookout lookout;
     pthread_mutex_t pausing;          /* pauses begin and end one after the other; before the crew's */
+    bool is_held, stands_after;       /* machine_hold; whether it goes on when it is let go; by pausing */
     struct machine_debugger debugger; /* stopped NULL: none */
     bool has_interrupts;              /* it is to have interrupt controllers and a PIT */
     bool has_irqchip;
@@ -900,15 +901,21 @@ bool machine_press_power(struct machine *machine)
 
 /* --- Pauses --------------------------------------------------------------------------------------------------- */
 
-void machine_pause(struct machine *machine)
+static void stand(struct machine *machine)
 {
-    pthread_mutex_lock(&machine->pausing);
     if (crew_pause(&machine->crew)) {
         if (machine->has_pit) {
             pit_hold(&machine->pit);
         }
         guest_clock_hold(&machine->clock, machine->vm_fd);
     }
+}
+
+void machine_pause(struct machine *machine)
+{
+    pthread_mutex_lock(&machine->pausing);
+    machine->stands_after = true;
+    stand(machine);
     pthread_mutex_unlock(&machine->pausing);
 }
 
@@ -927,7 +934,31 @@ static void let_go_on(struct machine *machine)
 void machine_resume(struct machine *machine)
 {
     pthread_mutex_lock(&machine->pausing);
-    if (crew_is_pausing(&machine->crew)) {
+    machine->stands_after = false;
+    if (!machine->is_held && crew_is_pausing(&machine->crew)) {
+        let_go_on(machine);
+    }
+    pthread_mutex_unlock(&machine->pausing);
+}
+
+bool machine_hold(struct machine *machine)
+{
+    bool is_held;
+
+    pthread_mutex_lock(&machine->pausing);
+    machine->stands_after = crew_is_pausing(&machine->crew);
+    stand(machine);
+    is_held = crew_is_pausing(&machine->crew) && atomic_load(&machine->reason) == MACHINE_STOP_NONE;
+    machine->is_held = is_held;
+    pthread_mutex_unlock(&machine->pausing);
+    return is_held;
+}
+
+void machine_let_go(struct machine *machine)
+{
+    pthread_mutex_lock(&machine->pausing);
+    machine->is_held = false;
+    if (!machine->stands_after && crew_is_pausing(&machine->crew)) {
         let_go_on(machine);
     }
     pthread_mutex_unlock(&machine->pausing);
@@ -965,7 +996,11 @@ static void look(struct machine *machine)
 {
     struct rest rest;
 
-    if (atomic_load(&machine->pacing_count) > 0 || !crew_pause(&machine->crew)) {
+    if (atomic_load(&machine->pacing_count) > 0 || pthread_mutex_trylock(&machine->pausing) != 0) {
+        return;
+    }
+    if (!crew_pause(&machine->crew)) {
+        pthread_mutex_unlock(&machine->pausing);
         return;
     }
     if (is_at_rest(machine, &rest) && claim_stop(machine, MACHINE_STOP_HALT)) {
@@ -975,6 +1010,7 @@ static void look(struct machine *machine)
         announce_stop(machine);
     }
     crew_resume(&machine->crew);
+    pthread_mutex_unlock(&machine->pausing);
 }
 
 int machine_look(struct machine *machine)
@@ -1044,6 +1080,11 @@ enum loam_error machine_log_harvest(struct machine *machine, write_log_run_fn *r
                                     struct loam_diag *diag)
 {
     return write_log_harvest(&machine->log, run, self, page_count, diag);
+}
+
+struct loam_dirty *machine_dirty(const struct machine *machine)
+{
+    return machine->dirty;
 }
 
 void machine_log_stop(struct machine *machine)

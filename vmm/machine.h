@@ -195,6 +195,13 @@ void machine_pause(struct machine *machine);
 /* Let them go on, but for those that a debugger holds. No effect on one that is not paused. */
 void machine_resume(struct machine *machine);
 
+/*
+ * As a pause, whoever else pauses it or lets it go on: what they ask for meanwhile happens at machine_let_go. Held by one at a time.
+ * false: it has stopped, and is not held.
+ */
+LOAM_MUST_USE bool machine_hold(struct machine *machine);
+void machine_let_go(struct machine *machine);
+
 /* From machine_pause to machine_resume; for serial_pace, from any thread. */
 bool machine_is_pausing(const struct machine *machine);
 
@@ -239,6 +246,9 @@ LOAM_MUST_USE enum loam_error machine_log_start(struct machine *machine, struct 
 LOAM_MUST_USE enum loam_error machine_log_harvest(struct machine *machine, write_log_run_fn *run, void *self,
                                                   uint64_t *page_count, struct loam_diag *diag);
 void machine_log_stop(struct machine *machine);
+
+/* Where whoever writes to guest memory marks what he has written. The machine's; NULL: it has no log. */
+struct loam_dirty *machine_dirty(const struct machine *machine);
 
 /* --- Written down ------------------------------------------------------------------------------------------------ */
 

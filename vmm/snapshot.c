@@ -67,25 +67,26 @@ static enum loam_error write_records(struct state_writer *writer, const struct i
 
 /* The guest stands as briefly as can be. */
 static enum loam_error take_moment(struct capture *capture, const struct snapshot_source *source,
-                                   const struct snapshot_pauses *pauses, struct state_writer *writer,
-                                   struct snapshot_figures *figures, struct loam_diag *diag)
+                                   struct state_writer *writer, struct snapshot_figures *figures,
+                                   struct loam_diag *diag)
 {
     const uint64_t begun = now_nanoseconds();
     enum loam_error error;
 
-    pauses->pause(pauses->self);
+    if (!machine_hold(source->machine)) {
+        return loam_fail(diag, LOAM_ERROR_CANCELLED, "snapshot: the guest has ended before all was written");
+    }
     error = capture_moment(capture, diag);
     if (error == LOAM_OK) {
         error = snapshot_save_state(source, writer, diag);
     }
-    pauses->resume(pauses->self);
+    machine_let_go(source->machine);
     figures->pause_nanoseconds = now_nanoseconds() - begun;
     figures->round_count = capture->round_count;
     return error;
 }
 
-static enum loam_error write_captured(struct capture *capture, const struct snapshot_source *source,
-                                      const struct snapshot_pauses *pauses, int state_fd,
+static enum loam_error write_captured(struct capture *capture, const struct snapshot_source *source, int state_fd,
                                       struct snapshot_figures *figures, struct loam_diag *diag)
 {
     enum loam_error error = capture_rounds(capture, &figures->memory, diag);
@@ -93,10 +94,13 @@ static enum loam_error write_captured(struct capture *capture, const struct snap
 
     state_writer_init(&writer);
     if (error == LOAM_OK) {
-        error = take_moment(capture, source, pauses, &writer, figures, diag);
+        error = take_moment(capture, source, &writer, figures, diag);
     }
     if (error == LOAM_OK) {
         error = capture_finish(capture, diag);
+    }
+    if (error == LOAM_OK && atomic_load(source->must_end)) {
+        error = loam_fail(diag, LOAM_ERROR_CANCELLED, "snapshot: the guest has ended before all was written");
     }
     if (error == LOAM_OK) {
         error = write_records(&writer, capture->image, state_fd, &figures->state_bytes, diag);
@@ -106,9 +110,8 @@ static enum loam_error write_captured(struct capture *capture, const struct snap
     return error;
 }
 
-enum loam_error snapshot_write(const struct snapshot_source *source, const struct snapshot_pauses *pauses,
-                               const struct snapshot_request *request, uint8_t id[IMAGE_ID_BYTES],
-                               struct snapshot_figures *figures, struct loam_diag *diag)
+enum loam_error snapshot_write(const struct snapshot_source *source, const struct snapshot_request *request,
+                               uint8_t id[IMAGE_ID_BYTES], struct snapshot_figures *figures, struct loam_diag *diag)
 {
     const uint64_t begun = now_nanoseconds();
     struct capture capture;
@@ -124,7 +127,7 @@ enum loam_error snapshot_write(const struct snapshot_source *source, const struc
     }
     error = capture_begin(&capture, source->machine, source->memory, &image, source->must_end, diag);
     if (error == LOAM_OK) {
-        error = write_captured(&capture, source, pauses, request->state_fd, figures, diag);
+        error = write_captured(&capture, source, request->state_fd, figures, diag);
         capture_end(&capture, error == LOAM_OK && request->keeps_log);
     }
     memcpy(id, image.id, sizeof image.id);

@@ -48,13 +48,6 @@ struct snapshot_figures {
     uint32_t round_count;       /* in which what it wrote meanwhile was written */
 };
 
-/* How it is made to stand, with all of its devices, and to go on; one that stood already stays as it is. */
-struct snapshot_pauses {
-    void (*pause)(void *self);
-    void (*resume)(void *self);
-    void *self;
-};
-
 /* Of a snapshot that another is the difference to. */
 struct snapshot_base {
     uint8_t id[IMAGE_ID_BYTES];
@@ -70,10 +63,10 @@ struct snapshot_request {
 };
 
 /*
- * All of it, while the guest runs: it stands only for as long as machine_save takes, and copying what it has written last. id: of the
+ * All of it, while the guest runs: it stands only for as long as machine_save takes, and copying what it has written last (machine_hold). id: of the
  * snapshot, for a base. After a failure nothing is logged. Errors as capture_begin and what follows it, machine_save, and save's.
  */
-LOAM_MUST_USE enum loam_error snapshot_write(const struct snapshot_source *source, const struct snapshot_pauses *pauses,
+LOAM_MUST_USE enum loam_error snapshot_write(const struct snapshot_source *source,
                                              const struct snapshot_request *request, uint8_t id[IMAGE_ID_BYTES],
                                              struct snapshot_figures *figures, struct loam_diag *diag);
 

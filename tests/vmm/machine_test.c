@@ -1523,6 +1523,41 @@ static void check_standing(uint32_t count, int64_t microseconds)
     }
 }
 
+/* What is asked for while it is held happens afterwards; a look at it (machine_look) is no end of that either. */
+Test(machine_pause, is_held_whoever_lets_it_go_on)
+{
+    find_counters(LOAD(count));
+    create();
+    start();
+    await_change(counters);
+    for (uint32_t i = 0; i < 4; i++) {
+        const bool stood = i % 2 == 1, is_to_stand = i / 2 == 1;
+
+        if (stood) {
+            machine_pause(machine);
+        }
+        cr_assert(machine_hold(machine));
+        machine_resume(machine);
+        (void)machine_look(machine);
+        check_paused(true);
+        check_standing(1, 2000);
+        if (is_to_stand) {
+            machine_pause(machine);
+        }
+        machine_let_go(machine);
+        check_paused(is_to_stand);
+        machine_resume(machine);
+        await_change(counters);
+    }
+    machine_pause(machine);
+    cr_assert(machine_hold(machine));
+    machine_let_go(machine);
+    check_paused(true);
+    machine_stop(machine);
+    cr_assert_not(machine_hold(machine), "it has stopped");
+    finish(MACHINE_STOP_REQUESTED);
+}
+
 Test(machine_pause, stands_still_and_goes_on_from_there)
 {
     find_counters(LOAD(count));
