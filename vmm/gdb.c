@@ -186,7 +186,10 @@ static bool write_registers(void *self, uint32_t vcpu, const struct gdb_register
 
 static struct gdb_memory memory_of(const struct gdb *gdb, uint32_t vcpu, bool is_physical)
 {
-    return (struct gdb_memory){.map = gdb->map, .vcpu_fd = vcpu_fd(gdb, vcpu), .is_physical = is_physical};
+    return (struct gdb_memory){.map = gdb->map,
+                               .dirty = machine_dirty(gdb->machine),
+                               .vcpu_fd = vcpu_fd(gdb, vcpu),
+                               .is_physical = is_physical};
 }
 
 static size_t read_memory(void *self, uint32_t vcpu, bool is_physical, uint64_t address, uint8_t *bytes, size_t count)

@@ -39,6 +39,9 @@ static bool copy(const struct gdb_memory *memory, uint64_t address, uint8_t *rea
             read != NULL ? loam_gpa_view_read(view, gpa, read, count) : loam_gpa_view_write(view, gpa, written, count);
     }
     loam_gpa_map_release(memory->map, view);
+    if (error == LOAM_OK && written != NULL && memory->dirty != NULL) {
+        (void)loam_dirty_mark(memory->dirty, gpa, count);
+    }
     return error == LOAM_OK;
 }
 

@@ -9,6 +9,7 @@
 #ifndef LOAM_VMM_GDB_MEMORY_H
 #define LOAM_VMM_GDB_MEMORY_H
 
+#include "loam/dirty.h"
 #include "loam/gpa_map.h"
 
 #include <stdbool.h>
@@ -18,6 +19,7 @@
 /* Whose memory, and by which addresses. */
 struct gdb_memory {
     struct loam_gpa_map *map;
+    struct loam_dirty *dirty; /* what is written is marked in it; NULL: nobody asks */
     int vcpu_fd;
     bool is_physical;
 };

@@ -69,6 +69,20 @@ Test(gdb_memory, is_written_where_the_guest_may_write)
     cr_expect_eq(gdb_memory_write(&memory, DEVICE, (const uint8_t *)"ab", 2), 0);
 }
 
+/* Or a snapshot that is the difference to another would not have it. */
+Test(gdb_memory, what_is_written_is_marked)
+{
+    static _Alignas(64) uint8_t dirty_memory[65536];
+    const struct loam_dirty_config config = {.bytes = 2 * RAM};
+
+    cr_assert_eq(loam_dirty_init(dirty_memory, sizeof dirty_memory, &config, &memory.dirty), LOAM_OK);
+    cr_expect_eq(gdb_memory_read(&memory, RAM, bytes, EACH), EACH);
+    cr_expect_eq(gdb_memory_write(&memory, READ_ONLY, (const uint8_t *)"ab", 2), 0);
+    cr_expect_eq(loam_dirty_count(memory.dirty), 0);
+    cr_expect_eq(gdb_memory_write(&memory, RAM + 0x1fff, (const uint8_t *)"ab", 2), 2);
+    cr_expect_eq(loam_dirty_count(memory.dirty), 2);
+}
+
 /* The vCPU is asked where a linear address lies; this one answers nothing. */
 Test(gdb_memory, that_the_page_tables_do_not_have_is_none)
 {
