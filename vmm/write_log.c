@@ -73,6 +73,7 @@ static enum loam_error make_words(struct write_log *log, struct loam_diag *diag)
     for (uint32_t i = 0; loam_slots_at(log->slots, i, &row) == LOAM_OK; i++) {
         log->word_count = words_of(row.bytes) > log->word_count ? words_of(row.bytes) : log->word_count;
     }
+    free(log->words); /* of a log that is begun again */
     log->words = calloc(log->word_count + 1, sizeof log->words[0]);
     return log->words != NULL ? LOAM_OK : loam_fail(diag, LOAM_ERROR_SYSTEM, "write log: no memory");
 }

@@ -387,9 +387,22 @@ static enum loam_error make_pending(struct move *move, struct loam_diag *diag)
                : loam_fail(diag, LOAM_ERROR_SYSTEM, "migrate: no memory");
 }
 
+/* A move that cannot go on leaves nothing open. */
+static enum loam_error begin_next(struct move *move, void (*work)(void *self), enum move_news news,
+                                  struct loam_diag *diag)
+{
+    enum loam_error error = begin(move, work, news, diag);
+
+    if (error != LOAM_OK) {
+        close_stream(move);
+        stop_log(move);
+    }
+    return error;
+}
+
 enum loam_error move_send_rest(struct move *move, struct loam_diag *diag)
 {
-    return begin(move, send_rest, MOVE_NEWS_REST_SENT, diag);
+    return begin_next(move, send_rest, MOVE_NEWS_REST_SENT, diag);
 }
 
 enum loam_error move_send(struct move *move, int fd, const struct snapshot_source *source, bool is_live,
@@ -419,7 +432,7 @@ enum loam_error move_send(struct move *move, int fd, const struct snapshot_sourc
 enum loam_error move_finish(struct move *move, bool awaits_word, struct loam_diag *diag)
 {
     move->awaits_word = awaits_word;
-    return begin(move, send_state, MOVE_NEWS_SENT, diag);
+    return begin_next(move, send_state, MOVE_NEWS_SENT, diag);
 }
 
 enum loam_error move_receive(struct move *move, const char *uri, struct loam_memory *memory, struct loam_diag *diag)
