@@ -249,7 +249,19 @@ uint64_t resident_page_bytes(const struct resident *resident, uint64_t gpa)
 /* In assembly: the guest, and the kernel for a device, write while it is read, which C has no name for. */
 void resident_take(void *to, const uint8_t *hva, uint64_t count)
 {
-    __asm__ volatile("rep movsb" : "+D"(to), "+S"(hva), "+c"(count) : : "memory");
+    for (uint64_t at = 0; at < count; at += 64) {
+        __asm__ volatile("movups (%1), %%xmm0\n\t"
+                         "movups 16(%1), %%xmm1\n\t"
+                         "movups 32(%1), %%xmm2\n\t"
+                         "movups 48(%1), %%xmm3\n\t"
+                         "movups %%xmm0, (%0)\n\t"
+                         "movups %%xmm1, 16(%0)\n\t"
+                         "movups %%xmm2, 32(%0)\n\t"
+                         "movups %%xmm3, 48(%0)"
+                         :
+                         : "r"((uint8_t *)to + at), "r"(hva + at)
+                         : "xmm0", "xmm1", "xmm2", "xmm3", "memory");
+    }
 }
 
 void resident_copy(const struct resident *resident, uint64_t gpa, const uint8_t *bytes, uint64_t count)

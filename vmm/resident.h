@@ -44,7 +44,7 @@ bool resident_gpa(const struct resident *resident, uint64_t hva, uint64_t *gpa);
 /* Of what pages the RAM at gpa is: their bytes, as loam_pages_bytes has them; THP: 4096. 0: it is no RAM. */
 uint64_t resident_page_bytes(const struct resident *resident, uint64_t gpa);
 
-/* Out of RAM that a guest may write meanwhile: each byte as it was at some time. */
+/* Out of RAM that a guest may write meanwhile, whole pages: each byte as it was at some time. */
 void resident_take(void *to, const uint8_t *hva, uint64_t count);
 
 /* Into RAM, wherever it lies. */
