@@ -4,7 +4,7 @@
  * meanwhile, again and again until that is little; then the guest stands for as long as it takes to copy the rest, which is written when
  * it runs again.
  *
- *     capture_begin -> capture_rounds -> machine_pause, devices at rest -> capture_moment -> the guest goes on -> capture_finish
+ *     capture_begin -> capture_rounds -> machine_hold -> capture_moment -> machine_let_go -> capture_finish
  *                   -> capture_end, whatever has failed
  *
  * Threads: one; the guest runs but for the pause.

@@ -15,8 +15,8 @@
  * interrupts or breaks; the caller calls machine_stop) makes machine_stop_fd readable; the first reason counts. A guest
  * can stop itself, but cannot stop, corrupt or slow the host.
  *
- * Threads: machine_stop, machine_break, machine_press_power, machine_serial_input, machine_pause and machine_resume from any; all else
- * from the creating thread, or from others one after the other.
+ * Threads: machine_stop, machine_break, machine_press_power, machine_serial_input, machine_pause, machine_resume, machine_hold
+ * and machine_let_go from any; all else from the creating thread, or from others one after the other.
  */
 #ifndef LOAM_VMM_MACHINE_H
 #define LOAM_VMM_MACHINE_H
